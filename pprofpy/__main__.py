@@ -1,0 +1,5 @@
+"""`python -m pprofpy`."""
+
+from pprofpy.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The commands, one module each; `main.py` has the list and the one error funnel."""

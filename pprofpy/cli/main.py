@@ -1,0 +1,107 @@
+"""The pprofpy command: the list of its subcommands, and the one place where errors become messages.
+
+Subcommands are imported only when they are used, so that `pprofpy --help` starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from pprofpy import __version__
+from pprofpy.errors import InterruptedEarly, PprofpyError
+
+COMMANDS = {
+    "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
+    "top": ("pprofpy.cli.top", "Functions (or lines) that cost the most."),
+    "list": ("pprofpy.cli.list", "Source code with the cost of each line."),
+    "peek": ("pprofpy.cli.peek", "Callers and callees of a function."),
+    "tree": ("pprofpy.cli.tree", "Every function with its callers and callees."),
+    "traces": ("pprofpy.cli.traces", "All stacks, with their values and labels."),
+    "flamegraph": ("pprofpy.cli.flamegraph", "A flame graph to search and zoom in a browser (SVG)."),
+    "export": ("pprofpy.cli.export", "Convert a profile to pprof, speedscope or collapsed stacks."),
+    "doctor": ("pprofpy.cli.doctor", "What works on this machine and for this process, and how to mend the rest."),
+}
+"""Subcommand -> (module with a click command named `command`, one line for the help page)."""
+
+EPILOG = """\b
+Examples:
+  pprofpy cpu --pid 1234                  record 30 s, show the top functions
+  pprofpy cpu --name gunicorn -d 10       find the process by name
+  pprofpy list handle_request             source of the latest recording, by line
+  pprofpy flamegraph -o cpu.svg           picture of the latest recording
+  pprofpy top /tmp/go.pb.gz               any pprof file works as input
+"""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of COMMANDS (recording first)."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None if there is no such one."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name}: no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table alone, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def pprofpy() -> None:
+    """Profile and trace running Python processes: no restart, no change to the program."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the status that the README's table gives."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The words after `pprofpy`; by default those of this process.
+
+    Returns:
+        The exit status. All messages have been printed.
+    """
+    try:
+        result = pprofpy.main(arguments, prog_name="pprofpy", standalone_mode=False)
+        sys.stdout.flush()
+    except PprofpyError as error:
+        return _report(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _report(InterruptedEarly("interrupted before anything was recorded"))
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: that is its right, and no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: PprofpyError) -> int:
+    click.echo(f"pprofpy: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+    return error.exit_code

@@ -1,0 +1,143 @@
+"""What all view commands share: the profile argument, the reading options, and loading what they ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from pprofpy import filters
+from pprofpy.errors import UsageError
+from pprofpy.filters import Filters
+from pprofpy.formats.files import latest_recording, read_profile
+from pprofpy.graph import BASE_LABEL, Granularity, Graph, build_graph, total_of
+from pprofpy.profile import Label, Profile, merge
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A profile as the user asked to see it.
+
+    Attributes:
+        profile: Merged, pruned and filtered.
+        sources: The files it came from.
+        value_index: The sample type shown.
+        total: What 100 % means: the sum before filtering.
+        unit: The unit asked for, or "minimum" to let the report choose.
+        granularity: What a row stands for.
+        filters: The filters that were applied.
+        as_json: Print data for programs instead of a table.
+    """
+
+    profile: Profile
+    sources: tuple[str, ...]
+    value_index: int
+    total: int
+    unit: str
+    granularity: Granularity
+    filters: Filters
+    as_json: bool
+
+    def graph(self, granularity: Granularity | None = None) -> Graph:
+        """Flat and cum of this view, in its granularity unless another is given."""
+        return build_graph(self.profile, self.value_index, granularity or self.granularity, self.total)
+
+
+_OPTIONS = (
+    click.option("--sample-index", metavar="TYPE", default="", help="Which of the profile's sample types to show."),
+    click.option("--focus", metavar="REGEX", default="", help="Only samples with a matching frame."),
+    click.option("--ignore", metavar="REGEX", default="", help="No samples with a matching frame."),
+    click.option("--show", metavar="REGEX", default="", help="Only matching frames."),
+    click.option("--hide", metavar="REGEX", default="", help="No matching frames; their callers remain."),
+    click.option("--show-from", metavar="REGEX", default="", help="Cut stacks above the outermost matching frame."),
+    click.option("--tagfocus", metavar="TAG", default="", help="Only samples so labelled: thread=worker, bytes=4kb:."),
+    click.option("--tagignore", metavar="TAG", default="", help="No samples so labelled."),
+    click.option("--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."),
+    click.option("--diff-base", metavar="PROFILE", default="", help="Compare with this profile; shares are of it."),
+    click.option("--unit", metavar="UNIT", default="minimum", help="Print values in this unit (ms, s, kB, MB)."),
+)
+
+
+def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command the PROFILE argument and the reading options; it receives them as `view: View`.
+
+    Args:
+        granularity: Offer --functions, --lines and --files.
+        as_json: Offer --json.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        @wraps(command)
+        def wrapper(**options: Any) -> Any:
+            return command(view=_load(options), **options)
+
+        decorated: Any = wrapper
+        if as_json:
+            decorated = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")(decorated)
+        for option in reversed(_OPTIONS):
+            decorated = option(decorated)
+        if granularity:
+            for choice in (Granularity.FILES, Granularity.LINES, Granularity.FUNCTIONS):
+                decorated = click.option(
+                    f"--{choice}",
+                    "granularity",
+                    flag_value=choice.value,
+                    default=Granularity.FUNCTIONS.value if choice is Granularity.FUNCTIONS else None,
+                    help=f"One row for each of the {choice}.",
+                )(decorated)
+        decorated = click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> Profile:
+    """Several files as one profile, less a base if one is given; the latest recording if no file is named."""
+    if base and diff_base:
+        raise UsageError("--base and --diff-base exclude each other", "use --diff-base to compare two recordings")
+    profile = merge([filters.prune(read_profile(path)) for path in paths or [str(latest_recording())]])
+    if not (base or diff_base):
+        return profile
+    subtracted = filters.prune(read_profile(base or diff_base))
+    subtracted = subtracted.scale([-1.0] * len(subtracted.sample_types))
+    if diff_base:
+        mark = Label(BASE_LABEL, "true")
+        subtracted = replace(subtracted, label_sets=[(*labels, mark) for labels in subtracted.label_sets])
+    return merge([profile, subtracted])
+
+
+def print_json(data: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _load(options: dict[str, Any]) -> View:
+    """Take the reading options out of a command's keywords and load what they ask for."""
+    paths = options.pop("profiles")
+    wanted = Filters(
+        **{name: options.pop(name) for name in ("focus", "ignore", "show", "hide", "show_from")},
+        tag_focus=options.pop("tagfocus"),
+        tag_ignore=options.pop("tagignore"),
+    )
+    profile = load_profiles(paths, options.pop("base"), options.pop("diff_base"))
+    value_index = profile.value_index(options.pop("sample_index"))
+    total = total_of(profile, value_index)
+    profile, unmatched = filters.apply(profile, wanted)
+    for option in unmatched:
+        click.echo(f"pprofpy: --{option} matched no sample", err=True)
+    return View(
+        profile,
+        tuple(paths) or (str(latest_recording()),),
+        value_index,
+        total,
+        options.pop("unit"),
+        Granularity(options.pop("granularity", Granularity.FUNCTIONS)),
+        wanted,
+        options.pop("as_json", False),
+    )
