@@ -28,6 +28,7 @@ _PROGRAM = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)
 _STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
 _INTERPRETER_SYMBOL = b"\0_PyRuntime\0"
 _SYMBOL_TABLE = b"\0.symtab\0"
+_NUMBER_PARTS = {bytes([char]) for char in b"0123456789."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +426,7 @@ def _content(file: Path) -> Iterator[mmap.mmap | bytes]:
 
 def _holds(file: Path, needle: bytes) -> bool:
     with _content(file) as content:
-        return content.find(needle) >= 0
+        return content.rfind(needle) >= 0  # section names are at a file's end
 
 
 def _exact_version(file: Path, version: str) -> str:
@@ -434,6 +435,8 @@ def _exact_version(file: Path, version: str) -> str:
     Without a version to start from, the answer is only given if the file holds a single candidate.
     """
     prefix = re.escape(version) if version else r"3\.(?:[6-9]|[1-9]\d)"
+    constant = re.compile(prefix.encode() + rb"\.\d+(?:[abrc]+\d+)?\+?(?=\0)")
     with _content(file) as content:
-        found = set(re.findall(rb"(?<![\d.])(" + prefix.encode() + rb"\.\d+(?:[abrc]+\d+)?\+?)\0", content))
+        matches = constant.finditer(content)
+        found = {match[0] for match in matches if content[match.start() - 1 : match.start()] not in _NUMBER_PARTS}
     return found.pop().decode() if len(found) == 1 else version
