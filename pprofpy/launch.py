@@ -109,12 +109,10 @@ class Interruption:
 def interruptible() -> Iterator[Interruption]:
     """While this lasts, signals end the recording instead of the program."""
     interruption = Interruption()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {
-        number: signal.signal(number, interruption.receive)
-        for number in numbers
-        if signal.getsignal(number) is not signal.SIG_IGN  # nohup, or a shell's background job: leave it so
-    }
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else we run under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, interruption.receive) for number in numbers}
     try:
         yield interruption
     finally:
