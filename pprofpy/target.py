@@ -186,7 +186,7 @@ def find_by_name(pattern: str) -> Target:
     try:
         regex = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--name {pattern!r} is not a regular expression: {error}") from error
+        raise UsageError(f"--name {pattern!r} is not a regular expression: {error}", "put a backslash before ( [ . * + ?") from error
     matching = [target for target in python_processes() if regex.search(" ".join(target.command))]
     if len(matching) == 1:
         return matching[0]
