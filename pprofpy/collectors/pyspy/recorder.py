@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Profile
 from pprofpy.target import Target, permission_error
-from pprofpy.units import NS_PER_S
+from pprofpy.units import NS_PER_S, format_duration
 
 _LOG_PIPE_BYTES = 1 << 20
 _POLL_S = 0.05
@@ -64,6 +65,9 @@ def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) 
         profile = convert(document, options, target, tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
         profile.collection = _collection(engine, target, options, spy)
+        if not (options.idle or options.gil or options.subprocesses):
+            doubt = _doubt(profile.total(1), spy.cpu_ns_at_end - spy.cpu_ns_at_start)
+            profile.collection = replace(profile.collection, notes=profile.collection.notes + doubt)
     return profile
 
 
@@ -80,6 +84,7 @@ class _PySpy:
         self.began_unix_ns = self._began_ns = self._ended_ns = 0
         self.looks = 0
         self.starved_ns = 0
+        self.cpu_ns_at_start = self.cpu_ns_at_end = -1
         self.lost_looks = False
         self.complaints = b""
         self._target_was_stopped = _is_stopped(target)
@@ -124,6 +129,7 @@ class _PySpy:
                 self.stopped_by_user = True
                 break
             self._read_log()
+            self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
             self.starved_ns = _run_queue_wait_ns(self._process.pid) or self.starved_ns
         self._note_beginning()
         self._ended_ns = time.monotonic_ns()
@@ -179,6 +185,7 @@ class _PySpy:
     def _note_beginning(self) -> None:
         if not self._began_ns and _BEGAN in self.messages:
             self._began_ns, self.began_unix_ns = time.monotonic_ns(), time.time_ns()
+            self.cpu_ns_at_start = self._target.cpu_time_ns()
 
     def _read_log(self) -> None:
         try:
@@ -217,6 +224,18 @@ def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -
 def _missed(asked: int, got: int) -> int:
     """How many looks fell out. py-spy draws its intervals at random, so a shortfall within chance is none."""
     return asked - got if asked - got > 4 * math.sqrt(asked) else 0
+
+
+def _doubt(sampled_ns: int, counted_ns: int) -> tuple[str, ...]:
+    """A note if the samples contradict the kernel's own account of the process's CPU time.
+
+    py-spy tells running threads from waiting ones by their state; its own looks wake them, so it can be wrong.
+    """
+    if abs(sampled_ns - counted_ns) <= max(0.2 * max(sampled_ns, counted_ns), NS_PER_S / 5):
+        return ()
+    reason = "waiting, also for a CPU, was taken for running" if sampled_ns > counted_ns else "running was missed"
+    sampled, counted = format_duration(sampled_ns), format_duration(counted_ns)
+    return (f"The samples add up to {sampled}, but the kernel counted {counted} of CPU time: {reason}.",)
 
 
 def _notes(options: CpuOptions, behind_s: float, starved: float, target: Target) -> list[str]:
