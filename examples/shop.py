@@ -2,7 +2,7 @@
 
     python examples/shop.py [--seconds N] [--customers N] [--port N]
 
-Four worker threads serve orders over HTTP; a second process, the customers, sends them without end. It prints where it
+Four worker threads serve orders over HTTP; a second process, customers.py, sends them without end. It prints where it
 serves, and at its end how its own clock (CPU time of each thread) splits the work, so that a profile can be checked:
 
     price_basket     about 45 %   compares every item with every offer: the thing to mend
@@ -19,22 +19,20 @@ Further faults, for other views of a profiler:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import http.client
 import http.server
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
+from pathlib import Path
 
 WORKERS = 4
-ITEMS_AN_ORDER = 60
+CUSTOMERS = Path(__file__).resolve().with_name("customers.py")
 READINGS, COPIES, SIGNERS = 12, 9, 10
 OFFERS = [(f"item-{number}", 0.9) for number in range(500)]
 MEMORY_BYTES, MEMORY_LIMIT_BYTES = 4 << 10, 256 << 20
@@ -146,37 +144,14 @@ class Shop(http.server.HTTPServer):
                 self.shutdown_request(connection)
 
 
-def buy(port: int, number: int) -> None:
-    """One customer: orders over a connection that stays open, until the shop closes."""
-    chance = random.Random(number)
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        while True:
-            items = [
-                {"name": f"item-{chance.randrange(500)}", "count": chance.randrange(1, 5), "price": chance.randrange(9)}
-                for _ in range(ITEMS_AN_ORDER)
-            ]
-            connection.request("POST", "/order", json.dumps({"number": chance.randrange(1000), "items": items}))
-            connection.getresponse().read()
-
-
-def run_customers(port: int, count: int) -> None:
-    """The second process."""
-    customers = [
-        threading.Thread(target=buy, args=(port, number), name=f"customer-{number}") for number in range(count)
-    ]
-    for customer in customers:
-        customer.start()
-
-
 def run_shop(arguments: argparse.Namespace) -> None:
-    """The first process: serve until told to stop, then give an account."""
+    """Serve until told to stop, then give an account."""
     closing = threading.Event()
     for wanted in (signal.SIGINT, signal.SIGTERM):
         signal.signal(wanted, lambda *_: closing.set())
     shop = Shop(arguments.port)
-    visit = [sys.executable, __file__, "--customers", str(arguments.customers), "--visit", str(shop.server_port)]
-    with subprocess.Popen(visit, start_new_session=True) as customers:
+    visit = [sys.executable, str(CUSTOMERS), str(shop.server_port), str(arguments.customers)]
+    with subprocess.Popen(visit, start_new_session=True) as customers:  # Ctrl-C is for the shop
         print(f"serving on http://127.0.0.1:{shop.server_port}, process {os.getpid()}", flush=True)
         closing.wait(arguments.seconds)
         customers.kill()
@@ -199,12 +174,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=None, help="close after so long (default: never)")
     parser.add_argument("--customers", type=int, default=WORKERS, help="each keeps one worker busy (default: 4)")
     parser.add_argument("--port", type=int, default=0, help="default: any free one")
-    parser.add_argument("--visit", type=int, metavar="PORT", help="be the customers of the shop on this port")
-    arguments = parser.parse_args()
-    if arguments.visit:
-        run_customers(arguments.visit, arguments.customers)
-    else:
-        run_shop(arguments)
+    run_shop(parser.parse_args())
 
 
 if __name__ == "__main__":
