@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -54,6 +55,14 @@ class LazyGroup(click.Group):
             raise TypeError(f"{cmd_name}: no click command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest name suggested for a misspelt one."""
+        if args[0] not in COMMANDS and (nearest := get_close_matches(args[0], COMMANDS, n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {nearest[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table alone, without importing any."""
         with formatter.section("Commands"):
@@ -68,6 +77,8 @@ def pprofpy() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status that the README's table gives."""
+    if "_PPROFPY_COMPLETE" in os.environ:
+        pprofpy.main(prog_name="pprofpy")  # a shell asks for completions: click answers
     sys.exit(run(arguments))
 
 
@@ -80,14 +91,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status. All messages have been printed.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = pprofpy.main(arguments, prog_name="pprofpy", standalone_mode=False)
+        with pprofpy.make_context("pprofpy", words) as context:
+            result = pprofpy.invoke(context)
         sys.stdout.flush()
     except PprofpyError as error:
         return _report(error)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

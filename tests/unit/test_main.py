@@ -1,0 +1,100 @@
+"""The command's frame: help, fast start, and the one place where errors become messages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+import pytest
+
+from pprofpy import errors
+from pprofpy.cli import main
+from pprofpy.errors import PprofpyError
+
+
+def fail_with(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Run the command line with a subcommand that raises."""
+
+    def run(error: BaseException) -> int:
+        group = click.Group("pprofpy", commands=[click.Command("fail", callback=fail_with(error))])
+        monkeypatch.setattr(main, "pprofpy", group)
+        return main.run(["fail"])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (errors.PprofpyError, 1),
+        (errors.UsageError, 2),
+        (errors.TargetError, 3),
+        (errors.NotPossibleError, 4),
+        (errors.TargetPermissionError, 4),
+        (errors.ProfileFormatError, 5),
+        (errors.OutputError, 1),
+        (errors.InterruptedEarly, 130),
+    ],
+)
+def test_each_error_ends_in_its_status_and_says_what_to_do(
+    kind: type[PprofpyError],
+    status: int,
+    failing: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert failing(kind("it broke", "mend it")) == status
+    assert capsys.readouterr() == ("", "pprofpy: it broke\n  hint: mend it\n")
+
+
+def test_every_error_of_the_tree_has_a_status_of_its_own_kind() -> None:
+    def all_below(kind: type[PprofpyError]) -> list[type[PprofpyError]]:
+        return [kind, *(found for sub in kind.__subclasses__() for found in all_below(sub))]
+
+    assert {kind.exit_code for kind in all_below(PprofpyError)} == {1, 2, 3, 4, 5, 130}
+
+
+def test_ctrl_c_before_anything_was_recorded_is_130(
+    failing: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--nonsense"]) == 2
+    assert "--nonsense" in capsys.readouterr().err
+
+
+def test_a_wrong_command_suggests_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["flamegrph"]) == 2
+    assert "flamegraph" in capsys.readouterr().err
+
+
+def test_version_and_help_import_neither_rich_nor_numpy_nor_a_collector() -> None:
+    """They are what shells complete and packagers test: they must not cost half a second."""
+    program = (
+        "import sys; from pprofpy.cli.main import run; status = run([sys.argv[1]]); "
+        "heavy = {'rich', 'numpy', 'psutil'} & set(sys.modules); "
+        "heavy |= {name for name in sys.modules if name.startswith(('pprofpy.collectors.', 'pprofpy.reports.'))}; "
+        "sys.exit(f'imported: {heavy}' if heavy else status)"
+    )
+    for option in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", program, option], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    shell = f"{sys.executable} -m pprofpy --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
