@@ -24,6 +24,7 @@ import numpy as np
 
 from pprofpy.collectors.bpf.btf import VMLINUX, Btf
 from pprofpy.collectors.bpf.events import EventStream
+from pprofpy.collectors.bpf.perf import link_perf_event, perf_event
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError
 
@@ -35,9 +36,10 @@ _BCC_PLACES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-pac
 _MODULE = "pprofpy_bcc"
 """The name that bcc is imported under: on PyPI `bcc` is an unrelated package, which may well be installed too."""
 
-_RAW_TRACEPOINT = 17
+_TRACEPOINT, _RAW_TRACEPOINT = 5, 17
 _VERIFIER_LOG = 2
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
+_PERF_TYPE_TRACEPOINT = 2
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 _INSTALL_HINT = (
@@ -85,6 +87,19 @@ class Program:
                 "it is there from Linux 4.17 on, if the kernel was built with CONFIG_BPF_EVENTS=y",
             )
         self._attachments.append(attached)
+
+    def attach_tracepoint(self, number: int, function: str, cookie: int) -> None:
+        """Run `function` at a tracepoint, with the record that the kernel makes of the event as its argument.
+
+        Args:
+            number: The tracepoint's, from its description.
+            function: Must return 1: 0 would hide the event from everybody else.
+            cookie: What `bpf_get_attach_cookie` tells the function, so that one serves many tracepoints.
+        """
+        descriptor = self.load_function(function, _TRACEPOINT)
+        event = perf_event(_PERF_TYPE_TRACEPOINT, number)
+        self._attachments.append(event)
+        self._attachments.append(link_perf_event(descriptor, event, cookie))
 
     def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
         """The map `name`, to be read as arrays of these types.
