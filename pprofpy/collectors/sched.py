@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.processes import comm_text, family
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.errors import TargetError
 from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, sum_by_name
@@ -113,7 +113,7 @@ class SchedRecorder:
 
     def __init__(self, options: SchedOptions) -> None:
         self._options = options
-        followed = _family(options.pid) if options.children else []
+        followed = family(options.pid) if options.children else []
         if options.pid and not Path(f"/proc/{options.pid}").exists():
             raise TargetError(f"there is no process {options.pid}", "'ps -ef' lists those there are")
         self._program = load("sched.bpf.c", self._constants(), self._layouts())
@@ -239,7 +239,7 @@ class SchedRecorder:
         records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
         names, tgids = self._program.table("names", _U4, _NAME).items()
         threads = {
-            tid: Thread(pid, _text(comm), False)
+            tid: Thread(pid, comm_text(comm), False)
             for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
         }
         threads |= {one.tid: Thread(one.pid, one.name, True) for one in record.threads if one.tid}
@@ -313,7 +313,7 @@ class SchedRecorder:
 
     def _collection(self) -> Collection:
         _, counts = self._lost.items()
-        losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
+        losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
         losses["events that the kernel did not hand over"] = self._program.missed()
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
@@ -343,7 +343,7 @@ def _thread_waits(
     return ThreadWaits(
         int(thread["tgid"]),
         tid,
-        _text(thread["comm"]),
+        comm_text(thread["comm"]),
         kind("woken", 0),
         kind("preempted", 1),
         int(thread["migrations"]),
@@ -392,18 +392,18 @@ def _long_wait(event: Any) -> LongWait:
     starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
     ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
     ran = tuple(
-        Slice(int(one["tid"]), int(one["tgid"]), _text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
         for one, start, end in zip(history, starts, ends, strict=True)
         if end > start
     )
     preempted, context = bool(event["was_preempted"]), int(event["waker_context"])
-    waker = "" if preempted else CONTEXTS[context] if context else _text(event["waker_comm"])
+    waker = "" if preempted else CONTEXTS[context] if context else comm_text(event["waker_comm"])
     return LongWait(
         end_ns,
         end_ns - begin_ns,
         int(event["tgid"]),
         int(event["tid"]),
-        _text(event["comm"]),
+        comm_text(event["comm"]),
         int(event["cpu"]),
         int(event["cpu_before"]) - 1,
         preempted,
@@ -412,16 +412,3 @@ def _long_wait(event: Any) -> LongWait:
         ran,
         end_ns - begin_ns - sum(one.duration_ns for one in ran),
     )
-
-
-def _family(pid: int) -> list[int]:
-    """A process and those that it has started, as far as they run now."""
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess as error:
-        raise TargetError(f"there is no process {pid}", "'ps -ef' lists those there are") from error
-
-
-def _text(comm: bytes) -> str:
-    """A thread's name; the kernel promises no encoding."""
-    return bytes(comm).split(b"\0")[0].decode("utf-8", "replace")
