@@ -16,6 +16,9 @@ from pprofpy.filters import Filters
 from pprofpy.formats.files import latest_recording, read_profile
 from pprofpy.graph import BASE_LABEL, Granularity, Graph, build_graph, total_of
 from pprofpy.profile import Label, Profile, merge
+from pprofpy.reports import header
+from pprofpy.reports.header import Header
+from pprofpy.reports.trim import AUTO_UNIT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -48,6 +51,25 @@ class View:
         """Flat and cum of this view, in its granularity unless another is given."""
         return build_graph(self.profile, self.value_index, granularity or self.granularity, self.total)
 
+    def header(self) -> Header:
+        """What stands above each report on this view."""
+        return header.build(self.profile, self.value_index, self.total, self.filters.active())
+
+
+def view_of(profile: Profile, *sources: str) -> View:
+    """A profile as the view commands show it when no option is given; for one that was just recorded."""
+    value_index = profile.value_index()
+    return View(
+        profile,
+        sources,
+        value_index,
+        total_of(profile, value_index),
+        AUTO_UNIT,
+        Granularity.FUNCTIONS,
+        Filters(),
+        as_json=False,
+    )
+
 
 _OPTIONS = (
     click.option("--sample-index", metavar="TYPE", default="", help="Which of the profile's sample types to show."),
@@ -58,10 +80,14 @@ _OPTIONS = (
     click.option("--show-from", metavar="REGEX", default="", help="Cut stacks above the outermost matching frame."),
     click.option("--tagfocus", metavar="TAG", default="", help="Only samples so labelled: thread=worker, bytes=4kb:."),
     click.option("--tagignore", metavar="TAG", default="", help="No samples so labelled."),
-    click.option("--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."),
+    click.option(
+        "--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."
+    ),
     click.option("--diff-base", metavar="PROFILE", default="", help="Compare with this profile; shares are of it."),
-    click.option("--unit", metavar="UNIT", default="minimum", help="Print values in this unit (ms, s, kB, MB)."),
+    click.option("--unit", metavar="UNIT", default=AUTO_UNIT, help="Print values in this unit (ms, s, kB, MB)."),
 )
+
+_GRANULARITIES = (Granularity.FUNCTIONS, Granularity.LINES, Granularity.FILES)
 
 
 def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[[_Command], _Command]:
@@ -83,16 +109,10 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
         for option in reversed(_OPTIONS):
             decorated = option(decorated)
         if granularity:
-            for choice in (Granularity.FILES, Granularity.LINES, Granularity.FUNCTIONS):
-                decorated = click.option(
-                    f"--{choice}",
-                    "granularity",
-                    flag_value=choice.value,
-                    default=Granularity.FUNCTIONS.value if choice is Granularity.FUNCTIONS else None,
-                    help=f"One row for each of the {choice}.",
-                )(decorated)
-        decorated = click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)
-        return decorated  # type: ignore[no-any-return]
+            for choice in reversed(_GRANULARITIES):
+                help_text = f"One row for each of the {choice}."
+                decorated = click.option(f"--{choice}", is_flag=True, help=help_text)(decorated)
+        return click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)  # type: ignore[no-any-return]
 
     return decorate
 
@@ -119,6 +139,7 @@ def print_json(data: object) -> None:
 
 def _load(options: dict[str, Any]) -> View:
     """Take the reading options out of a command's keywords and load what they ask for."""
+    granularity = _pop_granularity(options)
     paths = options.pop("profiles")
     wanted = Filters(
         **{name: options.pop(name) for name in ("focus", "ignore", "show", "hide", "show_from")},
@@ -137,7 +158,14 @@ def _load(options: dict[str, Any]) -> View:
         value_index,
         total,
         options.pop("unit"),
-        Granularity(options.pop("granularity", Granularity.FUNCTIONS)),
+        granularity,
         wanted,
         options.pop("as_json", False),
     )
+
+
+def _pop_granularity(options: dict[str, Any]) -> Granularity:
+    chosen = [choice for choice in _GRANULARITIES if options.pop(choice, False)]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", "choose one of them")
+    return chosen[0] if chosen else Granularity.FUNCTIONS
