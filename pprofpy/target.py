@@ -166,6 +166,16 @@ def python_processes() -> list[Target]:
     return found
 
 
+def descendants_of(pid: int) -> list[int]:
+    """The pids of a process's children and of theirs, ascending."""
+    family = {pid}
+    for folder in _numbered(PROC):  # ascending: parents come before their children, unless pids have wrapped around
+        with contextlib.suppress(OSError):
+            if int(_status(folder)["PPid"]) in family:
+                family.add(int(folder.name))
+    return sorted(family - {pid})
+
+
 def find_by_name(pattern: str) -> Target:
     """The Python process whose command line matches a regular expression (as `pgrep -f` does).
 
