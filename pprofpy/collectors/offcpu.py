@@ -9,11 +9,12 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.processes import comm_text, family
+from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
-from pprofpy.errors import TargetError
 from pprofpy.latency import KERNEL_MAPPING
 from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder, ValueType
 
@@ -65,11 +65,11 @@ _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
 _STACK = np.dtype([("addresses", "u8", 127)])
 _LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME}
 
-_NO_STACK = -1
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _FIRST_SEEDED_STACK = 1 << 24
 """From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
 
-_SLEEPING, _DISK, _RUN_QUEUE = range(3)
+_SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
 _STILL = "(still waiting)"
 _BEFORE_SCHEDULE = re.compile(r"_*(schedule|io_schedule|preempt_schedule|cond_resched)(_|$)|_*traceiter_|bpf_")
 """The leaf frames that every switch has in common; what stands below them tells why."""
@@ -88,13 +88,11 @@ class OffCpuOptions:
     """What to watch.
 
     Attributes:
-        pid: The process, as the host numbers it; 0 for all of them.
-        children: Also those that it starts.
+        scope: Whose times.
         min_ns, max_ns: Only times off the CPU (blocked and run queue together) within these; 0 for no bound.
     """
 
-    pid: int = 0
-    children: bool = False
+    scope: Scope = field(default_factory=Scope)
     min_ns: int = 0
     max_ns: int = 0
 
@@ -128,9 +126,8 @@ class OffCpuRecorder:
     ) -> None:
         self._options = options
         self._user_frames = user_frames
-        if options.pid and not Path(f"/proc/{options.pid}").exists():
-            raise TargetError(f"there is no process {options.pid}", "'ps -ef' lists those there are")
-        self._followed = family(options.pid) if options.children else [options.pid] if options.pid else []
+        options.scope.check()
+        self._pid = options.scope.pid
         self._program = load("offcpu.bpf.c", self._constants(), _LAYOUTS)
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._places = self._program.table("places", _PLACE, _TIMES)
@@ -139,46 +136,45 @@ class OffCpuRecorder:
         self._lost = self._program.table("lost", _U4, np.dtype("u8"))
         self._seeded_stacks: list[tuple[str, ...]] = []
         self._spells: defaultdict[_Key, _Spell] = defaultdict(_Spell)
-        if options.children:
-            targets = self._program.table("targets", _U4, np.dtype("u1"))
-            for pid in self._followed:
-                targets.put(pid, 1)
         self._attach()
-        self._seed()
+        if self._pid:
+            self.watch(self._pid)
+
+    def watch(self, pid: int) -> None:
+        """Name the process to watch, if it was to be named later."""
+        self._pid = pid
+        for member in self._options.scope.watch(self._program, pid):
+            self._seed(member)
 
     def _constants(self) -> dict[str, int]:
         options = self._options
-        constants = scheduler_constants() | {"MAX_THREADS": 32_768 if options.pid else 65_536, "MAX_PLACES": 131_072}
-        chosen = {
-            "FOLLOW_CHILDREN": int(options.children),
-            "TGID": 0 if options.children else options.pid,
-            "MIN_NS": options.min_ns,
-            "MAX_NS": options.max_ns,
-        }
-        return constants | {name: value for name, value in chosen.items() if value}
+        constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
+        bounds = {"MIN_NS": options.min_ns, "MAX_NS": options.max_ns}
+        constants |= {name: value for name, value in bounds.items() if value}
+        return constants | scheduler_constants() | options.scope.constants()
 
     def _attach(self) -> None:
-        if self._options.children:
+        if self._options.scope.children:
             self._program.attach_raw("sched_process_fork", "on_fork")
         self._program.attach_raw("task_rename", "on_rename")
         self._program.attach_raw("sched_waking", "on_waking")
         self._program.attach_raw("sched_switch", "on_switch")
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
 
-    def _seed(self) -> None:
+    def _seed(self, pid: int) -> None:
         """Enter the threads that are blocked already: no switch will tell when they began."""
-        for pid in self._followed:
-            for task in Path(f"/proc/{pid}/task").glob("*"):
-                with contextlib.suppress(OSError, IndexError):
-                    self._seed_thread(pid, task)
+        for task in Path(f"/proc/{pid}/task").glob("*"):
+            with contextlib.suppress(OSError, IndexError):
+                self._seed_thread(pid, task)
 
     def _seed_thread(self, pid: int, task: Path) -> None:
-        state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        state, born_ns = fields[0], int(fields[19]) * _TICK_NS
         if state not in "SD":
             return
         self._seeded_stacks.append(tuple(re.findall(r"\] ([\w.]+)\+", (task / "stack").read_text())))
         entry = np.zeros((), _THREAD)
-        entry["off_ns"], entry["tgid"], entry["off"] = self.start_ns, pid, 1
+        entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, born_ns), pid, 1
         entry["state"] = _DISK if state == "D" else _SLEEPING
         entry["kernel_stack"] = _FIRST_SEEDED_STACK + len(self._seeded_stacks) - 1
         entry["comm"] = (task / "comm").read_bytes().rstrip(b"\n")
@@ -295,7 +291,7 @@ class OffCpuRecorder:
         losses["events that the kernel did not hand over"] = self._program.missed()
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
-            target=f"pid {self._options.pid}" if self._options.pid else "all processes",
+            target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(losses.values()),
             notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
         )

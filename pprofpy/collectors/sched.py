@@ -9,8 +9,7 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.processes import comm_text, family
+from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
-from pprofpy.errors import TargetError
 from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, sum_by_name
 from pprofpy.profile import Collection
 from pprofpy.trace import RECORD, Thread, Trace
@@ -91,14 +89,12 @@ class SchedOptions:
     """What to watch.
 
     Attributes:
-        pid: The process, as the host numbers it; 0 for all of them.
-        children: Also those that it starts.
+        scope: Whose waits.
         threshold_ns: Hand over each wait from this on; 0 for none.
         trace: Keep the events themselves, in order.
     """
 
-    pid: int = 0
-    children: bool = False
+    scope: Scope = field(default_factory=Scope)
     threshold_ns: int = 0
     trace: bool = False
 
@@ -113,9 +109,8 @@ class SchedRecorder:
 
     def __init__(self, options: SchedOptions) -> None:
         self._options = options
-        followed = family(options.pid) if options.children else []
-        if options.pid and not Path(f"/proc/{options.pid}").exists():
-            raise TargetError(f"there is no process {options.pid}", "'ps -ef' lists those there are")
+        options.scope.check()
+        self._pid = options.scope.pid
         self._program = load("sched.bpf.c", self._constants(), self._layouts())
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._histogram = self._program.table("histogram", _BUCKET, _U8)
@@ -131,28 +126,27 @@ class SchedRecorder:
         self._base: dict[int, ThreadWaits] = {}
         self._window_ended: list[ThreadWaits] = []
         self._window_map.put(0, self._window)
-        if options.children:
-            targets = self._program.table("targets", _U4, np.dtype("u1"))
-            for pid in followed:
-                targets.put(pid, 1)
         self._attach()
+        if self._pid:
+            self.watch(self._pid)
+
+    def watch(self, pid: int) -> None:
+        """Name the process to watch, if it was to be named later."""
+        self._pid = pid
+        self._options.scope.watch(self._program, pid)
 
     def _constants(self) -> dict[str, int]:
         options = self._options
-        constants = scheduler_constants() | {
-            "MAX_THREADS": 32_768 if options.pid else 65_536,
+        constants = {
+            "MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768,
             "MAX_BUCKETS": _MAX_BUCKETS,
             "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
         }
-        if options.children:
-            constants["FOLLOW_CHILDREN"] = 1
-        elif options.pid:
-            constants["TGID"] = options.pid
         if options.threshold_ns:
             constants["THRESHOLD_NS"] = options.threshold_ns
         if options.trace:
             constants["TRACE"] = 1
-        return constants
+        return constants | scheduler_constants() | options.scope.constants()
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
         layouts = dict(_LAYOUTS)
@@ -166,7 +160,7 @@ class SchedRecorder:
         """Wake-ups first: a switch then never lacks the wake-up before it."""
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self._window_start_ns = self.start_ns
-        if self._options.children:
+        if self._options.scope.children:
             self._program.attach_raw("sched_process_fork", "on_fork")
         self._program.attach_raw("task_rename", "on_rename")
         self._program.attach_raw("sched_wakeup_new", "on_wakeup_new")
@@ -207,7 +201,7 @@ class SchedRecorder:
             self._window_start_ns,
             self.time_ns + self._window_start_ns - self.start_ns,
             now_ns - self._window_start_ns,
-            not self._options.pid,
+            self._options.scope.is_everybody,
             self._collection(),
         )
         self._window_start_ns = now_ns
@@ -227,7 +221,7 @@ class SchedRecorder:
             self.start_ns,
             self.time_ns,
             end_ns - self.start_ns,
-            not self._options.pid,
+            self._options.scope.is_everybody,
             self._collection(),
         )
 
@@ -317,7 +311,7 @@ class SchedRecorder:
         losses["events that the kernel did not hand over"] = self._program.missed()
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
-            target=f"pid {self._options.pid}" if self._options.pid else "all processes",
+            target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(losses.values()),
             notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
         )

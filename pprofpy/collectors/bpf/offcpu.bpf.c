@@ -3,7 +3,7 @@
  * A thread is off from the switch that takes its CPU to the one that gives it one back. Until it is woken it is
  * blocked, from then on it waits in the run queue; preempted, it only waits.
  *
- * Compile-time switches: TGID or FOLLOW_CHILDREN (else all processes), MIN_NS and MAX_NS (of the whole time off).
+ * Compile-time switches: TGID or TARGETS (else all processes), MIN_NS and MAX_NS (of the whole time off).
  */
 #include <linux/types.h>
 #include "sched.h"
@@ -198,7 +198,8 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
     return 1;
 }
 
-#ifdef FOLLOW_CHILDREN
+#ifdef TARGETS
+/* Attached if children are to be followed. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 child = task_tgid(ctx->args[1]);
