@@ -109,13 +109,17 @@ class Target:
                 found.append(Thread(int(folder.name), int(inner), _text(folder / "comm").rstrip("\n")))
         return found
 
-    def is_alive(self) -> bool:
-        """Does it still run? A zombie, and another process that took over its pid, do not count."""
+    def state(self) -> str:
+        """Its state as the kernel abbreviates it (R, S, D, T, ...); empty if it has ended or its pid is another's."""
         try:
             state, started = _state_and_start(PROC / str(self.pid))
         except OSError:
-            return False
-        return state not in "ZX" and started == self.started_ticks
+            return ""
+        return state if state not in "ZX" and started == self.started_ticks else ""
+
+    def is_alive(self) -> bool:
+        """Does it still run? A zombie does not."""
+        return self.state() != ""
 
 
 def open_target(pid: int) -> Target:
@@ -160,6 +164,16 @@ def python_processes() -> list[Target]:
             with contextlib.suppress(TargetError, TargetPermissionError):
                 found.append(open_target(int(folder.name)))
     return found
+
+
+def descendants_of(pid: int) -> list[int]:
+    """The pids of a process's children and of theirs, ascending."""
+    family = {pid}
+    for folder in _numbered(PROC):  # ascending: parents come before their children, unless pids have wrapped around
+        with contextlib.suppress(OSError):
+            if int(_status(folder)["PPid"]) in family:
+                family.add(int(folder.name))
+    return sorted(family - {pid})
 
 
 def find_by_name(pattern: str) -> Target:

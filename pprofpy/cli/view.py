@@ -16,6 +16,10 @@ from pprofpy.filters import Filters
 from pprofpy.formats.files import latest_recording, read_profile
 from pprofpy.graph import BASE_LABEL, Granularity, Graph, build_graph, total_of
 from pprofpy.profile import Label, Profile, merge
+from pprofpy.reports import header
+from pprofpy.reports.header import Header
+from pprofpy.reports.trim import AUTO_UNIT
+from pprofpy.units import scale
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -27,6 +31,7 @@ class View:
     Attributes:
         profile: Merged, pruned and filtered.
         sources: The files it came from.
+        sample_index: The sample type that the user asked for, as typed; empty for the default.
         value_index: The sample type shown.
         total: What 100 % means: the sum before filtering.
         unit: The unit asked for, or "minimum" to let the report choose.
@@ -37,6 +42,7 @@ class View:
 
     profile: Profile
     sources: tuple[str, ...]
+    sample_index: str
     value_index: int
     total: int
     unit: str
@@ -48,6 +54,26 @@ class View:
         """Flat and cum of this view, in its granularity unless another is given."""
         return build_graph(self.profile, self.value_index, granularity or self.granularity, self.total)
 
+    def header(self) -> Header:
+        """What stands above each report on this view."""
+        return header.build(self.profile, self.value_index, self.total, self.filters.active())
+
+
+def view_of(profile: Profile, *sources: str) -> View:
+    """A profile as the view commands show it when no option is given; for one that was just recorded."""
+    value_index = profile.value_index()
+    return View(
+        profile,
+        sources,
+        "",
+        value_index,
+        total_of(profile, value_index),
+        AUTO_UNIT,
+        Granularity.FUNCTIONS,
+        Filters(),
+        as_json=False,
+    )
+
 
 _OPTIONS = (
     click.option("--sample-index", metavar="TYPE", default="", help="Which of the profile's sample types to show."),
@@ -58,10 +84,14 @@ _OPTIONS = (
     click.option("--show-from", metavar="REGEX", default="", help="Cut stacks above the outermost matching frame."),
     click.option("--tagfocus", metavar="TAG", default="", help="Only samples so labelled: thread=worker, bytes=4kb:."),
     click.option("--tagignore", metavar="TAG", default="", help="No samples so labelled."),
-    click.option("--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."),
+    click.option(
+        "--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."
+    ),
     click.option("--diff-base", metavar="PROFILE", default="", help="Compare with this profile; shares are of it."),
-    click.option("--unit", metavar="UNIT", default="minimum", help="Print values in this unit (ms, s, kB, MB)."),
+    click.option("--unit", metavar="UNIT", default=AUTO_UNIT, help="Print values in this unit (ms, s, kB, MB)."),
 )
+
+_GRANULARITIES = (Granularity.FUNCTIONS, Granularity.LINES, Granularity.FILES)
 
 
 def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[[_Command], _Command]:
@@ -83,25 +113,19 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
         for option in reversed(_OPTIONS):
             decorated = option(decorated)
         if granularity:
-            for choice in (Granularity.FILES, Granularity.LINES, Granularity.FUNCTIONS):
-                decorated = click.option(
-                    f"--{choice}",
-                    "granularity",
-                    flag_value=choice.value,
-                    default=Granularity.FUNCTIONS.value if choice is Granularity.FUNCTIONS else None,
-                    help=f"One row for each of the {choice}.",
-                )(decorated)
-        decorated = click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)
-        return decorated  # type: ignore[no-any-return]
+            for choice in reversed(_GRANULARITIES):
+                help_text = f"One row for each of the {choice}."
+                decorated = click.option(f"--{choice}", is_flag=True, help=help_text)(decorated)
+        return click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)  # type: ignore[no-any-return]
 
     return decorate
 
 
 def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> Profile:
-    """Several files as one profile, less a base if one is given; the latest recording if no file is named."""
+    """Several files (at least one) as one profile, less a base if one is given."""
     if base and diff_base:
         raise UsageError("--base and --diff-base exclude each other", "use --diff-base to compare two recordings")
-    profile = merge([filters.prune(read_profile(path)) for path in paths or [str(latest_recording())]])
+    profile = merge([filters.prune(read_profile(path)) for path in paths])
     if not (base or diff_base):
         return profile
     subtracted = filters.prune(read_profile(base or diff_base))
@@ -114,30 +138,52 @@ def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> 
 
 def print_json(data: object) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(data, indent=2))
 
 
 def _load(options: dict[str, Any]) -> View:
     """Take the reading options out of a command's keywords and load what they ask for."""
+    granularity = _pop_granularity(options)
     paths = options.pop("profiles")
     wanted = Filters(
         **{name: options.pop(name) for name in ("focus", "ignore", "show", "hide", "show_from")},
         tag_focus=options.pop("tagfocus"),
         tag_ignore=options.pop("tagignore"),
     )
+    paths = paths or (str(latest_recording()),)
     profile = load_profiles(paths, options.pop("base"), options.pop("diff_base"))
-    value_index = profile.value_index(options.pop("sample_index"))
+    sample_index, unit = options.pop("sample_index"), options.pop("unit")
+    value_index = profile.value_index(sample_index)
+    _check_unit(unit, profile.sample_types[value_index].unit)
     total = total_of(profile, value_index)
     profile, unmatched = filters.apply(profile, wanted)
     for option in unmatched:
         click.echo(f"pprofpy: --{option} matched no sample", err=True)
     return View(
         profile,
-        tuple(paths) or (str(latest_recording()),),
+        tuple(paths),
+        sample_index,
         value_index,
         total,
-        options.pop("unit"),
-        Granularity(options.pop("granularity", Granularity.FUNCTIONS)),
+        unit,
+        granularity,
         wanted,
         options.pop("as_json", False),
     )
+
+
+def _pop_granularity(options: dict[str, Any]) -> Granularity:
+    chosen = [choice for choice in _GRANULARITIES if options.pop(choice, False)]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", "choose one of them")
+    return chosen[0] if chosen else Granularity.FUNCTIONS
+
+
+def _check_unit(unit: str, profile_unit: str) -> None:
+    """Refuse a unit that the profile's values do not convert to, rather than print them in another one."""
+    if unit in (AUTO_UNIT, "auto") or not scale(1, profile_unit, AUTO_UNIT)[1]:
+        return
+    if scale(1, profile_unit, unit)[1] != scale(1, unit, unit)[1]:
+        raise UsageError(
+            f"{profile_unit} cannot be shown in {unit!r}", "units are ns us ms s hrs, and B kB MB GB TB PB"
+        )

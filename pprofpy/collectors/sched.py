@@ -9,18 +9,16 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
-from pprofpy.errors import TargetError
 from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, sum_by_name
 from pprofpy.profile import Collection
 from pprofpy.trace import RECORD, Thread, Trace
@@ -91,14 +89,12 @@ class SchedOptions:
     """What to watch.
 
     Attributes:
-        pid: The process, as the host numbers it; 0 for all of them.
-        children: Also those that it starts.
+        scope: Whose waits.
         threshold_ns: Hand over each wait from this on; 0 for none.
         trace: Keep the events themselves, in order.
     """
 
-    pid: int = 0
-    children: bool = False
+    scope: Scope = field(default_factory=Scope)
     threshold_ns: int = 0
     trace: bool = False
 
@@ -113,9 +109,8 @@ class SchedRecorder:
 
     def __init__(self, options: SchedOptions) -> None:
         self._options = options
-        followed = _family(options.pid) if options.children else []
-        if options.pid and not Path(f"/proc/{options.pid}").exists():
-            raise TargetError(f"there is no process {options.pid}", "'ps -ef' lists those there are")
+        options.scope.check()
+        self._pid = options.scope.pid
         self._program = load("sched.bpf.c", self._constants(), self._layouts())
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._histogram = self._program.table("histogram", _BUCKET, _U8)
@@ -131,28 +126,27 @@ class SchedRecorder:
         self._base: dict[int, ThreadWaits] = {}
         self._window_ended: list[ThreadWaits] = []
         self._window_map.put(0, self._window)
-        if options.children:
-            targets = self._program.table("targets", _U4, np.dtype("u1"))
-            for pid in followed:
-                targets.put(pid, 1)
         self._attach()
+        if self._pid:
+            self.watch(self._pid)
+
+    def watch(self, pid: int) -> None:
+        """Name the process to watch, if it was to be named later."""
+        self._pid = pid
+        self._options.scope.watch(self._program, pid)
 
     def _constants(self) -> dict[str, int]:
         options = self._options
-        constants = scheduler_constants() | {
-            "MAX_THREADS": 32_768 if options.pid else 65_536,
+        constants = {
+            "MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768,
             "MAX_BUCKETS": _MAX_BUCKETS,
             "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
         }
-        if options.children:
-            constants["FOLLOW_CHILDREN"] = 1
-        elif options.pid:
-            constants["TGID"] = options.pid
         if options.threshold_ns:
             constants["THRESHOLD_NS"] = options.threshold_ns
         if options.trace:
             constants["TRACE"] = 1
-        return constants
+        return constants | scheduler_constants() | options.scope.constants()
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
         layouts = dict(_LAYOUTS)
@@ -166,7 +160,7 @@ class SchedRecorder:
         """Wake-ups first: a switch then never lacks the wake-up before it."""
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self._window_start_ns = self.start_ns
-        if self._options.children:
+        if self._options.scope.children:
             self._program.attach_raw("sched_process_fork", "on_fork")
         self._program.attach_raw("task_rename", "on_rename")
         self._program.attach_raw("sched_wakeup_new", "on_wakeup_new")
@@ -207,7 +201,7 @@ class SchedRecorder:
             self._window_start_ns,
             self.time_ns + self._window_start_ns - self.start_ns,
             now_ns - self._window_start_ns,
-            not self._options.pid,
+            self._options.scope.is_everybody,
             self._collection(),
         )
         self._window_start_ns = now_ns
@@ -227,7 +221,7 @@ class SchedRecorder:
             self.start_ns,
             self.time_ns,
             end_ns - self.start_ns,
-            not self._options.pid,
+            self._options.scope.is_everybody,
             self._collection(),
         )
 
@@ -239,7 +233,7 @@ class SchedRecorder:
         records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
         names, tgids = self._program.table("names", _U4, _NAME).items()
         threads = {
-            tid: Thread(pid, _text(comm), False)
+            tid: Thread(pid, comm_text(comm), False)
             for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
         }
         threads |= {one.tid: Thread(one.pid, one.name, True) for one in record.threads if one.tid}
@@ -313,11 +307,11 @@ class SchedRecorder:
 
     def _collection(self) -> Collection:
         _, counts = self._lost.items()
-        losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
+        losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
         losses["events that the kernel did not hand over"] = self._program.missed()
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
-            target=f"pid {self._options.pid}" if self._options.pid else "all processes",
+            target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(losses.values()),
             notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
         )
@@ -343,7 +337,7 @@ def _thread_waits(
     return ThreadWaits(
         int(thread["tgid"]),
         tid,
-        _text(thread["comm"]),
+        comm_text(thread["comm"]),
         kind("woken", 0),
         kind("preempted", 1),
         int(thread["migrations"]),
@@ -392,18 +386,18 @@ def _long_wait(event: Any) -> LongWait:
     starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
     ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
     ran = tuple(
-        Slice(int(one["tid"]), int(one["tgid"]), _text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
         for one, start, end in zip(history, starts, ends, strict=True)
         if end > start
     )
     preempted, context = bool(event["was_preempted"]), int(event["waker_context"])
-    waker = "" if preempted else CONTEXTS[context] if context else _text(event["waker_comm"])
+    waker = "" if preempted else CONTEXTS[context] if context else comm_text(event["waker_comm"])
     return LongWait(
         end_ns,
         end_ns - begin_ns,
         int(event["tgid"]),
         int(event["tid"]),
-        _text(event["comm"]),
+        comm_text(event["comm"]),
         int(event["cpu"]),
         int(event["cpu_before"]) - 1,
         preempted,
@@ -412,16 +406,3 @@ def _long_wait(event: Any) -> LongWait:
         ran,
         end_ns - begin_ns - sum(one.duration_ns for one in ran),
     )
-
-
-def _family(pid: int) -> list[int]:
-    """A process and those that it has started, as far as they run now."""
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess as error:
-        raise TargetError(f"there is no process {pid}", "'ps -ef' lists those there are") from error
-
-
-def _text(comm: bytes) -> str:
-    """A thread's name; the kernel promises no encoding."""
-    return bytes(comm).split(b"\0")[0].decode("utf-8", "replace")

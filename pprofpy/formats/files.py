@@ -77,14 +77,30 @@ def save(data: bytes, path: Path, *, force: bool = False) -> None:
         OutputError: It could not be written; nothing half-written is left.
     """
     try:
+        check_free(path, force=force)
         if path.exists() and not path.is_file():
-            if path.is_dir():
-                raise OutputError(f"{path} is a folder", f"name a file in it: -o {path}/profile.pb.gz")
             path.write_bytes(data)
-            return
-        if not force and path.exists() and not _is_ours(path):
-            raise OutputError(f"{path} exists and was not written by pprofpy", "choose another name, or give --force")
-        _replace(data, path)
+        else:
+            _replace(data, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}", _remedy(error, path)) from error
+
+
+def check_free(path: Path, *, force: bool = False) -> None:
+    """Would `save` write here? To be asked before a long recording, not after.
+
+    Raises:
+        OutputError: The folder does not exist, or the name is taken by a folder or by a file that is not ours.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder", f"name a file in it: -o {path}/profile.pb.gz")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
+        if not force and path.is_file() and not _is_ours(path):
+            raise OutputError(
+                f"{path} exists, and nothing in it says that pprofpy wrote it", "choose another name, or give --force"
+            )
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_reason(error)}", _remedy(error, path)) from error
 

@@ -3,7 +3,7 @@
  * A wait begins when a thread is woken (sched_waking, sched_wakeup_new) or switched out while it could run on, and
  * ends when it is switched in. All counting happens here; user space reads the maps when it wants to know.
  *
- * Compile-time switches: TGID or FOLLOW_CHILDREN (else all processes), THRESHOLD_NS, TRACE.
+ * Compile-time switches: TGID or TARGETS (else all processes), THRESHOLD_NS, TRACE.
  */
 #include <linux/types.h>
 #include "sched.h"
@@ -349,7 +349,8 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
     return 1;
 }
 
-#ifdef FOLLOW_CHILDREN
+#ifdef TARGETS
+/* Attached if children are to be followed. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 child = task_tgid(ctx->args[1]);

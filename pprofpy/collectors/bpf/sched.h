@@ -46,7 +46,7 @@ static inline bool left_runnable(struct bpf_raw_tracepoint_args *ctx, u32 state)
 
 /* -- which processes are watched ---------------------------------------------------------------------------------- */
 
-#if defined(FOLLOW_CHILDREN)
+#if defined(TARGETS)
 BPF_HASH(targets, u32, u8, 65536);
 static inline bool is_target(u32 tgid) { return targets.lookup(&tgid) != NULL; }
 #elif defined(TGID)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pprofpy.errors import PprofpyError
 
+_ANY, _ONLY_NEW = 0, 1
 Records = NDArray[Any]
 
 _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH = 2, 5, 6, 10
@@ -57,11 +58,23 @@ class Table:
         keys, values = self._read_hash()
         return keys, values[:, 0] if self._copies == 1 else values
 
+    def get(self, key: int) -> Records:
+        """The value of one entry, as an array of its fields."""
+        values: Records = self._lookup(key)[0]
+        return values
+
     def put(self, key: Any, value: Any) -> None:
         """Set an entry of a map that is not per-CPU."""
-        raw_key, raw_value = np.array([key], self._key), np.array([value], self._value)
-        if self._lib.bpf_update_elem(self._descriptor, _pointer(raw_key), _pointer(raw_value), 0):
+        if self._update(key, value, _ANY):
             raise PprofpyError(f"a kernel map could not be written: {os.strerror(ctypes.get_errno())}")
+
+    def put_new(self, key: Any, value: Any) -> bool:
+        """Add an entry unless there is one; returns whether it was added."""
+        return not self._update(key, value, _ONLY_NEW)
+
+    def _update(self, key: Any, value: Any, mode: int) -> int:
+        raw_key, raw_value = np.array([key], self._key), np.array([value], self._value)
+        return int(self._lib.bpf_update_elem(self._descriptor, _pointer(raw_key), _pointer(raw_value), mode))
 
     def delete(self, keys: Records) -> None:
         """Remove entries; those that are gone already are skipped."""

@@ -1,0 +1,28 @@
+"""`pprofpy list`: source code with the cost of each line."""
+
+from __future__ import annotations
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.view import View, print_json, view_options
+from pprofpy.reports import list as listing
+from pprofpy.reports.source import SourceFinder
+
+
+@click.command("list")
+@click.argument("pattern", metavar="REGEX")
+@view_options(granularity=False)
+@click.option("--source-path", metavar="DIR", multiple=True, help="Look here for source files; may be repeated.")
+@click.option("--trim-path", metavar="PREFIX", multiple=True, help="Cut this off the profile's paths first.")
+def command(view: View, pattern: str, source_path: tuple[str, ...], trim_path: tuple[str, ...]) -> None:
+    """Source of the functions that match REGEX, with flat and cum for each line.
+
+    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    """
+    finder = SourceFinder(source_path, trim_path)
+    found = listing.build(view.header(), view.profile, view.value_index, pattern, finder, view.unit)
+    if view.as_json:
+        print_json(listing.to_json(found))
+    else:
+        listing.render(found, stdout_console())

@@ -1,0 +1,92 @@
+"""Choosing the process to record: --pid, --name, `-- COMMAND`, or the only Python process there is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from pprofpy import target as targets
+from pprofpy.errors import PprofpyError, UsageError
+from pprofpy.launch import Interruption, Launched
+from pprofpy.target import Target
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the command line says about the target; at most one of the three."""
+
+    pid: int | None = None
+    name: str = ""
+    command: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse two answers to one question.
+
+        Raises:
+            UsageError: More than one way to choose was used, or a pid was given as a command.
+        """
+        given = [self.pid is not None, bool(self.name), bool(self.command)]
+        if sum(given) > 1:
+            raise UsageError("--pid, --name and a command exclude each other", "give one of them")
+        if len(self.command) == 1 and self.command[0].isdigit():
+            raise UsageError(f"{self.command[0]!r} is not a command", f"for a process, write --pid {self.command[0]}")
+
+
+def target_options(command: _Command) -> _Command:
+    """Give a click command -p/--pid, --name and `-- COMMAND`; it receives `pid`, `name` and `command`."""
+    decorated: Any = click.argument("command", metavar="[-- COMMAND ARGS...]", nargs=-1, type=click.UNPROCESSED)(
+        command
+    )
+    decorated = click.option("--name", metavar="REGEX", default="", help="The process whose command line matches.")(
+        decorated
+    )
+    return click.option("-p", "--pid", type=int, metavar="PID", help="The process with this id.")(decorated)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target]:
+    """The process that the user means. A command is started here, and ended again if it cannot be recorded.
+
+    Raises:
+        UsageError: The choice contradicts itself.
+        TargetError: There is no such process, or several.
+        TargetPermissionError: There is, but we may not look inside.
+    """
+    choice.check()
+    if not choice.command:
+        yield _running_target(choice)
+        return
+    launched = interruption.child = Launched(choice.command)
+    try:
+        yield launched.python(interruption)
+    except PprofpyError:
+        launched.give_up()
+        raise
+
+
+def _running_target(choice: Choice) -> Target:
+    if choice.pid is not None:
+        return targets.open_target(choice.pid)
+    if choice.name:
+        return targets.find_by_name(choice.name)
+    candidates = targets.python_processes()
+    if len(candidates) > 1 and sys.stdin.isatty() and sys.stderr.isatty():
+        return _pick(candidates)
+    return targets.the_only_one(candidates)
+
+
+def _pick(candidates: list[Target]) -> Target:
+    """Ask which one; what is typed may be its number in the list or its pid."""
+    for number, candidate in enumerate(candidates, 1):
+        click.echo(f"{number:>4}) {targets.summary(candidate)}", err=True)
+    answers = {str(number): candidate for number, candidate in enumerate(candidates, 1)}
+    answers |= {str(candidate.pid): candidate for candidate in candidates if str(candidate.pid) not in answers}
+    answer = click.prompt("Which process?", type=click.Choice(list(answers)), show_choices=False, err=True)
+    return answers[answer]

@@ -1,0 +1,23 @@
+"""`pprofpy traces`: all stacks, with their values and labels."""
+
+from __future__ import annotations
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.view import View, print_json, view_options
+from pprofpy.reports import traces
+
+
+@click.command("traces")
+@view_options()
+def command(view: View) -> None:
+    """All stacks, costliest first, innermost function on top, with values and labels.
+
+    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    """
+    found = traces.build(view.header(), view.profile, view.value_index, view.graph(), view.unit)
+    if view.as_json:
+        print_json(traces.to_json(found))
+    else:
+        traces.render(found, stdout_console())

@@ -1,0 +1,38 @@
+"""`pprofpy tree`: every function with its callers and callees."""
+
+from __future__ import annotations
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.view import View, print_json, view_options
+from pprofpy.reports import tree
+from pprofpy.reports.trim import Limits
+
+
+@click.command("tree")
+@view_options()
+@click.option("--cum", is_flag=True, help="Sort by cum: what a function and its callees cost.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=tree.STANDARD.node_count, show_default=True,
+    help="Show so many functions; 0 for all.",
+)  # fmt: skip
+@click.option(
+    "--nodefraction", type=float, default=tree.STANDARD.node_fraction, show_default=True,
+    help="Hide functions with less than this share in cum.",
+)  # fmt: skip
+@click.option(
+    "--edgefraction", type=float, default=tree.STANDARD.edge_fraction, show_default=True,
+    help="Hide calls with less than this share.",
+)  # fmt: skip
+def command(view: View, cum: bool, nodecount: int, nodefraction: float, edgefraction: float) -> None:
+    """Every function between its callers (above) and its callees (below).
+
+    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    """
+    limits = Limits(nodecount, nodefraction, edgefraction)
+    table = tree.build(view.header(), view.graph(), limits, by_cum=cum, unit=view.unit)
+    if view.as_json:
+        print_json(tree.to_json(table))
+    else:
+        tree.render(table, stdout_console())

@@ -1,0 +1,148 @@
+"""From what py-spy writes to a Profile.
+
+Of py-spy's formats, speedscope JSON says most: whole paths, lines, and one profile a thread. With `--threads` each
+stack also begins (root side) with a pseudo frame for its thread, and with `--subprocesses` with one for each process
+on the way there. Those are turned into labels. Collapsed stacks, in contrast, cannot tell a `;` in a name from a
+separator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping as Dict
+from typing import Any
+
+from pprofpy.collectors.cpu import CpuOptions
+from pprofpy.collectors.pyspy.modules import ModuleNames
+from pprofpy.profile import (
+    Frame,
+    Function,
+    Label,
+    LabelSet,
+    Line,
+    Location,
+    Mapping,
+    Profile,
+    ProfileBuilder,
+    ValueType,
+)
+from pprofpy.target import Target
+from pprofpy.units import NS_PER_S
+
+SAMPLES = ValueType("samples", "count")
+CPU = ValueType("cpu", "nanoseconds")
+WALL = ValueType("wall", "nanoseconds")
+
+_PROCESS = re.compile(r"process (?P<pid>\d+):", re.DOTALL)
+_THREAD = re.compile(r"thread \((?P<tid>\w+)\)(?:: (?P<name>.*))?", re.DOTALL)
+_ADDRESS = re.compile(r"0x(?P<address>[0-9a-f]+)")
+_PYTHON_FILE = re.compile(r"<.*>|.*\.py[cw]?", re.DOTALL)
+_NATIVE_FILE = re.compile(
+    r".*(?:\.so[\d.]*|\.(?:c|cc|cpp|cxx|h|hh|hpp|rs|s|f|f90|pyx|pxd|go))", re.DOTALL | re.IGNORECASE
+)
+
+
+def convert(document: Dict[str, Any], options: CpuOptions, target: Target, tids: Dict[int, int]) -> Profile:
+    """Build a Profile from py-spy's speedscope document.
+
+    Args:
+        document: The parsed JSON, recorded with --threads and --full-filenames.
+        options: What py-spy was asked for.
+        target: The process; its files tell packages from plain folders.
+        tids: Thread ids in the target's pid namespace -> in ours, where they differ.
+    """
+    period_ns = NS_PER_S // options.rate_hz
+    time_type = WALL if options.idle else CPU
+    builder = ProfileBuilder((SAMPLES, time_type))
+    stacks = _StackReader(builder, document["shared"]["frames"], options, target, tids)
+    for thread in document["profiles"]:
+        for indices, count in Counter(map(tuple, thread["samples"])).items():
+            locations, labels = stacks.read(indices)
+            builder.add_locations(locations, (count, count * period_ns), labels)
+    profile = builder.build()
+    profile.period_type, profile.period = time_type, period_ns
+    return profile
+
+
+class _StackReader:
+    """Reads py-spy's stacks (root first, indices into its frames) as locations (leaf-first) and labels."""
+
+    def __init__(
+        self,
+        builder: ProfileBuilder,
+        frames: list[dict[str, Any]],
+        options: CpuOptions,
+        target: Target,
+        tids: Dict[int, int],
+    ) -> None:
+        self._builder = builder
+        self._frames = frames
+        self._options = options
+        self._main_pid = target.pid
+        self._modules = ModuleNames(target.root)
+        self._tids = tids
+        self._locations: dict[int, int] = {}
+
+    def read(self, indices: tuple[int, ...]) -> tuple[tuple[int, ...], LabelSet]:
+        pid, start = self._processes(indices)
+        labels = self._labels(self._frames[indices[start]]["name"], pid)
+        return tuple(self._location(index) for index in reversed(indices[start + 1 :])), labels
+
+    def _processes(self, indices: tuple[int, ...]) -> tuple[int | None, int]:
+        """The pid of the innermost process frame, if there are any, and where the thread's frame is."""
+        pid, place = None, 0
+        while self._options.subprocesses and (match := _PROCESS.match(self._frames[indices[place]]["name"])):
+            pid, place = int(match["pid"]), place + 1
+        return pid, place
+
+    def _labels(self, thread_frame: str, pid: int | None) -> LabelSet:
+        match = _THREAD.fullmatch(thread_frame)
+        if match is None:
+            raise ValueError(f"py-spy wrote {thread_frame!r} where a thread was due")
+        tid = int(match["tid"]) if match["tid"].isdigit() else None
+        tid = self._tids.get(tid, tid) if tid is not None else None
+        is_main = tid == (self._main_pid if pid is None else pid)
+        fallback = "MainThread" if is_main else f"thread {match['tid']}"  # nameless without a `threading` module
+        labels = [Label("thread", match["name"] or fallback)]
+        if tid is not None:
+            labels.append(Label("tid", tid))
+        if pid is not None:
+            labels.append(Label("pid", pid))
+        return tuple(labels)
+
+    def _location(self, index: int) -> int:
+        if index not in self._locations:
+            frame = self._frames[index]
+            self._locations[index] = (
+                self._native_location(frame) if self._is_native(frame) else self._python_location(frame)
+            )
+        return self._locations[index]
+
+    def _is_native(self, frame: dict[str, Any]) -> bool:
+        filename = frame["file"] or ""
+        if not self._options.native or _PYTHON_FILE.fullmatch(filename):
+            return False
+        return bool(_ADDRESS.fullmatch(frame["name"]) or _NATIVE_FILE.fullmatch(filename)) or not frame["line"]
+
+    def _python_location(self, frame: dict[str, Any]) -> int:
+        name, filename = frame["name"], frame["file"] or ""
+        module = self._modules.name(filename)
+        function = Function(f"{module}.{name}" if module else name, name, filename)
+        return self._builder.frame_location(Frame(function, frame["line"] or 0))
+
+    def _native_location(self, frame: dict[str, Any]) -> int:
+        """A C function; where py-spy knows but an address, its library stands for it.
+
+        The mapping's name is in brackets: with a path to a real ELF file, `go tool pprof` would disassemble that file
+        instead of showing our source lines.
+        """
+        name, filename, line = frame["name"], frame["file"] or "", frame["line"] or 0
+        library = f"[{filename.rpartition('/')[2].strip('[]')}]" if not line and filename else "[native]"
+        mapping = Mapping(library, has_functions=True, has_filenames=True, has_line_numbers=True)
+        address = _ADDRESS.fullmatch(name)
+        if address is None:
+            return self._builder.frame_location(Frame(Function(name, name, filename), line), mapping)
+        function = self._builder.function(Function(library, library, filename))
+        place = int(address["address"], 16)
+        return self._builder.location(Location((Line(function),), self._builder.mapping(mapping), place))

@@ -1,0 +1,95 @@
+"""The py-spy program: where it is, which version, and how it is started so that it never outlives us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from pprofpy.errors import NotPossibleError
+
+_PR_SET_PDEATHSIG = 1
+_MISSING_HINT = "install it beside pprofpy: pip install py-spy (pipx: pipx inject pprofpy py-spy)"
+
+
+@cache
+def find_program() -> str:
+    """The py-spy of our own environment, else the one on PATH.
+
+    Raises:
+        NotPossibleError: There is none.
+    """
+    folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
+    candidates = [str(folder / "py-spy") for folder in folders]
+    program = next(filter(None, map(shutil.which, [*candidates, "py-spy"])), None)
+    if program is None:
+        raise NotPossibleError("py-spy is not installed", _MISSING_HINT)
+    return program
+
+
+@cache
+def version() -> str:
+    """What py-spy calls itself: `py-spy 0.4.3`.
+
+    Raises:
+        NotPossibleError: There is none, or it does not run here.
+    """
+    program = find_program()
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT) from error
+    return done.stdout.strip()
+
+
+def start(
+    arguments: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int, kept: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start py-spy in a session of its own: a Ctrl-C on the terminal is ours to pass on, when we are ready.
+
+    Args:
+        arguments: What follows the program's name.
+        environment: Added to ours.
+        stdout, stderr: File descriptors to write to.
+        kept: File descriptors that it inherits under their own numbers.
+
+    Raises:
+        NotPossibleError: There is no py-spy, or it does not run here.
+    """
+    program = find_program()
+    try:
+        return subprocess.Popen(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **environment},
+            pass_fds=kept,
+            start_new_session=True,
+            preexec_fn=_end_with_parent(os.getpid()),
+        )
+    except OSError as error:
+        raise NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT) from error
+
+
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    """What the child does before it becomes py-spy: ask the kernel for a SIGINT when we die, even by SIGKILL.
+
+    SIGINT and nothing harder: py-spy answers it by letting go of the target. Killed while it attaches, it could leave
+    a SIGSTOP behind, and with it a frozen target.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

@@ -1,0 +1,262 @@
+"""Driving `py-spy record`: start, watch, end at the right moment, take what it got, never leave anything behind.
+
+What py-spy tells us, and where: the profile comes through a file in memory (no disk that could be full, nothing to
+clean up); the number of looks from its debug log, one line each time it stops the target's main thread; the number of
+failed looks and how far it fell behind from its messages. py-spy holds the target stopped while it writes that log, so
+the log's pipe never blocks: if we cannot keep up, lines are lost and the number of looks becomes unknown.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pprofpy.collectors.cpu import CpuOptions, Progress, Stop
+from pprofpy.collectors.pyspy import program
+from pprofpy.collectors.pyspy.convert import convert
+from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
+from pprofpy.profile import Collection, Profile
+from pprofpy.target import Target, permission_error
+from pprofpy.units import NS_PER_S
+
+_LOG_PIPE_BYTES = 1 << 20
+_POLL_S = 0.05
+_PATIENCE_S = 20.0
+"""How long py-spy may take to end after a SIGINT, besides the sleep between two looks that it may be in."""
+
+_BEGAN = b"Sampling process"
+_BEHIND = re.compile(rb"([\d.]+)s behind in sampling")
+_TOTALS = re.compile(rb"Samples: (\d+) Errors: (\d+)")
+_UNSUPPORTED = re.compile(r"Unsupported version of Python|[Ff]ailed to find python version|interpreter")
+
+
+def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> Profile:
+    """Record with py-spy. To be called from the main thread: py-spy ends when the thread that started it does.
+
+    Raises:
+        TargetError: The target ended before anything was recorded.
+        TargetPermissionError: py-spy may not look inside it.
+        NotPossibleError: py-spy is missing, or does not know this interpreter.
+        InterruptedEarly: `stop` came before anything was recorded.
+    """
+    engine = program.version()
+    tids = _outer_tids(target)
+    with _PySpy(target, options) as spy:
+        spy.watch(stop, progress)
+        spy.end()
+        document = spy.document()
+        if document is None:
+            raise _explain(spy, target)
+        profile = convert(document, options, target, tids | _outer_tids(target))
+        profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
+        profile.collection = _collection(engine, target, options, spy)
+    return profile
+
+
+class _PySpy:
+    """One run of `py-spy record`."""
+
+    def __init__(self, target: Target, options: CpuOptions) -> None:
+        self._target = target
+        self._options = options
+        self._profile = os.memfd_create("pprofpy-profile")
+        self._messages = os.memfd_create("pprofpy-messages")
+        self._log, log_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(log_end, fcntl.F_SETPIPE_SZ, _LOG_PIPE_BYTES)
+        self.began_unix_ns = self._began_ns = self._ended_ns = 0
+        self.looks = 0
+        self.lost_looks = False
+        self.complaints = b""
+        self._target_was_stopped = _is_stopped(target)
+        self.stopped_by_user = False
+        try:
+            self._process = program.start(
+                self._arguments(), self._environment(), self._messages, log_end, [self._profile]
+            )
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(log_end)
+
+    def __enter__(self) -> _PySpy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self._close()
+
+    @property
+    def duration_ns(self) -> int:
+        return self._ended_ns - self._began_ns if self._began_ns else 0
+
+    @property
+    def messages(self) -> bytes:
+        """All that py-spy has printed so far."""
+        return os.pread(self._messages, os.fstat(self._messages).st_size, 0)
+
+    def watch(self, stop: Stop, progress: Progress) -> None:
+        """Wait until the duration is over, py-spy ends by itself (the target has), or the user says so."""
+        limit_ns = self._options.duration_ns
+        while self._process.poll() is None:
+            self._note_beginning()
+            elapsed_ns = time.monotonic_ns() - self._began_ns if self._began_ns else 0
+            left_s = _POLL_S if limit_ns is None else (limit_ns - elapsed_ns) / NS_PER_S
+            if left_s <= 0:
+                break
+            progress(elapsed_ns)
+            if stop.wait(min(left_s, _POLL_S if self._began_ns else _POLL_S / 10)):
+                self.stopped_by_user = True
+                break
+            self._read_log()
+        self._note_beginning()
+        self._ended_ns = time.monotonic_ns()
+
+    def document(self) -> dict[str, Any] | None:
+        """What py-spy wrote; None if it failed."""
+        size = os.fstat(self._profile).st_size
+        return json.loads(os.pread(self._profile, size, 0)) if size and self._process.returncode == 0 else None
+
+    def end(self) -> None:
+        """Have py-spy let go of the target and end; by force only if it does not answer."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            deadline = time.monotonic() + _PATIENCE_S + 10 / self._options.rate_hz
+            while self._process.poll() is None and time.monotonic() < deadline:
+                self._read_log()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_POLL_S)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+            if _is_stopped(self._target) and not self._target_was_stopped:
+                os.kill(self._target.pid, signal.SIGCONT)  # killed while attaching, it left a SIGSTOP behind
+        self._read_log()
+
+    def _arguments(self) -> Sequence[str]:
+        options = self._options
+        switches = {
+            "--native": options.native,
+            "--gil": options.gil,
+            "--idle": options.idle,
+            "--subprocesses": options.subprocesses,
+            "--nonblocking": options.nonblocking,
+        }
+        return [
+            *("record", "--pid", str(self._target.pid), "--rate", str(options.rate_hz)),
+            *("--format", "speedscope", "--output", f"/proc/self/fd/{self._profile}"),
+            *("--threads", "--full-filenames", *(switch for switch, is_on in switches.items() if is_on)),
+            *self._backstop(),
+        ]
+
+    def _backstop(self) -> Sequence[str]:
+        """A duration for py-spy itself, well beyond ours: it matters only if we are suspended meanwhile."""
+        if self._options.duration_ns is None:
+            return []
+        return ["--duration", str(math.ceil(self._options.duration_ns / NS_PER_S * 1.5) + 5)]
+
+    def _environment(self) -> dict[str, str]:
+        """Let the log tell each look at the main thread, and warnings; the filter keeps all else out of the pipe."""
+        look = f"^attached to thread {self._target.pid}$"
+        return {"RUST_LOG": f"warn,remoteprocess::linux=debug/{look}|^[^ad]|^a[^t]|^d[^e]", "RUST_BACKTRACE": "0"}
+
+    def _note_beginning(self) -> None:
+        if not self._began_ns and _BEGAN in self.messages:
+            self._began_ns, self.began_unix_ns = time.monotonic_ns(), time.time_ns()
+
+    def _read_log(self) -> None:
+        try:
+            chunk = os.read(self._log, 2 * _LOG_PIPE_BYTES)
+        except BlockingIOError:
+            return
+        self.lost_looks |= len(chunk) > 0.9 * _LOG_PIPE_BYTES
+        for line in chunk.splitlines():
+            if b"attached to thread" in line:
+                self.looks += 1
+            elif len(self.complaints) < 100_000:
+                self.complaints += line + b"\n"
+
+    def _close(self) -> None:
+        for descriptor in (self._profile, self._messages, self._log):
+            os.close(descriptor)
+
+
+def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -> Collection:
+    asked = round(options.rate_hz * spy.duration_ns / NS_PER_S)
+    got = spy.looks if spy.looks and not spy.lost_looks else -1
+    behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
+    totals = _TOTALS.search(spy.messages)
+    return Collection(
+        engine=engine,
+        target=str(target),
+        asked=asked,
+        got=got,
+        late=-1 if got < 0 else _missed(asked, got),
+        errors=int(totals[2]) if totals else -1,
+        notes=tuple(_notes(options, behind_s, target)),
+    )
+
+
+def _missed(asked: int, got: int) -> int:
+    """How many looks fell out. py-spy draws its intervals at random, so a shortfall within chance is none."""
+    return asked - got if asked - got > 4 * math.sqrt(asked) else 0
+
+
+def _notes(options: CpuOptions, behind_s: float, target: Target) -> list[str]:
+    notes = []
+    if options.gil:
+        notes.append("Only threads that held the interpreter lock were counted.")
+    elif options.idle:
+        notes.append("Waiting threads were counted too: this is wall-clock time.")
+    else:
+        notes.append("Threads waiting for the interpreter lock may have been counted as running.")
+    if options.nonblocking:
+        notes.append("The target was not paused while its stacks were read: some may be torn.")
+    if behind_s:
+        notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule: a lower --rate gives truer shares.")
+    if not target.is_alive():
+        notes.append("The target ended during the recording.")
+    return notes
+
+
+def _explain(spy: _PySpy, target: Target) -> PprofpyError:
+    """Why py-spy gave us no profile."""
+    said = (spy.complaints + spy.messages).decode("utf-8", "replace")
+    if spy.stopped_by_user:
+        return InterruptedEarly("interrupted before anything was recorded")
+    if not target.is_alive():
+        return TargetError(
+            f"process {target.pid} ended before anything was recorded",
+            "'pprofpy cpu -- COMMAND' records from the start",
+        )
+    if "Permission" in said or "Operation not permitted" in said:
+        return permission_error(target.pid, target.user)
+    reason = next((line.removeprefix("Error: ") for line in said.splitlines() if line.startswith("Error: ")), "")
+    if _UNSUPPORTED.search(reason):
+        return NotPossibleError(
+            f"py-spy cannot read {target.interpreter} in process {target.pid}: {reason}",
+            f"see what is possible: pprofpy doctor --pid {target.pid}",
+        )
+    return PprofpyError(
+        f"py-spy failed: {reason or said.strip()[-200:] or 'no message'}",
+        f"see what is possible: pprofpy doctor --pid {target.pid}",
+    )
+
+
+def _is_stopped(target: Target) -> bool:
+    """Is the target stopped by a signal (not by a tracer)?"""
+    return target.state() == "T"
+
+
+def _outer_tids(target: Target) -> dict[int, int]:
+    """For a target in another pid namespace: thread ids there -> here."""
+    return {thread.inner_tid: thread.tid for thread in target.threads() if thread.inner_tid != thread.tid}

@@ -1,0 +1,144 @@
+"""Starting a command in order to profile it, as a shell would: its terminal, its signals, its exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.target import Target, descendants_of, open_target
+
+_PATIENCE_S = 10.0
+"""How long a wrapper script may take until it has started Python."""
+
+_POLL_S = 0.005
+
+
+class Launched:
+    """A command that we started. It shares our terminal and process group: a Ctrl-C reaches it as it always does."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        try:
+            self._process = subprocess.Popen(command)
+        except OSError as error:
+            script = command[0].endswith(".py")
+            hint = f"run it with its interpreter: -- python {command[0]}" if script else "give the command's full path"
+            raise TargetError(f"cannot start {command[0]!r}: {error.strerror or error}", hint) from error
+        self._started = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def python(self, interrupted: Interruption) -> Target:
+        """Wait until it has become Python (wrappers exec it), or has started exactly one Python (scripts do).
+
+        Raises:
+            TargetError: It ended before, or it is no Python program.
+            InterruptedEarly: The user said so.
+        """
+        while time.monotonic() - self._started < _PATIENCE_S:
+            if (status := self._process.poll()) is not None:
+                raise TargetError(
+                    f"the command ended ({status_in_words(status)}) before anything was recorded",
+                    "it must be a Python program that runs for a while",
+                )
+            if target := self._find_python():
+                return target
+            if interrupted.wait(_POLL_S):
+                raise InterruptedEarly("interrupted before anything was recorded")
+        raise TargetError(
+            "the command is not a Python program, nor did it start exactly one",
+            "start Python itself, as in: -- python app.py",
+        )
+
+    def _find_python(self) -> Target | None:
+        with suppress(TargetError):
+            return open_target(self.pid)
+        found = []
+        for child in descendants_of(self.pid):
+            with suppress(TargetError):
+                found.append(open_target(child))
+        return found[0] if len(found) == 1 else None
+
+    def send(self, signal_number: int) -> None:
+        """Pass a signal on; nothing happens if it has ended."""
+        self._process.send_signal(signal_number)
+
+    def is_running(self) -> bool:
+        """Has it not ended yet? Collects it if it has."""
+        return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Wait for its end; returns its status as a shell gives it (128 + n for signal n)."""
+        return shell_status(self._process.wait())
+
+    def give_up(self) -> None:
+        """End a command that we started in vain."""
+        if self.is_running():
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+
+
+class Interruption:
+    """Has the user (SIGINT), or the system (SIGTERM, SIGHUP), asked us to end? Recordings poll it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.child: Launched | None = None
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep for `timeout` seconds, or until asked to end; True if asked."""
+        return self._event.wait(timeout)
+
+    def receive(self, signal_number: int, _frame: object) -> None:
+        """The signal handler."""
+        self._event.set()
+        if self.child and not (signal_number == signal.SIGINT and _terminal_is_ours()):
+            self.child.send(signal_number)
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """While this lasts, signals end the recording instead of the program."""
+    interruption = Interruption()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else we run under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, interruption.receive) for number in numbers}
+    try:
+        yield interruption
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def shell_status(returncode: int) -> int:
+    """A process's end as a shell reports it."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+def status_in_words(returncode: int) -> str:
+    """A process's end for a message."""
+    return f"killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
+
+
+def _terminal_is_ours() -> bool:
+    """Are we in a terminal's foreground group? Then its Ctrl-C has gone to our children as well."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

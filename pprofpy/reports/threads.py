@@ -1,0 +1,77 @@
+"""Which threads cost what: one row a thread, with the function that cost it the most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+
+from pprofpy.profile import LabelSet, Profile
+from pprofpy.reports.text import printable, write_lines
+from pprofpy.units import format_percent, format_value
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thread.
+
+    Attributes:
+        thread: Its name.
+        tid, pid: Its ids; 0 where the profile does not say.
+        value: What it spent, in the table's unit.
+        hottest: The function that spent most of that itself.
+        hottest_value: How much.
+    """
+
+    thread: str
+    tid: int
+    pid: int
+    value: int
+    hottest: str
+    hottest_value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """The table: rows, largest first; `total` is what 100 % means."""
+
+    rows: list[Row]
+    total: int
+    unit: str
+
+
+def build(profile: Profile, value_index: int) -> Threads:
+    """Sum a sample type by thread."""
+    spent: dict[tuple[str, int, int], Counter[str]] = {}
+    for sample in profile.samples():
+        leaf = sample.stack[0].function.name if sample.stack else "<no stack>"
+        spent.setdefault(_identity(sample.labels), Counter())[leaf] += sample.values[value_index]
+    rows = [Row(*identity, functions.total(), *functions.most_common(1)[0]) for identity, functions in spent.items()]
+    rows.sort(key=lambda row: (-row.value, row.thread, row.tid))
+    return Threads(rows, profile.total(value_index), profile.sample_types[value_index].unit)
+
+
+def render(threads: Threads, console: Console) -> None:
+    """Print the table."""
+    lines = [f"{'cost':>10} {'cost%':>6} {'tid':>8}  thread: hottest function (its share of the thread)"]
+    for row in threads.rows:
+        share = format_percent(row.hottest_value, row.value).strip()
+        where = f"{row.thread} (pid {row.pid})" if row.pid else row.thread
+        lines.append(
+            f"{format_value(row.value, threads.unit):>10} {format_percent(row.value, threads.total)} "
+            f"{row.tid or '?':>8}  {printable(where)}: {printable(row.hottest)} ({share})"
+        )
+    write_lines(console, lines)
+
+
+def to_json(threads: Threads) -> list[dict[str, Any]]:
+    """The rows for programs; values in the unit of the sample type."""
+    return [asdict(row) for row in threads.rows]
+
+
+def _identity(labels: LabelSet) -> tuple[str, int, int]:
+    known = {label.key: label.value for label in labels}
+    tid, pid = known.get("tid", 0), known.get("pid", 0)
+    return str(known.get("thread", "?")), tid if isinstance(tid, int) else 0, pid if isinstance(pid, int) else 0

@@ -1,0 +1,138 @@
+"""The functions (or lines, or files) that cost the most: the table that `go tool pprof -top` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pprofpy.graph import Entity, Graph
+from pprofpy.reports import header
+from pprofpy.reports.header import Header
+from pprofpy.reports.text import heat, name_width, printable, shorten, write_lines
+from pprofpy.reports.trim import AUTO_UNIT, Limits, Trimmed, trim
+from pprofpy.units import format_percent, format_value
+
+DEFAULT_NODE_COUNT = 25
+
+_COLUMNS = f"{'flat':>10} {'flat':>5}% {'sum':>5}% {'cum':>10} {'cum':>5}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One function, line or file.
+
+    Attributes:
+        entity: What it is.
+        flat: What it spent itself.
+        flat_sum: The same, for this row and all above it.
+        cum: What it and everything that it called spent.
+        inline: "inline" where the compiler inlined all calls to it, "partial-inline" where some.
+    """
+
+    entity: Entity
+    flat: int
+    flat_sum: int
+    cum: int
+    inline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The table.
+
+    Attributes:
+        header: What is known of the profile.
+        summary: What is shown and what is not.
+        rows: Largest first.
+        hidden: How many further rows a larger node count would show.
+        unit: The unit in which values are printed; those in `rows` are in that of the header's sample type.
+    """
+
+    header: Header
+    summary: list[str]
+    rows: list[Row]
+    hidden: int
+    unit: str
+
+
+def build(
+    about: Header,
+    graph: Graph,
+    limits: Limits = Limits(DEFAULT_NODE_COUNT),  # noqa: B008 - immutable
+    *,
+    by_cum: bool = False,
+    unit: str = AUTO_UNIT,
+) -> Top:
+    """Choose and sort the rows.
+
+    Args:
+        about: The profile's header.
+        graph: Flat and cum.
+        limits: What to leave out.
+        by_cum: Sort by cum rather than flat.
+        unit: The unit to print in; the report chooses if it is "minimum".
+    """
+    trimmed = trim(graph, limits, by_cum=by_cum)
+    marks = _inline_marks(trimmed)
+    flat, cum = trimmed.graph.flat[trimmed.order].tolist(), trimmed.graph.cum[trimmed.order].tolist()
+    rows = [
+        Row(graph.entities[index], own, running, all_of_it, marks.get(index, ""))
+        for index, own, running, all_of_it in zip(trimmed.order, flat, accumulate(flat), cum, strict=True)
+    ]
+    unit = trimmed.unit(unit)
+    return Top(about, trimmed.summary(unit), rows, trimmed.candidates - len(rows), unit)
+
+
+def render(top: Top, console: Console) -> None:
+    """Print the table; on a terminal with colour, names cut to fit."""
+    write_lines(console, [*header.lines(top.header, top.unit), *top.summary, Text(_COLUMNS, "bold")])
+    width = name_width(console, len(_COLUMNS) + 2)
+    write_lines(console, (_line(row, top, width) for row in top.rows))
+    if top.hidden:
+        more = f"{top.hidden} more row{'s' * (top.hidden > 1)}: -n 0 shows all"
+        write_lines(console, [Text(f"{'':{len(_COLUMNS)}}  … {more}", "dim")])
+
+
+def to_json(top: Top) -> dict[str, Any]:
+    """The table for programs; values in the unit of the sample type."""
+    return {
+        **header.to_json(top.header),
+        "hidden_rows": top.hidden,
+        "rows": [
+            {
+                "name": row.entity.name,
+                "filename": row.entity.filename,
+                "line": row.entity.line,
+                "flat": row.flat,
+                "flat_sum": row.flat_sum,
+                "cum": row.cum,
+                "inline": row.inline,
+            }
+            for row in top.rows
+        ],
+    }
+
+
+def _inline_marks(trimmed: Trimmed) -> dict[int, str]:
+    """For entities that a compiler inlined: into all of their callers, or into some."""
+    if not trimmed.graph.inlined.any():
+        return {}
+    edges = trimmed.edges()
+    inlined, called = set(edges.callees[edges.inlined].tolist()), set(edges.callees[~edges.inlined].tolist())
+    return {index: "partial-inline" if index in called else "inline" for index in inlined}
+
+
+def _line(row: Row, top: Top, width: int) -> Text:
+    total, unit = top.header.total, top.header.sample_type.unit
+    mark = f" ({row.inline})" if row.inline else ""
+    return Text.assemble(
+        f"{format_value(row.flat, unit, top.unit):>10} ",
+        (format_percent(row.flat, total), heat(row.flat, total)),
+        f" {format_percent(row.flat_sum, total)} {format_value(row.cum, unit, top.unit):>10} ",
+        (format_percent(row.cum, total), heat(row.cum, total)),
+        f"  {shorten(printable(str(row.entity)), width - len(mark))}{mark}",
+    )
