@@ -10,20 +10,20 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import kernel_types
+from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.tracepoints import Selection
-from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.errors import NotPossibleError
 from pprofpy.events.log import (
     CALL,
     CALL_WITH_STRINGS,
@@ -47,9 +47,8 @@ from pprofpy.profile import Collection
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""
 
-_MAX_RECORD_BYTES = 1024
 _PAGE_BYTES = 4096
-_RING_BYTES = 64 << 20
+_RING_BYTES = 32 << 20
 _IN_FLIGHT_NS = 2_000_000
 """A record this old has been written, whatever CPU it came from."""
 
@@ -88,23 +87,19 @@ class Options:
 
     Attributes:
         selection: Which events.
-        pid: The process to watch; 0 for all.
-        tid: Only this thread of it.
-        children: Also the processes that it starts.
+        scope: Whose.
+        tid: Only those of this thread; 0 for all.
         slower_than_ns: Only system calls that take at least this long.
         lines: Keep the events.
         summary: Sum them up in the kernel.
-        target: The process in words.
     """
 
     selection: Selection
-    pid: int = 0
+    scope: Scope = field(default_factory=Scope)
     tid: int = 0
-    children: bool = False
     slower_than_ns: int = 0
     lines: bool = True
     summary: bool = False
-    target: str = "all processes"
 
 
 class EventRecorder:
@@ -117,18 +112,20 @@ class EventRecorder:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        options.scope.check()
         selection = options.selection
         data_bytes = record_bytes(selection.tracepoints)
-        followed = _family(options.pid) if options.children else [options.pid] if options.pid else []
         self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes))
         try:
             self._open_rings(data_bytes)
             self._lost = self._program.table("lost", _U4, _U8)
-            self._fill_tables(followed)
+            self._fill_tables()
             self._paths = FdPaths()
-            self.log = EventLog(selection.tracepoints, data_bytes, options.target, time.monotonic_ns(), time.time_ns())
+            self._target = "all processes"
+            self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
             self._attach()
-            self._add_threads(followed)
+            if options.scope.pid:
+                self.watch(options.scope.pid)
         except BaseException:
             self._program.close()
             raise
@@ -137,13 +134,14 @@ class EventRecorder:
         options = self._options
         constants = {
             **scheduler_constants(),
+            **options.scope.constants(),
             **_file_constants(),
             "SELF_TGID": os.getpid(),
             "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
         }
         switches = {
-            "FOLLOW_CHILDREN": int(options.children),
-            "TGID": 0 if options.children else options.pid,
+            "FOLLOW_CHILDREN": int(options.scope.children),
+            "ADOPT_CHILDREN": int(options.scope.named_later),
             "TID": options.tid,
             "LINES": int(options.lines),
             "SUMMARY": int(options.summary),
@@ -171,7 +169,7 @@ class EventRecorder:
             self._calls_with_strings = program.events("calls_with_strings", CALL_WITH_STRINGS)
         self._held = Batch(records=np.zeros(0, record_dtype(data_bytes)))
 
-    def _fill_tables(self, followed: list[int]) -> None:
+    def _fill_tables(self) -> None:
         wanted = self._program.table("wanted", _U4, _U1)
         for number in self._options.selection.syscalls:
             call = SYSCALLS[number]
@@ -180,14 +178,10 @@ class EventRecorder:
             # Also those that are newer than we are, and those of 32-bit programs.
             for number in set(range(MAX_SYSCALLS)) - set(SYSCALLS):
                 wanted.put(number, _WANT_CALL)
-        if self._options.children:
-            targets = self._program.table("targets", _U4, _U1)
-            for pid in followed:
-                targets.put(pid, 1)
 
     def _attach(self) -> None:
         program, options = self._program, self._options
-        if options.pid:
+        if not options.scope.is_everybody:
             program.attach_raw("sched_process_fork", "on_fork")
             program.attach_raw("sched_process_exit", "on_thread_exit")
         for place, tracepoint in enumerate(options.selection.tracepoints):
@@ -196,13 +190,12 @@ class EventRecorder:
             program.attach_raw("sys_exit", "on_sys_exit")
             program.attach_raw("sys_enter", "on_sys_enter")
 
-    def _add_threads(self, pids: Iterable[int]) -> None:
-        """The threads that were there before us; later ones are added as they are created."""
-        if not pids:
-            return
+    def watch(self, pid: int) -> None:
+        """Watch this process, if it was to be named later. Its threads are entered here; later ones as they begin."""
+        self._target = f"pid {pid}"
         threads = self._program.table("target_threads", _U4, _U1)
-        for pid in pids:
-            for tid in _tids(pid):
+        for member in self._options.scope.watch(self._program, pid):
+            for tid in _tids(member):
                 threads.put(tid, 1)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
@@ -254,10 +247,13 @@ class EventRecorder:
         losses["events that the kernel did not hand over"] = self._program.missed()
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
-            target=self._options.target,
+            target=self._target,
             dropped=sum(losses.values()),
             notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
         )
+
+    def drain(self) -> None:
+        """Nothing needs to be moved out of the kernel's tables."""
 
     def stop(self) -> Batch:
         """End the recording; the last events of it. Sums and losses can still be read."""
@@ -310,12 +306,12 @@ def _path_of(key: FdKey) -> str:
 def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:
     """How much of each record to keep, so that all fields of all these tracepoints fit (in whole words)."""
     wanted = max((one.size + (DYNAMIC_BYTES if one.has_dynamic_fields else 0) for one in tracepoints), default=8)
-    return min(-(-wanted // 8) * 8, _MAX_RECORD_BYTES)
+    return -(-wanted // 8) * 8
 
 
 def _cookie(place: int, tracepoint: Tracepoint, data_bytes: int) -> int:
     """What the kernel's program is told of a tracepoint. Source: `struct cookie` in trace.bpf.c."""
-    size = data_bytes if tracepoint.has_dynamic_fields else min(tracepoint.size, data_bytes)
+    size = data_bytes if tracepoint.has_dynamic_fields else tracepoint.size
     field = tracepoint.by_name.get(_TASK_FIELDS.get(tracepoint.event, "pid" if tracepoint.group == "sched" else ""))
     return int.from_bytes(struct.pack("<HHHH", place, size, field.offset if field and field.size == 4 else 0, 0), "little")
 
@@ -369,11 +365,3 @@ def _tids(pid: int) -> list[int]:
         return [int(entry.name) for entry in (Path("/proc") / str(pid) / "task").iterdir()]
     except OSError:
         return []
-
-
-def _family(pid: int) -> list[int]:
-    """A process and those that it has started, as far as they run now."""
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess as error:
-        raise TargetError(f"there is no process {pid}", "'ps -ef' lists those there are") from error

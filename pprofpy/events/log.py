@@ -20,6 +20,8 @@ from pprofpy.profile import Collection
 
 Records = NDArray[Any]
 
+FD_NAME_BYTES = 48
+
 HEAD = np.dtype(
     [
         ("ts_ns", "u8"),  # monotonic clock; of a call: when it began
@@ -38,7 +40,7 @@ CALL = np.dtype(
         ("result", "i8"),
         ("args", "u8", (6,)),
         ("inode", "u8"),  # of the file behind the first argument; 0 if that is no open file descriptor
-        ("fd_name", "V32"),  # its name (the last part of its path), NUL-terminated
+        ("fd_name", f"V{FD_NAME_BYTES}"),  # its name (the last part of its path), NUL-terminated
     ]
 )
 CALL_WITH_STRINGS = np.dtype([("call", CALL), ("strings", f"V{STRING_BYTES}", (2,))])
@@ -64,14 +66,12 @@ class EventLog:
     Attributes:
         tracepoints: `HEAD.event` of a record is a place in here.
         data_bytes: What was kept of each record.
-        target: The process in words.
         start_ns: The beginning, on the monotonic clock as all times here.
         time_ns: The same moment in Unix time.
     """
 
     tracepoints: tuple[Tracepoint, ...] = ()
     data_bytes: int = 8
-    target: str = ""
     start_ns: int = 0
     time_ns: int = 0
 

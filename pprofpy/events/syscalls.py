@@ -117,7 +117,7 @@ def _signed(bits: int) -> Callable[[int], str]:
 
 
 _PLAIN: dict[str, Callable[[int], str]] = {
-    "p": lambda value: f"{value:#x}" if value else "NULL",
+    "p": hex,
     "d": _signed(32),
     "u": lambda value: str(value & 0xFFFFFFFF),
     "l": _signed(64),
@@ -173,6 +173,8 @@ def _words(kind: str, name: str, values: list[int]) -> list[str]:
         known = {value: in_words(value) for value in set(values)}
         return [known[value] for value in values]
     show, prefix = _PLAIN[kind], f"{name}="
+    if kind == "p":
+        return [prefix + show(value) if value else "" for value in values]  # what is absent need not be said
     return [prefix + show(value) for value in values]
 
 
@@ -180,7 +182,7 @@ def _strings(name: str, values: list[int], contents: Sequence[bytes] | None) -> 
     if contents is None:
         return _words("p", name, values)
     return [
-        quoted(content) if value and content[:2] != UNREADABLE else f"{name}={_PLAIN['p'](value)}"
+        quoted(content) if value and content[:2] != UNREADABLE else f"{name}={value:#x}" if value else "NULL"
         for value, content in zip(values, contents, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.events.log import Batch, EventLog, FdKey, Records, call_name, has_fd_name
+from pprofpy.events.log import FD_NAME_BYTES, Batch, EventLog, FdKey, Records, call_name, has_fd_name
 from pprofpy.events.printfmt import Formatter, compile_format
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS, Syscall, arguments_in_words, result_in_words
 from pprofpy.events.syscalls import syscall as syscall_by_number
@@ -99,12 +99,13 @@ class Narrator:
 
 
 _TIMELESS = BEGAN_UNSEEN | NEVER_RETURNS
+_RETURN_TWICE = frozenset({"clone", "clone3", "fork", "vfork"})
 _KIND = BEGAN_UNSEEN | NEVER_RETURNS | IS_32_BIT
 
 
 @lru_cache(4096)
 def _short_name(content: bytes) -> str:
-    return as_text(content)
+    return as_text(content) + ("…" if content.find(b"\0") == FD_NAME_BYTES - 1 else "")
 
 
 @lru_cache(4096)
@@ -122,7 +123,8 @@ def _syscall(number: int, flags: int) -> Syscall:
 def _call_texts(call: Syscall, flags: int, calls: Records, strings: list[list[bytes]], fds: list[str]) -> list[str]:
     results = [result_in_words(call, result, flags) for result in calls["result"].tolist()]
     if flags & BEGAN_UNSEEN:
-        return [f"(began before the recording) = {result}" for result in results]
+        unseen = "in the new thread" if call.name in _RETURN_TWICE else "began before the recording"
+        return [f"({unseen}) = {result}" for result in results]
     count = min(len(strings), call.string_mask.bit_count()) if len(strings[0]) == len(calls) else 0
     arguments = arguments_in_words(call, calls["args"], strings[:count], fds)
     return [f"({words}) = {result}" for words, result in zip(arguments, results, strict=True)]

@@ -4,15 +4,15 @@
  * A system call is one event, sent when it returns: enter and exit are put together here, so that slow ones can be
  * picked out, and calls be counted, without sending each of them to user space.
  *
- * Compile-time switches: TGID or FOLLOW_CHILDREN (else all processes), TID, SELF_TGID, RECORD_BYTES, SLOWER_THAN_NS,
- * LINES, SUMMARY.
+ * Compile-time switches: TGID or TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, TID, SELF_TGID, CALLS,
+ * RECORD_BYTES, SLOWER_THAN_NS, LINES, SUMMARY.
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include "sched.h"
 
 #define STRING_BYTES 256
-#define FD_NAME_BYTES 32
+#define FD_NAME_BYTES 48
 #define SYSCALLS 512
 #define SYSCALL_EXIT 60
 #define SYSCALL_EXIT_GROUP 231
@@ -89,12 +89,20 @@ static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 eve
     bpf_get_current_comm(head->comm, sizeof(head->comm));
 }
 
-#if defined(TGID) || defined(FOLLOW_CHILDREN)
+#if defined(TGID) || defined(TARGETS)
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 parent_tgid = task_tgid(ctx->args[0]);
     u32 child_tid = task_tid(ctx->args[1]), child_tgid = task_tgid(ctx->args[1]);
     u8 one = 1;
+#ifdef ADOPT_CHILDREN
+    /* The command that pprofpy starts is watched from its first instruction on. */
+    if (parent_tgid == SELF_TGID && child_tgid != parent_tgid) {
+        if (targets.update(&child_tgid, &one) || target_threads.update(&child_tid, &one))
+            count_lost(LOST_THREAD);
+        return 1;
+    }
+#endif
     if (!is_target(parent_tgid))
         return 1;
 #ifdef FOLLOW_CHILDREN
@@ -215,7 +223,7 @@ struct cookie {
 
 static inline bool is_about_target(void *ctx, u16 task_offset)
 {
-#if defined(TGID) || defined(FOLLOW_CHILDREN)
+#if defined(TGID) || defined(TARGETS)
     u32 tid = 0;
     if (!task_offset || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
         return false;
