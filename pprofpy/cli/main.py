@@ -19,6 +19,7 @@ from pprofpy.errors import InterruptedEarly, PprofpyError
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
     "trace": ("pprofpy.cli.trace", "System calls and kernel events as they happen."),
+    "timeline": ("pprofpy.cli.timeline", "What each thread did all the time, also for Perfetto."),
     "top": ("pprofpy.cli.top", "Functions (or lines) that cost the most."),
     "list": ("pprofpy.cli.list", "Source code with the cost of each line."),
     "peek": ("pprofpy.cli.peek", "Callers and callees of a function."),

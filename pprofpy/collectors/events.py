@@ -60,6 +60,7 @@ _SUMMARY = np.dtype(
         ("total_ns", "u8"),
         ("min_ns", "u8"),
         ("max_ns", "u8"),
+        ("last_ns", "u8"),
         ("tgid", "u4"),
         ("reserved", "u4"),
         ("comm", "S16"),
@@ -232,12 +233,22 @@ class EventRecorder:
         self, key: tuple[int, int, int], value: tuple[Any, ...], histograms: Mapping[tuple[int, int], Histogram]
     ) -> EventStats:
         tid, event, is_call = key
-        count, errors, total_ns, min_ns, max_ns, tgid, _, comm = value
+        count, errors, total_ns, min_ns, max_ns, last_ns, tgid, _, comm = value
         if not is_call:
-            return EventStats(tgid, tid, as_text(comm), self.log.tracepoints[event].name, count, is_call=False)
-        histogram = histograms.get((tid, event), Histogram())
+            name = self.log.tracepoints[event].name
+            return EventStats(tgid, tid, as_text(comm), name, count, last_ns=last_ns, is_call=False)
         return EventStats(
-            tgid, tid, as_text(comm), call_name(event), count, True, errors, total_ns, min_ns, max_ns, histogram
+            tgid,
+            tid,
+            as_text(comm),
+            call_name(event),
+            count,
+            last_ns,
+            errors=errors,
+            total_ns=total_ns,
+            min_ns=min_ns,
+            max_ns=max_ns,
+            histogram=histograms.get((tid, event), Histogram()),
         )
 
     def collection(self) -> Collection:

@@ -7,7 +7,7 @@ somebody wants to read it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,12 @@ from pprofpy.profile import Collection
 
 Records = NDArray[Any]
 
+BY_OTHERS = 16
+"""In the flags of an event at a tracepoint: somebody else does it to a watched thread. Source: RECORD_BY_OTHERS."""
+
+CONTEXT_SHIFT = 8
+"""From this bit on: the trace.Context of an event that names a thread. Source: RECORD_CONTEXT_SHIFT."""
+
 FD_NAME_BYTES = 48
 
 HEAD = np.dtype(
@@ -29,7 +35,7 @@ HEAD = np.dtype(
         ("tid", "u4"),
         ("cpu", "u2"),
         ("event", "u2"),  # place in EventLog.tracepoints, or the system call's number
-        ("flags", "u4"),  # of a call: see events.syscalls
+        ("flags", "u4"),  # of a call: see events.syscalls; else BY_OTHERS or 0
         ("comm", "S16"),
     ]
 )
@@ -151,9 +157,10 @@ class EventStats:
     """How often one thread met one event, and of system calls how long they took.
 
     Attributes:
-        pid, tid, thread: Who.
+        pid, tid, thread: Who; the name is that of the last time.
         event: A system call's name, or `group:event` of a tracepoint.
-        is_call: Only then do the rest mean anything.
+        last_ns: When it last happened, on the monotonic clock.
+        is_call: Only then does the rest mean anything.
         histogram: Of the durations.
     """
 
@@ -162,6 +169,7 @@ class EventStats:
     thread: str
     event: str
     count: int
+    last_ns: int = 0
     is_call: bool = True
     errors: int = 0
     total_ns: int = 0
@@ -187,41 +195,45 @@ class EventSummary:
 
 def summarize(log: EventLog, batches: Iterable[Batch]) -> list[EventStats]:
     """Sum up recorded events, as the kernel does for those that were not kept."""
-    found: dict[tuple[int, int, str, str], list[tuple[Records, Records]]] = {}
-    counted: dict[tuple[int, int, str, str], int] = {}
+    stats = []
+    durations: dict[tuple[int, ...], list[Records]] = {}
+    found: dict[tuple[int, ...], EventStats] = {}
     for batch in batches:
-        heads = batch.records["head"]
-        for (tgid, tid, event, comm), count in _grouped(heads):
-            key = (tgid, tid, as_text(comm), log.tracepoints[event].name)
-            counted[key] = counted.get(key, 0) + count
         calls = batch.all_calls()
         calls = calls[calls["head"]["flags"] & BEGAN_UNSEEN == 0]
-        for (tgid, tid, event, comm), _ in _grouped(calls["head"]):
-            mine = calls[(calls["head"]["tid"] == tid) & (calls["head"]["event"] == event)]
-            mine = mine[mine["head"]["comm"] == comm]
-            key = (tgid, tid, as_text(comm), call_name(event, int(mine["head"]["flags"][0])))
-            found.setdefault(key, []).append((mine["duration_ns"], mine["result"]))
-    stats = [EventStats(*key, count, is_call=False) for key, count in counted.items()]
-    for key, parts in found.items():
-        durations, results = (np.concatenate(part) for part in zip(*parts, strict=True))
-        stats.append(
-            EventStats(
-                *key,
-                len(durations),
-                errors=int(((results < 0) & (results >= -4095)).sum()),
-                total_ns=int(durations.sum()),
-                min_ns=int(durations.min()),
-                max_ns=int(durations.max()),
-                histogram=Histogram.of(durations.tolist()),
-            )
-        )
+        for heads, of_calls in ((batch.records["head"], None), (calls["head"], calls)):
+            for places in _by_thread_and_event(heads):
+                group = heads[places]
+                last = group[np.argmax(group["ts_ns"])]
+                tgid, tid, event, flags = (int(last[name]) for name in ("tgid", "tid", "event", "flags"))
+                key = (tgid, tid, event, flags & IS_32_BIT, of_calls is not None)
+                name = log.tracepoints[event].name if of_calls is None else call_name(event, flags)
+                before = found.get(key, EventStats(tgid, tid, "", name, 0, is_call=of_calls is not None))
+                results = of_calls["result"][places] if of_calls is not None else np.zeros(0)
+                found[key] = replace(
+                    before,
+                    thread=as_text(bytes(last["comm"])),
+                    count=before.count + len(group),
+                    last_ns=int(last["ts_ns"]),
+                    errors=before.errors + int(((results < 0) & (results >= -4095)).sum()),
+                )
+                if of_calls is not None:
+                    durations.setdefault(key, []).append(of_calls["duration_ns"][places])
+    for key, one in found.items():
+        if key not in durations:
+            stats.append(one)
+            continue
+        times = np.concatenate(durations[key])
+        extremes = {"total_ns": int(times.sum()), "min_ns": int(times.min()), "max_ns": int(times.max())}
+        stats.append(replace(one, histogram=Histogram.of(times.tolist()), **extremes))
     return stats
 
 
-def _grouped(heads: Records) -> Iterator[tuple[tuple[int, int, int, bytes], int]]:
-    if len(heads):
-        different, counts = np.unique(heads[["tgid", "tid", "event", "comm"]], return_counts=True)
-        yield from zip(different.tolist(), counts.tolist(), strict=True)
+def _by_thread_and_event(heads: Records) -> Iterator[NDArray[np.int64]]:
+    """The places of the events of each thread and kind."""
+    order = np.lexsort((heads["event"], heads["tid"], heads["tgid"]))
+    keys = heads[order][["tgid", "tid", "event"]]
+    yield from (part for part in np.split(order, np.flatnonzero(keys[1:] != keys[:-1]) + 1) if len(part))
 
 
 def call_name(number: int, flags: int = 0) -> str:

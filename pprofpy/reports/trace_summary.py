@@ -91,7 +91,7 @@ def build(summary: EventSummary, threads: int = DEFAULT_THREADS, events: int = D
         groups[one.pid, one.tid].append(one)
     ranked = sorted(groups.items(), key=lambda item: (-sum(one.count for one in item[1]), item[0]))
     shown = ranked[: threads or None]
-    tables = [_table(pid, tid, f"{stats[0].thread}/{tid}", stats, events) for (pid, tid), stats in shown]
+    tables = [_table(pid, tid, f"{_latest_name(stats)}/{tid}", stats, events) for (pid, tid), stats in shown]
     if others := ranked[len(shown) :]:
         stats = [one for _, group in others for one in group]
         tables.append(_table(0, 0, f"{len(others)} more threads", stats, events))
@@ -120,6 +120,10 @@ def to_json(report: TraceSummary) -> dict[str, Any]:
         "collection": {name: value for name, value in collection.items() if value not in (-1, "", ())},
         "threads": [asdict(table) for table in report.tables],
     }
+
+
+def _latest_name(stats: Sequence[EventStats]) -> str:
+    return max(stats, key=lambda one: one.last_ns).thread
 
 
 def _table(pid: int, tid: int, title: str, stats: Sequence[EventStats], limit: int) -> ThreadTable:

@@ -24,6 +24,10 @@ enum { LOST_RECORD, LOST_CALL, LOST_PENDING, LOST_SUMMARY, LOST_BUCKET, LOST_THR
 #define CALL_BEGAN_UNSEEN 2
 #define CALL_IS_32_BIT 4
 #define CALL_HAS_FD_NAME 8
+/* An event that somebody else does to a thread of the target. */
+#define RECORD_BY_OTHERS 16
+/* From this bit on: where it comes from, CONTEXT_*; only of events that name a thread. */
+#define RECORD_CONTEXT_SHIFT 8
 
 /* What user space wants to know of a system call: `wanted[number]`. */
 #define WANT_CALL 0x80
@@ -141,6 +145,7 @@ struct summary {
     u64 total_ns;
     u64 min_ns;
     u64 max_ns;
+    u64 last_ns; /* `comm` is the thread's name then */
     u32 tgid;
     u32 reserved;
     char comm[16];
@@ -180,7 +185,6 @@ static inline void summarize(u64 pid_tgid, u16 event, u16 is_call, u64 duration_
     struct summary *known = summaries.lookup(&key);
     if (!known) {
         struct summary fresh = {.min_ns = ~0ULL, .tgid = pid_tgid >> 32};
-        bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
         summaries.insert(&key, &fresh);
         known = summaries.lookup(&key);
         if (!known) {
@@ -189,6 +193,8 @@ static inline void summarize(u64 pid_tgid, u16 event, u16 is_call, u64 duration_
         }
     }
     known->count += 1;
+    known->last_ns = bpf_ktime_get_ns();
+    bpf_get_current_comm(known->comm, sizeof(known->comm));
     if (!is_call)
         return;
     known->errors += failed;
@@ -243,8 +249,11 @@ int on_tracepoint(void *ctx)
         u64 number;
         struct cookie cookie;
     } at = {.number = bpf_get_attach_cookie(ctx)};
-    if (!is_watched(pid_tgid) && !is_about_target(ctx, at.cookie.task_offset))
+    u32 flags = is_watched(pid_tgid) ? 0 : RECORD_BY_OTHERS;
+    if (flags && !is_about_target(ctx, at.cookie.task_offset))
         return 1;
+    if (at.cookie.task_offset)
+        flags |= wakeup_context() << RECORD_CONTEXT_SHIFT;
 #ifdef SUMMARY
     summarize(pid_tgid, at.cookie.event, 0, 0, false);
 #endif
@@ -254,7 +263,7 @@ int on_tracepoint(void *ctx)
         count_lost(LOST_RECORD);
         return 1;
     }
-    fill_head(&record->head, pid_tgid, bpf_ktime_get_ns(), at.cookie.event, 0);
+    fill_head(&record->head, pid_tgid, bpf_ktime_get_ns(), at.cookie.event, flags);
     u32 size = at.cookie.size;
     if (size > RECORD_BYTES)
         size = RECORD_BYTES;
