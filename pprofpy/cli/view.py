@@ -19,6 +19,7 @@ from pprofpy.profile import Label, Profile, merge
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.trim import AUTO_UNIT
+from pprofpy.units import scale
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -30,6 +31,7 @@ class View:
     Attributes:
         profile: Merged, pruned and filtered.
         sources: The files it came from.
+        sample_index: The sample type that the user asked for, as typed; empty for the default.
         value_index: The sample type shown.
         total: What 100 % means: the sum before filtering.
         unit: The unit asked for, or "minimum" to let the report choose.
@@ -40,6 +42,7 @@ class View:
 
     profile: Profile
     sources: tuple[str, ...]
+    sample_index: str
     value_index: int
     total: int
     unit: str
@@ -62,6 +65,7 @@ def view_of(profile: Profile, *sources: str) -> View:
     return View(
         profile,
         sources,
+        "",
         value_index,
         total_of(profile, value_index),
         AUTO_UNIT,
@@ -118,10 +122,10 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
 
 
 def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> Profile:
-    """Several files as one profile, less a base if one is given; the latest recording if no file is named."""
+    """Several files (at least one) as one profile, less a base if one is given."""
     if base and diff_base:
         raise UsageError("--base and --diff-base exclude each other", "use --diff-base to compare two recordings")
-    profile = merge([filters.prune(read_profile(path)) for path in paths or [str(latest_recording())]])
+    profile = merge([filters.prune(read_profile(path)) for path in paths])
     if not (base or diff_base):
         return profile
     subtracted = filters.prune(read_profile(base or diff_base))
@@ -134,7 +138,7 @@ def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> 
 
 def print_json(data: object) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(data, indent=2))
 
 
 def _load(options: dict[str, Any]) -> View:
@@ -146,18 +150,22 @@ def _load(options: dict[str, Any]) -> View:
         tag_focus=options.pop("tagfocus"),
         tag_ignore=options.pop("tagignore"),
     )
+    paths = paths or (str(latest_recording()),)
     profile = load_profiles(paths, options.pop("base"), options.pop("diff_base"))
-    value_index = profile.value_index(options.pop("sample_index"))
+    sample_index, unit = options.pop("sample_index"), options.pop("unit")
+    value_index = profile.value_index(sample_index)
+    _check_unit(unit, profile.sample_types[value_index].unit)
     total = total_of(profile, value_index)
     profile, unmatched = filters.apply(profile, wanted)
     for option in unmatched:
         click.echo(f"pprofpy: --{option} matched no sample", err=True)
     return View(
         profile,
-        tuple(paths) or (str(latest_recording()),),
+        tuple(paths),
+        sample_index,
         value_index,
         total,
-        options.pop("unit"),
+        unit,
         granularity,
         wanted,
         options.pop("as_json", False),
@@ -169,3 +177,13 @@ def _pop_granularity(options: dict[str, Any]) -> Granularity:
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", "choose one of them")
     return chosen[0] if chosen else Granularity.FUNCTIONS
+
+
+def _check_unit(unit: str, profile_unit: str) -> None:
+    """Refuse a unit that the profile's values do not convert to, rather than print them in another one."""
+    if unit in (AUTO_UNIT, "auto") or not scale(1, profile_unit, AUTO_UNIT)[1]:
+        return
+    if scale(1, profile_unit, unit)[1] != scale(1, unit, unit)[1]:
+        raise UsageError(
+            f"{profile_unit} cannot be shown in {unit!r}", "units are ns us ms s hrs, and B kB MB GB TB PB"
+        )

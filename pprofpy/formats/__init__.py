@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import PurePath
@@ -42,8 +43,14 @@ FORMATS = {
     "speedscope": Format(
         "pprofpy.formats.speedscope", (".speedscope.json", ".json"), "JSON for https://www.speedscope.app"
     ),
-    "collapsed": Format("pprofpy.formats.collapsed", (".collapsed", ".folded", ".txt"), "a stack and its value a line"),
+    "collapsed": Format(
+        "pprofpy.formats.collapsed", (".collapsed", ".folded", ".txt"), "a line for each stack, for flame graph scripts"
+    ),
 }
+
+
+_JSON_OBJECT = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
+"""How a JSON object begins; a collapsed stack may begin with a brace, too."""
 
 
 def format_of(path: str, formats: dict[str, Format] = FORMATS) -> str:
@@ -74,7 +81,7 @@ def decode(data: bytes) -> Profile:
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
     format_name = "pprof"
-    if data.lstrip()[:1] == b"{":
+    if _JSON_OBJECT.match(data):
         format_name = "speedscope"
     elif _looks_like_text(data):
         format_name = "collapsed"

@@ -98,7 +98,9 @@ def check_free(path: Path, *, force: bool = False) -> None:
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
         if not force and path.is_file() and not _is_ours(path):
-            raise OutputError(f"{path} exists and was not written by pprofpy", "choose another name, or give --force")
+            raise OutputError(
+                f"{path} exists, and nothing in it says that pprofpy wrote it", "choose another name, or give --force"
+            )
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_reason(error)}", _remedy(error, path)) from error
 

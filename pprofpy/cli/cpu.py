@@ -1,0 +1,134 @@
+"""`pprofpy cpu`: record where a running process spends CPU time, save it, show the top functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pprofpy.cli import top
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.recording import Duration, Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.target_options import Choice, chosen_target, target_options
+from pprofpy.cli.view import print_json, view_of
+from pprofpy.collectors import cpu
+from pprofpy.collectors.cpu import FOREVER, CpuOptions
+from pprofpy.errors import InterruptedEarly
+from pprofpy.launch import Interruption, Launched, interruptible, status_in_words
+from pprofpy.profile import Profile
+from pprofpy.reports import threads as threads_report
+from pprofpy.reports import top as top_report
+from pprofpy.reports.text import printable
+from pprofpy.reports.trim import Limits
+from pprofpy.target import Target
+from pprofpy.units import format_duration
+
+EPILOG = """\b
+Examples:
+  pprofpy cpu --pid 1234                     30 seconds, 100 looks a second
+  pprofpy cpu --name 'gunicorn.*api' -d 10   the process whose command line matches
+  pprofpy cpu -d 2m -o cpu.svg               the only Python process here, as a flame graph
+  pprofpy cpu -- python app.py --port 80     start a program and record until it ends
+  sudo pprofpy cpu --pid 1234                another user's process
+"""
+
+_ATTACHED_DURATION_NS = CpuOptions().duration_ns
+
+
+@click.command("cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@click.option(
+    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
+    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
+)  # fmt: skip
+@click.option(
+    "-r", "--rate", "-F", "--frequency", "rate_hz", type=int, metavar="HZ", default=CpuOptions().rate_hz,
+    show_default=True, help="Looks per second.",
+)  # fmt: skip
+@click.option("-t", "--threads", is_flag=True, help="Show what each thread cost, too.")
+@click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
+@click.option("-g", "--gil", is_flag=True, help="Count only threads that hold the interpreter lock.")
+@click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: wall-clock time.")
+@click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes.")
+@click.option("--nonblocking", is_flag=True, help="Never pause the process; some stacks will be torn.")
+@click.option("--engine", type=click.Choice(["auto", *cpu.ENGINES]), default="auto", show_default=True)
+@output_options
+@click.option("--nodecount", type=click.IntRange(min=0), default=top_report.DEFAULT_NODE_COUNT, help="Rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's own status.")
+def command(
+    duration_ns: int | None,
+    engine: str,
+    threads: bool,
+    nodecount: int,
+    as_json: bool,
+    propagate_status: bool,
+    **others: Any,
+) -> int:
+    """Record where a running Python process spends CPU time.
+
+    The process is neither changed nor restarted. Ctrl-C ends the recording early and keeps what there is.
+    Without --pid, --name or a COMMAND, the only Python process is taken, or you are asked which.
+    """
+    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
+    choice.check()
+    output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
+    if duration_ns is None:
+        duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
+    options = CpuOptions(duration_ns=duration_ns, **others)
+    options.check()
+    with interruptible() as interruption:
+        with chosen_target(choice, interruption) as target:
+            profile = _record(engine, target, options, interruption)
+        try:
+            path = keep(profile, "cpu", target, output)
+            if not output.is_stdout:
+                _show(profile, str(path), nodecount, threads=threads, as_json=as_json)
+            next_steps(path)
+        finally:
+            status = _wait_for(interruption.child)
+    return status if propagate_status else 0
+
+
+def _record(engine: str, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
+    length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
+    what = f"recording {printable(str(target))} {length} at {options.rate_hz} Hz; Ctrl-C ends early"
+    remark(what)
+    with progress_bar("recording", options.duration_ns) as progress:
+        profile = cpu.record(engine, target, options, interruption, progress)
+    if not len(profile):
+        if interruption.wait(0):
+            raise InterruptedEarly("interrupted before anything was recorded")
+        remark("no sample: the process was waiting all the time; -i/--idle counts that, too")
+    return profile
+
+
+def _show(profile: Profile, source: str, nodecount: int, *, threads: bool, as_json: bool) -> None:
+    """The top table, and the threads if they are wanted."""
+    view = view_of(profile, source)
+    by_thread = threads_report.build(profile, view.value_index) if threads else None
+    if as_json:
+        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
+        data = {**top_report.to_json(table), "path": source}
+        print_json(data | ({"threads": threads_report.to_json(by_thread)} if by_thread else {}))
+        return
+    top.show(view, Limits(nodecount))
+    if by_thread:
+        click.echo()
+        threads_report.render(by_thread, stdout_console())
+
+
+def _wait_for(child: Launched | None) -> int:
+    """Wait for the command that we started, and tell how it ended; 0 without one."""
+    if child is None:
+        return 0
+    if child.is_running():
+        remark(f"recording done; waiting for the command to end (pid {child.pid})")
+    status = child.wait()
+    if status:
+        remark(
+            f"the command ended with status {status}"
+            if status < 128
+            else f"the command was {status_in_words(128 - status)}"
+        )
+    return status

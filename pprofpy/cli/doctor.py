@@ -1,0 +1,56 @@
+"""`pprofpy doctor`: what works here and for a process, what does not, and the command that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.view import print_json
+from pprofpy.collectors import doctor
+from pprofpy.collectors.doctor import Check, Verdict
+from pprofpy.errors import NotPossibleError
+from pprofpy.reports.text import printable, write_lines
+
+_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
+_AFFECTED = {"cpu": "cpu", "heap": "heap", "kernel": "eBPF commands"}
+
+
+@click.command("doctor")
+@click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(pid: int | None, as_json: bool) -> int:
+    """What works on this machine and for a process, what does not, and how to mend it.
+
+    Looks and tries, changes nothing. Exit status 0 if everything that 'pprofpy cpu' needs is there, 4 if not.
+    """
+    checks = doctor.examine(pid)
+    works = doctor.cpu_works(checks)
+    if as_json:
+        print_json({"cpu_works": works, "checks": [asdict(check) for check in checks]})
+    else:
+        _render(checks, works, stdout_console())
+    return 0 if works else NotPossibleError.exit_code
+
+
+def _render(checks: list[Check], works: bool, console: Console) -> None:
+    width = max(len(check.topic) for check in checks)
+    for check in checks:
+        write_lines(console, _lines(check, width))
+    verdict = "'pprofpy cpu' works" if works else "'pprofpy cpu' does not work here"
+    write_lines(console, ["", Text(f"{verdict}.", "bold")])
+
+
+def _lines(check: Check, width: int) -> list[Text]:
+    verdict = (f"{check.verdict:<8}", _STYLES[check.verdict])
+    lines = [Text.assemble(verdict, f"{check.topic:<{width}}  {printable(check.finding)}")]
+    indent = " " * (8 + width + 2)
+    if check.verdict is not Verdict.OK and check.needed_for:
+        affected = ", ".join(_AFFECTED[name] for name in check.needed_for.split())
+        lines.append(Text(f"{indent}needed for: {affected}"))
+    if check.remedy:
+        lines.append(Text(f"{indent}-> {printable(check.remedy)}"))
+    return lines

@@ -1,0 +1,188 @@
+"""What all recording commands share: where the recording goes, how its progress shows, and what to do with it next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pprofpy.errors import OutputError
+from pprofpy.formats import FORMATS, encode, format_of
+from pprofpy.formats.files import STDIO, check_free, save, save_recording
+from pprofpy.profile import Profile
+from pprofpy.target import Target
+from pprofpy.units import format_duration, parse_duration_ns
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PICTURES = {"svg": "pprofpy.cli.flamegraph"}
+"""Formats that cannot be read again -> module with `draw(profile) -> bytes`. The recording is kept as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a recording is to go.
+
+    Attributes:
+        path: What -o says; empty for the profile folder, `-` for standard output.
+        format: One of FORMATS or PICTURES.
+        force: Replace a file that pprofpy did not write.
+    """
+
+    path: str
+    format: str
+    force: bool
+
+    @classmethod
+    def of(cls, path: str, format_name: str | None, *, force: bool) -> Output:
+        """Settle format and place before anything is recorded.
+
+        Raises:
+            UsageError: The file's name does not tell its format, and nothing else does.
+            OutputError: It could not be written there.
+        """
+        if path and path != STDIO:
+            check_free(Path(path), force=force)
+        if not format_name:
+            named = bool(path) and path != STDIO and not Path(path).is_char_device()
+            suffix = Path(path).suffix.lower().lstrip(".")
+            format_name = suffix if suffix in PICTURES else format_of(path) if named else "pprof"
+        return cls(path, format_name, force)
+
+    @property
+    def is_stdout(self) -> bool:
+        """Will the file's content be on standard output? Then no table may be."""
+        return self.path == STDIO
+
+
+def output_options(command: _Command) -> _Command:
+    """Give a click command -o, -f and --force; it receives `output`, `format_name` and `force`."""
+    options = (
+        click.option("-o", "--output", metavar="FILE", default="", help="Write there; '-' is standard output."),
+        click.option(
+            "-f", "--format", "format_name", type=click.Choice([*FORMATS, *PICTURES]),
+            help="The file's format; by default its name tells.",
+        ),
+        click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write."),
+    )  # fmt: skip
+    decorated: Any = command
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+class Duration(click.ParamType):
+    """A length of time on the command line, in nanoseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`30`, `30s`, `500ms`, `2m`."""
+        return value if isinstance(value, int) else parse_duration_ns(value)
+
+
+def keep(profile: Profile, kind: str, target: Target, output: Output) -> Path | None:
+    """Write a recording where it was wanted; if that fails, somewhere else rather than not at all.
+
+    Args:
+        profile: The recording.
+        kind: What it is of: the file's name begins with it.
+        target: What was recorded.
+        output: Where it was wanted.
+
+    Returns:
+        The file that views can read; None if it went to standard output.
+
+    Raises:
+        OutputError: It is not where it was wanted. The message says where it is.
+    """
+    name = _file_name(kind, target)
+    data = _encoded(profile, output.format)
+    if output.is_stdout:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return None
+    if not output.path:
+        suffix = ".svg" if output.format in PICTURES else FORMATS[output.format].suffixes[0]
+        return save_recording(data, name + suffix)
+    try:
+        save(data, Path(output.path), force=output.force)
+    except OutputError as error:
+        rescued = save_recording(encode(profile, "pprof"), name + ".pb.gz")
+        raise OutputError(f"{error.message}; the recording is safe in {rescued}", error.hint) from error
+    if output.format in PICTURES:
+        remark(f"picture: {output.path}")
+        return save_recording(encode(profile, "pprof"), name + ".pb.gz")
+    return Path(output.path)
+
+
+def next_steps(path: Path | None) -> None:
+    """Say where the recording is and what can be done with it."""
+    if path is None:
+        return
+    quoted = shlex.quote(str(path))
+    remark(f"saved: {path}")
+    remark(f"  source by line:  pprofpy list FUNCTION {quoted}")
+    remark(f"  flame graph:     pprofpy flamegraph {quoted} -o cpu.svg")
+
+
+def remark(text: str) -> None:
+    """A line on standard error."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar(what: str, duration_ns: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar if somebody watches; otherwise nothing.
+
+    Yields:
+        A function to be told the nanoseconds recorded so far. The bar appears at its first call, so that the thread
+        which draws it does not yet run while an engine is started.
+    """
+    if not sys.stderr.isatty():
+        yield lambda elapsed_ns: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[elapsed]}", markup=False),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )
+    task = bar.add_task(what, total=duration_ns, elapsed="")
+    whole = f" of {format_duration(duration_ns)}" if duration_ns else ""
+
+    def show(elapsed_ns: int) -> None:
+        bar.start()
+        seconds = elapsed_ns // 1_000_000_000
+        bar.update(task, completed=elapsed_ns, elapsed=f"{seconds} s{whole}")
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _encoded(profile: Profile, format_name: str) -> bytes:
+    if format_name in PICTURES:
+        drawn: bytes = import_module(PICTURES[format_name]).draw(profile)
+        return drawn
+    return encode(profile, format_name)
+
+
+def _file_name(kind: str, target: Target) -> str:
+    """As in `cpu-worker-1234-20260131-235959`, whatever characters the target's name holds."""
+    safe = re.sub(r"[^\w-]+", "_", target.name)[:60].strip("_") or "python"
+    return f"{kind}-{safe}-{target.pid}-{time.strftime('%Y%m%d-%H%M%S')}"

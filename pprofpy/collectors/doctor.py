@@ -1,0 +1,249 @@
+"""What works on this machine and for one process: facts found by looking and trying, each with its remedy.
+
+A Check never guesses: what could not be found out says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from pprofpy import target as targets
+from pprofpy.collectors.pyspy import program
+from pprofpy.errors import PprofpyError
+from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, with_sudo
+
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+_DIST_PACKAGES = "/usr/lib/python3/dist-packages"
+_TRIAL_TIMEOUT_S = 20
+_SUPPORTED = ((3, 6), (3, 13))
+"""First and last minor version that py-spy 0.4 documents; others are tried all the same."""
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One fact.
+
+    Attributes:
+        topic: What was looked at.
+        verdict: Whether it is as needed.
+        finding: What was found.
+        remedy: The command, or the step, that mends it; empty where nothing is to be mended.
+        needed_for: The commands that do not work otherwise.
+    """
+
+    topic: str
+    verdict: Verdict
+    finding: str
+    remedy: str = ""
+    needed_for: str = ""
+
+
+def examine(pid: int | None) -> list[Check]:
+    """Check the machine, and the process if one is named."""
+    checks = [check() for check in _MACHINE_CHECKS]
+    return checks if pid is None else [*checks, *_process_checks(pid)]
+
+
+def cpu_works(checks: list[Check]) -> bool:
+    """Is everything there that `pprofpy cpu` needs?"""
+    return not any(check.verdict is Verdict.FAILED and "cpu" in check.needed_for.split() for check in checks)
+
+
+# -- the machine ---------------------------------------------------------------------------------------------------
+
+
+def _system() -> Check:
+    system, machine = platform.system(), platform.machine()
+    finding = f"{system} {platform.release()} on {machine}"
+    if system != "Linux":
+        return Check("system", Verdict.FAILED, finding, "pprofpy needs Linux", "cpu kernel")
+    if machine != "x86_64":
+        return Check("system", Verdict.WARNING, finding, "the kernel engines are made for x86_64", "kernel")
+    return Check("system", Verdict.OK, finding)
+
+
+def _own_python() -> Check:
+    return Check("our Python", Verdict.OK, f"{platform.python_version()} at {sys.executable}")
+
+
+def _pyspy() -> Check:
+    try:
+        return Check("py-spy", Verdict.OK, f"{program.version()} at {program.find_program()}")
+    except PprofpyError as error:
+        return Check("py-spy", Verdict.FAILED, error.message, error.hint, "cpu")
+
+
+def _ptrace() -> Check:
+    """May we look into other processes? Root's right is a capability, which containers take away."""
+    scope = _read("/proc/sys/kernel/yama/ptrace_scope")
+    about = {"": "no Yama", "0": "ptrace_scope 0"}.get(scope, f"ptrace_scope {scope}")
+    if scope == "3":
+        finding = f"{about}: nobody may look into a process until the next boot"
+        return Check("ptrace", Verdict.FAILED, finding, "sysctl -w kernel.yama.ptrace_scope=1, then reboot", "cpu heap")
+    if has_capability(CAP_SYS_PTRACE):
+        return Check("ptrace", Verdict.OK, f"any process (CAP_SYS_PTRACE; {about})")
+    if os.geteuid() == 0:
+        finding = f"root without CAP_SYS_PTRACE ({about}): a container?"
+        return Check("ptrace", Verdict.WARNING, finding, "start the container with --cap-add SYS_PTRACE", "cpu heap")
+    if scope in ("", "0"):
+        return Check("ptrace", Verdict.WARNING, f"own processes only ({about})", f"for others': {with_sudo()}")
+    finding = f"only programs that pprofpy starts itself ({about})"
+    return Check("ptrace", Verdict.WARNING, finding, f"for running ones: {with_sudo()}", "cpu heap")
+
+
+def _capabilities() -> Check:
+    names = {CAP_SYS_ADMIN: "CAP_SYS_ADMIN", CAP_BPF: "CAP_BPF", CAP_PERFMON: "CAP_PERFMON"}
+    held = [name for bit, name in names.items() if has_capability(bit)]
+    if has_capability(CAP_SYS_ADMIN) or (has_capability(CAP_BPF) and has_capability(CAP_PERFMON)):
+        return Check("eBPF privilege", Verdict.OK, ", ".join(held))
+    finding = ", ".join(held) or "neither CAP_BPF nor CAP_PERFMON"
+    remedy = "add CAP_BPF and CAP_PERFMON" if os.geteuid() == 0 else f"run as root: {with_sudo()}"
+    return Check("eBPF privilege", Verdict.WARNING, finding, remedy, "kernel")
+
+
+def _perf() -> Check:
+    level = _read("/proc/sys/kernel/perf_event_paranoid")
+    if not level:
+        return Check(
+            "perf events", Verdict.WARNING, "the kernel has none", "use a kernel with CONFIG_PERF_EVENTS", "kernel"
+        )
+    if int(level) <= 1 or has_capability(CAP_PERFMON) or has_capability(CAP_SYS_ADMIN):
+        return Check("perf events", Verdict.OK, f"perf_event_paranoid {level}")
+    finding = f"perf_event_paranoid {level}, and no CAP_PERFMON"
+    return Check("perf events", Verdict.WARNING, finding, "sudo sysctl -w kernel.perf_event_paranoid=1", "kernel")
+
+
+def _btf() -> Check:
+    path = Path("/sys/kernel/btf/vmlinux")
+    if path.exists():
+        return Check("BTF", Verdict.OK, f"{path}, {path.stat().st_size >> 20} MB")
+    return Check("BTF", Verdict.WARNING, f"no {path}", "use a kernel with CONFIG_DEBUG_INFO_BTF=y", "kernel")
+
+
+def _tracefs() -> Check:
+    for folder in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
+        try:
+            if (Path(folder) / "events" / "sched").is_dir():
+                return Check("tracefs", Verdict.OK, folder)
+        except PermissionError:
+            return Check(
+                "tracefs", Verdict.WARNING, f"{folder} is closed to us", f"run as root: {with_sudo()}", "kernel"
+            )
+    mount = "sudo mount -t tracefs nodev /sys/kernel/tracing"
+    return Check("tracefs", Verdict.WARNING, "not mounted", mount, "kernel")
+
+
+def _bcc() -> Check:
+    """The real bcc comes with the distribution; the package of that name on PyPI is about crystals."""
+    library = _loads("libbcc.so.0")
+    module = PathFinder.find_spec("bcc", [_DIST_PACKAGES])
+    if module and library:
+        return Check("bcc", Verdict.OK, f"{_DIST_PACKAGES}/bcc")
+    finding = "python3-bpfcc is not installed" if not module else "libbcc.so.0 does not load"
+    return Check("bcc", Verdict.WARNING, finding, "sudo apt-get install python3-bpfcc", "kernel")
+
+
+def _confinement() -> Check:
+    """Containers and system-call filters: not a fault, but the reason for many."""
+    status = _read("/proc/self/status")
+    filtered = re.search(r"^Seccomp:\s*([12])$", status, re.MULTILINE)
+    signs = [name for name in ("/.dockerenv", "/run/.containerenv") if Path(name).exists()]
+    facts = [*(["system calls are filtered (seccomp)"] if filtered else []), *(f"container ({sign})" for sign in signs)]
+    if not facts:
+        return Check("confinement", Verdict.OK, "no container, no system-call filter seen")
+    remedy = "if something is refused: --cap-add SYS_PTRACE --security-opt seccomp=unconfined"
+    return Check("confinement", Verdict.WARNING, ", ".join(facts), remedy)
+
+
+_MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
+    _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _perf, _btf, _tracefs, _bcc,
+)  # fmt: skip
+
+
+# -- one process ---------------------------------------------------------------------------------------------------
+
+
+def _process_checks(pid: int) -> Iterator[Check]:
+    """Everything about a process, in the order in which it can fail; what depends on a failed check is left out."""
+    try:
+        target = targets.open_target(pid)
+    except PprofpyError as error:
+        yield Check(f"process {pid}", Verdict.FAILED, error.message, error.hint, "cpu heap")
+        return
+    count = len(target.threads())
+    yield Check(f"process {pid}", Verdict.OK, f"{target.name}, user {target.user}, {count} thread{'s' * (count != 1)}")
+    yield _version(target)
+    yield _namespaces(target)
+    yield _trial(target)
+
+
+def _version(target: Target) -> Check:
+    finding = f"{target.interpreter}, {target.interpreter.path}"
+    if target.interpreter.implementation != "CPython":
+        return Check("its Python", Verdict.FAILED, finding, "run the program on CPython", "cpu heap")
+    match = re.match(r"(\d+)\.(\d+)", target.interpreter.version)
+    first, last = (".".join(map(str, version)) for version in _SUPPORTED)
+    if match and not _SUPPORTED[0] <= (int(match[1]), int(match[2])) <= _SUPPORTED[1]:
+        return Check("its Python", Verdict.WARNING, finding, f"py-spy knows {first} to {last}: see the trial below")
+    return Check("its Python", Verdict.OK, finding)
+
+
+def _namespaces(target: Target) -> Check:
+    foreign = {"pids": target.in_other_pid_namespace, "files": target.in_other_mount_namespace}
+    found = [name for name, is_foreign in foreign.items() if is_foreign]
+    if not found:
+        return Check("its namespaces", Verdict.OK, "the same as ours")
+    note = f"it sees other {' and '.join(found)} than we do (a container); source is read through {target.root}"
+    return Check("its namespaces", Verdict.OK, note)
+
+
+def _trial(target: Target) -> Check:
+    """Let py-spy read the stacks once, without pausing the process."""
+    try:
+        command = [program.find_program(), "dump", "--nonblocking", "--pid", str(target.pid)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL_TIMEOUT_S, check=False)
+    except PprofpyError as error:
+        return Check("a trial", Verdict.FAILED, error.message, error.hint, "cpu")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("a trial", Verdict.FAILED, f"py-spy did not answer: {error}", "try again", "cpu")
+    if done.returncode == 0:
+        count = len(re.findall(r"^Thread ", done.stdout, re.MULTILINE))
+        return Check("a trial", Verdict.OK, f"py-spy read {count} stack{'s' * (count != 1)}")
+    if "Permission" in done.stderr or "not permitted" in done.stderr:
+        error = targets.permission_error(target.pid, target.user)
+        return Check("a trial", Verdict.FAILED, error.message, error.hint, "cpu")
+    reason = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}").removeprefix("Error: ")
+    return Check("a trial", Verdict.FAILED, reason, "if it has only just started, try again", "cpu")
+
+
+def _read(path: str) -> str:
+    with suppress(OSError):
+        return Path(path).read_text().strip()
+    return ""
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

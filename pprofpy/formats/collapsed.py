@@ -1,0 +1,103 @@
+"""Collapsed stacks: a line for each stack, `outermost;...;innermost value`, as flame graph scripts and py-spy have it.
+
+The format knows neither units nor labels nor files. Written are function names and how often each stack was seen (the
+first sample type that is a count, failing that the default one); threads are summed up, as py-spy's users expect.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from pprofpy.errors import ProfileFormatError
+from pprofpy.formats.text import decode_text
+from pprofpy.profile import Collection, Frame, Function, Location, Mapping, Profile, ProfileBuilder, ValueType
+
+SAMPLE_TYPE = ValueType("samples", "count")
+"""What the values of a file are taken for when it is read."""
+
+MAPPING = Mapping(has_functions=True, has_filenames=True, has_line_numbers=True)
+"""Frames read from a file come from a program that the file does not name."""
+
+NO_STACK = "[no stack]"
+"""Stands for samples of which no frame is known, so that the sum stays right."""
+
+_LINE = re.compile(r"(.*\S)\s+([+-]?\d{1,19})")
+_PLACE = re.compile(r"(.*\S) \((.+):(\d{1,9})\)")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LARGEST_VALUE = 2**63 - 1
+
+
+def write(profile: Profile) -> bytes:
+    """Encode. In names, `;` becomes `:` and what would break a line becomes a space."""
+    weights = np.zeros(len(profile.stacks), np.int64)
+    np.add.at(weights, profile.sample_stacks, profile.values[:, _value_index(profile)])
+    texts = [_location_text(profile, location) for location in profile.locations]
+    values: dict[str, int] = {}
+    for index in np.flatnonzero(weights).tolist():
+        stack = ";".join(texts[location] for location in reversed(profile.stacks[index].tolist())) or NO_STACK
+        values[stack] = values.get(stack, 0) + int(weights[index])
+    return "".join(f"{stack} {value}\n" for stack, value in values.items()).encode("utf-8", "replace")
+
+
+def read(data: bytes) -> Profile:
+    """Decode. Frames that py-spy writes, `name (file:line)`, are taken apart; empty lines and `#` comments are skipped.
+
+    Lines without a value are left out, and counted in the profile's notes.
+
+    Raises:
+        ProfileFormatError: There is no stack in it, or the values are too large to add up.
+    """
+    builder = ProfileBuilder([SAMPLE_TYPE], MAPPING)
+    locations = _Locations(builder)
+    strange, total = 0, 0
+    for line in decode_text(data).split("\n"):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = _LINE.fullmatch(text)
+        if match is None:
+            strange += 1
+            continue
+        value = int(match[2])
+        total += abs(value)
+        frames = [] if match[1] == NO_STACK else match[1].split(";")
+        builder.add_locations(tuple(locations[frame] for frame in reversed(frames)), (value,))
+    if total > _LARGEST_VALUE:
+        raise ProfileFormatError("the values of its stacks are too large to add up")
+    profile = builder.build()
+    if not len(profile):
+        raise ProfileFormatError(
+            "this is no profile in any format that pprofpy reads",
+            "it reads pprof (.pb.gz), speedscope (.json) and collapsed stacks",
+        )
+    if strange:
+        lines = f"{strange} line{'s' * (strange > 1)}"
+        profile.collection = Collection(notes=(f"{lines} of the collapsed file had no value and were left out.",))
+    return profile
+
+
+class _Locations(dict[str, int]):
+    """Frame text -> location index, made on first use."""
+
+    def __init__(self, builder: ProfileBuilder) -> None:
+        super().__init__()
+        self._builder = builder
+
+    def __missing__(self, text: str) -> int:
+        place = _PLACE.fullmatch(text)
+        frame = Frame(Function(place[1], place[1], place[2]), int(place[3])) if place else Frame(Function(text, text))
+        self[text] = index = self._builder.frame_location(frame)
+        return index
+
+
+def _value_index(profile: Profile) -> int:
+    counts = [index for index, value_type in enumerate(profile.sample_types) if value_type.unit == "count"]
+    return counts[0] if counts else profile.value_index()
+
+
+def _location_text(profile: Profile, location: Location) -> str:
+    """The frames at a location, outermost first."""
+    names = [frame.function.name or "<unknown>" for frame in reversed(profile.frames_of(location))]
+    return ";".join(_UNFIT.sub(" ", name).replace(";", ":") for name in names)

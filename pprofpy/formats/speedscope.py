@@ -1,0 +1,240 @@
+"""speedscope's file format: JSON for https://www.speedscope.app, one of its profiles for each thread.
+
+Written is the default sample type, by function. Lost are lines, the other sample types, and all labels but the thread.
+Read are sampled profiles, ours and others'; their times become nanoseconds.
+
+Source: https://github.com/jlfwong/speedscope/blob/main/src/lib/file-format-spec.ts
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from pprofpy import __version__
+from pprofpy.errors import ProfileFormatError, UsageError
+from pprofpy.formats.text import clean, decode_text
+from pprofpy.profile import Frame, Function, Ints, Label, LabelSet, Mapping, Profile, ProfileBuilder, ValueType
+from pprofpy.units import scale
+
+SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+THREAD = "thread"
+
+_UNITS = ("none", "bytes", "nanoseconds", "microseconds", "milliseconds", "seconds")
+_TYPES = {"none": ValueType("samples", "count"), "bytes": ValueType("space", "bytes")}
+_TIME = ValueType("time", "nanoseconds")
+_LARGEST_VALUE = 2**63 - 1
+MAPPING = Mapping(has_functions=True, has_filenames=True, has_line_numbers=True)
+"""Frames read from a file come from a program that the file does not name."""
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def write(profile: Profile) -> bytes:
+    """Encode.
+
+    Raises:
+        UsageError: It has negative values (a difference), which speedscope cannot show.
+    """
+    value_index = profile.value_index()
+    kind = profile.sample_types[value_index]
+    frames, frames_at = _frame_table(profile)
+    threads = _by_thread(profile, kind.type)
+    document = {
+        # First, since a file of ours is recognized by its beginning.
+        "exporter": f"pprofpy@{__version__}",
+        "$schema": SCHEMA,
+        "name": kind.type,
+        "activeProfileIndex": 0,
+        "shared": {"frames": frames},
+        "profiles": [
+            _thread_profile(name, kind.unit, *_stack_weights(profile, rows, value_index), profile, frames_at)
+            for name, rows in threads.items()
+        ],
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _frame_table(profile: Profile) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """The file's frames, and for each location the indices of its frames, outermost first."""
+    indices: dict[Function, int] = {}
+    frames_at = [
+        [
+            indices.setdefault(frame.function._replace(system_name=""), len(indices))
+            for frame in reversed(profile.frames_of(location))
+        ]
+        for location in profile.locations
+    ]
+    return [_frame(function) for function in indices], frames_at
+
+
+def _frame(function: Function) -> dict[str, Any]:
+    frame: dict[str, Any] = {"name": function.name or "<unknown>"}
+    if function.filename:
+        frame["file"] = function.filename
+    if function.start_line > 0:
+        frame["line"] = function.start_line
+    return frame
+
+
+def _by_thread(profile: Profile, default: str) -> dict[str, Ints]:
+    """Thread name -> its samples, the most first; what has no thread goes under `default`."""
+    names = _thread_names(profile.label_sets, default)
+    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    number_of = np.array([known[name] for name in names], np.int64)[profile.sample_labels]
+    rows = {name: np.flatnonzero(number_of == number) for name, number in known.items()}
+    order = sorted((name for name in rows if len(rows[name])), key=lambda name: -len(rows[name]))
+    return {name: rows[name] for name in order} or {default: np.zeros(0, np.int64)}
+
+
+def _thread_names(label_sets: Sequence[LabelSet], default: str) -> list[str]:
+    """For each label set the name of its thread; different threads of one name are told apart by their numbers."""
+    facts = [{label.key: label.value for label in labels} for labels in label_sets]
+    threads = [(str(fact.get(THREAD, default)), fact.get("pid"), fact.get("tid")) for fact in facts]
+    namesakes = Counter(name for name, _, _ in set(threads))
+    return [
+        f"{name} (pid {pid}, tid {tid})"
+        if namesakes[name] > 1 and pid
+        else f"{name} (tid {tid})"
+        if namesakes[name] > 1 and tid
+        else name
+        for name, pid, tid in threads
+    ]
+
+
+def _stack_weights(profile: Profile, rows: Ints, value_index: int) -> tuple[list[int], list[int]]:
+    """The distinct stacks among some samples, and what each of them weighs."""
+    stacks, group = np.unique(profile.sample_stacks[rows], return_inverse=True)
+    weights = np.zeros(len(stacks), np.int64)
+    np.add.at(weights, group.reshape(-1), profile.values[rows, value_index])
+    if (weights < 0).any():
+        raise UsageError(
+            "this profile has negative values, which speedscope cannot show",
+            "export the two profiles of the difference one by one, or use --format pprof",
+        )
+    return stacks[weights > 0].tolist(), weights[weights > 0].tolist()
+
+
+def _thread_profile(
+    name: str, unit: str, stacks: list[int], weights: list[int], profile: Profile, frames_at: list[list[int]]
+) -> dict[str, Any]:
+    return {
+        "type": "sampled",
+        "name": name,
+        "unit": unit if unit in _UNITS else "none",
+        "startValue": 0,
+        "endValue": sum(weights),
+        "samples": [
+            [frame for location in reversed(profile.stacks[stack].tolist()) for frame in frames_at[location]]
+            for stack in stacks
+        ],
+        "weights": weights,
+    }
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def read(data: bytes) -> Profile:
+    """Decode.
+
+    A profile in the file is taken for a thread, unless it is the only one and named like the file.
+
+    Raises:
+        ProfileFormatError: It is not JSON, not of this format, or holds no sampled profile.
+    """
+    try:
+        document = json.loads(decode_text(data), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"it is not valid JSON ({error})") from error
+    frames = [_read_frame(frame) for frame in _list(_dict(_dict(document).get("shared")).get("frames"))]
+    threads = [thread for thread in map(_dict, _list(document.get("profiles"))) if thread.get("type") == "sampled"]
+    if not threads:
+        raise _invalid("it holds no sampled profile")
+    kinds = {_kind(thread) for thread in threads}
+    if len(kinds) > 1:
+        raise _invalid("its profiles count different things: " + ", ".join(sorted(map(str, kinds))))
+    builder = ProfileBuilder(list(kinds), MAPPING)
+    locations = [builder.frame_location(frame) for frame in frames]
+    total = 0
+    for thread in threads:
+        alone = len(threads) == 1 and thread.get("name") == document.get("name")
+        total += _read_thread(thread, locations, () if alone else (Label(THREAD, _text(thread, "name")),), builder)
+    if total > _LARGEST_VALUE:
+        raise _invalid("its weights are too large to add up")
+    return builder.build()
+
+
+def _read_frame(value: Any) -> Frame:
+    frame = _dict(value)
+    name, line = _text(frame, "name"), frame.get("line")
+    return Frame(Function(name, name, _text(frame, "file")), line if type(line) is int and 0 < line < 1 << 31 else 0)
+
+
+def _read_thread(thread: dict[str, Any], locations: Sequence[int], labels: LabelSet, builder: ProfileBuilder) -> int:
+    """Add a thread's samples to the builder; returns what they weigh."""
+    samples, weights = _list(thread.get("samples")), _list(thread.get("weights"))
+    if len(samples) != len(weights):
+        raise _invalid(f"it has {len(samples)} samples but {len(weights)} weights")
+    factor, total = _factor(thread), 0
+    for sample, weight in zip(samples, weights, strict=True):
+        if type(weight) not in (int, float) or not math.isfinite(weight) or weight < 0:
+            raise _invalid(f"{weight!r:.40} is not a weight")
+        value = weight * factor if type(weight) is int else round(weight * factor)
+        total += value
+        builder.add_locations(_stack(sample, locations), (min(value, _LARGEST_VALUE),), labels)
+    return total
+
+
+def _stack(sample: Any, locations: Sequence[int]) -> tuple[int, ...]:
+    """A sample's locations, leaf-first; the file has frame indices, outermost first."""
+    count = len(locations)
+    indices = _list(sample)
+    for index in indices:
+        if type(index) is not int or not 0 <= index < count:
+            raise _invalid(f"a sample refers to a frame {index!r:.40} that it does not hold")
+    return tuple(locations[index] for index in reversed(indices))
+
+
+def _kind(thread: dict[str, Any]) -> ValueType:
+    unit = thread.get("unit", "none")
+    if unit not in _UNITS:
+        raise _invalid(f"{unit!r:.40} is not a unit")
+    return _TYPES.get(unit, _TIME)
+
+
+def _factor(thread: dict[str, Any]) -> int:
+    """Nanoseconds in the thread's unit of time; 1 for other units."""
+    number, name = scale(1, str(thread.get("unit")), _TIME.unit)
+    return round(number) if name == "ns" else 1
+
+
+def _text(mapping: dict[str, Any], key: str) -> str:
+    value = mapping.get(key)
+    return clean(value) if isinstance(value, str) else ""
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _invalid(f"{value!r:.40} stands where an object is due")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _invalid(f"{value!r:.40} stands where a list is due")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _invalid(reason: str) -> ProfileFormatError:
+    return ProfileFormatError(f"this is not a speedscope profile: {reason}", "pprofpy reads its sampled profiles")
