@@ -61,7 +61,7 @@ _LONG_WAIT = np.dtype(
         ("next_slice", "u2"),
         ("comm", "S16"),
         ("waker_comm", "S16"),
-        ("slices", _SLICE, 64),
+        ("slices", _SLICE, 128),
     ]
 )
 _LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
