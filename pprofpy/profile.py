@@ -489,7 +489,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         if other.sample_types != first.sample_types or other.period_type != first.period_type:
             raise UsageError(f"profiles of different kinds cannot be merged: {_kind(first)} against {_kind(other)}")
     if len(profiles) == 1:
-        return first.compact()
+        return first
     builder = ProfileBuilder(first.sample_types)
     stack_ids: dict[bytes, int] = {}
     label_ids: dict[LabelSet, int] = {}

@@ -169,7 +169,7 @@ class OffCpuRecorder:
 
     def _seed_thread(self, pid: int, task: Path) -> None:
         fields = (task / "stat").read_text().rpartition(")")[2].split()
-        state, born_ns = fields[0], int(fields[19]) * _TICK_NS
+        state, born_ns = fields[0], int(fields[19]) * _TICK_NS - _asleep_ns()
         if state not in "SD":
             return
         self._seeded_stacks.append(tuple(re.findall(r"\] ([\w.]+)\+", (task / "stack").read_text())))
@@ -295,6 +295,11 @@ class OffCpuRecorder:
             dropped=sum(losses.values()),
             notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
         )
+
+
+def _asleep_ns() -> int:
+    """How long the machine was suspended: /proc counts that, the monotonic clock does not."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> str:

@@ -61,7 +61,7 @@ _LONG_WAIT = np.dtype(
         ("next_slice", "u2"),
         ("comm", "S16"),
         ("waker_comm", "S16"),
-        ("slices", _SLICE, 64),
+        ("slices", _SLICE, 128),
     ]
 )
 _LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
@@ -167,6 +167,16 @@ class SchedRecorder:
         self._program.attach_raw("sched_waking", "on_waking")
         self._program.attach_raw("sched_switch", "on_switch")
 
+    @property
+    def threshold_ns(self) -> int:
+        """From which length on single waits are handed over; 0 for none."""
+        return self._options.threshold_ns
+
+    @staticmethod
+    def now_ns() -> int:
+        """The clock of all its times."""
+        return time.monotonic_ns()
+
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def poll(self) -> list[LongWait]:
@@ -214,7 +224,6 @@ class SchedRecorder:
         """End the recording; everything that it found."""
         self._program.detach()
         end_ns = time.monotonic_ns()
-        self.poll()
         live = [_in_all(one, self._base.get(one.tid)) for one in self._read(self._window)]
         return LatencyRecord(
             (*self._ended, *self._folded, *live),

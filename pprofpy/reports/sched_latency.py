@@ -24,7 +24,7 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 _NAME_WIDTH = 15
 _NOTABLE_NS = 100_000_000
 """A wait that is not over yet is worth a line if it is as long as this."""
-_TALKATIVE = 3
+_TALKATIVE = 2
 """So many of those who had the CPU during a long wait are named; the rest is summed up."""
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.errors import TargetError
+from pprofpy.target import descendants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,13 @@ class Scope:
         return not (self.pid or self.named_later)
 
     def check(self) -> None:
-        """Raises TargetError if the process is gone."""
+        """See that the process is there.
+
+        Raises:
+            TargetError: It is not.
+        """
         if self.pid and not Path(f"/proc/{self.pid}").exists():
-            raise _no_such_process(self.pid)
+            raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
 
     def constants(self) -> dict[str, int]:
         """What `sched.h` must know of it. A single process is compared with a constant, which costs least."""
@@ -44,7 +48,7 @@ class Scope:
 
     def watch(self, program: Program, pid: int) -> list[int]:
         """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
-        pids = family(pid) if self.children else [pid]
+        pids = [pid, *descendants_of(pid)] if self.children else [pid]
         if self.constants().get("TARGETS"):
             targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
             for member in pids:
@@ -52,22 +56,6 @@ class Scope:
         return pids
 
 
-def family(pid: int) -> list[int]:
-    """A process and those that it has started, as far as they run now.
-
-    Raises:
-        TargetError: There is no such process.
-    """
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess as error:
-        raise _no_such_process(pid) from error
-
-
 def comm_text(comm: bytes) -> str:
     """A thread's name; the kernel promises no encoding."""
     return comm.split(b"\0")[0].decode("utf-8", "replace")
-
-
-def _no_such_process(pid: int) -> TargetError:
-    return TargetError(f"there is no process {pid}", "'ps -ef' lists those there are")

@@ -140,7 +140,7 @@ static inline void send_event(struct event *event)
 /* -- who had the CPU during a long wait (--threshold) --------------------------------------------------------------- */
 
 #ifdef THRESHOLD_NS
-#define SLICES 64
+#define SLICES 128
 
 struct slice {
     u64 start_ns;

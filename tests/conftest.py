@@ -1,0 +1,98 @@
+"""Shared fixtures: the command line as a process of its own, and programs to point it at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+PATIENCE_S = 120
+"""Only ends what hangs; no test measures time by it."""
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Runs `python -m pprofpy` with a profile folder of its own."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PPROFPY_DIR": str(self.folder), "COLUMNS": "200", "NO_COLOR": "1"}
+
+    def __call__(self, *words: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        command = [*prefix, sys.executable, "-m", "pprofpy", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=self.environment, timeout=PATIENCE_S,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start, to be waited for by the test."""
+        command = [sys.executable, "-m", "pprofpy", *words]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def recordings(self) -> list[Path]:
+        return sorted(self.folder.glob("*")) if self.folder.exists() else []
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path / "profiles")
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a program that prints `ready`, wait for that, end it after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_program(*words: str, **options: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process  # type: ignore[no-any-return]
+
+    yield start_program
+    for process in started:
+        with suppress(OSError):
+            process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def interpreter(version: str) -> str:
+    """The path of a Python of this minor version; skips the test where there is none."""
+    if version == "system":
+        found = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else None
+    else:
+        root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+        candidates = sorted(root.glob(f"versions/{version}.*/bin/python"))
+        found = str(candidates[-1]) if candidates else shutil.which(f"python{version}")
+    if found is None:
+        pytest.skip(f"there is no Python {version} here")
+    return found
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.01)
