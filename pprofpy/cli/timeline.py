@@ -33,7 +33,9 @@ Examples:
 @click.argument("path", metavar="FILE")
 @click.option("-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON, for Perfetto; '-': stdout.")
 @click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
-@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the table as data for programs.")
 def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) -> None:
     """What each thread did all the time: running, runnable or blocked, and why.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,18 +46,11 @@ _PORTION = 20_000
 """So many events are put into words at a time, so that the kernel's buffers are emptied in between."""
 
 
-class SlowerThan(click.ParamType):
-    """A duration as `perf trace --duration` takes it: a bare number is milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Nanoseconds."""
-        if isinstance(value, int):
-            return value
-        with contextlib.suppress(ValueError):
-            return round(float(value) * 1_000_000)
-        return parse_duration_ns(value)
+def slower_than_ns(value: str) -> int:
+    """A duration as `perf trace --duration` takes it: a bare number is milliseconds. Returns nanoseconds."""
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", value.strip()):
+        value = f"{value.strip()}ms"
+    return parse_duration_ns(value)
 
 
 @dataclass(slots=True)
@@ -118,13 +111,31 @@ class _View:
 
 @click.command("trace", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
-@click.option("-e", "--event", "events", multiple=True, metavar="NAMES",
-              help="System calls and tracepoints, with commas and wildcards; '!' takes away. By default all calls.")
+@click.option(
+    "-e",
+    "--event",
+    "events",
+    multiple=True,
+    metavar="NAMES",
+    help="System calls and tracepoints, with commas and wildcards; '!' takes away. By default all calls.",
+)
 @click.option("--no-syscalls", is_flag=True, help="No system calls, whatever -e matches.")
-@click.option("--duration", "slower_than_ns", type=SlowerThan(), default=0, metavar="MS",
-              help="Only system calls that take so long: milliseconds, or 500us, 1s.")
-@click.option("-d", "--seconds", "length_ns", type=Duration(), metavar="TIME",
-              help="How long to record. By default until Ctrl-C, or until the process ends.")
+@click.option(
+    "--duration",
+    "slower_than_ns",
+    type=slower_than_ns,
+    default="0",
+    metavar="MS",
+    help="Only system calls that take so long: milliseconds, or 500us, 1s.",
+)
+@click.option(
+    "-d",
+    "--seconds",
+    "length_ns",
+    type=Duration(),
+    metavar="TIME",
+    help="How long to record. By default until Ctrl-C, or until the process ends.",
+)
 @click.option("-s", "--summary", is_flag=True, help="No lines, only a summary by thread.")
 @click.option("-S", "--with-summary", is_flag=True, help="Lines, and then a summary.")
 @click.option("--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="End after so many.")
@@ -138,7 +149,7 @@ class _View:
 def command(
     events: tuple[str, ...],
     no_syscalls: bool,
-    slower_than_ns: int,
+    slower_ns: int,
     length_ns: int | None,
     summary: bool,
     with_summary: bool,
@@ -159,7 +170,7 @@ def command(
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     view = _View(not summary, summary or with_summary, as_json, max_events)
-    wanted = _Wanted(events, not no_syscalls, slower_than_ns, tid or 0)
+    wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
     wanted.check()
     if list_events:
         _list(wanted)
@@ -288,17 +299,17 @@ def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
     if not how.output:
         yield None
         return
-    if how.output == STDIO or (Path(how.output).exists() and not Path(how.output).is_file()):
-        stream: BinaryIO = sys.stdout.buffer if how.output == STDIO else Path(how.output).open("wb")
-        yield eventlog.Writer(stream, log)
-        stream.flush()
+    if how.output == STDIO:
+        yield eventlog.Writer(sys.stdout.buffer, log)
         return
     path = Path(how.output)
-    part = path.with_name(path.name + ".part")
+    is_file = path.is_file() or not path.exists()
+    part = path.with_name(path.name + ".part") if is_file else path
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as stream:
             yield eventlog.Writer(stream, log)
-        part.replace(path)
+        if is_file:
+            part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {part}: {error.strerror or error}", "write elsewhere with -o FILE") from error
     remark(f"saved: {path}")
@@ -316,11 +327,7 @@ def _check_thread(target: Target, tid: int) -> None:
 
 
 def _replay(path: str, wanted: _Wanted, view: _View) -> None:
-    try:
-        stream: BinaryIO = sys.stdin.buffer if path == STDIO else Path(path).open("rb")
-    except OSError as error:
-        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
-    with stream:
+    with _opened(path) as stream:
         reader = eventlog.Reader(stream)
         view.begin(reader.log)
         view.is_wanted = _filter(reader.log, wanted)
@@ -334,6 +341,19 @@ def _replay(path: str, wanted: _Wanted, view: _View) -> None:
             view.sum_up(EventSummary(tuple(summarize(reader.log, kept)), reader.duration_ns, reader.collection))
         for note in reader.collection.notes:
             remark(note)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == STDIO:
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(path).open("rb")  # noqa: SIM115 - errors while reading are others than those of opening
+    except OSError as error:
+        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
+    with stream:
+        yield stream
 
 
 def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:

@@ -1,7 +1,7 @@
 """Recording kernel events: every hit of the tracepoints and system calls asked for, and their sums.
 
-The kernel side (`bpf/trace.bpf.c`) filters, pairs and counts; what is sent arrives in ring buffers, one for each size of
-record. What could not be sent is counted.
+The kernel side (`bpf/trace.bpf.c`) filters, pairs and counts; what is sent arrives in ring buffers, one for each size
+of record. What could not be sent is counted.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ class EventRecorder:
             program.attach_raw("sched_process_fork", "on_fork")
             program.attach_raw("sched_process_exit", "on_thread_exit")
         for place, tracepoint in enumerate(options.selection.tracepoints):
-            program.attach_tracepoint(tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes))
+            program.attach_tracepoint(
+                tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes)
+            )
         if options.selection.syscalls:
             program.attach_raw("sys_exit", "on_sys_exit")
             program.attach_raw("sys_enter", "on_sys_enter")
@@ -308,7 +310,7 @@ def _path_of(key: FdKey) -> str:
     try:
         if link.stat().st_ino != key.inode:
             return ""
-        path = os.readlink(os.fsencode(link))
+        path = os.readlink(os.fsencode(link))  # noqa: PTH115 - bytes: a path need not be text
     except OSError:
         return ""
     return as_text(path)
@@ -324,7 +326,9 @@ def _cookie(place: int, tracepoint: Tracepoint, data_bytes: int) -> int:
     """What the kernel's program is told of a tracepoint. Source: `struct cookie` in trace.bpf.c."""
     size = data_bytes if tracepoint.has_dynamic_fields else tracepoint.size
     field = tracepoint.by_name.get(_TASK_FIELDS.get(tracepoint.event, "pid" if tracepoint.group == "sched" else ""))
-    return int.from_bytes(struct.pack("<HHHH", place, size, field.offset if field and field.size == 4 else 0, 0), "little")
+    return int.from_bytes(
+        struct.pack("<HHHH", place, size, field.offset if field and field.size == 4 else 0, 0), "little"
+    )
 
 
 def _file_constants() -> dict[str, int]:

@@ -7,13 +7,21 @@ somebody wants to read it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.events.syscalls import BEGAN_UNSEEN, HAS_FD_NAME, IS_32_BIT, NEVER_RETURNS, STRING_BYTES, syscall
+from pprofpy.events.syscalls import (
+    BEGAN_UNSEEN,
+    HAS_FD_NAME,
+    IS_32_BIT,
+    MAX_ERRNO,
+    NEVER_RETURNS,
+    STRING_BYTES,
+    syscall,
+)
 from pprofpy.events.tracepoint import Tracepoint, as_text
 from pprofpy.latency import Histogram
 from pprofpy.profile import Collection
@@ -193,40 +201,66 @@ class EventSummary:
     collection: Collection = field(default_factory=Collection)
 
 
+@dataclass(slots=True)
+class _Sum:
+    """One thread's events of one kind, while they are summed up."""
+
+    event: str
+    is_call: bool
+    thread: str = ""
+    count: int = 0
+    errors: int = 0
+    last_ns: int = 0
+    durations_ns: list[Records] = field(default_factory=list)
+
+    def add(self, heads: Records) -> None:
+        last = heads[np.argmax(heads["ts_ns"])]
+        self.thread, self.last_ns = as_text(bytes(last["comm"])), int(last["ts_ns"])
+        self.count += len(heads)
+
+    def add_calls(self, calls: Records) -> None:
+        self.add(calls["head"])
+        self.errors += int(((calls["result"] < 0) & (calls["result"] >= -MAX_ERRNO)).sum())
+        self.durations_ns.append(calls["duration_ns"])
+
+    def stats(self, pid: int, tid: int) -> EventStats:
+        if not self.is_call:
+            return EventStats(pid, tid, self.thread, self.event, self.count, self.last_ns, is_call=False)
+        times = np.concatenate(self.durations_ns)
+        return EventStats(
+            pid,
+            tid,
+            self.thread,
+            self.event,
+            self.count,
+            self.last_ns,
+            errors=self.errors,
+            total_ns=int(times.sum()),
+            min_ns=int(times.min()),
+            max_ns=int(times.max()),
+            histogram=Histogram.of(times.tolist()),
+        )
+
+
 def summarize(log: EventLog, batches: Iterable[Batch]) -> list[EventStats]:
     """Sum up recorded events, as the kernel does for those that were not kept."""
-    stats = []
-    durations: dict[tuple[int, ...], list[Records]] = {}
-    found: dict[tuple[int, ...], EventStats] = {}
+    sums: dict[tuple[int, int, str], _Sum] = {}
+
+    def of(head: Records, name: str, *, is_call: bool) -> _Sum:
+        return sums.setdefault((int(head["tgid"]), int(head["tid"]), name), _Sum(name, is_call))
+
     for batch in batches:
+        heads = batch.records["head"]
+        for places in _by_thread_and_event(heads):
+            head = heads[places[0]]
+            of(head, log.tracepoints[head["event"]].name, is_call=False).add(heads[places])
         calls = batch.all_calls()
         calls = calls[calls["head"]["flags"] & BEGAN_UNSEEN == 0]
-        for heads, of_calls in ((batch.records["head"], None), (calls["head"], calls)):
-            for places in _by_thread_and_event(heads):
-                group = heads[places]
-                last = group[np.argmax(group["ts_ns"])]
-                tgid, tid, event, flags = (int(last[name]) for name in ("tgid", "tid", "event", "flags"))
-                key = (tgid, tid, event, flags & IS_32_BIT, of_calls is not None)
-                name = log.tracepoints[event].name if of_calls is None else call_name(event, flags)
-                before = found.get(key, EventStats(tgid, tid, "", name, 0, is_call=of_calls is not None))
-                results = of_calls["result"][places] if of_calls is not None else np.zeros(0)
-                found[key] = replace(
-                    before,
-                    thread=as_text(bytes(last["comm"])),
-                    count=before.count + len(group),
-                    last_ns=int(last["ts_ns"]),
-                    errors=before.errors + int(((results < 0) & (results >= -4095)).sum()),
-                )
-                if of_calls is not None:
-                    durations.setdefault(key, []).append(of_calls["duration_ns"][places])
-    for key, one in found.items():
-        if key not in durations:
-            stats.append(one)
-            continue
-        times = np.concatenate(durations[key])
-        extremes = {"total_ns": int(times.sum()), "min_ns": int(times.min()), "max_ns": int(times.max())}
-        stats.append(replace(one, histogram=Histogram.of(times.tolist()), **extremes))
-    return stats
+        for places in _by_thread_and_event(calls["head"]):
+            head = calls["head"][places[0]]
+            name = call_name(int(head["event"]), int(head["flags"]))
+            of(head, name, is_call=True).add_calls(calls[places])
+    return [one.stats(pid, tid) for (pid, tid, _), one in sums.items()]
 
 
 def _by_thread_and_event(heads: Records) -> Iterator[NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
     print fmt: "comm=%s pid=%d", REC->comm, REC->pid
 
-Supported is the C that the kernel's descriptions are made of: fields, constants, casts, operators, `?:`, and the helpers
+The C that the kernel's descriptions are made of is supported: fields, constants, casts, operators, `?:`, and the helpers
 `__print_flags`, `__print_symbolic`, `__get_str`, `__print_hex` and their like. Numbers are evaluated as 64-bit integers
 in columns, and take the width and sign of their conversion (`%d`, `%llx`) when they are printed. A description that
 needs more than that is no error: `compile_format` then falls back to `name=value` of each field.
@@ -84,9 +84,47 @@ _BINARY = [
 ]
 _PRECEDENCE = {operator: level for level, operators in enumerate(_BINARY) for operator in operators}
 _TYPE_WORDS = frozenset(
-    "unsigned signed int long short char void const struct union enum bool _Bool size_t ssize_t "
-    "u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 "
-    "uint8_t uint16_t uint32_t uint64_t int8_t int16_t int32_t int64_t".split()
+    [
+        "unsigned",
+        "signed",
+        "int",
+        "long",
+        "short",
+        "char",
+        "void",
+        "const",
+        "struct",
+        "union",
+        "enum",
+        "bool",
+        "_Bool",
+        "size_t",
+        "ssize_t",
+        "u8",
+        "u16",
+        "u32",
+        "u64",
+        "s8",
+        "s16",
+        "s32",
+        "s64",
+        "__u8",
+        "__u16",
+        "__u32",
+        "__u64",
+        "__s8",
+        "__s16",
+        "__s32",
+        "__s64",
+        "uint8_t",
+        "uint16_t",
+        "uint32_t",
+        "uint64_t",
+        "int8_t",
+        "int16_t",
+        "int32_t",
+        "int64_t",
+    ]
 )
 _NARROW = {"8": 8, "16": 16, "32": 32}
 

@@ -3,8 +3,8 @@
 The kernel's interface to programs is frozen: a number never changes its meaning, there are only new ones. This table
 holds on every kernel, also on those that do not describe their system calls (CONFIG_FTRACE_SYSCALLS).
 
-A line is `number name kind:argument ...`. Kinds: `f` file descriptor, `s` string, `p` pointer, `d` int, `u` unsigned int,
-`l` long, `z` size, `x` hexadecimal, `o` octal, `sig` signal; other words name a set of constants in
+A line is `number name kind:argument ...`. Kinds: `f` file descriptor, `s` string, `p` pointer, `d` int, `u` unsigned
+int, `l` long, `z` size, `x` hexadecimal, `o` octal, `sig` signal; other words name a set of constants in
 `pprofpy.events.constants`. `?` stands for arguments unknown (calls that no kernel of today has).
 
 Source: linux/arch/x86/entry/syscalls/syscall_64.tbl and the kernel's own events/syscalls/*/format (Linux 6.18).

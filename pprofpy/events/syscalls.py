@@ -43,7 +43,8 @@ _ALIASES = {
 """Names from the C library and from other places -> names on x86-64."""
 
 _ADDRESS_RESULTS = frozenset({"mmap", "brk", "mremap", "shmat"})
-_MAX_ERRNO = 4095
+MAX_ERRNO = 4095
+"""Results from -4095 to -1 are errors."""
 
 
 class Argument(NamedTuple):
@@ -103,7 +104,7 @@ def result_in_words(call: Syscall, result: int, flags: int = 0) -> str:
     """What a call returned: a number, an address, or an error's name."""
     if flags & NEVER_RETURNS:
         return "?"
-    if -_MAX_ERRNO <= result < 0:
+    if -MAX_ERRNO <= result < 0:
         return f"-1 {error_name(-result)}"
     return f"{result & _U64:#x}" if call.name in _ADDRESS_RESULTS else str(result)
 

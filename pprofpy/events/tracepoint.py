@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -185,4 +186,3 @@ def _parse_field(match: re.Match[str]) -> Field:
         return Field(declared, "", offset, size, False, is_array=True)
     is_array = parts["array"] is not None
     return Field(parts["name"], parts["type"].strip(), offset, size, match[4] == "1", is_array)
-

@@ -79,7 +79,9 @@ class Narrator:
         for kind in np.unique(kinds).tolist():
             places = np.flatnonzero(kinds == kind)
             flags, call = kind >> 16, _syscall(kind & 0xFFFF, kind >> 16)
-            with_strings = batch.calls_with_strings["strings"][places[places >= first_with_strings] - first_with_strings]
+            with_strings = batch.calls_with_strings["strings"][
+                places[places >= first_with_strings] - first_with_strings
+            ]
             strings = [[bytes(one) for one in with_strings[:, slot].tolist()] for slot in (0, 1)]
             texts = _call_texts(call, flags, calls[places], strings, [names[place] for place in places.tolist()])
             for place, text in zip(places.tolist(), texts, strict=True):

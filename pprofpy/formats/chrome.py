@@ -1,9 +1,9 @@
 """Timelines as Chrome trace JSON, for https://ui.perfetto.dev and chrome://tracing.
 
-A track for each thread, with a slice for each stretch of running, runnable or blocked; an arrow from the waker's slice to
-the slice that the wakee was woken into. Threads that are known only as wakers have a track with a mark for each arrow.
+A track for each thread, with a slice for each stretch of running, runnable or blocked; an arrow from the waker's slice
+to the one that the wakee was woken into. Threads that are known only as wakers have a track with a mark for each arrow.
 
-Source: Trace Event Format (Google, 2016): `X` complete events, `s`/`f` flow events, `M` metadata; times are microseconds.
+Source: Trace Event Format (Google, 2016): `X` complete, `s`/`f` flow, `M` metadata events; times in microseconds.
 """
 
 from __future__ import annotations

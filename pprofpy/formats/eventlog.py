@@ -1,7 +1,7 @@
 """Recorded events in a file (`.trace`): written as they come, readable up to its last whole block if it was cut short.
 
 The first line marks the file as ours. Blocks follow: four letters that tell what it is, the length and the CRC-32 of
-what comes, and the content, zlib-compressed: JSON, or records as the kernel's programs wrote them (`pprofpy.events.log`).
+what comes, and the content, zlib-compressed: JSON, or records as the kernel's programs wrote them (see `events.log`).
 
     LOG_  JSON  what was watched: always the first
     RECS CALL STRS  records

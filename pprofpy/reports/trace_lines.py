@@ -1,8 +1,8 @@
 """Events as lines: when, how long, on which CPU, which thread, and what.
 
-        TIME    TOOK CPU THREAD      EVENT
-    0.022357   7.8us   1 python/778  openat(AT_FDCWD, "/etc/hostname", O_RDONLY|O_CLOEXEC) = 3
-    0.022434           1 python/778  sched:sched_switch prev_comm=python prev_pid=778 ...
+    TIME    TOOK CPU THREAD      EVENT
+0.022357   7.8us   1 python/778  openat(AT_FDCWD, "/etc/hostname", O_RDONLY|O_CLOEXEC) = 3
+0.022434           1 python/778  sched:sched_switch prev_comm=python prev_pid=778 ...
 """
 
 from __future__ import annotations
@@ -77,6 +77,4 @@ def _took(duration_ns: int) -> str:
 def to_json(line: Line, start_ns: int) -> dict[str, Any]:
     """A line for programs; times in nanoseconds, `at_ns` since the recording began."""
     fields = line._asdict()
-    return {"at_ns": fields.pop("ts_ns") - start_ns, **fields} | (
-        {"duration_ns": None} if line.duration_ns < 0 else {}
-    )
+    return {"at_ns": fields.pop("ts_ns") - start_ns, **fields} | ({"duration_ns": None} if line.duration_ns < 0 else {})

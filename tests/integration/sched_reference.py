@@ -59,7 +59,21 @@ def loading(*arguments: str) -> Iterator[Load]:
 @contextmanager
 def perf_sched_record(output: Path) -> Iterator[None]:
     """perf records all switches and wake-ups on the machine while the block runs."""
-    command = ["perf", "sched", "record", "-k", "CLOCK_MONOTONIC", "-m", "128M", "-r", "1", "-o", str(output), "--", "cat"]
+    command = [
+        "perf",
+        "sched",
+        "record",
+        "-k",
+        "CLOCK_MONOTONIC",
+        "-m",
+        "128M",
+        "-r",
+        "1",
+        "-o",
+        str(output),
+        "--",
+        "cat",
+    ]
     perf = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         wait_until_recording(perf)

@@ -1,8 +1,8 @@
 """Known scheduling loads: waits for a byte on standard input, works, says "done", and waits for another before it ends.
 
-    sched_load.py messages PAIRS ROUNDS   threads that send each other messages, as hackbench does, beside a spinner
-    sched_load.py periodic THREADS TICKS  threads that wake up every 2 ms and burn half a millisecond
-    sched_load.py pingpong ROUNDS         two processes that pass one byte to and fro through pipes
+sched_load.py messages PAIRS ROUNDS   threads that send each other messages, as hackbench does, beside a spinner
+sched_load.py periodic THREADS TICKS  threads that wake up every 2 ms and burn half a millisecond
+sched_load.py pingpong ROUNDS         two processes that pass one byte to and fro through pipes
 """
 
 import os

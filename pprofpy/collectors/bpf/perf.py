@@ -53,7 +53,8 @@ def _call(number: int, *arguments: int | bytes) -> int:
     code = ctypes.get_errno()
     if code == errno.EMFILE:
         raise NotPossibleError(
-            "the limit on open files is too low to watch so many tracepoints", "raise it (ulimit -n 65536), or name fewer"
+            "the limit on open files is too low to watch so many tracepoints",
+            "raise it (ulimit -n 65536), or name fewer",
         )
     raise NotPossibleError(
         f"the kernel does not let us watch a tracepoint ({os.strerror(code)})",
