@@ -380,6 +380,7 @@ def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
             batch.calls[is_named(batch.calls["head"])],
             batch.calls_with_strings[is_named(batch.calls_with_strings["call"]["head"])],
             batch.fd_paths,
+            batch.symbols,
         )
 
     return keep

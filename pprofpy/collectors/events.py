@@ -22,6 +22,7 @@ from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import kernel_types
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
+from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.tracepoints import Selection
 from pprofpy.errors import NotPossibleError
 from pprofpy.events.log import (
@@ -39,8 +40,9 @@ from pprofpy.events.log import (
     known_at_ns,
     record_dtype,
 )
+from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
-from pprofpy.events.tracepoint import Tracepoint, as_text
+from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram
 from pprofpy.profile import Collection
 
@@ -122,6 +124,7 @@ class EventRecorder:
             self._lost = self._program.table("lost", _U4, _U8)
             self._fill_tables()
             self._paths = FdPaths()
+            self._symbols = AddressNames(selection.tracepoints)
             self._target = "all processes"
             self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
             self._attach()
@@ -220,7 +223,8 @@ class EventRecorder:
         )
         self._held = Batch(records[~ready[0]], calls[~ready[1]], with_strings[~ready[2]])
         batch = Batch(records[ready[0]], calls[ready[1]], with_strings[ready[2]])
-        return Batch(batch.records, batch.calls, batch.calls_with_strings, self._paths.of(batch.all_calls()))
+        paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
+        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols)
 
     def summary(self) -> EventSummary:
         """The sums so far. Only with `Options.summary`."""
@@ -301,6 +305,34 @@ class FdPaths:
         for key in map(FdKey._make, np.unique(keys).tolist()):
             if key not in self._known and (path := _path_of(key)):
                 self._known[key] = found[key] = path
+        return found
+
+
+class AddressNames:
+    """Names of the kernel addresses that some tracepoints report.
+
+    Args:
+        tracepoints: `HEAD.event` of a record is a place in here.
+    """
+
+    def __init__(self, tracepoints: Iterable[Tracepoint]) -> None:
+        self._fields = {place: fields for place, one in enumerate(tracepoints) if (fields := symbol_fields(one))}
+        self._known: set[int] = set()
+        if self._fields:
+            kernel_symbols()  # takes a while: now, not while the kernel's buffers fill
+
+    def of(self, records: Records) -> dict[int, str]:
+        """Those in these records that were not met before."""
+        found: dict[int, str] = {}
+        for place, fields in self._fields.items():
+            chosen = records["data"][records["head"]["event"] == place]
+            if not len(chosen):
+                continue
+            columns = Columns(np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), -1))
+            for one in fields:
+                addresses = set(np.unique(columns.numbers(one).view(np.uint64)).tolist()) - self._known
+                self._known |= addresses
+                found |= {address: kernel_symbols().name(address) for address in addresses}
         return found
 
 

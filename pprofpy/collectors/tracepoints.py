@@ -5,15 +5,16 @@ Source: the kernel's tracing files available_events and events/GROUP/NAME/format
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from pprofpy.collectors.bpf.loader import kernel_types
 from pprofpy.collectors.bpf.tracefs import tracing_folder
 from pprofpy.errors import NotPossibleError
 from pprofpy.events.selection import matching
 from pprofpy.events.syscalls import SYSCALLS
-from pprofpy.events.tracepoint import Tracepoint, parse_format
+from pprofpy.events.tracepoint import Tracepoint, enumerators_of, parse_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def select(wanted: Sequence[str], *, with_syscalls: bool = True) -> Selection:
     """
     names = matching(wanted, tracepoint_names() if wanted else (), with_syscalls=with_syscalls)
     return Selection(
-        tuple(describe(*name.split(":", 1)) for name in sorted(names) if ":" in name),
+        describe(name for name in sorted(names) if ":" in name),
         tuple(number for number, call in SYSCALLS.items() if call.name in names),
     )
 
@@ -50,15 +51,25 @@ def listing(wanted: Sequence[str], *, with_syscalls: bool = True) -> list[str]:
     return sorted(names, key=lambda name: (":" not in name, name))
 
 
-def describe(group: str, event: str) -> Tracepoint:
-    """A tracepoint of this kernel.
+def describe(names: Iterable[str]) -> tuple[Tracepoint, ...]:
+    """Tracepoints of this kernel, with the values of the kernel's constants that their descriptions mention.
 
     Raises:
-        NotPossibleError: It has gone in the meantime, with its kernel module.
+        NotPossibleError: One has gone in the meantime, with its kernel module.
     """
-    path = tracing_folder() / "events" / group / event / "format"
+    texts = {name: _format_text(*name.split(":", 1)) for name in names}
+    mentioned = {name: enumerators_of(text) for name, text in texts.items()}
+    wanted = set().union(*mentioned.values())
+    values = kernel_types().enumerators(wanted) if wanted else {}
+    return tuple(
+        parse_format(name.partition(":")[0], text, {one: values[one] for one in mentioned[name] & values.keys()})
+        for name, text in texts.items()
+    )
+
+
+def _format_text(group: str, event: str) -> str:
     try:
-        return parse_format(group, path.read_text())
+        return (tracing_folder() / "events" / group / event / "format").read_text()
     except OSError as error:
         raise NotPossibleError(f"{group}:{event} cannot be read: {error.strerror}", "run it again") from error
 

@@ -99,12 +99,14 @@ class Batch:
         calls: System calls without strings among their arguments, `CALL`.
         calls_with_strings: The others, `CALL_WITH_STRINGS`.
         fd_paths: Full paths of files, as far as they were new and could be found out.
+        symbols: Names of kernel addresses, as far as they were new.
     """
 
     records: Records = field(default_factory=lambda: np.zeros(0, record_dtype(8)))
     calls: Records = field(default_factory=lambda: np.zeros(0, CALL))
     calls_with_strings: Records = field(default_factory=lambda: np.zeros(0, CALL_WITH_STRINGS))
     fd_paths: Mapping[FdKey, str] = field(default_factory=dict)
+    symbols: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records) + len(self.calls) + len(self.calls_with_strings)
@@ -133,6 +135,7 @@ class Batch:
                 self.calls[part[at_call:at_strings] - first_call],
                 self.calls_with_strings[part[at_strings:] - first_with_strings],
                 self.fd_paths,
+                self.symbols,
             )
 
     def where(self, *, tids: frozenset[int] | None = None, slower_than_ns: int = 0) -> Batch:
@@ -152,6 +155,7 @@ class Batch:
             self.calls[keep(self.calls["head"], self.calls["duration_ns"])],
             self.calls_with_strings[keep(with_strings["head"], with_strings["duration_ns"])],
             self.fd_paths,
+            self.symbols,
         )
 
 

@@ -2,8 +2,8 @@
 
     print fmt: "comm=%s pid=%d", REC->comm, REC->pid
 
-The C that the kernel's descriptions are made of is supported: fields, constants, casts, operators, `?:`, and the helpers
-`__print_flags`, `__print_symbolic`, `__get_str`, `__print_hex` and their like. Numbers are evaluated as 64-bit integers
+Understood is the C that the kernel's descriptions are made of: fields, constants, casts, operators, `?:`, helpers like
+`__print_flags`, `__print_symbolic`, `__get_str`, `__print_hex`. Numbers are evaluated as 64-bit integers
 in columns, and take the width and sign of their conversion (`%d`, `%llx`) when they are printed. A description that
 needs more than that is no error: `compile_format` then falls back to `name=value` of each field.
 
@@ -15,7 +15,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -233,6 +234,8 @@ class _Parser:
         if token.text == "REC":
             self._expect("->")
             return self._field(self._next().text)
+        if token.text in self._tracepoint.constants:
+            return _constant(self._tracepoint.constants[token.text])
         if token.kind == "name" and self._peek().text == "(":
             return self._call(token.text)
         raise UnsupportedError(token.text)
@@ -323,15 +326,21 @@ class _Parser:
             try:
                 value = _number(self.expression()).evaluate(_NO_RECORDS)
                 self._expect(",")
-                name = self.string()
+                name = self.string() if self._peek().kind == "string" else self._null()
             except UnsupportedError:
                 known = False
                 self._position = self._closing_brace(start)
             else:
-                if isinstance(value, int):
+                if isinstance(value, int) and name:
                     entries.setdefault(value, name)
             self._expect("}")
         return entries if known else None
+
+    def _null(self) -> str:
+        """A NULL in the place of a name: the end of a table."""
+        if _number(self.expression()).evaluate(_NO_RECORDS) != 0:
+            raise UnsupportedError("a computed name")
+        return ""
 
     def _closing_brace(self, position: int) -> int:
         while self._tokens[position].text not in ("}", ""):
@@ -548,7 +557,7 @@ def _flags(value: Node, delimiter: str, table: dict[int, str] | None) -> Node:
                 rest &= ~mask
         if rest:
             names.append(f"{rest & _U64:#x}")
-        return delimiter.join(names) if names else known.get(0, "")
+        return delimiter.join(names)
 
     return _named(value, name_of)
 
@@ -596,6 +605,9 @@ _CONVERSION = re.compile(
 _BITS = {"hh": 8, "h": 16, "": 32, "l": 64, "ll": 64, "L": 64, "z": 64, "t": 64, "j": 64}
 
 
+_SYMBOL_LETTERS = frozenset({"ps", "pS", "pF", "pf", "pB"})
+
+
 class _Part(NamedTuple):
     """One conversion: what Python's `%` is to do, and the column it does it to."""
 
@@ -603,14 +615,34 @@ class _Part(NamedTuple):
     column: Callable[[Columns], list[int] | list[str]]
 
 
-def compile_format(tracepoint: Tracepoint) -> Formatter:
-    """How to put records of this tracepoint into words, as the kernel itself would."""
+def compile_format(tracepoint: Tracepoint, symbols: Mapping[int, str] | None = None) -> Formatter:
+    """How to put records of this tracepoint into words, as the kernel itself would.
+
+    Args:
+        tracepoint: Its description.
+        symbols: Names of addresses (as unsigned numbers), consulted each time.
+    """
     try:
-        formatter = _compiled(tracepoint)
+        formatter = _compiled(tracepoint, {} if symbols is None else symbols)
         formatter(Columns(np.zeros((1, max(tracepoint.size, 8)), np.uint8)))  # it must at least do for zeroes
     except UnsupportedError:
         return field_list(tracepoint)
     return formatter
+
+
+def symbol_fields(tracepoint: Tracepoint) -> list[Field]:
+    """The fields that hold addresses whose names are to be printed (`%ps`)."""
+    found = []
+    with suppress(UnsupportedError):
+        text, arguments = _parsed(tracepoint)
+        nodes = iter(arguments)
+        for conversion in _CONVERSION.finditer(text):
+            if conversion["letter"] == "%":
+                continue
+            used = [_following(nodes) for _ in range(1 + (conversion["width"], conversion["precision"]).count("*"))]
+            if conversion["letter"][:2] in _SYMBOL_LETTERS and used[-1].field:
+                found.append(used[-1].field)
+    return found
 
 
 def field_list(tracepoint: Tracepoint) -> Formatter:
@@ -631,11 +663,14 @@ def _plain_column(field: Field) -> Callable[[Columns], list[str]]:
     ]
 
 
-def _compiled(tracepoint: Tracepoint) -> Formatter:
-    tokens = _tokenize(tracepoint.print_format)
-    parser = _Parser([*tokens, _Token("end", "")], tracepoint)
-    text = parser.string()
-    arguments = iter(parser.arguments())
+def _parsed(tracepoint: Tracepoint) -> tuple[str, list[Node]]:
+    parser = _Parser([*_tokenize(tracepoint.print_format), _Token("end", "")], tracepoint)
+    return parser.string(), parser.arguments()
+
+
+def _compiled(tracepoint: Tracepoint, symbols: Mapping[int, str]) -> Formatter:
+    text, nodes = _parsed(tracepoint)
+    arguments = iter(nodes)
     template, columns, position = "", [], 0
     for match in re.finditer("%", text):
         if match.start() < position:
@@ -648,7 +683,7 @@ def _compiled(tracepoint: Tracepoint) -> Formatter:
         if conversion["letter"] == "%":
             template += "%%"
             continue
-        part = _conversion(conversion, arguments)
+        part = _conversion(conversion, arguments, symbols)
         template += part.template
         columns.append(part.column)
     if next(arguments, None) is not None:
@@ -663,7 +698,7 @@ def _joined(template: str, columns: Sequence[Callable[[Columns], list[int] | lis
     return lambda records: [template % row for row in zip(*(column(records) for column in columns), strict=True)]
 
 
-def _conversion(match: re.Match[str], arguments: Iterator[Node]) -> _Part:
+def _conversion(match: re.Match[str], arguments: Iterator[Node], symbols: Mapping[int, str]) -> _Part:
     letter, flags, width = match["letter"], match["flags"], match["width"] or ""
     if width == "*" and letter[:2] != "pb":
         raise UnsupportedError("a computed width")
@@ -676,6 +711,8 @@ def _conversion(match: re.Match[str], arguments: Iterator[Node]) -> _Part:
     if letter == "s":
         precision = int(match["precision"]) if (match["precision"] or "").isdigit() else None
         return _Part(f"%{flags.replace('0', '')}{width}s", _text_column(node, limit, precision))
+    if letter[:2] in _SYMBOL_LETTERS and node.kind == "number":
+        return _Part("%s", lambda columns: [_symbol_name(one & _U64, symbols) for one in _list(node, columns)])
     if letter[0] == "p":
         return _Part("%s", _pointer_column(node, letter[1:]))
     if letter == "c":
@@ -739,9 +776,15 @@ def _pointer_column(node: Node, extension: str) -> Callable[[Columns], list[str]
     return lambda columns: [show(content) for content in _contents(node, columns)]
 
 
+def _symbol_name(address: int, symbols: Mapping[int, str]) -> str:
+    return symbols.get(address) or f"{address:#x}"
+
+
 def _address(content: bytes) -> str:
     try:
-        return str(ipaddress.ip_address(content))
+        address = ipaddress.ip_address(content)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return f"::ffff:{mapped}" if mapped else str(address)
     except ValueError:
         return content.hex()
 

@@ -6,7 +6,8 @@ Source: Linux, Documentation/trace/events.rst; include/trace/stages/stage4_event
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -71,6 +72,7 @@ class Tracepoint:
         fields: Without the common ones.
         print_format: The format string and the arguments, as in C.
         description: The kernel's own text that all this was read from.
+        constants: The values of the kernel's enumerators that `print_format` mentions by name.
     """
 
     group: str
@@ -79,6 +81,7 @@ class Tracepoint:
     fields: tuple[Field, ...]
     print_format: str
     description: str = ""
+    constants: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -88,17 +91,17 @@ class Tracepoint:
     @property
     def size(self) -> int:
         """Bytes of a record, without what lies behind its fixed fields."""
-        return max((field.offset + field.size for field in self.fields), default=COMMON_BYTES)
+        return max((one.offset + one.size for one in self.fields), default=COMMON_BYTES)
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
         """Its fields."""
-        return {field.name: field for field in self.fields}
+        return {one.name: one for one in self.fields}
 
     @property
     def has_dynamic_fields(self) -> bool:
         """Are records of different length?"""
-        return any(field.location for field in self.fields)
+        return any(one.location for one in self.fields)
 
 
 class Columns:
@@ -150,8 +153,13 @@ _SHORT = 64
 """Fixed arrays may be filled to the brim without a NUL; only longer content without one has been cut off."""
 
 
-def parse_format(group: str, text: str) -> Tracepoint:
+def parse_format(group: str, text: str, constants: Mapping[str, int] | None = None) -> Tracepoint:
     """Read a tracepoint's description.
+
+    Args:
+        group: The folder that it was found in.
+        text: Its content.
+        constants: Values of the enumerators that it mentions, as far as they are known.
 
     Raises:
         ProfileFormatError: It is none.
@@ -166,9 +174,10 @@ def parse_format(group: str, text: str) -> Tracepoint:
         group,
         name[1],
         int(number[1]),
-        tuple(field for field in fields if field.offset >= COMMON_BYTES),
+        tuple(one for one in fields if one.offset >= COMMON_BYTES),
         print_format.strip(),
         text,
+        dict(constants or {}),
     )
 
 
@@ -186,3 +195,9 @@ def _parse_field(match: re.Match[str]) -> Field:
         return Field(declared, "", offset, size, False, is_array=True)
     is_array = parts["array"] is not None
     return Field(parts["name"], parts["type"].strip(), offset, size, match[4] == "1", is_array)
+
+
+def enumerators_of(text: str) -> set[str]:
+    """Names in a description that may be enumerators: its tables of flags and symbols use them."""
+    _, _, print_format = text.partition("print fmt: ")
+    return set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", re.sub(r'"(?:[^"\\]|\\.)*"', "", print_format))) - {"REC"}

@@ -47,10 +47,12 @@ class Narrator:
         self._log = log
         self._formatters: dict[int, Formatter] = {}
         self._paths: dict[FdKey, str] = {}
+        self._symbols: dict[int, str] = {}
 
     def lines(self, batch: Batch) -> list[Line]:
         """All events of a batch, in order of time."""
         self._paths.update(batch.fd_paths)
+        self._symbols.update(batch.symbols)
         texts: list[Line] = [*self._records(batch.records), *self._calls(batch)]
         return [texts[place] for place in batch.order().tolist()]
 
@@ -67,7 +69,7 @@ class Narrator:
 
     def _formatter(self, event: int) -> Formatter:
         if event not in self._formatters:
-            self._formatters[event] = compile_format(self._log.tracepoints[event])
+            self._formatters[event] = compile_format(self._log.tracepoints[event], self._symbols)
         return self._formatters[event]
 
     def _calls(self, batch: Batch) -> list[Line]:

@@ -6,6 +6,7 @@ what comes, and the content, zlib-compressed: JSON, or records as the kernel's p
     LOG_  JSON  what was watched: always the first
     RECS CALL STRS  records
     PATH  JSON  paths of open files
+    SYMS  JSON  names of kernel addresses
     SUMM  JSON  how it was recorded and what was lost: always the last
 
 Nothing in it is executed or unpickled: a file from elsewhere can be opened without fear.
@@ -50,7 +51,7 @@ class Writer:
         self._json(
             b"LOG_",
             {
-                "tracepoints": [[one.group, one.description] for one in log.tracepoints],
+                "tracepoints": [[one.group, one.description, dict(one.constants)] for one in log.tracepoints],
                 "data_bytes": log.data_bytes,
                 "start_ns": log.start_ns,
                 "time_ns": log.time_ns,
@@ -61,6 +62,8 @@ class Writer:
         """Append events."""
         if batch.fd_paths:
             self._json(b"PATH", [[*key, path] for key, path in batch.fd_paths.items()])
+        if batch.symbols:
+            self._json(b"SYMS", list(batch.symbols.items()))
         for tag, records in ((b"RECS", batch.records), (b"CALL", batch.calls), (b"STRS", batch.calls_with_strings)):
             if len(records):
                 self._block(tag, records.tobytes())
@@ -107,19 +110,21 @@ class Reader:
         Raises:
             ProfileFormatError: A block contradicts itself. One that is not all there just ends the file.
         """
-        paths: dict[FdKey, str] = {}
+        names: dict[str, Any] = {"fd_paths": {}, "symbols": {}}
         dtypes = {b"RECS": record_dtype(self.log.data_bytes), b"CALL": CALL, b"STRS": CALL_WITH_STRINGS}
-        names = {b"RECS": "records", b"CALL": "calls", b"STRS": "calls_with_strings"}
+        places = {b"RECS": "records", b"CALL": "calls", b"STRS": "calls_with_strings"}
         while block := self._next():
             tag, content = block
             if tag == b"PATH":
-                paths = _paths(content)
+                names["fd_paths"] = _paths(content)
+            elif tag == b"SYMS":
+                names["symbols"] = _symbols(content)
             elif tag == b"SUMM":
                 self._finish(content)
             elif tag in dtypes:
                 records = self._records(content, dtypes[tag])
-                given: dict[str, Any] = {names[tag]: records, "fd_paths": paths}
-                yield Batch(**({"records": np.zeros(0, dtypes[b"RECS"])} | given))
+                given: dict[str, Any] = {"records": np.zeros(0, dtypes[b"RECS"]), places[tag]: records}
+                yield Batch(**given, **names)
 
     def _records(self, content: bytes, dtype: np.dtype[Any]) -> Records:
         if len(content) % dtype.itemsize:
@@ -168,7 +173,10 @@ def _loads(content: bytes) -> Any:
 def _log(content: bytes) -> EventLog:
     about = _loads(content)
     try:
-        tracepoints = tuple(parse_format(str(group), str(text)) for group, text in about["tracepoints"])
+        tracepoints = tuple(
+            parse_format(str(group), str(text), {str(name): int(value) for name, value in constants.items()})
+            for group, text, constants in about["tracepoints"]
+        )
         log = EventLog(tracepoints, int(about["data_bytes"]), int(about["start_ns"]), int(about["time_ns"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged("it does not say what was watched") from error
@@ -182,6 +190,13 @@ def _paths(content: bytes) -> dict[FdKey, str]:
         return {FdKey(int(pid), int(fd), int(inode)): str(path) for pid, fd, inode, path in _loads(content)}
     except (TypeError, ValueError) as error:
         raise _damaged("paths cannot be read") from error
+
+
+def _symbols(content: bytes) -> dict[int, str]:
+    try:
+        return {int(address): str(name) for address, name in _loads(content)}
+    except (TypeError, ValueError) as error:
+        raise _damaged("symbols cannot be read") from error
 
 
 def _collection(saved: dict[str, Any]) -> Collection:

@@ -9,6 +9,7 @@ Source: https://docs.kernel.org/bpf/btf.html
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,20 @@ class Btf:
                 if self._name(text) == member.encode():
                     return int(value)
         raise KeyError(f"enum {name}.{member}")
+
+    def enumerators(self, names: Collection[str]) -> dict[str, int]:
+        """The values of those of these names that are members of any enum."""
+        wanted, found = {name.encode() for name in names}, {}
+        for item in self._types:
+            layout = {_ENUM: "<Ii", _ENUM64: "<Iq"}.get(item.kind)
+            if layout is None:
+                continue
+            size = _ENTRY_SIZE[item.kind]
+            entries = self._data[item.entries : item.entries + size * item.entry_count]
+            for text, value in struct.iter_unpack(layout, entries):
+                if (name := self._name(text)) in wanted:
+                    found[name.decode()] = int(value)
+        return found
 
     def percpu_offset(self, variable: str) -> int:
         """Where a per-CPU variable lies within each CPU's area.
