@@ -24,7 +24,7 @@ NO_STACK = "[no stack]"
 """Stands for samples of which no frame is known, so that the sum stays right."""
 
 _LINE = re.compile(r"(.*\S)\s+([+-]?\d{1,19})")
-_PLACE = re.compile(r"(.*\S) \((.+):(\d{1,9})\)")
+_PLACE = re.compile(r"(.*?\S) \((/.+|[^()]+):(\d{1,9})\)")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LARGEST_VALUE = 2**63 - 1
 
