@@ -1,7 +1,8 @@
-"""What watching every switch costs the watched: two threads that pass a token to and fro as fast as they can.
+"""What watching every switch costs the watched: two processes that pass a token to and fro as fast as they can.
 
 In one run, by turns so that the machine's moods hit all alike: nobody watches; `pprofpy sched-latency`; the same with
-its ordered events; `perf sched record`. Prints switches per second, the slowdown, and what was lost.
+its ordered events; `perf sched record`. Prints switches per second, the slowdown, and what was lost. What counts is the
+CPU time that the load itself used: it contains the probes, and other work on the machine hardly touches it.
 
     python benchmarks/sched_overhead.py [ROUNDS]
 
@@ -22,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
@@ -30,8 +32,16 @@ PING_PONG = r"""
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+static double cpu(int who)
+{
+    struct rusage u;
+    getrusage(who, &u);
+    return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 int main(int argc, char **argv)
 {
@@ -48,7 +58,9 @@ int main(int argc, char **argv)
     }
     double start = now();
     for (int i = 0; i < rounds; i++) if (write(ping[1], &token, 1) < 1 || read(pong[0], &token, 1) < 1) return 1;
-    printf("%.9f\n", now() - start);
+    double wall = now() - start;
+    wait(0);
+    printf("%.9f %.9f\n", wall, cpu(RUSAGE_SELF) + cpu(RUSAGE_CHILDREN));
     fflush(stdout);
     return read(0, &token, 1) < 0;
 }
@@ -57,6 +69,13 @@ REPEATS = 5
 SWITCHES_PER_ROUND = 2
 
 Losses = list[str]
+
+
+class Times(NamedTuple):
+    """One run of the load: seconds on the clock, and seconds of CPU time of both processes."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def main() -> None:
@@ -72,24 +91,27 @@ def main() -> None:
         }
         if shutil.which("perf"):
             watchers["perf sched record"] = lambda pid, losses: perf(Path(folder) / "perf.data", losses)
-        times: dict[str, list[float]] = {name: [] for name in watchers}
+        times: dict[str, list[Times]] = {name: [] for name in watchers}
         losses: dict[str, Losses] = {name: [] for name in watchers}
         for _ in range(REPEATS):
             for name, watch in watchers.items():
                 times[name].append(play(program, rounds, lambda pid, name=name, watch=watch: watch(pid, losses[name])))
-    report(rounds, {name: statistics.median(one) for name, one in times.items()}, losses)
+    report(rounds, times, losses)
 
 
-def report(rounds: int, seconds: dict[str, float], losses: dict[str, Losses]) -> None:
-    """Print the table and the ratio that matters."""
-    alone = seconds["nobody"]
-    print(f"{'watched by':24} {'switches/s':>12} {'slowdown':>9}  lost")
-    for name, one in seconds.items():
-        speed, slowdown = rounds * SWITCHES_PER_ROUND / one, one / alone - 1
-        print(f"{name:24} {speed:12,.0f} {slowdown:9.1%}  {', '.join(losses[name]) or 'nothing'}")
-    if "perf sched record" in seconds:
-        ours, theirs = (seconds[name] - alone for name in ("pprofpy sched-latency", "perf sched record"))
-        print(f"pprofpy's cost / perf's cost: {ours / theirs:.2f}")
+def report(rounds: int, times: dict[str, list[Times]], losses: dict[str, Losses]) -> None:
+    """Print the table and the ratio that matters: medians, slowdowns within a turn."""
+    print(f"{'watched by':24} {'switches/s':>12} {'wall':>8} {'CPU':>8}  lost")
+    cost = {}
+    for name, runs in times.items():
+        pairs = list(zip(runs, times["nobody"], strict=True))
+        wall = statistics.median(one.wall_s / alone.wall_s for one, alone in pairs) - 1
+        cost[name] = statistics.median(one.cpu_s / alone.cpu_s for one, alone in pairs) - 1
+        speed = rounds * SWITCHES_PER_ROUND / statistics.median(one.wall_s for one in runs)
+        lost = ", ".join(losses[name]) or "nothing"
+        print(f"{name:24} {speed:12,.0f} {wall:+8.1%} {cost[name]:+8.1%}  {lost}")
+    if "perf sched record" in cost:
+        print(f"pprofpy's cost / perf's cost (CPU): {cost['pprofpy sched-latency'] / cost['perf sched record']:.2f}")
 
 
 def compile_load(folder: Path) -> Path:
@@ -100,18 +122,18 @@ def compile_load(folder: Path) -> Path:
     return program
 
 
-def play(program: Path, rounds: int, watch: Callable[[int], AbstractContextManager[object]]) -> float:
-    """Seconds that the rounds take while somebody watches."""
+def play(program: Path, rounds: int, watch: Callable[[int], AbstractContextManager[object]]) -> Times:
+    """How long the rounds take while somebody watches."""
     command = [str(program), str(rounds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         assert process.stdout
         with watch(process.pid):
             process.stdin.write(b"g")
-            seconds = float(process.stdout.readline())
+            times = Times(*map(float, process.stdout.readline().split()))
             process.stdin.write(b"e")
             process.wait()
-    return seconds
+    return times
 
 
 @contextmanager
