@@ -525,6 +525,27 @@ def merge(profiles: Sequence[Profile]) -> Profile:
     ).compact()
 
 
+def root_by_label(profile: Profile, key: str) -> Profile:
+    """The same samples, with the value of a label as a frame below each stack's outermost one: `thread worker-1`."""
+    texts = [
+        " ".join([key, *(str(label.value) for label in labels if label.key == key)]) for labels in profile.label_sets
+    ]
+    roots = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    first_function, first_location = len(profile.functions), len(profile.locations)
+    root_of_labels = np.array([first_location + roots[text] for text in texts], np.int64)
+    pairs, stack_of_sample = np.unique(
+        np.stack([profile.sample_stacks, root_of_labels[profile.sample_labels]]), axis=1, return_inverse=True
+    )
+    stacks = profile.stacks.take(pairs[0])
+    return replace(
+        profile,
+        functions=[*profile.functions, *map(Function, roots)],
+        locations=[*profile.locations, *(Location((Line(first_function + i),)) for i in range(len(roots)))],
+        stacks=Stacks(offsets_of(stacks.depths + 1), np.insert(stacks.locations, stacks.offsets[1:], pairs[1])),
+        sample_stacks=stack_of_sample.reshape(-1).astype(np.int64),
+    )
+
+
 def _kind(profile: Profile) -> str:
     return ",".join(map(str, profile.sample_types)) + (f" per {profile.period_type}" if profile.period_type else "")
 

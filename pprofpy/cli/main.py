@@ -5,16 +5,20 @@ Subcommands are imported only when they are used, so that `pprofpy --help` start
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from pprofpy import __version__
-from pprofpy.errors import InterruptedEarly, PprofpyError
+from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
@@ -94,6 +98,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit status. All messages have been printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # closed by whoever started us, as `>&-` does
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     try:
         with pprofpy.make_context("pprofpy", words) as context:
             result = pprofpy.invoke(context)
@@ -109,9 +115,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _report(InterruptedEarly("interrupted before anything was recorded"))
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: that is its right, and no error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _give_up_stdout()
+        return _report(OutputError(f"cannot write to standard output: {error.strerror}", "free some space"))
     return result if isinstance(result, int) else 0
+
+
+def _give_up_stdout() -> None:
+    """Let what is still buffered go nowhere, so that Python does not complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: PprofpyError) -> int:

@@ -229,8 +229,8 @@ def _trial(target: Target) -> Check:
         count = len(re.findall(r"^Thread ", done.stdout, re.MULTILINE))
         return Check("a trial", Verdict.OK, f"py-spy read {count} stack{'s' * (count != 1)}")
     if "Permission" in done.stderr or "not permitted" in done.stderr:
-        error = targets.permission_error(target.pid, target.user)
-        return Check("a trial", Verdict.FAILED, error.message, error.hint, "cpu")
+        refusal = targets.permission_error(target.pid, target.user)
+        return Check("a trial", Verdict.FAILED, refusal.message, refusal.hint, "cpu")
     reason = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}").removeprefix("Error: ")
     return Check("a trial", Verdict.FAILED, reason, "if it has only just started, try again", "cpu")
 

@@ -24,7 +24,7 @@ NO_STACK = "[no stack]"
 """Stands for samples of which no frame is known, so that the sum stays right."""
 
 _LINE = re.compile(r"(.*\S)\s+([+-]?\d{1,19})")
-_PLACE = re.compile(r"(.*\S) \((.+):(\d{1,9})\)")
+_PLACE = re.compile(r"(.*?\S) \((/.+|[^()]+):(\d{1,9})\)")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LARGEST_VALUE = 2**63 - 1
 
@@ -54,11 +54,9 @@ def read(data: bytes) -> Profile:
     strange, total = 0, 0
     for line in decode_text(data).split("\n"):
         text = line.strip()
-        if not text or text.startswith("#"):
-            continue
         match = _LINE.fullmatch(text)
         if match is None:
-            strange += 1
+            strange += not (text == "" or text.startswith("#"))
             continue
         value = int(match[2])
         total += abs(value)
@@ -99,5 +97,5 @@ def _value_index(profile: Profile) -> int:
 
 def _location_text(profile: Profile, location: Location) -> str:
     """The frames at a location, outermost first."""
-    names = [frame.function.name or "<unknown>" for frame in reversed(profile.frames_of(location))]
-    return ";".join(_UNFIT.sub(" ", name).replace(";", ":") for name in names)
+    names = (_UNFIT.sub(" ", frame.function.name).strip() for frame in reversed(profile.frames_of(location)))
+    return ";".join(name.replace(";", ":") or "<unknown>" for name in names)

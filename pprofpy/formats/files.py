@@ -136,7 +136,7 @@ def save_recording(data: bytes, name: str) -> Path:
 
 
 def _replace(data: bytes, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".pprofpy-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)

@@ -68,7 +68,7 @@ def read(data: bytes) -> Profile:
     """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
-    data = _unpack(data)
+    data = unpack(data)
     try:
         raw = _scan(data)
         profile = _Decoder(data, raw).profile()
@@ -78,7 +78,8 @@ def read(data: bytes) -> Profile:
     return profile
 
 
-def _unpack(data: bytes) -> bytes:
+def unpack(data: bytes) -> bytes:
+    """The message itself, whether or not it was gzipped; refuses to unpack more than MAX_UNPACKED_BYTES."""
     if not data.startswith(_GZIP_MAGIC):
         return data
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -221,6 +221,7 @@ def damaged(change: Callable[[Any], None]) -> bytes:
         (damaged(lambda m: setattr(m.location[0], "id", m.location[1].id)), "reserved or taken"),
         (damaged(lambda m: setattr(m.location[0], "id", 0)), "reserved or taken"),
     ],
+    ids=count(),
 )
 def test_a_damaged_profile_is_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ProfileFormatError, match=reason):

@@ -16,6 +16,7 @@ from typing import Any
 from pprofpy.collectors.cpu import CpuOptions
 from pprofpy.collectors.pyspy.modules import ModuleNames
 from pprofpy.profile import (
+    PYTHON_MAPPING,
     Frame,
     Function,
     Label,
@@ -55,6 +56,7 @@ def convert(document: Dict[str, Any], options: CpuOptions, target: Target, tids:
     period_ns = NS_PER_S // options.rate_hz
     time_type = WALL if options.idle else CPU
     builder = ProfileBuilder((SAMPLES, time_type))
+    builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
     stacks = _StackReader(builder, document["shared"]["frames"], options, target, tids)
     for thread in document["profiles"]:
         for indices, count in Counter(map(tuple, thread["samples"])).items():

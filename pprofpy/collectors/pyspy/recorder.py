@@ -18,6 +18,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pprofpy.collectors.cpu import CpuOptions, Progress, Stop
@@ -26,12 +28,16 @@ from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Profile
 from pprofpy.target import Target, permission_error
-from pprofpy.units import NS_PER_S
+from pprofpy.units import NS_PER_S, format_duration
 
 _LOG_PIPE_BYTES = 1 << 20
 _POLL_S = 0.05
 _PATIENCE_S = 20.0
 """How long py-spy may take to end after a SIGINT, besides the sleep between two looks that it may be in."""
+
+STARVED_SHARE = 0.02
+STARVED_NOTE = "py-spy waited for a CPU for"
+"""What py-spy could not do on time it does in a burst, and a burst mostly sees one and the same stack."""
 
 _BEGAN = b"Sampling process"
 _BEHIND = re.compile(rb"([\d.]+)s behind in sampling")
@@ -59,6 +65,9 @@ def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) 
         profile = convert(document, options, target, tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
         profile.collection = _collection(engine, target, options, spy)
+        if not (options.idle or options.gil or options.subprocesses):
+            doubt = _doubt(profile.total(1), spy.cpu_ns_at_end - spy.cpu_ns_at_start)
+            profile.collection = replace(profile.collection, notes=profile.collection.notes + doubt)
     return profile
 
 
@@ -74,6 +83,8 @@ class _PySpy:
         fcntl.fcntl(log_end, fcntl.F_SETPIPE_SZ, _LOG_PIPE_BYTES)
         self.began_unix_ns = self._began_ns = self._ended_ns = 0
         self.looks = 0
+        self.starved_ns = 0
+        self.cpu_ns_at_start = self.cpu_ns_at_end = -1
         self.lost_looks = False
         self.complaints = b""
         self._target_was_stopped = _is_stopped(target)
@@ -118,6 +129,8 @@ class _PySpy:
                 self.stopped_by_user = True
                 break
             self._read_log()
+            self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
+            self.starved_ns = _run_queue_wait_ns(self._process.pid) or self.starved_ns
         self._note_beginning()
         self._ended_ns = time.monotonic_ns()
 
@@ -172,6 +185,7 @@ class _PySpy:
     def _note_beginning(self) -> None:
         if not self._began_ns and _BEGAN in self.messages:
             self._began_ns, self.began_unix_ns = time.monotonic_ns(), time.time_ns()
+            self.cpu_ns_at_start = self._target.cpu_time_ns()
 
     def _read_log(self) -> None:
         try:
@@ -195,6 +209,7 @@ def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -
     got = spy.looks if spy.looks and not spy.lost_looks else -1
     behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
     totals = _TOTALS.search(spy.messages)
+    starved = spy.starved_ns / max(spy.duration_ns, 1)
     return Collection(
         engine=engine,
         target=str(target),
@@ -202,7 +217,7 @@ def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -
         got=got,
         late=-1 if got < 0 else _missed(asked, got),
         errors=int(totals[2]) if totals else -1,
-        notes=tuple(_notes(options, behind_s, target)),
+        notes=tuple(_notes(options, behind_s, starved, target)),
     )
 
 
@@ -211,7 +226,19 @@ def _missed(asked: int, got: int) -> int:
     return asked - got if asked - got > 4 * math.sqrt(asked) else 0
 
 
-def _notes(options: CpuOptions, behind_s: float, target: Target) -> list[str]:
+def _doubt(sampled_ns: int, counted_ns: int) -> tuple[str, ...]:
+    """A note if the samples contradict the kernel's own account of the process's CPU time.
+
+    py-spy tells running threads from waiting ones by their state; its own looks wake them, so it can be wrong.
+    """
+    if abs(sampled_ns - counted_ns) <= max(0.2 * max(sampled_ns, counted_ns), NS_PER_S / 5):
+        return ()
+    reason = "waiting, also for a CPU, was taken for running" if sampled_ns > counted_ns else "running was missed"
+    sampled, counted = format_duration(sampled_ns), format_duration(counted_ns)
+    return (f"The samples add up to {sampled}, but the kernel counted {counted} of CPU time: {reason}.",)
+
+
+def _notes(options: CpuOptions, behind_s: float, starved: float, target: Target) -> list[str]:
     notes = []
     if options.gil:
         notes.append("Only threads that held the interpreter lock were counted.")
@@ -223,6 +250,8 @@ def _notes(options: CpuOptions, behind_s: float, target: Target) -> list[str]:
         notes.append("The target was not paused while its stacks were read: some may be torn.")
     if behind_s:
         notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule: a lower --rate gives truer shares.")
+    if starved > STARVED_SHARE:
+        notes.append(f"{STARVED_NOTE} {starved:.0%} of the time: its looks came in bursts, shares are rough.")
     if not target.is_alive():
         notes.append("The target ended during the recording.")
     return notes
@@ -255,6 +284,16 @@ def _explain(spy: _PySpy, target: Target) -> PprofpyError:
 def _is_stopped(target: Target) -> bool:
     """Is the target stopped by a signal (not by a tracer)?"""
     return target.state() == "T"
+
+
+def _run_queue_wait_ns(pid: int) -> int:
+    """How long a process's main thread has waited for a CPU; 0 where the kernel does not say.
+
+    Source: /proc/PID/schedstat, second field.
+    """
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return 0
 
 
 def _outer_tids(target: Target) -> dict[int, int]:

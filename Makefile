@@ -1,0 +1,53 @@
+# Everything that a fresh Debian or Ubuntu machine needs is installed by the target that needs it.
+# Each target may be run again and again; what is there already is left alone.
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test lint format docs bench clean
+
+help:
+	@echo "make demo    profile an example service; leaves demo/cpu.svg and demo/cpu.pb.gz"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff lay out the code"
+	@echo "make docs    write the generated parts of docs/ anew"
+	@echo "make bench   benchmarks, side by side with other tools"
+	@echo "make setup   only install what the others need"
+	@echo "make clean   remove .venv and everything generated"
+
+setup:
+	@scripts/setup.sh runtime
+	@$(MAKE) --no-print-directory $(READY)
+
+$(READY): pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(VENV)
+	@touch $@
+
+demo: setup
+	@scripts/demo.sh $(PYTHON)
+
+test: setup
+	@scripts/setup.sh tests
+	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+lint: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+format: setup
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+docs: setup
+	@$(PYTHON) scripts/command_docs.py
+
+bench: setup
+	@scripts/setup.sh tests
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PYTHON) -m "benchmarks.$$(basename $$file .py)" || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,76 @@
+"""`pprofpy flamegraph`: the picture of a profile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pprofpy.cli.view import View, view_of, view_options
+from pprofpy.errors import UsageError
+from pprofpy.formats.files import STDIO, save
+from pprofpy.graph import Granularity, build_graph
+from pprofpy.profile import Profile, root_by_label
+from pprofpy.reports import flamegraph
+from pprofpy.reports.flamegraph import Options
+from pprofpy.reports.trim import AUTO_UNIT
+from pprofpy.units import format_value
+
+_STANDARD = Options()
+
+
+def draw(profile: Profile) -> bytes:
+    """A recording as a picture, with standard options."""
+    return _svg(view_of(profile), _STANDARD, Granularity.FILEFUNCTIONS)
+
+
+@click.command("flamegraph")
+@view_options(granularity=False, as_json=False)
+@click.option("-o", "--output", metavar="FILE", default="", help="Where to; by default flamegraph.svg; '-' is stdout.")
+@click.option("--title", default="", help="The picture's heading.")
+@click.option("--by", metavar="LABEL", default="", help="Split by a label at the root: thread, tid, pid.")
+@click.option("--by-line", is_flag=True, help="One frame for each line rather than each function.")
+@click.option(
+    "--root", type=click.Choice(["top", "bottom"]), default="top", show_default=True, help="Where the outermost call is."
+)
+@click.option(
+    "--min-percent", type=click.FloatRange(0, 100), default=_STANDARD.min_percent, show_default=True,
+    help="Do not draw frames narrower than this share.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace FILE even if pprofpy did not write it.")
+def command(
+    view: View, output: str, title: str, by: str, by_line: bool, root: str, min_percent: float, force: bool
+) -> None:
+    """Draw a flame graph of the latest recording, or of the PROFILE files named, summed up.
+
+    The result is one SVG file. Opened in a browser, a click zooms into a frame, '/' searches, Escape goes back. Width
+    is cost; what stands side by side is in the order of names, not of time.
+    """
+    options = Options(
+        title or _title(view), root == "top", min_percent, "auto" if view.unit == AUTO_UNIT else view.unit
+    )
+    granularity = Granularity.LINES if by_line else Granularity.FILEFUNCTIONS
+    data = _svg(view, options, granularity, by)
+    if output == STDIO:
+        sys.stdout.buffer.write(data)
+        return
+    path = Path(output or "flamegraph.svg")
+    save(data, path, force=force)
+    click.echo(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser", err=True)
+
+
+def _svg(view: View, options: Options, granularity: Granularity, by: str = "") -> bytes:
+    profile = view.profile
+    if by:
+        keys = {label.key for labels in profile.label_sets for label in labels}
+        if by not in keys:
+            raise UsageError(f"no sample has a label {by!r}", f"there are: {', '.join(sorted(keys)) or 'none'}")
+        profile = root_by_label(profile, by)
+    graph = build_graph(profile, view.value_index, granularity, view.total)
+    return flamegraph.render(flamegraph.build(view.header(), graph, options), options).encode()
+
+
+def _title(view: View) -> str:
+    names = ", ".join(Path(source).name for source in view.sources[:3])
+    return names + (" …" if len(view.sources) > 3 else "") or _STANDARD.title

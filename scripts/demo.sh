@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Profile a running service that knows nothing of it, and leave the results in demo/.
+# Usage: demo.sh PYTHON
+set -euo pipefail
+
+python=$1
+pprofpy="$(dirname "$python")/pprofpy"
+export PPROFPY_DIR=demo
+mkdir -p demo
+
+"$python" examples/shop.py --seconds 600 >demo/shop.log 2>&1 &
+service=$!
+trap 'kill "$service" 2>/dev/null; wait "$service" 2>/dev/null || true' EXIT
+for _ in $(seq 100); do
+    grep -q "^serving" demo/shop.log && break
+    kill -0 "$service" || { cat demo/shop.log; exit 1; }
+    sleep 0.1
+done
+
+show() { echo; echo "\$ $*"; "$@"; }
+echo "examples/shop.py runs as process $service and serves its own customers."
+show "$pprofpy" cpu --pid "$service" --seconds "${DEMO_SECONDS:-10}" -o demo/cpu.pb.gz
+show "$pprofpy" flamegraph demo/cpu.pb.gz -o demo/cpu.svg

@@ -1,0 +1,64 @@
+"""`pprofpy doctor`: says what works, and for a process whether it can be recorded; never an empty excuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+
+from tests.conftest import PROGRAMS, CommandLine, Start
+
+
+def checks_of(cli: CommandLine, *words: str) -> dict[str, dict[str, str]]:
+    return {check["topic"]: check for check in json.loads(cli("doctor", "--json", *words).stdout)["checks"]}
+
+
+def test_every_check_that_is_not_fine_says_what_to_do(cli: CommandLine) -> None:
+    checks = checks_of(cli)
+
+    assert {"system", "py-spy", "ptrace", "perf events", "BTF", "tracefs", "bcc"} <= checks.keys()
+    assert all(check["remedy"] for check in checks.values() if check["verdict"] != "ok")
+
+
+def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -> None:
+    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+
+    done = cli("doctor", "--pid", str(burning.pid))
+
+    assert done.returncode == 0, done.stdout
+    assert "py-spy read 1 stack" in done.stdout
+    assert "'pprofpy cpu' works." in done.stdout
+
+
+def test_a_process_that_does_not_exist_fails_with_status_4(cli: CommandLine) -> None:
+    done = cli("doctor", "--pid", "999999999")
+
+    assert done.returncode == 4
+    assert "there is no process 999999999" in done.stdout
+
+
+def test_without_pyspy_the_remedy_is_to_install_it(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pprofpy.collectors import doctor
+    from pprofpy.collectors.pyspy import program
+
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    program.find_program.cache_clear()
+    program.version.cache_clear()
+
+    check = next(check for check in doctor.examine(None) if check.topic == "py-spy")
+
+    program.find_program.cache_clear()
+    assert (check.verdict, check.needed_for) == (doctor.Verdict.FAILED, "cpu")
+    assert "pip install py-spy" in check.remedy
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give up privileges")
+def test_without_a_privilege_it_names_the_command_that_has_it(cli: CommandLine, start: Start) -> None:
+    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+    unprivileged = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all")
+
+    done = cli("doctor", "--pid", str(burning.pid), prefix=unprivileged)
+
+    assert "--cap-add SYS_PTRACE" in done.stdout
