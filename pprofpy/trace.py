@@ -49,6 +49,7 @@ RECORD = np.dtype(
 """One event. Source: `struct event` in collectors/bpf/sched.bpf.c, checked when that is compiled."""
 
 _STATES = {0: "R", 1: "S", 2: "D", 4: "T", 8: "t", 16: "X", 32: "Z", 64: "P", 128: "X"}
+_IDLE = 0x402
 
 
 class Thread(NamedTuple):
@@ -163,6 +164,8 @@ class Trace:
 
 
 def state_letter(state: int) -> str:
-    """A task state as `ps` writes it; R for runnable. Source: `task_state_array` in Linux, fs/proc/array.c."""
-    lowest = state & -state
-    return _STATES.get(lowest, "I" if state & 0x400 else "?") if state & 0xFF or not state else "I"
+    """A task state as `ps` writes it; R for runnable. Source: `task_index_to_char` in Linux, include/linux/sched.h."""
+    if state & _IDLE == _IDLE:
+        return "I"
+    reported = state & 0xFF
+    return _STATES.get(reported & -reported, "?") if reported or not state else "?"

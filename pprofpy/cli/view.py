@@ -125,15 +125,25 @@ def load_profiles(paths: Sequence[str], base: str = "", diff_base: str = "") -> 
     """Several files (at least one) as one profile, less a base if one is given."""
     if base and diff_base:
         raise UsageError("--base and --diff-base exclude each other", "use --diff-base to compare two recordings")
-    profile = merge([filters.prune(read_profile(path)) for path in paths])
+    profile = merge([_read(path) for path in paths])
     if not (base or diff_base):
         return profile
-    subtracted = filters.prune(read_profile(base or diff_base))
+    subtracted = _read(base or diff_base)
     subtracted = subtracted.scale([-1.0] * len(subtracted.sample_types))
     if diff_base:
         mark = Label(BASE_LABEL, "true")
         subtracted = replace(subtracted, label_sets=[(*labels, mark) for labels in subtracted.label_sets])
     return merge([profile, subtracted])
+
+
+def _read(path: str) -> Profile:
+    """A file's profile without the frames that its writer calls noise."""
+    profile = read_profile(path)
+    try:
+        return filters.prune(profile)
+    except UsageError as error:
+        click.echo(f"pprofpy: {path}: the frames to drop are not dropped: {error.message}", err=True)
+        return profile
 
 
 def print_json(data: object) -> None:

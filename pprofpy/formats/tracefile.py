@@ -1,4 +1,4 @@
-"""Traces in files: a zip archive of the events (a NumPy array) and a JSON document about them.
+"""Traces in files: a zip archive of the events (fixed-size records) and a JSON document about them.
 
 Nothing in it is ever executed or unpickled: a file from elsewhere can be opened without fear.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +21,8 @@ from pprofpy.trace import RECORD, Thread, Trace
 SUFFIX = ".trace.zip"
 
 _ABOUT = "pprofpy.json"  # the first name in the archive: it marks the file as ours
-_RECORDS = "records.npy"
+_RECORDS = "records.bin"
+_LAYOUT = [list(field) for field in RECORD.descr]
 _LARGEST_ABOUT_BYTES = 64 << 20
 
 
@@ -28,6 +30,7 @@ def write(trace: Trace) -> bytes:
     """Encode a trace."""
     buffer = io.BytesIO()
     about = {
+        "layout": _LAYOUT,
         "start_ns": trace.start_ns,
         "time_ns": trace.time_ns,
         "duration_ns": trace.duration_ns,
@@ -36,8 +39,7 @@ def write(trace: Trace) -> bytes:
     }
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr(_ABOUT, json.dumps(about))
-        with archive.open(_RECORDS, "w", force_zip64=True) as stream:
-            np.lib.format.write_array(stream, trace.records, allow_pickle=False)
+        archive.writestr(_RECORDS, trace.records.tobytes())
     return buffer.getvalue()
 
 
@@ -52,10 +54,9 @@ def read(data: bytes) -> Trace:
             if archive.getinfo(_ABOUT).file_size > _LARGEST_ABOUT_BYTES:
                 raise ValueError("its description is too large")
             about = json.loads(archive.read(_ABOUT))
-            with archive.open(_RECORDS) as stream:
-                records = np.lib.format.read_array(stream, allow_pickle=False)
-        if records.dtype != RECORD or records.ndim != 1:
-            raise ValueError("its events are of another kind")
+            if about["layout"] != _LAYOUT:
+                raise ValueError("its events are of another kind")
+            records = np.frombuffer(archive.read(_RECORDS), RECORD)
         return Trace(
             records,
             {int(tid): _thread(*row) for tid, row in about["threads"].items()},
@@ -65,6 +66,7 @@ def read(data: bytes) -> Trace:
             _collection(about["collection"]),
         )
     except (
+        zlib.error,
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
         KeyError,

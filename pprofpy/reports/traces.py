@@ -77,7 +77,8 @@ def build(about: Header, profile: Profile, value_index: int, graph: Graph, unit:
 def render(traces: Traces, console: Console) -> None:
     """Print every trace, its labels first."""
     write_lines(console, header.lines(traces.header, traces.unit))
-    write_lines(console, (line for trace in traces.traces for line in _lines(trace, traces)))
+    names: dict[Entity, str] = {}
+    write_lines(console, (line for trace in traces.traces for line in _lines(trace, traces, names)))
     write_lines(console, [_SEPARATOR])
 
 
@@ -99,12 +100,14 @@ def to_json(traces: Traces) -> dict[str, Any]:
     }
 
 
-def _lines(trace: Trace, traces: Traces) -> Iterator[str]:
+def _lines(trace: Trace, traces: Traces, names: dict[Entity, str]) -> Iterator[str]:
+    """A trace as text; `names` remembers how entities are printed, since each occurs in many stacks."""
     yield _SEPARATOR
     yield from _label_lines(trace.labels)
     value = format_value(trace.value, traces.header.sample_type.unit, traces.unit)
     for entity, inlined in zip(trace.stack, trace.inlined, strict=True):
-        yield f"{value:>10}   {printable(str(entity))}{' (inline)' if inlined else ''}"
+        name = names.get(entity) or names.setdefault(entity, printable(str(entity)))
+        yield f"{value:>10}   {name}{' (inline)' if inlined else ''}"
         value = ""
 
 

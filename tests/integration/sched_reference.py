@@ -1,20 +1,28 @@
-"""An independent account of run-queue waits: what `perf sched record` saw, worked out from the text of `perf script`."""
+"""An independent account of run-queue waits: what `perf sched record` saw, worked out from `perf script`'s text."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.bpf import require
+from pprofpy.errors import NotPossibleError
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "sched_load.py"
 
 LINE = re.compile(r"\[\d+\]\s+(?P<s>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<rest>.*)")
 SWITCH = re.compile(
-    r"prev_comm=.* prev_pid=(?P<prev>\d+) prev_prio=-?\d+ prev_state=(?P<state>\S+) ==> next_comm=.* next_pid=(?P<next>\d+)"
+    r"prev_comm=.* prev_pid=(?P<prev>\d+) prev_prio=-?\d+ prev_state=(?P<state>\S+)"
+    r" ==> next_comm=.* next_pid=(?P<next>\d+)"
 )
 WAKING = re.compile(r"comm=.* pid=(?P<tid>\d+) prio=")
 
@@ -26,25 +34,27 @@ class Load:
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
-        self._expect(b"ready\n")
+        assert self._line() == b"ready\n"
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
-    def work(self) -> None:
-        """Let it do its work; returns when that is done."""
+    def work(self) -> int:
+        """Let it do its work; returns how often its threads lost the CPU, when all is done."""
         assert self.process.stdin
         self.process.stdin.write(b"g")
-        self._expect(b"done\n")
+        word, count = self._line().split()
+        assert word == b"done"
+        return int(count)
 
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
 
-    def _expect(self, line: bytes) -> None:
+    def _line(self) -> bytes:
         assert self.process.stdout
-        assert self.process.stdout.readline() == line
+        return self.process.stdout.readline()
 
 
 @contextmanager
@@ -101,32 +111,57 @@ def script_lines(recording: Path) -> Iterator[tuple[int, str, str]]:
             yield int(match["s"]) * 10**9 + int(match["ns"]), match["event"], match["rest"]
 
 
-def waits_by_thread(recording: Path) -> dict[int, list[tuple[str, int]]]:
-    """For each tid its waits: (woken or preempted, ns)."""
-    waits = defaultdict(list)
-    runnable_since: dict[int, tuple[str, int]] = {}
+@dataclass
+class Account:
+    """What perf saw, by tid.
+
+    Attributes:
+        waits: Each wait for a CPU, in ns.
+        switches: How often the thread lost the CPU.
+        holes: How often it lost a CPU that it had never been given: perf has lost an event.
+    """
+
+    waits: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    switches: Counter[int] = field(default_factory=Counter)
+    holes: Counter[int] = field(default_factory=Counter)
+
+
+def analyse(recording: Path) -> Account:
+    """Work out all waits, in one pass over the events."""
+    account = Account()
+    on_cpu: dict[int, bool] = {}
+    preempted_at: dict[int, int] = {}
     blocked_at: dict[int, int] = {}
+    woken_at: dict[int, int] = {}
     for at_ns, event, rest in script_lines(recording):
         if event == "sched_switch":
             match = SWITCH.match(rest)
             assert match, rest
             previous, following = int(match["prev"]), int(match["next"])
-            if match["state"].startswith("R"):
-                runnable_since[previous] = "preempted", at_ns
-            else:
-                runnable_since.pop(previous, None)
-                blocked_at[previous] = at_ns
-            if following in runnable_since:
-                kind, since_ns = runnable_since.pop(following)
-                waits[following].append((kind, at_ns - since_ns))
-            elif following in blocked_at:
-                # Its wake-up came just before the switch that was to block it: it never really slept.
-                waits[following].append(("woken", at_ns - blocked_at[following]))
-            blocked_at.pop(following, None)
+            account.switches[previous] += 1
+            account.holes[previous] += not on_cpu.get(previous, True)
+            on_cpu[previous], on_cpu[following] = False, True
+            woken_at.pop(previous, None)
+            (preempted_at if match["state"].startswith("R") else blocked_at)[previous] = at_ns
+            # Without a wake-up it was woken just before the switch that was to block it: it never really slept.
+            begins = (preempted_at.pop(following, None), woken_at.pop(following, None), blocked_at.pop(following, None))
+            if found := [begin for begin in begins if begin is not None]:
+                account.waits[following].append(at_ns - found[0])
         elif event in ("sched_waking", "sched_wakeup_new"):
             match = WAKING.match(rest)
             assert match, rest
-            tid = int(match["tid"])
-            if runnable_since.get(tid, ("", 0))[0] != "preempted":
-                runnable_since[tid] = "woken", at_ns
-    return dict(waits)
+            woken_at[int(match["tid"])] = at_ns
+    return account
+
+
+def why_not() -> str:
+    """Why the kernel's scheduler cannot be watched here; empty if it can."""
+    try:
+        require()
+    except NotPossibleError as error:
+        return error.message
+    return ""
+
+
+needs_ebpf = pytest.mark.skipif(bool(why_not()), reason=why_not() or "eBPF works here")
+needs_perf = pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed")

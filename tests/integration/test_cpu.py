@@ -122,7 +122,7 @@ def test_waiting_threads_count_only_with_idle(cli: CommandLine, start: Start) ->
     busy, waiting = (read_profile(str(path)) for path in cli.recordings)
     assert "sleeper.wait_for_ever" in function_names(waiting)
     assert [str(kind) for kind in waiting.sample_types] == ["samples/count", "wall/nanoseconds"]
-    assert busy.values[:, 0].sum() < waiting.values[:, 0].sum() / 10
+    assert busy.values[:, 0].sum() < waiting.values[:, 0].sum() / 2  # not none: py-spy wakes what it looks at
 
 
 def test_subprocesses_are_told_apart_by_pid(cli: CommandLine, start: Start) -> None:

@@ -1,4 +1,6 @@
-"""Known scheduling loads: waits for a byte on standard input, works, says "done", and waits for another before it ends.
+"""Known scheduling loads: waits for a byte on standard input, works, and waits for another before it ends.
+
+When the work is done it says how often its threads lost the CPU, as the kernel's own accounting has it.
 
 sched_load.py messages PAIRS ROUNDS   threads that send each other messages, as hackbench does, beside a spinner
 sched_load.py periodic THREADS TICKS  threads that wake up every 2 ms and burn half a millisecond
@@ -6,11 +8,13 @@ sched_load.py pingpong ROUNDS         two processes that pass one byte to and fr
 """
 
 import os
+import resource
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 
 def messages(pairs: int, rounds: int) -> None:
@@ -36,7 +40,7 @@ def messages(pairs: int, rounds: int) -> None:
     links = [socket.socketpair() for _ in range(pairs)]
     spinner = threading.Thread(target=spin)
     spinner.start()
-    run_all([lambda link=a: send(link) for a, _ in links] + [lambda link=b: receive(link) for _, b in links])
+    run_all([partial(send, a) for a, _ in links] + [partial(receive, b) for _, b in links])
     finished.set()
     spinner.join()
 
@@ -64,7 +68,12 @@ def pingpong(rounds: int) -> None:
     os.wait()
 
 
-def run_all(jobs: list[Callable[[], None]]) -> None:
+def switches() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_nvcsw + usage.ru_nivcsw
+
+
+def run_all(jobs: Sequence[Callable[[], None]]) -> None:
     workers = [threading.Thread(target=job) for job in jobs]
     for worker in workers:
         worker.start()
@@ -73,9 +82,10 @@ def run_all(jobs: list[Callable[[], None]]) -> None:
 
 
 if __name__ == "__main__":
-    load = {"messages": messages, "periodic": periodic, "pingpong": pingpong}[sys.argv[1]]
+    loads: dict[str, Callable[..., None]] = {"messages": messages, "periodic": periodic, "pingpong": pingpong}
     print("ready", flush=True)
-    sys.stdin.buffer.raw.read(1)
-    load(*map(int, sys.argv[2:]))
-    print("done", flush=True)
-    sys.stdin.buffer.raw.read(1)
+    os.read(0, 1)
+    before = switches()
+    loads[sys.argv[1]](*map(int, sys.argv[2:]))
+    print("done", switches() - before, flush=True)
+    os.read(0, 1)

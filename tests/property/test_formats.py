@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 from collections import Counter
 from pathlib import PurePath
@@ -12,12 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from pprofpy.errors import ProfileFormatError
+from pprofpy.errors import PprofpyError, ProfileFormatError
+from pprofpy.filters import prune
 from pprofpy.formats import FORMATS, collapsed, decode, encode, format_of, pprof, speedscope
 from pprofpy.graph import Granularity, build_call_tree, build_graph
 from pprofpy.profile import Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType, merge
+from pprofpy.reports import header, top, traces, tree
+from pprofpy.reports import list as listing
+from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.trim import EVERYTHING
 from tests.stacks import profile_of
+
+NOWHERE = Console(file=io.StringIO())
 
 names = st.one_of(st.sampled_from(["main", "work", "a.b", "λ"]), st.text(min_size=1, max_size=8))
 frames = st.builds(
@@ -159,15 +168,25 @@ json_values = st.recursive(
 )
 
 
+def changes(data: bytes, most: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    """Places in `data` and what to write there, at most so many."""
+    return st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=most)
+
+
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
     """`data` with up to ten bytes changed, and perhaps a piece cut out."""
-    result = bytearray(data)
-    for place, value in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=10)):
-        result[place] = value
+    result = changed(data, draw(changes(data, 10)))
     start = draw(st.integers(0, len(result)))
     stop = draw(st.one_of(st.just(start), st.integers(start, len(result)), st.just(len(result))))
-    return bytes(result[:start] + result[stop:])
+    return result[:start] + result[stop:]
+
+
+def changed(data: bytes, wanted: list[tuple[int, int]]) -> bytes:
+    result = bytearray(data)
+    for place, value in wanted:
+        result[place] = value
+    return bytes(result)
 
 
 class TestDamage:
@@ -214,3 +233,29 @@ class TestDamage:
         for data in (pprof.write(SPECIMEN), speedscope.write(SPECIMEN), collapsed.write(SPECIMEN)):
             for length in range(0, len(data), 3):
                 tolerates(data[:length])
+
+
+class TestViews:
+    """What could be read can be shown, however odd: no view ends in anything but our own errors."""
+
+    message = gzip.decompress(pprof.write(SPECIMEN))
+
+    @settings(max_examples=300)
+    @given(changes(message, 2))
+    def test_a_damaged_profile_that_is_still_valid(self, wanted: list[tuple[int, int]]) -> None:
+        with contextlib.suppress(PprofpyError):
+            profile = merge([prune(decode(changed(self.message, wanted)))])
+            for value_index in range(len(profile.sample_types)):
+                show_all(profile, value_index)
+
+
+def show_all(profile: Profile, value_index: int) -> None:
+    graph = build_graph(profile, value_index, Granularity.LINES)
+    about = header.build(profile, value_index, graph.total)
+    unit = "minimum"
+    top.render(top.build(about, graph, EVERYTHING), NOWHERE)
+    tree.render(tree.build(about, graph, EVERYTHING), NOWHERE)
+    traces.render(traces.build(about, profile, value_index, graph, unit), NOWHERE)
+    listing.render(listing.build(about, profile, value_index, ".", SourceFinder(), unit), NOWHERE)
+    for name in FORMATS:
+        decode(encode(profile, name))

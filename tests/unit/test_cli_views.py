@@ -9,7 +9,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,16 @@ class TestMistakes:
 
         assert (result.status, result.out) == (5, "")
         assert message in result.err
+
+    def test_a_file_with_a_bad_expression_of_its_own_is_still_shown(self, command: Command, tmp_path: Path) -> None:
+        path = tmp_path / "x.pb.gz"
+        path.write_bytes(pprof.write(replace(profile_of({"main": 1}), drop_frames="(")))
+
+        result = command("top", path)
+
+        assert result.status == 0
+        assert "main" in result.out
+        assert "not dropped" in result.err
 
     def test_profiles_of_different_kinds_are_not_summed_up(
         self, command: Command, recording: Path, tmp_path: Path

@@ -27,6 +27,7 @@ from pprofpy.collectors.bpf.events import EventStream
 from pprofpy.collectors.bpf.perf import link_perf_event, perf_event
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.target import with_sudo
 
 FOLDER = Path(__file__).parent
 """Where the C files are."""
@@ -187,7 +188,7 @@ def require() -> None:
     if missing:
         raise NotPossibleError(
             f"kernel probes need {missing}",
-            "run it with sudo; in a container add --cap-add BPF --cap-add PERFMON (or --privileged)",
+            f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
         )
     if str(Path("/proc/self/ns/pid").readlink()) != _INITIAL_PID_NAMESPACE:
         raise NotPossibleError(

@@ -66,13 +66,14 @@ static inline void count_lost(int reason)
 /* The stack of the program itself, as an id of whoever walks it; 0 where nobody does. The Python unwinder goes here. */
 static inline u64 walk_user_stack(void) { return 0; }
 
-static inline struct thread *thread_entry(u32 tid, u64 task)
+static inline struct thread *thread_entry(struct ids ids, u64 task)
 {
+    u32 tid = ids.tid;
     struct thread *known = threads.lookup(&tid);
     if (known)
         return known;
     struct thread fresh = {.kernel_stack = NO_STACK};
-    fresh.tgid = task_tgid(task);
+    fresh.tgid = ids.tgid;
     task_comm(task, fresh.comm);
     threads.insert(&tid, &fresh);
     known = threads.lookup(&tid);
@@ -97,9 +98,9 @@ static inline void add_time(struct place *place, u64 time_ns)
         count_lost(LOST_TIME);
 }
 
-static inline void switched_in(u64 now, u32 tid, u64 task)
+static inline void switched_in(u64 now, struct ids ids, u64 task)
 {
-    struct thread *thread = thread_entry(tid, task);
+    struct thread *thread = thread_entry(ids, task);
     if (!thread || !thread->off || !thread->off_ns || now <= thread->off_ns) {
         if (thread)
             thread->off = 0;
@@ -115,7 +116,7 @@ static inline void switched_in(u64 now, u32 tid, u64 task)
     if (off_ns > MAX_NS)
         return;
 #endif
-    struct place place = {.user_stack = thread->user_stack, .tid = tid, .kernel_stack = thread->kernel_stack};
+    struct place place = {.user_stack = thread->user_stack, .tid = ids.tid, .kernel_stack = thread->kernel_stack};
     u64 blocked_ns = 0;
     if (thread->state != RUN_QUEUE) {
         /* A wake-up that came just before the switch: it never really slept. */
@@ -133,13 +134,13 @@ static inline void switched_in(u64 now, u32 tid, u64 task)
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 previous = ctx->args[1], next = ctx->args[2];
-    u32 previous_tid = task_tid(previous), next_tid = task_tid(next);
+    struct ids previous_ids = current_ids(), next_ids = task_ids(next);
     u64 now = bpf_ktime_get_ns();
-    if (next_tid && is_target(task_tgid(next)))
-        switched_in(now, next_tid, next);
-    if (!previous_tid || !is_target(task_tgid(previous)))
+    if (next_ids.tid && is_target(next_ids.tgid))
+        switched_in(now, next_ids, next);
+    if (!previous_ids.tid || !is_target(previous_ids.tgid))
         return 1;
-    struct thread *thread = thread_entry(previous_tid, previous);
+    struct thread *thread = thread_entry(previous_ids, previous);
     if (!thread)
         return 1;
     u32 state = previous_state(ctx);
@@ -166,21 +167,21 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 int on_waking(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 task = ctx->args[0];
-    if (!is_target(task_tgid(task)))
+    struct ids ids = task_ids(task);
+    if (!is_target(ids.tgid))
         return 1;
-    struct thread *thread = thread_entry(task_tid(task), task);
+    struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return 1;
     thread->waker_context = wakeup_context();
     thread->waker_tid = 0;
     if (thread->waker_context != CONTEXT_INTERRUPT) {
-        u64 waker = bpf_get_current_task();
-        u32 tid = task_tid(waker);
-        thread->waker_tid = tid;
-        if (!names.lookup(&tid)) {
-            struct name name = {.tgid = task_tgid(waker)};
-            task_comm(waker, name.comm);
-            names.update(&tid, &name);
+        struct ids waker = current_ids();
+        thread->waker_tid = waker.tid;
+        if (!names.lookup(&waker.tid)) {
+            struct name name = {.tgid = waker.tgid};
+            bpf_get_current_comm(name.comm, 16);
+            names.update(&waker.tid, &name);
         }
     }
     thread->wake_ns = bpf_ktime_get_ns();
@@ -190,7 +191,7 @@ int on_waking(struct bpf_raw_tracepoint_args *ctx)
 /* A thread takes another name, by exec or of its own will. */
 int on_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tid = task_tid(ctx->args[0]);
+    u32 tid = task_ids(ctx->args[0]).tid;
     struct thread *thread = threads.lookup(&tid);
     if (thread)
         bpf_probe_read_kernel(thread->comm, 16, (void *)ctx->args[1]);
@@ -202,9 +203,9 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
 /* Attached if children are to be followed. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 child = task_tgid(ctx->args[1]);
+    u32 child = task_ids(ctx->args[1]).tgid;
     u8 one = 1;
-    if (is_target(task_tgid(ctx->args[0])) && targets.update(&child, &one))
+    if (is_target(task_ids(ctx->args[0]).tgid) && targets.update(&child, &one))
         count_lost(LOST_PROCESS);
     return 1;
 }

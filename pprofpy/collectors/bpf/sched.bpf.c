@@ -59,13 +59,14 @@ static inline void count_lost(int reason)
         *count += 1;
 }
 
-static inline struct thread *thread_entry(u32 tid, u64 task)
+static inline struct thread *thread_entry(struct ids ids, u64 task)
 {
+    u32 tid = ids.tid;
     struct thread *known = threads.lookup(&tid);
     if (known)
         return known;
     struct thread fresh = {};
-    fresh.tgid = task_tgid(task);
+    fresh.tgid = ids.tgid;
     task_comm(task, fresh.comm);
     threads.insert(&tid, &fresh);
     known = threads.lookup(&tid);
@@ -119,12 +120,13 @@ BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_TABLE("lru_hash", u32, struct name, names, 16384);
 
 /* Remember who a thread outside of the watched processes is. */
-static inline void remember_name(u32 tid, u64 task)
+static inline void remember_name(struct ids ids, u64 task)
 {
+    u32 tid = ids.tid;
     if (names.lookup(&tid))
         return;
     struct name name = {};
-    name.tgid = task_tgid(task);
+    name.tgid = ids.tgid;
     task_comm(task, name.comm);
     names.update(&tid, &name);
 }
@@ -169,7 +171,7 @@ BPF_RINGBUF_OUTPUT(long_waits, 512);
 /* The running tail of what each CPU did; sent as it is when a wait on that CPU turns out long. */
 BPF_PERCPU_ARRAY(cpu_history, struct long_wait, 1);
 
-static inline void remember_slice(u64 now, u32 tid, u64 task)
+static inline void remember_slice(u64 now, struct ids ids, u64 task)
 {
     int zero = 0;
     struct long_wait *history = cpu_history.lookup(&zero);
@@ -177,8 +179,8 @@ static inline void remember_slice(u64 now, u32 tid, u64 task)
         return;
     struct slice *slice = &history->slices[history->next_slice & (SLICES - 1)];
     slice->start_ns = now;
-    slice->tid = tid;
-    slice->tgid = task_tgid(task);
+    slice->tid = ids.tid;
+    slice->tgid = ids.tgid;
     task_comm(task, slice->comm);
     history->next_slice = (history->next_slice + 1) & (SLICES - 1);
 }
@@ -229,9 +231,9 @@ static inline void count_wait(struct thread *thread, u64 now, u64 wait_ns)
 }
 
 /* A thread gets a CPU: its wait is over. Returns how long it was; 0 if nobody saw it begin. */
-static inline u64 switched_in(u64 now, u32 tid, u64 task)
+static inline u64 switched_in(u64 now, struct ids ids, u64 task)
 {
-    struct thread *thread = thread_entry(tid, task);
+    struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return 0;
     u64 since = thread->left_runnable || thread->wake_ns < thread->off_ns ? thread->off_ns : thread->wake_ns;
@@ -239,10 +241,10 @@ static inline u64 switched_in(u64 now, u32 tid, u64 task)
     if (!thread->running && since && now > since) {
         wait_ns = now - since;
         count_wait(thread, now, wait_ns);
-        count_bucket(tid, thread->left_runnable, wait_ns);
+        count_bucket(ids.tid, thread->left_runnable, wait_ns);
 #ifdef THRESHOLD_NS
         if (wait_ns >= THRESHOLD_NS)
-            send_long_wait(now, wait_ns, tid, thread);
+            send_long_wait(now, wait_ns, ids.tid, thread);
 #endif
     }
     u32 cpu = bpf_get_smp_processor_id() + 1;
@@ -253,9 +255,9 @@ static inline u64 switched_in(u64 now, u32 tid, u64 task)
     return wait_ns;
 }
 
-static inline void switched_out(u64 now, u32 tid, u64 task, u32 state, bool runnable)
+static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bool runnable)
 {
-    struct thread *thread = thread_entry(tid, task);
+    struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return;
     thread->off_ns = now;
@@ -271,33 +273,33 @@ static inline void switched_out(u64 now, u32 tid, u64 task, u32 state, bool runn
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 previous = ctx->args[1], next = ctx->args[2];
-    u32 previous_tid = task_tid(previous), next_tid = task_tid(next);
-    bool out = previous_tid && is_target(task_tgid(previous));
-    bool in = next_tid && is_target(task_tgid(next));
+    struct ids previous_ids = current_ids(), next_ids = task_ids(next);
+    bool out = previous_ids.tid && is_target(previous_ids.tgid);
+    bool in = next_ids.tid && is_target(next_ids.tgid);
     u64 now = bpf_ktime_get_ns();
     u32 state = previous_state(ctx);
     bool runnable = left_runnable(ctx, state);
     u64 wait_ns = 0;
     u8 was_preempted = 0;
     if (out)
-        switched_out(now, previous_tid, previous, state, runnable);
+        switched_out(now, previous_ids, previous, state, runnable);
     if (in) {
 #ifdef TRACE
-        struct thread *waiting = threads.lookup(&next_tid);
+        struct thread *waiting = threads.lookup(&next_ids.tid);
         was_preempted = waiting ? waiting->left_runnable : 0;
 #endif
-        wait_ns = switched_in(now, next_tid, next);
+        wait_ns = switched_in(now, next_ids, next);
     }
 #ifdef THRESHOLD_NS
-    remember_slice(now, next_tid, next);
+    remember_slice(now, next_ids, next);
 #endif
 #ifdef TRACE
     if (out || in) {
         if (!out)
-            remember_name(previous_tid, previous);
+            remember_name(previous_ids, previous);
         if (!in)
-            remember_name(next_tid, next);
-        struct event event = {.ts_ns = now, .wait_ns = wait_ns, .from_tid = previous_tid, .to_tid = next_tid};
+            remember_name(next_ids, next);
+        struct event event = {.ts_ns = now, .wait_ns = wait_ns, .from_tid = previous_ids.tid, .to_tid = next_ids.tid};
         event.kind = EVENT_SWITCH;
         event.state = runnable ? 0 : state;
         event.context = was_preempted;
@@ -309,10 +311,10 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 
 static inline int woken(u64 task, u8 kind)
 {
-    if (!is_target(task_tgid(task)))
+    struct ids ids = task_ids(task);
+    if (!is_target(ids.tgid))
         return 1;
-    u32 tid = task_tid(task);
-    struct thread *thread = thread_entry(tid, task);
+    struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return 1;
     u64 now = bpf_ktime_get_ns();
@@ -325,10 +327,10 @@ static inline int woken(u64 task, u8 kind)
     bpf_get_current_comm(thread->waker_comm, 16);
 #endif
 #ifdef TRACE
-    u64 waker = bpf_get_current_task();
-    if (thread->waker_context == CONTEXT_TASK && !is_target(task_tgid(waker)))
-        remember_name(thread->waker_tid, waker);
-    struct event event = {.ts_ns = now, .from_tid = thread->waker_tid, .to_tid = tid};
+    struct ids waker = current_ids();
+    if (thread->waker_context == CONTEXT_TASK && !is_target(waker.tgid))
+        remember_name(waker, bpf_get_current_task());
+    struct event event = {.ts_ns = now, .from_tid = thread->waker_tid, .to_tid = ids.tid};
     event.kind = kind;
     event.context = thread->waker_context;
     send_event(&event);
@@ -342,7 +344,7 @@ int on_wakeup_new(struct bpf_raw_tracepoint_args *ctx) { return woken(ctx->args[
 /* A thread takes another name, by exec or of its own will. */
 int on_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tid = task_tid(ctx->args[0]);
+    u32 tid = task_ids(ctx->args[0]).tid;
     struct thread *thread = threads.lookup(&tid);
     if (thread)
         bpf_probe_read_kernel(thread->comm, 16, (void *)ctx->args[1]);
@@ -353,9 +355,9 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
 /* Attached if children are to be followed. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 child = task_tgid(ctx->args[1]);
+    u32 child = task_ids(ctx->args[1]).tgid;
     u8 one = 1;
-    if (is_target(task_tgid(ctx->args[0])) && targets.update(&child, &one))
+    if (is_target(task_ids(ctx->args[0]).tgid) && targets.update(&child, &one))
         count_lost(LOST_PROCESS);
     return 1;
 }

@@ -20,8 +20,27 @@ static inline u64 read_u64(u64 address)
     return value;
 }
 
-static inline u32 task_tid(u64 task) { return read_u32(task + TASK_PID); }
-static inline u32 task_tgid(u64 task) { return read_u32(task + TASK_TGID); }
+struct ids {
+    u32 tid;
+    u32 tgid;
+};
+
+/* A task's tid and tgid; one read, since the kernel keeps them side by side. */
+static inline struct ids task_ids(u64 task)
+{
+    _Static_assert(TASK_TGID == TASK_PID + 4, "tgid follows pid");
+    struct ids ids = {};
+    bpf_probe_read_kernel(&ids, sizeof(ids), (void *)(task + TASK_PID));
+    return ids;
+}
+
+/* The same for whoever runs now, which costs nearly nothing. */
+static inline struct ids current_ids(void)
+{
+    u64 both = bpf_get_current_pid_tgid();
+    struct ids ids = {.tid = (u32)both, .tgid = both >> 32};
+    return ids;
+}
 
 static inline void task_comm(u64 task, char comm[16])
 {
