@@ -122,7 +122,7 @@ class _View:
 @click.option("--no-syscalls", is_flag=True, help="No system calls, whatever -e matches.")
 @click.option(
     "--duration",
-    "slower_than_ns",
+    "slower_ns",
     type=slower_than_ns,
     default="0",
     metavar="MS",

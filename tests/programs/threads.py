@@ -1,4 +1,4 @@
-"""Starts as many short threads as its first argument says, one after the other. Prints `ready`, then waits for a line."""
+"""Starts as many short threads as its argument says, one after the other. Prints `ready`, then waits for a line."""
 
 import os
 import sys

@@ -45,9 +45,7 @@ def test_paths_descriptors_and_flags_stand_alone_and_the_rest_has_names() -> Non
     assert shown("openat", -100, 0x1000, 0o2000000, strings=(b"/etc/hosts\0junk",)) == (
         'AT_FDCWD, "/etc/hosts", O_RDONLY|O_CLOEXEC'
     )
-    assert (
-        shown("openat", -100, 0x1000, 0o101, 0o644, strings=(b"x\0",)) == 'AT_FDCWD, "x", O_WRONLY|O_CREAT, 0o644'
-    )
+    assert shown("openat", -100, 0x1000, 0o101, 0o644, strings=(b"x\0",)) == 'AT_FDCWD, "x", O_WRONLY|O_CREAT, 0o644'
     assert shown("read", 3, 0x7F00, 100, fd="/etc/hosts") == "3</etc/hosts>, buf=0x7f00, count=100"
     assert shown("mmap", 0, 4096, 3, 0x22, -1) == (
         "addr=0, len=4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, off=0"

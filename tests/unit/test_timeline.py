@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_spans_never_overlap_and_cover_the_recording_without_gaps() -> None:
             running = A + B - running
 
     for spans in build(trace(*rows)).spans.values():
-        assert all(one.end_ns == following.start_ns for one, following in zip(spans, spans[1:], strict=False))
+        assert all(one.end_ns == following.start_ns for one, following in pairwise(spans))
         assert all(span.duration_ns > 0 for span in spans)
 
 

@@ -170,7 +170,7 @@ def load(
     flags = [f"-D{name}={value}" for name, value in (constants or {}).items()]
     with _compiler_output() as output, _environment("BCC_KERNEL_SOURCE", str(_HEADERS)):
         try:
-            module = bcc.BPF(text=text.encode(), cflags=["-Wno-everything", *flags])
+            module = bcc.BPF(text=text.encode(), cflags=["-Wno-everything", "-Werror=implicit-function-declaration", *flags])
         except Exception as error:
             raise PprofpyError(f"{source} does not compile here: {error}", output.essence()) from error
     return Program(bcc, module, source)

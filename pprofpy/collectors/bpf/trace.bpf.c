@@ -96,13 +96,13 @@ static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 eve
 #if defined(TGID) || defined(TARGETS)
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 parent_tgid = task_tgid(ctx->args[0]);
-    u32 child_tid = task_tid(ctx->args[1]), child_tgid = task_tgid(ctx->args[1]);
+    struct ids child = task_ids(ctx->args[1]);
+    u32 parent_tgid = task_ids(ctx->args[0]).tgid;
     u8 one = 1;
 #ifdef ADOPT_CHILDREN
     /* The command that pprofpy starts is watched from its first instruction on. */
-    if (parent_tgid == SELF_TGID && child_tgid != parent_tgid) {
-        if (targets.update(&child_tgid, &one) || target_threads.update(&child_tid, &one))
+    if (parent_tgid == SELF_TGID && child.tgid != parent_tgid) {
+        if (targets.update(&child.tgid, &one) || target_threads.update(&child.tid, &one))
             count_lost(LOST_THREAD);
         return 1;
     }
@@ -110,20 +110,20 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
     if (!is_target(parent_tgid))
         return 1;
 #ifdef FOLLOW_CHILDREN
-    if (child_tgid != parent_tgid && targets.update(&child_tgid, &one))
+    if (child.tgid != parent_tgid && targets.update(&child.tgid, &one))
         count_lost(LOST_THREAD);
 #else
-    if (child_tgid != parent_tgid)
+    if (child.tgid != parent_tgid)
         return 1;
 #endif
-    if (target_threads.update(&child_tid, &one))
+    if (target_threads.update(&child.tid, &one))
         count_lost(LOST_THREAD);
     return 1;
 }
 
 int on_thread_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tid = task_tid(ctx->args[0]);
+    u32 tid = task_ids(ctx->args[0]).tid;
     target_threads.delete(&tid);
     return 1;
 }
