@@ -345,8 +345,9 @@ def test_ten_thousand_short_threads(start: Start) -> None:
 
 
 def test_children_are_followed_only_if_asked(start: Start) -> None:
-    code = "import os, sys\nprint('ready', flush=True)\nsys.stdin.readline()\n" \
-           "for _ in range(3):\n    if os.fork() == 0:\n        os.getppid()\n        os._exit(0)\n    os.wait()\n"  # fmt: skip
+    wait = "import os, sys\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    child = "    if os.fork() == 0:\n        os.getppid()\n        os._exit(0)\n"
+    code = f"{wait}for _ in range(3):\n{child}    os.wait()\n"
     for children, expected in ((False, 0), (True, 3)):
         process = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
         options = Options(select(["getppid"]), Scope(process.pid, children=children))
