@@ -199,10 +199,14 @@ class Collection:
     notes: tuple[str, ...] = ()
 
     def merge(self, other: Collection) -> Collection:
-        """Both recordings as one: counts add up, what only one of them knows stays known."""
+        """Both recordings as one: counts add up where both are known."""
+        if other == Collection():
+            return self
+        if self == Collection():
+            return other
 
         def add(mine: int, theirs: int) -> int:
-            return max(mine, theirs) if -1 in (mine, theirs) else mine + theirs
+            return -1 if -1 in (mine, theirs) else mine + theirs
 
         def join(mine: str, theirs: str) -> str:
             return mine if mine == theirs or not theirs else f"{mine}, {theirs}" if mine else theirs

@@ -80,7 +80,7 @@ def output_options(command: _Command) -> _Command:
     return decorated  # type: ignore[no-any-return]
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
     """A length of time on the command line, in nanoseconds."""
 
     name = "duration"

@@ -292,5 +292,3 @@ def _shorten(text: str, longest: int) -> str:
 def _text(text: str) -> str:
     """Text for XML: markup escaped, characters that XML forbids replaced."""
     return escape(_ILLEGAL_IN_XML.sub("\ufffd", text))
-
-

@@ -12,6 +12,9 @@ from pprofpy.graph import build_graph
 from pprofpy.profile import Profile, merge
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
+pytestmark = pytest.mark.xdist_group("known answers")
+"""One after the other: each of these programs takes a whole CPU."""
+
 SHARES = {"burn.half": 50, "burn.third": 30, "burn.seventh": 15, "burn.rest": 5}
 RATE_HZ, SECONDS = 500, 10
 """5000 looks: 3 points are more than four standard deviations of chance, for the largest share."""

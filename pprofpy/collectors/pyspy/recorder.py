@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from pprofpy.collectors.cpu import CpuOptions, Progress, Stop
 from pprofpy.collectors.pyspy import program
 from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
-from pprofpy.profile import Collection, Profile
+from pprofpy.profile import Collection, Profile, merge
 from pprofpy.target import Target, permission_error
 from pprofpy.units import NS_PER_S, format_duration
 
@@ -38,6 +38,11 @@ _PATIENCE_S = 20.0
 STARVED_SHARE = 0.02
 STARVED_NOTE = "py-spy waited for a CPU for"
 """What py-spy could not do on time it does in a burst, and a burst mostly sees one and the same stack."""
+
+_SLOWEST_HZ = 10
+_SHORTEST_PIECE_NS = NS_PER_S // 2
+"""A py-spy that is behind looks again and again without a pause, and the target hardly runs. It is then ended, and the
+rest of the recording made at a lower rate, unless that is no longer worth it."""
 
 _BEGAN = b"Sampling process"
 _BEHIND = re.compile(rb"([\d.]+)s behind in sampling")
@@ -54,6 +59,49 @@ def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) 
         NotPossibleError: py-spy is missing, or does not know this interpreter.
         InterruptedEarly: `stop` came before anything was recorded.
     """
+    pieces: list[_Piece] = []
+    slowed = options
+    while True:
+        done_ns = sum(piece.profile.duration_ns for piece in pieces)
+        try:
+            pieces.append(_record_piece(target, slowed, stop, _after(done_ns, progress)))
+        except PprofpyError:
+            if not pieces:
+                raise
+            break  # what came before is worth keeping
+        left_ns = slowed.duration_ns and slowed.duration_ns - pieces[-1].profile.duration_ns
+        if not pieces[-1].fell_behind or (left_ns is not None and left_ns < _SHORTEST_PIECE_NS):
+            break
+        slowed = replace(slowed, rate_hz=_slower(slowed.rate_hz), duration_ns=left_ns)
+    profile = merge([piece.profile for piece in pieces])
+    notes = _notes(options, slowed, profile.duration_ns, pieces, target)
+    if not (options.idle or options.gil or options.subprocesses):
+        notes += _doubt(profile.total(1), sum(piece.cpu_ns for piece in pieces))
+    profile.collection = replace(profile.collection, notes=tuple(notes))
+    return profile
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one run of py-spy recorded.
+
+    Attributes:
+        profile: Its samples.
+        cpu_ns: The CPU time that the kernel charged the target meanwhile.
+        starved_ns: How long py-spy waited for a CPU.
+        behind_s: How far it fell behind its schedule.
+        fell_behind: It was ended for that.
+    """
+
+    profile: Profile
+    cpu_ns: int
+    starved_ns: int
+    behind_s: float
+    fell_behind: bool
+
+
+def _record_piece(target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> _Piece:
+    """One run of py-spy."""
     engine = program.version()
     tids = _outer_tids(target)
     with _PySpy(target, options) as spy:
@@ -65,10 +113,19 @@ def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) 
         profile = convert(document, options, target, tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
         profile.collection = _collection(engine, target, options, spy)
-        if not (options.idle or options.gil or options.subprocesses):
-            doubt = _doubt(profile.total(1), spy.cpu_ns_at_end - spy.cpu_ns_at_start)
-            profile.collection = replace(profile.collection, notes=profile.collection.notes + doubt)
-    return profile
+        behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
+        cpu_ns = spy.cpu_ns_at_end - spy.cpu_ns_at_start
+        return _Piece(profile, cpu_ns, spy.starved_ns, behind_s, spy.fell_behind)
+
+
+def _after(done_ns: int, progress: Progress) -> Progress:
+    """Report progress on top of what earlier pieces took."""
+    return lambda elapsed_ns: progress(done_ns + elapsed_ns)
+
+
+def _slower(rate_hz: int) -> int:
+    """The rate to go on with where `rate_hz` was too much."""
+    return max(rate_hz // 4, min(rate_hz, _SLOWEST_HZ))
 
 
 class _PySpy:
@@ -88,7 +145,7 @@ class _PySpy:
         self.lost_looks = False
         self.complaints = b""
         self._target_was_stopped = _is_stopped(target)
-        self.stopped_by_user = False
+        self.stopped_by_user = self.fell_behind = False
         try:
             self._process = program.start(
                 self._arguments(), self._environment(), self._messages, log_end, [self._profile]
@@ -127,6 +184,9 @@ class _PySpy:
             progress(elapsed_ns)
             if stop.wait(min(left_s, _POLL_S if self._began_ns else _POLL_S / 10)):
                 self.stopped_by_user = True
+                break
+            if self._options.rate_hz > _SLOWEST_HZ and _BEHIND.search(self.messages):
+                self.fell_behind = True
                 break
             self._read_log()
             self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
@@ -207,9 +267,7 @@ class _PySpy:
 def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -> Collection:
     asked = round(options.rate_hz * spy.duration_ns / NS_PER_S)
     got = spy.looks if spy.looks and not spy.lost_looks else -1
-    behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
     totals = _TOTALS.search(spy.messages)
-    starved = spy.starved_ns / max(spy.duration_ns, 1)
     return Collection(
         engine=engine,
         target=str(target),
@@ -217,7 +275,6 @@ def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -
         got=got,
         late=-1 if got < 0 else _missed(asked, got),
         errors=int(totals[2]) if totals else -1,
-        notes=tuple(_notes(options, behind_s, starved, target)),
     )
 
 
@@ -226,19 +283,22 @@ def _missed(asked: int, got: int) -> int:
     return asked - got if asked - got > 4 * math.sqrt(asked) else 0
 
 
-def _doubt(sampled_ns: int, counted_ns: int) -> tuple[str, ...]:
+def _doubt(sampled_ns: int, counted_ns: int) -> list[str]:
     """A note if the samples contradict the kernel's own account of the process's CPU time.
 
     py-spy tells running threads from waiting ones by their state; its own looks wake them, so it can be wrong.
     """
     if abs(sampled_ns - counted_ns) <= max(0.2 * max(sampled_ns, counted_ns), NS_PER_S / 5):
-        return ()
+        return []
     reason = "waiting, also for a CPU, was taken for running" if sampled_ns > counted_ns else "running was missed"
     sampled, counted = format_duration(sampled_ns), format_duration(counted_ns)
-    return (f"The samples add up to {sampled}, but the kernel counted {counted} of CPU time: {reason}.",)
+    return [f"The samples add up to {sampled}, but the kernel counted {counted} of CPU time: {reason}."]
 
 
-def _notes(options: CpuOptions, behind_s: float, starved: float, target: Target) -> list[str]:
+def _notes(
+    options: CpuOptions, slowed: CpuOptions, duration_ns: int, pieces: Sequence[_Piece], target: Target
+) -> list[str]:
+    """What a reader of the profile should keep in mind."""
     notes = []
     if options.gil:
         notes.append("Only threads that held the interpreter lock were counted.")
@@ -248,8 +308,14 @@ def _notes(options: CpuOptions, behind_s: float, starved: float, target: Target)
         notes.append("Threads waiting for the interpreter lock may have been counted as running.")
     if options.nonblocking:
         notes.append("The target was not paused while its stacks were read: some may be torn.")
-    if behind_s:
-        notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule: a lower --rate gives truer shares.")
+    if slowed.rate_hz < options.rate_hz:
+        notes.append(
+            f"py-spy could not keep up with {options.rate_hz} Hz; it was slowed to {slowed.rate_hz} Hz "
+            "to spare the target."
+        )
+    if behind_s := pieces[-1].behind_s:
+        notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule.")
+    starved = sum(piece.starved_ns for piece in pieces) / max(duration_ns, 1)
     if starved > STARVED_SHARE:
         notes.append(f"{STARVED_NOTE} {starved:.0%} of the time: its looks came in bursts, shares are rough.")
     if not target.is_alive():
