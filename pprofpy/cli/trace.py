@@ -272,16 +272,18 @@ class _Session:
 
     def end(self) -> None:
         """Show and save the rest, and what was lost."""
+        rest = self.recorder.stop()
         if not self.view.is_full:
-            self._take(self.recorder.stop())
+            self._take(rest)
         collection = self.recorder.collection()
-        duration_ns = time.monotonic_ns() - self.recorder.log.start_ns
         if self.keep:
-            self.keep.end(duration_ns, collection)
+            self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
             self.view.sum_up(self.recorder.summary())
         for note in collection.notes:
             remark(note)
+        if collection.dropped:
+            remark("  fewer are lost if fewer are watched (-e), or if they are saved (-o) or only counted (-s)")
 
     def _take(self, batch: Batch) -> None:
         if self.keep:

@@ -126,6 +126,7 @@ class EventRecorder:
             self._paths = FdPaths()
             self._symbols = AddressNames(selection.tracepoints)
             self._target = "all processes"
+            self._end_ns = 0
             self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
             self._attach()
             if options.scope.pid:
@@ -233,7 +234,12 @@ class EventRecorder:
         stats = tuple(
             self._stats(key, value, histograms) for key, value in zip(keys.tolist(), values.tolist(), strict=True)
         )
-        return EventSummary(stats, time.monotonic_ns() - self.log.start_ns, self.collection())
+        return EventSummary(stats, self.duration_ns, self.collection())
+
+    @property
+    def duration_ns(self) -> int:
+        """How long it has been recording, or had been when it was stopped."""
+        return (self._end_ns or time.monotonic_ns()) - self.log.start_ns
 
     def _stats(
         self, key: tuple[int, int, int], value: tuple[Any, ...], histograms: Mapping[tuple[int, int], Histogram]
@@ -266,7 +272,7 @@ class EventRecorder:
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
             target=self._target,
             dropped=sum(losses.values()),
-            notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
+            notes=tuple(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
         )
 
     def drain(self) -> None:
@@ -275,6 +281,7 @@ class EventRecorder:
     def stop(self) -> Batch:
         """End the recording; the last events of it. Sums and losses can still be read."""
         self._program.detach()
+        self._end_ns = time.monotonic_ns()
         return self._read(time.monotonic_ns() + _IN_FLIGHT_NS)
 
     def close(self) -> None:

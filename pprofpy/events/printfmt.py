@@ -461,7 +461,7 @@ _OPERATORS: dict[str, Callable[..., Ints]] = {
     "-": np.subtract,
     "*": np.multiply,
     # C rounds towards zero, NumPy downwards.
-    "/": lambda a, b: (a - np.fmod(a, b)) // np.where(b == 0, 1, b),
+    "/": lambda a, b: np.where(b == 0, 0, (a - np.fmod(a, b)) // np.where(b == 0, 1, b)),
     "%": np.fmod,
 }
 
@@ -608,6 +608,9 @@ _BITS = {"hh": 8, "h": 16, "": 32, "l": 64, "ll": 64, "L": 64, "z": 64, "t": 64,
 _SYMBOL_LETTERS = frozenset({"ps", "pS", "pF", "pf", "pB"})
 
 
+_WIDEST = 256
+
+
 class _Part(NamedTuple):
     """One conversion: what Python's `%` is to do, and the column it does it to."""
 
@@ -624,8 +627,9 @@ def compile_format(tracepoint: Tracepoint, symbols: Mapping[int, str] | None = N
     """
     try:
         formatter = _compiled(tracepoint, {} if symbols is None else symbols)
-        formatter(Columns(np.zeros((1, max(tracepoint.size, 8)), np.uint8)))  # it must at least do for zeroes
-    except UnsupportedError:
+        for byte in (0, 0xFF):  # it must at least do for these
+            formatter(Columns(np.full((1, max(tracepoint.size, 8)), byte, np.uint8)))
+    except (ValueError, OverflowError, RecursionError):  # descriptions come from files, too
         return field_list(tracepoint)
     return formatter
 
@@ -700,6 +704,8 @@ def _joined(template: str, columns: Sequence[Callable[[Columns], list[int] | lis
 
 def _conversion(match: re.Match[str], arguments: Iterator[Node], symbols: Mapping[int, str]) -> _Part:
     letter, flags, width = match["letter"], match["flags"], match["width"] or ""
+    if any(number.isdigit() and int(number) > _WIDEST for number in (width, match["precision"] or "")):
+        raise UnsupportedError("a column as wide as this")
     if width == "*" and letter[:2] != "pb":
         raise UnsupportedError("a computed width")
     if width == "*":

@@ -484,5 +484,5 @@ def test_what_cannot_be_kept_is_counted(start: Start) -> None:
     # Then what came and what was lost adds up, and the sums have lost nothing
     assert 0 < kept < 400_000
     assert kept + summary.collection.dropped == 400_000
-    assert summary.collection.notes == (f"lost: {400_000 - kept} system calls",)
+    assert summary.collection.notes == (f"lost: {400_000 - kept:,} system calls",)
     assert [(one.event, one.count) for one in summary.stats] == [("getppid", 400_000)]

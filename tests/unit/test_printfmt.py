@@ -195,6 +195,13 @@ def test_a_description_that_is_not_understood_becomes_a_list_of_fields(broken: s
     assert field_list(point)(Columns(np.zeros((0, 24), np.uint8))) == []
 
 
+@pytest.mark.parametrize(
+    "hostile", ['"%d", ' + "(" * 5000 + "1" + ")" * 5000, '"%999999999d", REC->x', '"%d", ' + "9" * 5000, '"%d", 1 / 0']
+)
+def test_a_hostile_description_does_no_harm(hostile: str) -> None:
+    assert words(tracepoint(hostile, "8 4 1 int x"), struct.pack("<i", 5)) in (["x=5"], ["?"], ["0"])
+
+
 def test_many_records_are_many_lines_in_their_order() -> None:
     point = tracepoint('"%d"' + ", REC->x", "8 4 1 int x")
 
