@@ -3,22 +3,47 @@
 # Usage: setup.sh runtime|tests
 set -euo pipefail
 
-# A line for each need: a test that succeeds if it is met, the Debian package that meets it, what it is for.
+# A line for each need: a test that succeeds if it is met, the packages that meet it (the first that this system
+# offers is taken), what it is for.
 runtime_needs=(
     "test -d /usr/lib/python3/dist-packages/bcc|python3-bpfcc|the eBPF commands"
-    "find_python|python3|pprofpy itself (3.11 or later)"
-    "has_venv|python3-venv|the virtual environment"
+    "has_python|$("$(dirname "$0")/python.sh" --packages)|pprofpy itself: Python 3.11 or later, with venv"
 )
 test_needs=(
     "command -v chromium|chromium|the tests that open flame graphs in a browser"
     "command -v npm|npm|the tests with speedscope's own importer"
     "command -v cc|gcc|the tests that compile small programs"
-    "command -v perf|linux-perf|the tests against perf"
+    "command -v perf|linux-perf linux-tools-generic|the tests against perf"
     "command -v setpriv|util-linux|the tests as another user"
 )
 
-find_python() { "$(dirname "$0")/python.sh"; }
-has_venv() { "$(find_python)" -c 'import ensurepip, venv'; }
+has_python() {
+    local python
+    python=$("$(dirname "$0")/python.sh") && "$python" -c 'import ensurepip, venv'
+}
+
+# Prints the command that makes a command root's; fails where there is none.
+become_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        echo env
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }; then
+        echo sudo
+    else
+        return 1
+    fi
+}
+
+# Prints the first of some packages that this system offers.
+offered() {
+    local package
+    for package in "$@"; do
+        if apt-cache show "$package" 2>/dev/null | grep -q ^Version; then
+            echo "$package"
+            return
+        fi
+    done
+    return 1
+}
 
 case "${1:-}" in
     runtime) needs=("${runtime_needs[@]}") ;;
@@ -26,34 +51,41 @@ case "${1:-}" in
     *) echo "usage: $0 runtime|tests" >&2; exit 2 ;;
 esac
 
-packages=()
+missing=()
 for need in "${needs[@]}"; do
-    IFS='|' read -r check package purpose <<<"$need"
+    IFS='|' read -r check packages purpose <<<"$need"
     if ! $check >/dev/null 2>&1; then
-        packages+=("$package")
-        echo "setup: $package is missing: needed for $purpose"
+        missing+=("$packages")
+        echo "setup: ${packages// / or } is missing: needed for $purpose"
     fi
 done
-[ ${#packages[@]} -gt 0 ] || exit 0
+[ ${#missing[@]} -gt 0 ] || exit 0
 
-if [ "$(id -u)" -eq 0 ]; then
-    as_root=()
-elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-    as_root=(sudo)
-else
-    as_root=(false)
+if ! command -v apt-get >/dev/null; then
+    echo "setup: there is no apt-get to install it with; going on without"
+    exit 0
 fi
-if ! command -v apt-get >/dev/null || [ "${as_root[*]}" = false ]; then
-    echo "setup: cannot install it (that takes apt-get, and root or sudo); going on without"
+if ! root=$(become_root); then
+    echo "setup: installing it takes root or sudo; going on without"
     exit 0
 fi
 
-echo "setup: installing ${packages[*]}"
-export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" apt-get install --yes --no-install-recommends "${packages[@]}"; } \
-    >"$log" 2>&1; then
+"$root" apt-get update >"$log" 2>&1 || { tail -n 3 "$log"; echo "setup: apt-get update failed; trying with the old lists"; }
+chosen=()
+for packages in "${missing[@]}"; do
+    # shellcheck disable=SC2086 # a list of words
+    if package=$(offered $packages); then
+        chosen+=("$package")
+    else
+        echo "setup: this system does not offer ${packages// / or }; going on without"
+    fi
+done
+[ ${#chosen[@]} -gt 0 ] || exit 0
+echo "setup: installing ${chosen[*]}"
+install=(env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=300)
+if ! "$root" "${install[@]}" "${chosen[@]}" >"$log" 2>&1; then
     tail -n 5 "$log"
     echo "setup: that failed; going on without"
 fi

@@ -4,8 +4,13 @@
 set -euo pipefail
 
 venv=$1
-[ -x "$venv/bin/python" ] || "$(dirname "$0")/python.sh" | { read -r python; "$python" -m venv "$venv"; }
-echo "setup: installing pprofpy and its tools into $venv"
-# Dependency groups (pyproject.toml) take pip 25.1 or later.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable . --group dev
+python=$("$(dirname "$0")/python.sh")
+# What an attempt without ensurepip leaves behind has a Python, but no pip: make that one anew.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    echo "setup: making $venv with $python"
+    "$python" -m venv --clear "$venv"
+fi
+echo "setup: installing pprofpy, its tests' and its checks' packages into $venv"
+pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
+"${pip[@]}" install 'pip>=25.1' # which knows the dependency groups of pyproject.toml
+"${pip[@]}" install --editable . --group dev
