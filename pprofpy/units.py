@@ -97,6 +97,14 @@ def format_value(value: int, from_unit: str, to_unit: str = "auto") -> str:
     return "0" if text in ("0", "-0") else text + name
 
 
+def format_short(value: int, from_unit: str) -> str:
+    """`value` with three digits at most, for narrow columns: `915us`, `1.52ms`, a bare "0" for nothing."""
+    number, name = scale(value, from_unit, "auto")
+    text = f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "0" else text + name
+
+
 def format_percent(value: int, total: int) -> str:
     """`value` as a share of `total`, six characters wide, at least two significant digits."""
     ratio = abs(value / total) * 100 if total else 0.0

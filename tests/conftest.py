@@ -73,8 +73,9 @@ def start() -> Iterator[Start]:
         with suppress(OSError):
             process.kill()
         process.wait()
-        if process.stdout:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
 
 
 def interpreter(version: str) -> str:

@@ -22,6 +22,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
+    "trace": ("pprofpy.cli.trace", "System calls and kernel events as they happen."),
+    "timeline": ("pprofpy.cli.timeline", "What each thread did all the time, also for Perfetto."),
+    "sched-latency": ("pprofpy.cli.sched_latency", "How long threads that could run waited for a CPU."),
+    "off-cpu": ("pprofpy.cli.off_cpu", "Where threads block, for how long, and who wakes them."),
     "top": ("pprofpy.cli.top", "Functions (or lines) that cost the most."),
     "list": ("pprofpy.cli.list", "Source code with the cost of each line."),
     "peek": ("pprofpy.cli.peek", "Callers and callees of a function."),

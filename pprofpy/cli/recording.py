@@ -90,13 +90,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from 
         return value if isinstance(value, int) else parse_duration_ns(value)
 
 
-def keep(profile: Profile, kind: str, target: Target, output: Output) -> Path | None:
+def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> Path | None:
     """Write a recording where it was wanted; if that fails, somewhere else rather than not at all.
 
     Args:
         profile: The recording.
         kind: What it is of: the file's name begins with it.
-        target: What was recorded.
+        target: What was recorded; None for the whole system.
         output: Where it was wanted.
 
     Returns:
@@ -182,7 +182,9 @@ def _encoded(profile: Profile, format_name: str) -> bytes:
     return encode(profile, format_name)
 
 
-def _file_name(kind: str, target: Target) -> str:
+def _file_name(kind: str, target: Target | None) -> str:
     """As in `cpu-worker-1234-20260131-235959`, whatever characters the target's name holds."""
+    if target is None:
+        return f"{kind}-system-{time.strftime('%Y%m%d-%H%M%S')}"
     safe = re.sub(r"[^\w-]+", "_", target.name)[:60].strip("_") or "python"
     return f"{kind}-{safe}-{target.pid}-{time.strftime('%Y%m%d-%H%M%S')}"

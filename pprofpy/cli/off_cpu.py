@@ -1,0 +1,91 @@
+"""`pprofpy off-cpu`: where threads block, for how long, and who wakes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.view import print_json
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.errors import InterruptedEarly, TargetError, UsageError
+from pprofpy.launch import interruptible
+from pprofpy.profile import Profile
+from pprofpy.reports import off_cpu as report
+from pprofpy.target import Target
+
+EPILOG = """\b
+Examples:
+  pprofpy off-cpu --pid 1234              30 seconds: by thread, and by what they waited for
+  pprofpy off-cpu -p 1234 --min 10ms      only times of 10 ms and more
+  pprofpy off-cpu -- python app.py        start a program and record until it ends
+"""
+
+
+@click.command("off-cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@length_options
+@click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU from this on.")
+@click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU up to this.")
+@output_options
+@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(
+    duration_ns: int | None,
+    subprocesses: bool,
+    min_ns: int,
+    max_ns: int,
+    nodecount: int,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Where threads block, for how long, and who wakes them, measured in the kernel.
+
+    Every time off the CPU is seen, from the switch that takes the CPU to the one that gives it back; nothing is
+    sampled. It is split into sleeping, disk (uninterruptible) and run queue (runnable, waiting for a CPU).
+    Without --pid, --name or a COMMAND: all processes. Needs root.
+    """
+    choice = Choice(others["pid"], others["name"], others["command"])
+    duration_ns = duration_of(duration_ns, choice)
+    if max_ns and min_ns > max_ns:
+        raise UsageError("--min is above --max: no time fits", "exchange them")
+    output = Output.of(others["output"], others["format_name"], force=others["force"])
+    with interruptible() as interruption:
+
+        def start(scope: Scope) -> OffCpuRecorder:
+            return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns))
+
+        with recording(choice, subprocesses, interruption, start) as (recorder, target):
+            run(recorder, target, duration_ns, interruption)
+            profile = recorder.stop()
+        try:
+            _check_found(profile, target, was_interrupted=interruption.wait(0))
+            if not output.is_stdout:
+                _show(profile, nodecount, as_json=as_json)
+            if path := keep(profile, "off-cpu", target, output):
+                remark(f"saved: {path}")
+        finally:
+            wait_for_command(interruption.child)
+
+
+def _check_found(profile: Profile, target: Target | None, *, was_interrupted: bool) -> None:
+    """A recording without a single time off the CPU is fine, unless it never really began."""
+    if len(profile):
+        return
+    if was_interrupted:
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if target and not target.is_alive():
+        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
+
+
+def _show(profile: Profile, nodecount: int, *, as_json: bool) -> None:
+    table = report.build(profile, nodecount)
+    if as_json:
+        print_json(report.to_json(table))
+    else:
+        report.render(table, stdout_console())

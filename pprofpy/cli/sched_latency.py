@@ -1,0 +1,174 @@
+"""`pprofpy sched-latency`: how long threads that could run waited for a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.view import print_json
+from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.errors import InterruptedEarly, TargetError, UsageError
+from pprofpy.formats import tracefile
+from pprofpy.formats.files import save, save_recording
+from pprofpy.latency import LatencyRecord, LongWait
+from pprofpy.launch import interruptible
+from pprofpy.reports import sched_latency as report
+from pprofpy.target import Target
+from pprofpy.trace import Trace
+
+EPILOG = """\b
+Examples:
+  pprofpy sched-latency                      all processes, 30 seconds
+  pprofpy sched-latency --pid 1234 -d 10     the threads of one process
+  pprofpy sched-latency -p 1234 --threshold 5ms
+                                             each wait of 5 ms and more: who had the CPU
+  pprofpy sched-latency -p 1234 --interval 1 a table every second
+  pprofpy sched-latency -- python app.py     start a program and record until it ends
+"""
+
+_MOST_LONG_WAITS_KEPT = 10_000
+_INTERVAL_ROWS = 5
+
+
+@dataclass(slots=True)
+class _Live:
+    """What is shown while the recording goes on, and kept for --json.
+
+    Attributes:
+        recorder: The recording.
+        interval_ns: A table so often; 0 for none.
+        is_printing: Print as it comes; otherwise only keep it.
+    """
+
+    recorder: SchedRecorder
+    interval_ns: int
+    is_printing: bool
+    intervals: list[LatencyRecord] = field(default_factory=list)
+    long_waits: list[LongWait] = field(default_factory=list)
+    long_wait_count: int = 0
+    next_ns: int = 0
+
+    def tick(self) -> None:
+        """Fetch and show what is new."""
+        self.take(self.recorder.poll())
+        if not self.interval_ns:
+            return
+        self.next_ns = self.next_ns or self.recorder.start_ns + self.interval_ns
+        if self.recorder.now_ns() >= self.next_ns:
+            self.next_ns += self.interval_ns
+            window = self.recorder.window()
+            if self.is_printing:
+                report.render(report.build(window, _INTERVAL_ROWS), stdout_console(), with_histogram=False)
+                click.echo()
+            else:
+                self.intervals.append(window)
+
+    def take(self, waits: list[LongWait]) -> None:
+        """Show or keep long waits."""
+        self.long_wait_count += len(waits)
+        if self.is_printing:
+            report.render_long_waits(waits, self.recorder.start_ns, stdout_console())
+        else:
+            self.long_waits += waits[: max(_MOST_LONG_WAITS_KEPT - len(self.long_waits), 0)]
+
+
+@click.command("sched-latency", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@length_options
+@click.option("--interval", "interval_ns", type=Duration(), metavar="TIME", help="Print a table so often.")
+@click.option("--threshold", "threshold_ns", type=Duration(), metavar="TIME", help="List each wait of this length on.")
+@click.option("--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, too.")
+@output_options
+@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(
+    duration_ns: int | None,
+    subprocesses: bool,
+    interval_ns: int | None,
+    threshold_ns: int | None,
+    with_trace: bool,
+    nodecount: int,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """How long threads that could run waited for a CPU (run-queue latency), measured in the kernel.
+
+    A wait begins when a thread is woken, or loses its CPU although it could run on; it ends when the thread
+    runs. Every switch is seen; nothing is sampled. Without --pid, --name or a COMMAND: all processes. Needs root.
+    """
+    choice = Choice(others["pid"], others["name"], others["command"])
+    duration_ns = duration_of(duration_ns, choice)
+    _check_positive(interval=interval_ns, threshold=threshold_ns)
+    output = Output.of(others["output"], others["format_name"], force=others["force"])
+    with interruptible() as interruption:
+
+        def start(scope: Any) -> SchedRecorder:
+            return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace))
+
+        with recording(choice, subprocesses, interruption, start) as (recorder, target):
+            live = _Live(recorder, interval_ns or 0, is_printing=not (as_json or output.is_stdout))
+            run(recorder, target, duration_ns, interruption, live.tick)
+            record = recorder.stop()
+            live.take(recorder.poll())
+            trace = recorder.trace(record) if with_trace else None
+        try:
+            _check_found(record, target, was_interrupted=interruption.wait(0))
+            _show(record, live, nodecount, as_json=as_json, is_quiet=output.is_stdout)
+            _keep(record, trace, target, output, force=others["force"])
+        finally:
+            wait_for_command(interruption.child)
+
+
+def _check_positive(**times: int | None) -> None:
+    for name, time_ns in times.items():
+        if time_ns is not None and time_ns <= 0:
+            raise UsageError(f"--{name} must be longer than nothing", f"write it as --{name} 5ms or --{name} 1s")
+
+
+def _check_found(record: LatencyRecord, target: Target | None, *, was_interrupted: bool) -> None:
+    """A recording without a single wait is fine, unless it never really began."""
+    if any(one.woken.count or one.preempted.count for one in record.threads):
+        return
+    if was_interrupted:
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if target and not target.is_alive():
+        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
+
+
+def _show(record: LatencyRecord, live: _Live, nodecount: int, *, as_json: bool, is_quiet: bool) -> None:
+    if is_quiet:
+        return
+    table = report.build(record, nodecount)
+    if not as_json:
+        report.render(table, stdout_console())
+        return
+    data = report.to_json(table)
+    if live.intervals:
+        data["intervals"] = [report.to_json(report.build(one, nodecount)) for one in live.intervals]
+    if live.recorder.threshold_ns:
+        data["long_wait_count"] = live.long_wait_count
+        data["long_waits"] = [report.long_wait_json(one, record.start_ns) for one in live.long_waits]
+    print_json(data)
+
+
+def _keep(record: LatencyRecord, trace: Trace | None, target: Target | None, output: Output, *, force: bool) -> None:
+    path = keep(record.to_profile(), "sched-latency", target, output)
+    if path:
+        remark(f"saved: {path}")
+    if trace is None:
+        return
+    data = tracefile.write(trace)
+    stem = path.name.split(".")[0] if path else "sched-latency"
+    if path and output.path:
+        events = path.with_name(stem + tracefile.SUFFIX)
+        save(data, events, force=force)
+    else:
+        events = save_recording(data, stem + tracefile.SUFFIX)
+    remark(f"events: {events} ({len(trace)} in order)")

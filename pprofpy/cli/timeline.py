@@ -1,0 +1,77 @@
+"""`pprofpy timeline`: what each thread did all the time, as a table or as a picture for Perfetto."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import click
+
+from pprofpy import timeline as timelines
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.recording import remark
+from pprofpy.cli.view import print_json
+from pprofpy.errors import ProfileFormatError
+from pprofpy.events.scheduling import calls_by_thread, to_trace
+from pprofpy.formats import chrome, eventlog, tracefile
+from pprofpy.formats.files import STDIO, check_free, save
+from pprofpy.reports import timeline as report
+from pprofpy.timeline import Timeline
+
+EPILOG = """\b
+Examples:
+  pprofpy sched-latency -p 1234 --trace        record switches and wake-ups, then:
+  pprofpy timeline sched-latency-….trace.zip -o app.json
+                                               open app.json in https://ui.perfetto.dev
+  pprofpy trace -p 1234 -e 'sched:sched_switch,sched:sched_waking,*' -o app.trace
+  pprofpy timeline app.trace                   the same with the system calls that block
+"""
+
+
+@click.command("timeline", epilog=EPILOG)
+@click.argument("path", metavar="FILE")
+@click.option("-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON, for Perfetto; '-': stdout.")
+@click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the table as data for programs.")
+def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) -> None:
+    """What each thread did all the time: running, runnable or blocked, and why.
+
+    FILE was recorded by 'pprofpy sched-latency --trace', or by 'pprofpy trace' with the scheduler's events.
+    """
+    if output and output != STDIO:
+        check_free(Path(output), force=force)
+    timeline = _read(path)
+    if not output:
+        table = report.build(timeline, nodecount)
+        if as_json:
+            print_json(report.to_json(table))
+        else:
+            report.render(table, stdout_console())
+        return
+    data = chrome.write(timeline)
+    if output == STDIO:
+        sys.stdout.buffer.write(data)
+        return
+    save(data, Path(output), force=force)
+    remark(f"saved: {output}")
+    remark("  look at it:  open it in https://ui.perfetto.dev or chrome://tracing")
+
+
+def _read(path: str) -> Timeline:
+    try:
+        data = sys.stdin.buffer.read() if path == STDIO else Path(path).read_bytes()
+    except OSError as error:
+        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
+    try:
+        if not data.startswith(eventlog.MAGIC):
+            return timelines.build(tracefile.read(data))
+        reader = eventlog.Reader(io.BytesIO(data))
+        batches = list(reader.batches())
+        trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
+        return timelines.build(trace, calls_by_thread(batches))
+    except ProfileFormatError as error:
+        raise ProfileFormatError(f"{path}: {error.message}", error.hint) from error

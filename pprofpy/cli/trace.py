@@ -1,0 +1,395 @@
+"""`pprofpy trace`: system calls and kernel events of a process, as they happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.kernel_recording import recording, wait_for_command
+from pprofpy.cli.recording import Duration, remark
+from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.view import print_json
+from pprofpy.errors import OutputError, ProfileFormatError, TargetError, UsageError
+from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summarize
+from pprofpy.events.words import Narrator
+from pprofpy.formats import eventlog
+from pprofpy.formats.files import STDIO, check_free
+from pprofpy.launch import Interruption, interruptible
+from pprofpy.reports import trace_lines, trace_summary
+from pprofpy.target import Target
+from pprofpy.units import format_duration, parse_duration_ns
+
+EPILOG = """\b
+Examples:
+  pprofpy trace --pid 1234                     system calls as they return
+  pprofpy trace -p 1234 -e openat,read,write   only these
+  pprofpy trace -p 1234 --duration 10          only calls of 10 ms and more
+  pprofpy trace -p 1234 -e 'sched:*' -e futex  tracepoints, too
+  pprofpy trace -p 1234 -s -d 10               ten seconds, summed up by thread
+  pprofpy trace -p 1234 -o app.trace           into a file, and later:
+  pprofpy trace --input app.trace -e 'open*'
+"""
+
+_TICK_S = 0.05
+_PORTION = 20_000
+"""So many events are put into words at a time, so that the kernel's buffers are emptied in between."""
+
+
+def slower_than_ns(value: str) -> int:
+    """A duration as `perf trace --duration` takes it: a bare number is milliseconds. Returns nanoseconds."""
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", value.strip()):
+        value = f"{value.strip()}ms"
+    return parse_duration_ns(value)
+
+
+@dataclass(slots=True)
+class _View:
+    """What is shown of the events, wherever they come from.
+
+    Attributes:
+        lines: Show each event.
+        with_summary: Sum up at the end.
+        as_json: For programs.
+        most: Show so many events at most; 0 for all.
+        is_wanted: Which batches' events to show (a recording may hold more than was asked for).
+    """
+
+    lines: bool
+    with_summary: bool
+    as_json: bool
+    most: int
+    is_wanted: Callable[[Batch], Batch] = lambda batch: batch
+    shown: int = 0
+    _printer: trace_lines.LinePrinter | None = None
+    _narrator: Narrator | None = None
+    _start_ns: int = 0
+
+    def begin(self, log: EventLog) -> None:
+        """To be called before the first batch."""
+        self._narrator, self._start_ns = Narrator(log), log.start_ns
+        self._printer = trace_lines.LinePrinter(stdout_console(), log.start_ns)
+
+    @property
+    def is_full(self) -> bool:
+        """Has all been shown that was asked for?"""
+        return bool(self.most) and self.shown >= self.most
+
+    def show(self, batch: Batch) -> None:
+        """Print events."""
+        if not self.lines or self._narrator is None or self._printer is None:
+            self.shown += len(batch)
+            return
+        lines = self._narrator.lines(self.is_wanted(batch))
+        lines = lines[: self.most - self.shown] if self.most else lines
+        self.shown += len(lines)
+        if self.as_json:
+            write = sys.stdout.write
+            write("".join(json.dumps(trace_lines.to_json(one, self._start_ns)) + "\n" for one in lines))
+        else:
+            self._printer.print(lines)
+        sys.stdout.flush()
+
+    def sum_up(self, summary: EventSummary) -> None:
+        """Print the summary."""
+        report = trace_summary.build(summary, 0 if self.as_json else trace_summary.DEFAULT_THREADS)
+        if self.as_json:
+            print_json(trace_summary.to_json(report))
+        else:
+            trace_summary.render(report, stdout_console())
+
+
+@click.command("trace", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@click.option(
+    "-e",
+    "--event",
+    "events",
+    multiple=True,
+    metavar="NAMES",
+    help="System calls and tracepoints, with commas and wildcards; '!' takes away. By default all calls.",
+)
+@click.option("--no-syscalls", is_flag=True, help="No system calls, whatever -e matches.")
+@click.option(
+    "--duration",
+    "slower_ns",
+    type=slower_than_ns,
+    default="0",
+    metavar="MS",
+    help="Only system calls that take so long: milliseconds, or 500us, 1s.",
+)
+@click.option(
+    "-d",
+    "--seconds",
+    "length_ns",
+    type=Duration(),
+    metavar="TIME",
+    help="How long to record. By default until Ctrl-C, or until the process ends.",
+)
+@click.option("-s", "--summary", is_flag=True, help="No lines, only a summary by thread.")
+@click.option("-S", "--with-summary", is_flag=True, help="Lines, and then a summary.")
+@click.option("--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="End after so many.")
+@click.option("--tid", type=click.IntRange(min=1), metavar="TID", help="Only this thread.")
+@click.option("--subprocesses", "--follow", is_flag=True, help="Follow child processes, too.")
+@click.option("-o", "--output", metavar="FILE", default="", help="Save the events there, for --input.")
+@click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
+@click.option("-i", "--input", "input_path", metavar="FILE", default="", help="Show saved events.")
+@click.option("--list", "list_events", is_flag=True, help="List the events that -e can name.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs: an object a line.")
+def command(
+    events: tuple[str, ...],
+    no_syscalls: bool,
+    slower_ns: int,
+    length_ns: int | None,
+    summary: bool,
+    with_summary: bool,
+    max_events: int,
+    tid: int | None,
+    subprocesses: bool,
+    output: str,
+    force: bool,
+    input_path: str,
+    list_events: bool,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """System calls and kernel events of a process as they happen, one a line.
+
+    A system call is shown when it returns, at the time when it began. Without --pid, --name or a COMMAND: of all
+    processes but this one. Needs root.
+    """
+    choice = Choice(others["pid"], others["name"], others["command"])
+    view = _View(not summary, summary or with_summary, as_json, max_events)
+    wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
+    wanted.check()
+    if list_events:
+        _list(wanted)
+    elif input_path:
+        if choice != Choice() or output:
+            raise UsageError("--input shows what was recorded", "leave out the process and -o")
+        _replay(input_path, wanted, view)
+    else:
+        _record(choice, wanted, view, _Run(length_ns, subprocesses, output, force))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which events."""
+
+    names: tuple[str, ...]
+    with_syscalls: bool
+    slower_than_ns: int
+    tid: int
+
+    def check(self) -> None:
+        """Raises UsageError for what makes no sense."""
+        if not self.with_syscalls and not self.names:
+            raise UsageError("--no-syscalls leaves nothing to watch", "name events: -e 'sched:*'")
+        if self.slower_than_ns < 0:
+            raise UsageError("--duration cannot be negative", "write it as --duration 10 (milliseconds)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How to record."""
+
+    length_ns: int | None
+    subprocesses: bool
+    output: str
+    force: bool
+
+
+# -- recording -------------------------------------------------------------------------------------------------------
+
+
+def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
+    from pprofpy.collectors.bpf.loader import require
+    from pprofpy.collectors.events import EventRecorder, Options
+    from pprofpy.collectors.tracepoints import select
+
+    if how.output and how.output != STDIO:
+        check_free(Path(how.output), force=how.force)
+    require()
+    selection = select(wanted.names, with_syscalls=wanted.with_syscalls)
+    keeps_lines = view.lines or bool(how.output)
+
+    def start(scope: Any) -> EventRecorder:
+        return EventRecorder(
+            Options(selection, scope, wanted.tid, wanted.slower_than_ns, keeps_lines, view.with_summary)
+        )
+
+    with interruptible() as interruption:
+        with (
+            recording(choice, how.subprocesses, interruption, start) as (recorder, target),
+            _saved(how, recorder.log) as keep,
+        ):
+            view.begin(recorder.log)
+            if target and wanted.tid:
+                _check_thread(target, wanted.tid)
+            session = _Session(recorder, view, keep)
+            session.run(target, how.length_ns, interruption)
+            session.end()
+        wait_for_command(interruption.child)
+
+
+@dataclass(slots=True)
+class _Session:
+    """A recording while it runs.
+
+    Attributes:
+        recorder: Where the events come from (an EventRecorder).
+        view: What is shown of them.
+        keep: Puts them into a file; None without one.
+    """
+
+    recorder: Any
+    view: _View
+    keep: eventlog.Writer | None
+    lost: int = 0
+    saved: int = field(default=0)
+
+    def run(self, target: Target | None, length_ns: int | None, interruption: Interruption) -> None:
+        """Until the time is over, enough was shown, the target has ended, or the user says so."""
+        if not self.view.lines or self.keep:
+            length = f" for {format_duration(length_ns)}" if length_ns else ""
+            remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
+        start_ns = time.monotonic_ns()
+        while not interruption.wait(_TICK_S):
+            self._take(self.recorder.read())
+            over = bool(length_ns) and time.monotonic_ns() - start_ns >= (length_ns or 0)
+            if over or self.view.is_full or (target and not target.is_alive()):
+                return
+
+    def end(self) -> None:
+        """Show and save the rest, and what was lost."""
+        rest = self.recorder.stop()
+        if not self.view.is_full:
+            self._take(rest)
+        collection = self.recorder.collection()
+        if self.keep:
+            self.keep.end(self.recorder.duration_ns, collection)
+        if self.view.with_summary:
+            self.view.sum_up(self.recorder.summary())
+        for note in collection.notes:
+            remark(note)
+        if collection.dropped:
+            remark("  fewer are lost if fewer are watched (-e), or if they are saved (-o) or only counted (-s)")
+
+    def _take(self, batch: Batch) -> None:
+        if self.keep:
+            self.saved += len(batch)
+            self.keep.add(batch)
+            return
+        for portion in batch.sliced(_PORTION):
+            if not self.view.is_full:
+                self.view.show(portion)
+
+
+@contextmanager
+def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
+    """A file for events: under a temporary name until it is complete. What a crash leaves there can be read, too."""
+    if not how.output:
+        yield None
+        return
+    if how.output == STDIO:
+        yield eventlog.Writer(sys.stdout.buffer, log)
+        return
+    path = Path(how.output)
+    is_file = path.is_file() or not path.exists()
+    part = path.with_name(path.name + ".part") if is_file else path
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as stream:
+            yield eventlog.Writer(stream, log)
+        if is_file:
+            part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {part}: {error.strerror or error}", "write elsewhere with -o FILE") from error
+    remark(f"saved: {path}")
+    remark(f"  look at it:  pprofpy trace --input {path}")
+
+
+def _check_thread(target: Target, tid: int) -> None:
+    threads = {thread.tid for thread in target.threads()}
+    if tid not in threads:
+        known = ", ".join(map(str, sorted(threads)[:10]))
+        raise TargetError(f"process {target.pid} has no thread {tid}", f"its threads: {known}")
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _replay(path: str, wanted: _Wanted, view: _View) -> None:
+    with _opened(path) as stream:
+        reader = eventlog.Reader(stream)
+        view.begin(reader.log)
+        view.is_wanted = _filter(reader.log, wanted)
+        kept = []
+        for batch in reader.batches():
+            if view.with_summary:
+                kept.append(view.is_wanted(batch))
+            if view.lines and not view.is_full:
+                view.show(batch)
+        if view.with_summary:
+            view.sum_up(EventSummary(tuple(summarize(reader.log, kept)), reader.duration_ns, reader.collection))
+        for note in reader.collection.notes:
+            remark(note)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == STDIO:
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(path).open("rb")  # noqa: SIM115 - errors while reading are others than those of opening
+    except OSError as error:
+        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
+    with stream:
+        yield stream
+
+
+def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
+    """The events of a recording that were asked for."""
+    import numpy as np
+
+    from pprofpy.events.selection import matching
+
+    tids = frozenset({wanted.tid}) if wanted.tid else None
+    names = matching(wanted.names, [one.name for one in log.tracepoints], with_syscalls=wanted.with_syscalls)
+    places = [place for place, one in enumerate(log.tracepoints) if one.name in names]
+
+    def keep(batch: Batch) -> Batch:
+        batch = batch.where(tids=tids, slower_than_ns=wanted.slower_than_ns)
+        if not wanted.names and wanted.with_syscalls:
+            return batch
+
+        def is_named(head: Any) -> Any:
+            known = {number: call_name(number) in names for number in np.unique(head["event"]).tolist()}
+            return np.array([known[number] for number in head["event"].tolist()], np.bool_)
+
+        return Batch(
+            batch.records[np.isin(batch.records["head"]["event"], places)],
+            batch.calls[is_named(batch.calls["head"])],
+            batch.calls_with_strings[is_named(batch.calls_with_strings["call"]["head"])],
+            batch.fd_paths,
+            batch.symbols,
+        )
+
+    return keep
+
+
+def _list(wanted: _Wanted) -> None:
+    from pprofpy.collectors.tracepoints import listing
+
+    for name in listing(wanted.names, with_syscalls=wanted.with_syscalls):
+        click.echo(name)

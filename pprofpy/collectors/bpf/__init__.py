@@ -1,0 +1,21 @@
+"""eBPF programs: real C files (`*.bpf.c`), compiled by bcc and loaded into the running kernel.
+
+The public face is small:
+
+    program = load("sched.bpf.c", {"TGID": 1234}, layouts={"wait_event": WAIT_EVENT})
+    program.attach_raw("sched_switch", "on_switch")
+    keys, values = program.table("threads", THREAD_KEY, THREAD).items()
+    for events in program.events("events", EVENT).read(): ...
+    program.close()
+
+Nothing of it outlives the process: the kernel drops programs, attachments and maps with their last file descriptor,
+so that even `kill -9` leaves nothing behind. Nothing is written to disk.
+
+`loader` finds and drives bcc, `btf` knows where things lie in the kernel's structs, `tables` reads maps and `events`
+ring buffers into NumPy arrays, `symbols` names kernel addresses.
+"""
+
+from pprofpy.collectors.bpf.loader import Program, load, require
+from pprofpy.collectors.bpf.tables import Table
+
+__all__ = ["Program", "Table", "load", "require"]

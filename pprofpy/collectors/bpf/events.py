@@ -1,0 +1,86 @@
+"""Events from the kernel to NumPy: a BPF ring buffer, mapped into memory and decoded a batch at a time.
+
+All records of a buffer have one type and one size, so that whatever the kernel has written lies there as an array with
+a fixed stride: no callback and no copy per event. A million events a second cost the reader a few percent of a CPU.
+
+Source: Linux, kernel/bpf/ringbuf.c: the consumer's position on the first page, the producer's on the second, then the
+data, mapped twice in a row so that a record never wraps. A record is a header (32 bits of length with two flags on
+top, 32 bits of padding) and the payload, rounded up to 8 bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy.collectors.bpf.tables import kernel_facts
+from pprofpy.errors import PprofpyError
+
+_PAGE = mmap.PAGESIZE
+_HEADER_BYTES = 8
+_BUSY = np.uint32(1 << 31)
+_DISCARDED = np.uint32(1 << 30)
+
+
+class EventStream:
+    """The reading end of a ring buffer.
+
+    Args:
+        descriptor: The map's file descriptor; it belongs to the program.
+        dtype: The type of every record.
+    """
+
+    def __init__(self, descriptor: int, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._size = size_bytes = kernel_facts(descriptor)["max_entries"]
+        self._stride = -(-(_HEADER_BYTES + dtype.itemsize) // 8) * 8
+        self._record = np.dtype(
+            {
+                "names": ["length", "event"],
+                "formats": [np.uint32, dtype],
+                "offsets": [0, _HEADER_BYTES],
+                "itemsize": self._stride,
+            }
+        )
+        self._consumer_map = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            self._data_map = mmap.mmap(
+                descriptor, _PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE
+            )
+        except OSError:
+            self._consumer_map.close()
+            raise
+        self._consumer = ctypes.c_uint64.from_buffer(self._consumer_map)
+        self._position = 0
+
+    def read(self) -> NDArray[Any]:
+        """Everything that has arrived since the last call, oldest first; an array of `dtype`, which is the caller's.
+
+        Raises:
+            PprofpyError: A record has another size than `dtype`.
+        """
+        produced = int(np.frombuffer(self._data_map, np.uint64, 1)[0])
+        waiting = (produced - self._position) // self._stride
+        if not waiting:
+            return np.empty(0, self.dtype)
+        start = _PAGE + self._position % self._size
+        records = np.frombuffer(self._data_map, self._record, waiting, start)
+        busy = np.flatnonzero(records["length"] & _BUSY)
+        records = records[: busy[0]] if len(busy) else records
+        lengths = records["length"]
+        if len(lengths) and ((lengths & ~_DISCARDED) != self.dtype.itemsize).any():
+            raise PprofpyError("a ring buffer holds records of another size than expected")
+        events: NDArray[Any] = records["event"][(lengths & _DISCARDED) == 0].copy()
+        self._position += len(records) * self._stride
+        self._consumer.value = self._position
+        return events
+
+    def close(self) -> None:
+        """Unmap the buffer."""
+        del self._consumer
+        self._consumer_map.close()
+        self._data_map.close()

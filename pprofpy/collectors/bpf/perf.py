@@ -1,0 +1,67 @@
+"""Attaching programs to perf events, by the kernel's own interface: bcc knows no cookies.
+
+Source: man 2 perf_event_open; man 2 bpf, BPF_LINK_CREATE (Linux 5.15); <linux/perf_event.h>, <linux/bpf.h>.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from pathlib import Path
+
+from pprofpy.errors import NotPossibleError
+
+_PERF_EVENT_OPEN, _BPF = 298, 321
+_ATTR_BYTES = 64
+_FLAG_DISABLED = 1
+_FD_CLOEXEC = 8
+_LINK_CREATE = 28
+_ATTACH_PERF_EVENT = 41
+
+
+def perf_event(kind: int, config: int) -> int:
+    """A file descriptor for an event that samples nothing: it is there for a program to be attached to.
+
+    A program at a tracepoint runs on every CPU, whichever one its perf event was opened on.
+
+    Args:
+        kind: `PERF_TYPE_*`.
+        config: For a tracepoint: its number.
+    """
+    attributes = struct.pack("<IIQQQQQ", kind, _ATTR_BYTES, config, 0, 0, 0, _FLAG_DISABLED)
+    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, _some_cpu(), -1, _FD_CLOEXEC)
+
+
+def link_perf_event(program: int, event: int, cookie: int) -> int:
+    """Attach a program until the returned file descriptor is closed.
+
+    Raises:
+        NotPossibleError: The kernel is too old.
+    """
+    attributes = struct.pack("<IIIIQ", program, event, _ATTACH_PERF_EVENT, 0, cookie).ljust(64, b"\0")
+    return _call(_BPF, _LINK_CREATE, attributes, len(attributes))
+
+
+def _call(number: int, *arguments: int | bytes) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
+    result: int = libc.syscall(ctypes.c_long(number), *words)
+    if result >= 0:
+        return result
+    code = ctypes.get_errno()
+    if code == errno.EMFILE:
+        raise NotPossibleError(
+            "the limit on open files is too low to watch so many tracepoints",
+            "raise it (ulimit -n 65536), or name fewer",
+        )
+    raise NotPossibleError(
+        f"the kernel does not let us watch a tracepoint ({os.strerror(code)})",
+        "it takes Linux 5.15 or newer, and root or CAP_BPF and CAP_PERFMON",
+    )
+
+
+def _some_cpu() -> int:
+    """Any CPU that is switched on."""
+    return int(Path("/sys/devices/system/cpu/online").read_text().replace(",", "-").split("-")[0])

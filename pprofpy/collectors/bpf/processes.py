@@ -1,0 +1,61 @@
+"""Which processes a kernel-side recording watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pprofpy.collectors.bpf.loader import Program
+from pprofpy.errors import TargetError
+from pprofpy.target import descendants_of
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom to watch; by default everybody.
+
+    Attributes:
+        pid: The process, as the host numbers it.
+        children: Also those that it starts.
+        named_later: Nobody at first: the process is named by `watch` when everything is in place.
+    """
+
+    pid: int = 0
+    children: bool = False
+    named_later: bool = False
+
+    @property
+    def is_everybody(self) -> bool:
+        """Is the whole system watched?"""
+        return not (self.pid or self.named_later)
+
+    def check(self) -> None:
+        """See that the process is there.
+
+        Raises:
+            TargetError: It is not.
+        """
+        if self.pid and not Path(f"/proc/{self.pid}").exists():
+            raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
+
+    def constants(self) -> dict[str, int]:
+        """What `sched.h` must know of it. A single process is compared with a constant, which costs least."""
+        if self.children or self.named_later:
+            return {"TARGETS": 1}
+        return {"TGID": self.pid} if self.pid else {}
+
+    def watch(self, program: Program, pid: int) -> list[int]:
+        """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
+        pids = [pid, *descendants_of(pid)] if self.children else [pid]
+        if self.constants().get("TARGETS"):
+            targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
+            for member in pids:
+                targets.put(member, 1)
+        return pids
+
+
+def comm_text(comm: bytes) -> str:
+    """A thread's name; the kernel promises no encoding."""
+    return comm.split(b"\0")[0].decode("utf-8", "replace")

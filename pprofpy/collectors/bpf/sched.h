@@ -1,0 +1,101 @@
+/* What all programs at the scheduler's tracepoints share. Tasks are handled as addresses: struct offsets come from the
+ * kernel's BTF as constants (see scheduler.py), so that no kernel header is needed. */
+
+enum { CONTEXT_TASK, CONTEXT_INTERRUPT, CONTEXT_SOFTIRQ };
+
+#define TASK_STATE_UNINTERRUPTIBLE 0x2
+#define TASK_STATE_DEAD 0x80
+
+static inline u32 read_u32(u64 address)
+{
+    u32 value = 0;
+    bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+    return value;
+}
+
+static inline u64 read_u64(u64 address)
+{
+    u64 value = 0;
+    bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+    return value;
+}
+
+struct ids {
+    u32 tid;
+    u32 tgid;
+};
+
+/* A task's tid and tgid; one read, since the kernel keeps them side by side. */
+static inline struct ids task_ids(u64 task)
+{
+    _Static_assert(TASK_TGID == TASK_PID + 4, "tgid follows pid");
+    struct ids ids = {};
+    bpf_probe_read_kernel(&ids, sizeof(ids), (void *)(task + TASK_PID));
+    return ids;
+}
+
+/* The same for whoever runs now, which costs nearly nothing. */
+static inline struct ids current_ids(void)
+{
+    u64 both = bpf_get_current_pid_tgid();
+    struct ids ids = {.tid = (u32)both, .tgid = both >> 32};
+    return ids;
+}
+
+static inline void task_comm(u64 task, char comm[16])
+{
+    bpf_probe_read_kernel(comm, 16, (void *)(task + TASK_COMM));
+}
+
+/* The state that a task is switched out in; 0 means that it could run on. */
+static inline u32 previous_state(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef SWITCH_TELLS_STATE
+    return (u32)ctx->args[3];
+#else
+    return read_u32(ctx->args[1] + TASK_STATE);
+#endif
+}
+
+/* Preempted, or gave way while still runnable: either way it is now waiting for its turn. */
+static inline bool left_runnable(struct bpf_raw_tracepoint_args *ctx, u32 state)
+{
+    return state == 0 || (ctx->args[0] & 1);
+}
+
+/* -- which processes are watched ---------------------------------------------------------------------------------- */
+
+#if defined(TARGETS)
+BPF_HASH(targets, u32, u8, 65536);
+static inline bool is_target(u32 tgid) { return targets.lookup(&tgid) != NULL; }
+#elif defined(TGID)
+static inline bool is_target(u32 tgid) { return tgid == TGID; }
+#else
+static inline bool is_target(u32 tgid) { return true; }
+#endif
+
+/* -- what a wake-up comes from ------------------------------------------------------------------------------------ */
+
+/* An interrupt borrows the context of whatever ran: the current task is then not the waker, only a bystander. The
+ * CPU's preempt_count tells. Its address follows from that of the CPU's run queue, which every task points to. */
+#ifdef PREEMPT_COUNT_FROM_RUNQUEUE
+BPF_PERCPU_ARRAY(preempt_count_address, u64, 1);
+
+static inline u32 wakeup_context(void)
+{
+    int zero = 0;
+    u64 *cached = preempt_count_address.lookup(&zero);
+    if (!cached)
+        return CONTEXT_TASK;
+    if (!*cached) {
+        u64 queue = read_u64(bpf_get_current_task() + TASK_CFS_RQ);
+        *cached = read_u64(queue + CFS_RQ_RQ) + PREEMPT_COUNT_FROM_RUNQUEUE;
+    }
+    u32 count = read_u32(*cached);
+    if (count & 0xff0000)
+        return CONTEXT_INTERRUPT;
+    return count & 0x100 ? CONTEXT_SOFTIRQ : CONTEXT_TASK;
+}
+#else
+static inline u32 wakeup_context(void) { return CONTEXT_TASK; }
+#endif

@@ -1,0 +1,40 @@
+"""Names for kernel addresses."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KALLSYMS = Path("/proc/kallsyms")
+
+
+class KernelSymbols:
+    """The functions of the running kernel.
+
+    Args:
+        text: The content of /proc/kallsyms: address, type, name, and the module where there is one.
+    """
+
+    def __init__(self, text: str) -> None:
+        rows = [line.split(None, 2) for line in text.splitlines()]
+        functions = sorted((int(row[0], 16), row[2]) for row in rows if len(row) == 3 and row[1] in "tTwW")
+        self._addresses: NDArray[np.uint64] = np.array([address for address, _ in functions], np.uint64)
+        self._names = [name.split("\t")[0] for _, name in functions]
+        # Without the privilege to see them, all addresses read as 0.
+        self._known = bool(len(functions)) and functions[-1][0] > 0
+
+    def name(self, address: int) -> str:
+        """The function that holds `address`; the bare address where that is unknown."""
+        if not self._known:
+            return f"0x{address:x}"
+        index = int(np.searchsorted(self._addresses, np.uint64(address), side="right")) - 1
+        return self._names[index] if index >= 0 else f"0x{address:x}"
+
+
+@cache
+def kernel_symbols() -> KernelSymbols:
+    """Those of the running kernel, read once."""
+    return KernelSymbols(_KALLSYMS.read_text(errors="replace"))

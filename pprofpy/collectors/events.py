@@ -1,0 +1,421 @@
+"""Recording kernel events: every hit of the tracepoints and system calls asked for, and their sums.
+
+The kernel side (`bpf/trace.bpf.c`) filters, pairs and counts; what is sent arrives in ring buffers, one for each size
+of record. What could not be sent is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy import __version__
+from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.loader import kernel_types
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.bpf.scheduler import scheduler_constants
+from pprofpy.collectors.bpf.symbols import kernel_symbols
+from pprofpy.collectors.tracepoints import Selection
+from pprofpy.errors import NotPossibleError
+from pprofpy.events.log import (
+    CALL,
+    CALL_WITH_STRINGS,
+    HEAD,
+    Batch,
+    EventLog,
+    EventStats,
+    EventSummary,
+    FdKey,
+    Records,
+    call_name,
+    has_fd_name,
+    known_at_ns,
+    record_dtype,
+)
+from pprofpy.events.printfmt import symbol_fields
+from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
+from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
+from pprofpy.latency import Histogram
+from pprofpy.profile import Collection
+
+DYNAMIC_BYTES = 256
+"""What is kept of the strings and arrays behind a record's fixed fields."""
+
+_PAGE_BYTES = 4096
+_RING_BYTES = 32 << 20
+_IN_FLIGHT_NS = 2_000_000
+"""A record this old has been written, whatever CPU it came from."""
+
+_KEY = np.dtype([("tid", "u4"), ("event", "u2"), ("is_call", "u2")])
+_SUMMARY = np.dtype(
+    [
+        ("count", "u8"),
+        ("errors", "u8"),
+        ("total_ns", "u8"),
+        ("min_ns", "u8"),
+        ("max_ns", "u8"),
+        ("last_ns", "u8"),
+        ("tgid", "u4"),
+        ("reserved", "u4"),
+        ("comm", "S16"),
+    ]
+)
+_BUCKET = np.dtype([("tid", "u4"), ("event", "u2"), ("index", "u2")])
+_U1, _U4, _U8 = np.dtype("u1"), np.dtype("u4"), np.dtype("u8")
+
+_WANT_CALL, _WANT_FD = 0x80, 0x40
+_LOST = (
+    "events at tracepoints",
+    "system calls",
+    "system calls that began while too many were under way",
+    "threads or events in the summary",
+    "durations in the summary",
+    "new threads of the target",
+)
+# Events done to a thread by somebody else name it in one of these fields.
+_TASK_FIELDS = {"sched_switch": "next_pid", "signal_generate": "pid", "sched_process_wait": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to record.
+
+    Attributes:
+        selection: Which events.
+        scope: Whose.
+        tid: Only those of this thread; 0 for all.
+        slower_than_ns: Only system calls that take at least this long.
+        lines: Keep the events.
+        summary: Sum them up in the kernel.
+    """
+
+    selection: Selection
+    scope: Scope = field(default_factory=Scope)
+    tid: int = 0
+    slower_than_ns: int = 0
+    lines: bool = True
+    summary: bool = False
+
+
+class EventRecorder:
+    """A recording, from its creation until `stop()`.
+
+    Raises:
+        NotPossibleError: eBPF does not work here; the hint tells why.
+        TargetError: There is no such process.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        options.scope.check()
+        selection = options.selection
+        data_bytes = record_bytes(selection.tracepoints)
+        self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes))
+        try:
+            self._open_rings(data_bytes)
+            self._lost = self._program.table("lost", _U4, _U8)
+            self._fill_tables()
+            self._paths = FdPaths()
+            self._symbols = AddressNames(selection.tracepoints)
+            self._target = "all processes"
+            self._end_ns = 0
+            self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
+            self._attach()
+            if options.scope.pid:
+                self.watch(options.scope.pid)
+        except BaseException:
+            self._program.close()
+            raise
+
+    def _constants(self, data_bytes: int) -> dict[str, int]:
+        options = self._options
+        constants = {
+            **scheduler_constants(),
+            **options.scope.constants(),
+            **_file_constants(),
+            "SELF_TGID": os.getpid(),
+            "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
+        }
+        switches = {
+            "FOLLOW_CHILDREN": int(options.scope.children),
+            "ADOPT_CHILDREN": int(options.scope.named_later),
+            "TID": options.tid,
+            "LINES": int(options.lines),
+            "SUMMARY": int(options.summary),
+            "SLOWER_THAN_NS": options.slower_than_ns,
+            "CALLS": int(bool(options.selection.syscalls)),
+            "RECORD_BYTES": data_bytes if options.selection.tracepoints else 0,
+        }
+        return constants | {name: value for name, value in switches.items() if value}
+
+    def _layouts(self, data_bytes: int) -> dict[str, np.dtype[Any]]:
+        layouts = {"head": HEAD, "call": CALL, "call_with_strings": CALL_WITH_STRINGS}
+        if self._options.selection.tracepoints:
+            layouts["record"] = record_dtype(data_bytes)
+        if self._options.summary:
+            layouts |= {"summary_key": _KEY, "summary": _SUMMARY, "summary_bucket": _BUCKET}
+        return layouts
+
+    def _open_rings(self, data_bytes: int) -> None:
+        program, selection, lines = self._program, self._options.selection, self._options.lines
+        self._records = self._calls = self._calls_with_strings = None
+        if lines and selection.tracepoints:
+            self._records = program.events("records", record_dtype(data_bytes))
+        if lines and selection.syscalls:
+            self._calls = program.events("calls", CALL)
+            self._calls_with_strings = program.events("calls_with_strings", CALL_WITH_STRINGS)
+        self._held = Batch(records=np.zeros(0, record_dtype(data_bytes)))
+
+    def _fill_tables(self) -> None:
+        wanted = self._program.table("wanted", _U4, _U1)
+        for number in self._options.selection.syscalls:
+            call = SYSCALLS[number]
+            wanted.put(number, _WANT_CALL | call.string_mask | (_WANT_FD if call.begins_with_fd else 0))
+        if len(self._options.selection.syscalls) == len(SYSCALLS):
+            # Also those that are newer than we are, and those of 32-bit programs.
+            for number in set(range(MAX_SYSCALLS)) - set(SYSCALLS):
+                wanted.put(number, _WANT_CALL)
+
+    def _attach(self) -> None:
+        program, options = self._program, self._options
+        if not options.scope.is_everybody:
+            program.attach_raw("sched_process_fork", "on_fork")
+            program.attach_raw("sched_process_exit", "on_thread_exit")
+        for place, tracepoint in enumerate(options.selection.tracepoints):
+            program.attach_tracepoint(
+                tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes)
+            )
+        if options.selection.syscalls:
+            program.attach_raw("sys_exit", "on_sys_exit")
+            program.attach_raw("sys_enter", "on_sys_enter")
+
+    def watch(self, pid: int) -> None:
+        """Watch this process, if it was to be named later. Its threads are entered here; later ones as they begin."""
+        self._target = f"pid {pid}"
+        threads = self._program.table("target_threads", _U4, _U1)
+        for member in self._options.scope.watch(self._program, pid):
+            for tid in _tids(member):
+                threads.put(tid, 1)
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def read(self) -> Batch:
+        """The events since the last call, in order of time; call it every 50 ms or so."""
+        return self._read(time.monotonic_ns() - _IN_FLIGHT_NS)
+
+    def _read(self, until_ns: int) -> Batch:
+        """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
+        held = self._held
+        records = _joined(held.records, self._records)
+        calls = _joined(held.calls, self._calls)
+        with_strings = _joined(held.calls_with_strings, self._calls_with_strings)
+        ready = (
+            records["head"]["ts_ns"] < until_ns,
+            known_at_ns(calls) < until_ns,
+            known_at_ns(with_strings["call"]) < until_ns,
+        )
+        self._held = Batch(records[~ready[0]], calls[~ready[1]], with_strings[~ready[2]])
+        batch = Batch(records[ready[0]], calls[ready[1]], with_strings[ready[2]])
+        paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
+        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols)
+
+    def summary(self) -> EventSummary:
+        """The sums so far. Only with `Options.summary`."""
+        keys, values = self._program.table("summaries", _KEY, _SUMMARY).items()
+        histograms = _histograms(*self._program.table("buckets", _BUCKET, _U8).items())
+        stats = tuple(
+            self._stats(key, value, histograms) for key, value in zip(keys.tolist(), values.tolist(), strict=True)
+        )
+        return EventSummary(stats, self.duration_ns, self.collection())
+
+    @property
+    def duration_ns(self) -> int:
+        """How long it has been recording, or had been when it was stopped."""
+        return (self._end_ns or time.monotonic_ns()) - self.log.start_ns
+
+    def _stats(
+        self, key: tuple[int, int, int], value: tuple[Any, ...], histograms: Mapping[tuple[int, int], Histogram]
+    ) -> EventStats:
+        tid, event, is_call = key
+        count, errors, total_ns, min_ns, max_ns, last_ns, tgid, _, comm = value
+        if not is_call:
+            name = self.log.tracepoints[event].name
+            return EventStats(tgid, tid, as_text(comm), name, count, last_ns=last_ns, is_call=False)
+        return EventStats(
+            tgid,
+            tid,
+            as_text(comm),
+            call_name(event),
+            count,
+            last_ns,
+            errors=errors,
+            total_ns=total_ns,
+            min_ns=min_ns,
+            max_ns=max_ns,
+            histogram=histograms.get((tid, event), Histogram()),
+        )
+
+    def collection(self) -> Collection:
+        """How it was recorded, and what was lost up to now."""
+        _, counts = self._lost.items()
+        losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
+        losses["events that the kernel did not hand over"] = self._program.missed()
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF at tracepoints",
+            target=self._target,
+            dropped=sum(losses.values()),
+            notes=tuple(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
+        )
+
+    def drain(self) -> None:
+        """Nothing needs to be moved out of the kernel's tables."""
+
+    def stop(self) -> Batch:
+        """End the recording; the last events of it. Sums and losses can still be read."""
+        self._program.detach()
+        self._end_ns = time.monotonic_ns()
+        return self._read(time.monotonic_ns() + _IN_FLIGHT_NS)
+
+    def close(self) -> None:
+        """Leave nothing in the kernel."""
+        self._program.close()
+
+    def __enter__(self) -> EventRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FdPaths:
+    """Full paths of open files, looked up while they are open and kept only if they are surely the right ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[FdKey, str] = {}
+
+    def of(self, calls: Records) -> dict[FdKey, str]:
+        """The paths of files that these calls used, as far as they were not known before."""
+        calls = calls[has_fd_name(calls)]
+        if not len(calls):
+            return {}
+        keys = np.empty(len(calls), [("pid", "u4"), ("fd", "u4"), ("inode", "u8")])
+        keys["pid"], keys["fd"], keys["inode"] = calls["head"]["tgid"], calls["args"][:, 0], calls["inode"]
+        found = {}
+        for key in map(FdKey._make, np.unique(keys).tolist()):
+            if key not in self._known and (path := _path_of(key)):
+                self._known[key] = found[key] = path
+        return found
+
+
+class AddressNames:
+    """Names of the kernel addresses that some tracepoints report.
+
+    Args:
+        tracepoints: `HEAD.event` of a record is a place in here.
+    """
+
+    def __init__(self, tracepoints: Iterable[Tracepoint]) -> None:
+        self._fields = {place: fields for place, one in enumerate(tracepoints) if (fields := symbol_fields(one))}
+        self._known: set[int] = set()
+        if self._fields:
+            kernel_symbols()  # takes a while: now, not while the kernel's buffers fill
+
+    def of(self, records: Records) -> dict[int, str]:
+        """Those in these records that were not met before."""
+        found: dict[int, str] = {}
+        for place, fields in self._fields.items():
+            chosen = records["data"][records["head"]["event"] == place]
+            if not len(chosen):
+                continue
+            columns = Columns(np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), -1))
+            for one in fields:
+                addresses = set(np.unique(columns.numbers(one).view(np.uint64)).tolist()) - self._known
+                self._known |= addresses
+                found |= {address: kernel_symbols().name(address) for address in addresses}
+        return found
+
+
+def _path_of(key: FdKey) -> str:
+    """The path behind a descriptor; empty if it is closed by now, or means another file."""
+    link = Path("/proc") / str(key.pid) / "fd" / str(key.fd)
+    try:
+        if link.stat().st_ino != key.inode:
+            return ""
+        path = os.readlink(os.fsencode(link))  # noqa: PTH115 - bytes: a path need not be text
+    except OSError:
+        return ""
+    return as_text(path)
+
+
+def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:
+    """How much of each record to keep, so that all fields of all these tracepoints fit (in whole words)."""
+    wanted = max((one.size + (DYNAMIC_BYTES if one.has_dynamic_fields else 0) for one in tracepoints), default=8)
+    return -(-wanted // 8) * 8
+
+
+def _cookie(place: int, tracepoint: Tracepoint, data_bytes: int) -> int:
+    """What the kernel's program is told of a tracepoint. Source: `struct cookie` in trace.bpf.c."""
+    size = data_bytes if tracepoint.has_dynamic_fields else tracepoint.size
+    field = tracepoint.by_name.get(_TASK_FIELDS.get(tracepoint.event, "pid" if tracepoint.group == "sched" else ""))
+    return int.from_bytes(
+        struct.pack("<HHHH", place, size, field.offset if field and field.size == 4 else 0, 0), "little"
+    )
+
+
+def _file_constants() -> dict[str, int]:
+    """Struct offsets that lead from a file descriptor to the file's name.
+
+    Raises:
+        NotPossibleError: This kernel has none of these.
+    """
+    types = kernel_types()
+    try:
+        return {
+            "TASK_STATUS": types.offset("task_struct", "thread_info.status"),
+            "TASK_FILES": types.offset("task_struct", "files"),
+            "FILES_FDT": types.offset("files_struct", "fdt"),
+            "FDT_MAX_FDS": types.offset("fdtable", "max_fds"),
+            "FDT_FD": types.offset("fdtable", "fd"),
+            "FILE_INODE": types.offset("file", "f_inode"),
+            "FILE_DENTRY": types.offset("file", "f_path.dentry"),
+            "DENTRY_NAME": types.offset("dentry", "d_name.name"),
+            "INODE_INO": types.offset("inode", "i_ino"),
+        }
+    except KeyError as error:
+        raise NotPossibleError(
+            f"this kernel has no {error.args[0]}: its files are not as pprofpy knows them",
+            "please report it with the output of 'uname -a'",
+        ) from error
+
+
+def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
+    """Durations by thread and system call."""
+    order = np.lexsort((keys["index"], keys["event"], keys["tid"]))
+    keys, counts = keys[order], counts[order].astype(np.int64)
+    owner = keys["tid"].astype(np.int64) << 16 | keys["event"]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    return {
+        (int(owner[start]) >> 16, int(owner[start]) & 0xFFFF): Histogram(
+            keys["index"][start:end].astype(np.int64), counts[start:end]
+        )
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(owner)], strict=False)
+    }
+
+
+def _joined(held: Records, stream: Any) -> Records:
+    return held if stream is None else np.concatenate([held, stream.read()])
+
+
+def _tids(pid: int) -> list[int]:
+    try:
+        return [int(entry.name) for entry in (Path("/proc") / str(pid) / "task").iterdir()]
+    except OSError:
+        return []

@@ -1,0 +1,417 @@
+"""Run-queue latency: how long threads that could run waited for a CPU. Counted in the kernel by `bpf/sched.bpf.c`.
+
+The kernel keeps one entry for each thread and one for each histogram bucket in use, so that cost and memory do not
+depend on the number of switches. Threads that have ended are moved out of its maps as the recording goes.
+
+Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_rename, sched_process_fork.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy import __version__
+from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.processes import Scope, comm_text
+from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, sum_by_name
+from pprofpy.profile import Collection
+from pprofpy.trace import RECORD, Thread, Trace
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8", 2), ("max_at_ns", "u8", 2)])
+_THREAD = np.dtype(
+    [
+        ("off_ns", "u8"),
+        ("wake_ns", "u8"),
+        ("woken", _WAITS),
+        ("preempted", _WAITS),
+        ("window", "u4", 2),
+        ("migrations", "u8"),
+        ("tgid", "u4"),
+        ("cpu", "u4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("left_runnable", "u1"),
+        ("running", "u1"),
+        ("dead", "u1"),
+        ("comm", "S16"),
+        ("waker_comm", "S16"),
+    ]
+)
+_BUCKET = np.dtype([("tid", "u4"), ("was_preempted", "u2"), ("index", "u2")])
+_NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
+_SLICE = np.dtype([("start_ns", "u8"), ("tid", "u4"), ("tgid", "u4"), ("comm", "S16")])
+_LONG_WAIT = np.dtype(
+    [
+        ("end_ns", "u8"),
+        ("wait_ns", "u8"),
+        ("tid", "u4"),
+        ("tgid", "u4"),
+        ("cpu", "u4"),
+        ("cpu_before", "u4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("was_preempted", "u1"),
+        ("next_slice", "u2"),
+        ("comm", "S16"),
+        ("waker_comm", "S16"),
+        ("slices", _SLICE, 128),
+    ]
+)
+_LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
+_THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
+_TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
+
+_MAX_BUCKETS = 262_144
+_EVENT_BYTES = 64 << 20
+_PAGE_BYTES = 4096
+_KEEP_ENDED = 20_000
+"""So many ended threads are told apart; beyond, the shortest waiters are summed up by name."""
+
+_LOST = {
+    "LOST_THREAD": "switches of threads that found no room in the kernel's table",
+    "LOST_BUCKET": "waits that are missing from the quantiles: the histogram is full",
+    "LOST_LONG_WAIT": "waits above the threshold that could not be handed over in time",
+    "LOST_EVENT": "events that the trace lacks: they came faster than they could be read",
+    "LOST_PROCESS": "child processes that are not followed: too many",
+}
+"""Why something could not be kept, in the order of the enum in sched.bpf.c."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedOptions:
+    """What to watch.
+
+    Attributes:
+        scope: Whose waits.
+        threshold_ns: Hand over each wait from this on; 0 for none.
+        trace: Keep the events themselves, in order.
+    """
+
+    scope: Scope = field(default_factory=Scope)
+    threshold_ns: int = 0
+    trace: bool = False
+
+
+class SchedRecorder:
+    """A recording that runs from its creation until `stop()`.
+
+    Raises:
+        NotPossibleError: eBPF cannot work here.
+        TargetError: There is no such process.
+    """
+
+    def __init__(self, options: SchedOptions) -> None:
+        self._options = options
+        options.scope.check()
+        self._pid = options.scope.pid
+        self._program = load("sched.bpf.c", self._constants(), self._layouts())
+        self._threads = self._program.table("threads", _U4, _THREAD)
+        self._histogram = self._program.table("histogram", _BUCKET, _U8)
+        self._window_map = self._program.table("window", _U4, _U4)
+        self._lost = self._program.table("lost", _U4, _U8)
+        self._long_waits = self._program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
+        self._events = self._program.events("events", RECORD) if options.trace else None
+        self._batches: list[NDArray[Any]] = []
+        self._ended: list[ThreadWaits] = []
+        self._folded: list[ThreadWaits] = []
+        self._window = 1
+        self._window_start_ns = 0
+        self._base: dict[int, ThreadWaits] = {}
+        self._window_ended: list[ThreadWaits] = []
+        self._window_map.put(0, self._window)
+        self._attach()
+        if self._pid:
+            self.watch(self._pid)
+
+    def watch(self, pid: int) -> None:
+        """Name the process to watch, if it was to be named later."""
+        self._pid = pid
+        self._options.scope.watch(self._program, pid)
+
+    def _constants(self) -> dict[str, int]:
+        options = self._options
+        constants = {
+            "MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768,
+            "MAX_BUCKETS": _MAX_BUCKETS,
+            "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
+        }
+        if options.threshold_ns:
+            constants["THRESHOLD_NS"] = options.threshold_ns
+        if options.trace:
+            constants["TRACE"] = 1
+        return constants | scheduler_constants() | options.scope.constants()
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        layouts = dict(_LAYOUTS)
+        if self._options.threshold_ns:
+            layouts |= _THRESHOLD_LAYOUTS
+        if self._options.trace:
+            layouts |= _TRACE_LAYOUTS
+        return layouts
+
+    def _attach(self) -> None:
+        """Wake-ups first: a switch then never lacks the wake-up before it."""
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._window_start_ns = self.start_ns
+        if self._options.scope.children:
+            self._program.attach_raw("sched_process_fork", "on_fork")
+        self._program.attach_raw("task_rename", "on_rename")
+        self._program.attach_raw("sched_wakeup_new", "on_wakeup_new")
+        self._program.attach_raw("sched_waking", "on_waking")
+        self._program.attach_raw("sched_switch", "on_switch")
+
+    @property
+    def threshold_ns(self) -> int:
+        """From which length on single waits are handed over; 0 for none."""
+        return self._options.threshold_ns
+
+    @staticmethod
+    def now_ns() -> int:
+        """The clock of all its times."""
+        return time.monotonic_ns()
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def poll(self) -> list[LongWait]:
+        """Fetch what the kernel must not keep for long; call it every 50 ms or so.
+
+        Returns:
+            The waits above the threshold since the last call, oldest first.
+        """
+        if self._events is not None and len(batch := self._events.read()):
+            self._batches.append(batch)
+        if self._long_waits is None:
+            return []
+        return [_long_wait(event) for event in np.sort(self._long_waits.read(), order="end_ns")]
+
+    def drain(self) -> None:
+        """Move the threads that have ended out of the kernel's tables; call it once or twice a second."""
+        tids, threads = self._threads.items()
+        dead = threads["dead"] == 1
+        if dead.any():
+            self._move_out(tids[dead], threads[dead])
+
+    def window(self) -> LatencyRecord:
+        """What happened since the last call (or since the beginning)."""
+        old_window, self._window = self._window, self._window + 1
+        self._window_map.put(0, self._window)
+        now_ns = time.monotonic_ns()
+        live = self._read(old_window)
+        ended, self._window_ended = self._window_ended, []
+        fresh = [_since(one, self._base.get(one.tid)) for one in live] + ended
+        record = LatencyRecord(
+            tuple(one for one in fresh if one.waits.count or one.waiting_ns),
+            self._window_start_ns,
+            self.time_ns + self._window_start_ns - self.start_ns,
+            now_ns - self._window_start_ns,
+            self._options.scope.is_everybody,
+            self._collection(),
+        )
+        self._window_start_ns = now_ns
+        self._base = {one.tid: _in_all(one, self._base.get(one.tid)) for one in live}
+        return record
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> LatencyRecord:
+        """End the recording; everything that it found."""
+        self._program.detach()
+        end_ns = time.monotonic_ns()
+        live = [_in_all(one, self._base.get(one.tid)) for one in self._read(self._window)]
+        return LatencyRecord(
+            (*self._ended, *self._folded, *live),
+            self.start_ns,
+            self.time_ns,
+            end_ns - self.start_ns,
+            self._options.scope.is_everybody,
+            self._collection(),
+        )
+
+    def trace(self, record: LatencyRecord) -> Trace:
+        """The events in order, of the recording that `record` sums up."""
+        if self._events is None:
+            raise ValueError("the recording kept no events")
+        self.poll()
+        records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
+        names, tgids = self._program.table("names", _U4, _NAME).items()
+        threads = {
+            tid: Thread(pid, comm_text(comm), False)
+            for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
+        }
+        threads |= {one.tid: Thread(one.pid, one.name, True) for one in record.threads if one.tid}
+        return Trace(
+            records[np.argsort(records["ts_ns"], kind="stable")],
+            threads,
+            record.start_ns,
+            record.time_ns,
+            record.duration_ns,
+            record.collection,
+        )
+
+    def close(self) -> None:
+        """Leave nothing in the kernel."""
+        self._program.close()
+
+    def __enter__(self) -> SchedRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- reading the kernel's tables ---------------------------------------------------------------------------------
+
+    def _read(self, window: int) -> list[ThreadWaits]:
+        """All threads in the tables: counts of the whole recording, longest waits of one window."""
+        return self._thread_waits(*self._threads.items(), window)
+
+    def _thread_waits(self, tids: NDArray[Any], threads: NDArray[Any], window: int) -> list[ThreadWaits]:
+        histograms = self._histograms(tids)
+        now_ns = time.monotonic_ns()
+        return [
+            _thread_waits(tid, thread, histograms, window, now_ns)
+            for tid, thread in zip(tids.tolist(), threads, strict=True)
+        ]
+
+    def _histograms(self, tids: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
+        """By tid and kind (1: preempted)."""
+        keys, counts = self._histogram.items()
+        wanted = np.isin(keys["tid"], tids)
+        keys, counts = keys[wanted], counts[wanted].astype(np.int64)
+        order = np.lexsort((keys["index"], keys["was_preempted"], keys["tid"]))
+        keys, counts = keys[order], counts[order]
+        owner = keys["tid"].astype(np.int64) * 2 + keys["was_preempted"]
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        ends = np.append(starts[1:], len(owner))
+        return {
+            (int(owner[start]) >> 1, int(owner[start]) & 1): Histogram(
+                keys["index"][start:end].astype(np.int64), counts[start:end]
+            )
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        }
+
+    def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        gone = self._thread_waits(tids, threads, self._window)
+        keys, _ = self._histogram.items()
+        self._histogram.delete(keys[np.isin(keys["tid"], tids)])
+        self._threads.delete(tids)
+        for one in gone:
+            base = self._base.pop(one.tid, None)
+            self._window_ended.append(_since(one, base))
+            self._ended.append(_in_all(one, base))
+        if len(self._ended) > _KEEP_ENDED:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Sum up the half of the ended threads that waited least, by name."""
+        self._ended.sort(key=lambda one: one.woken.total_ns + one.preempted.total_ns)
+        self._folded = sum_by_name([*self._folded, *self._ended[: _KEEP_ENDED // 2]])
+        del self._ended[: _KEEP_ENDED // 2]
+
+    def _collection(self) -> Collection:
+        _, counts = self._lost.items()
+        losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
+        losses["events that the kernel did not hand over"] = self._program.missed()
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
+            target=f"pid {self._pid}" if self._pid else "all processes",
+            dropped=sum(losses.values()),
+            notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
+        )
+
+
+def _thread_waits(
+    tid: int, thread: Any, histograms: dict[tuple[int, int], Histogram], window: int, now_ns: int
+) -> ThreadWaits:
+    """One thread's entry in the kernel's table, in our words."""
+    slot = window & 1
+    is_current = int(thread["window"][slot]) == window
+
+    def kind(name: str, was_preempted: int) -> Waits:
+        waits = thread[name]
+        max_ns = int(waits["max_ns"][slot]) if is_current else 0
+        max_at_ns = int(waits["max_at_ns"][slot]) if max_ns else 0
+        histogram = histograms.get((tid, was_preempted), Histogram())
+        return Waits(int(waits["count"]), int(waits["total_ns"]), max_ns, max_at_ns, histogram)
+
+    off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
+    since_ns = off_ns if thread["left_runnable"] else wake_ns if wake_ns > off_ns else 0
+    waits_now = since_ns and not thread["running"] and not thread["dead"]
+    return ThreadWaits(
+        int(thread["tgid"]),
+        tid,
+        comm_text(thread["comm"]),
+        kind("woken", 0),
+        kind("preempted", 1),
+        int(thread["migrations"]),
+        max(now_ns - since_ns, 0) if waits_now else 0,
+    )
+
+
+def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
+    """What came on top of `base`; the longest wait is already that of the window."""
+    if base is None:
+        return now
+
+    def less(new: Waits, old: Waits) -> Waits:
+        return replace(
+            new,
+            count=new.count - old.count,
+            total_ns=new.total_ns - old.total_ns,
+            histogram=new.histogram.minus(old.histogram),
+        )
+
+    return replace(
+        now,
+        woken=less(now.woken, base.woken),
+        preempted=less(now.preempted, base.preempted),
+        migrations=now.migrations - base.migrations,
+    )
+
+
+def _in_all(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
+    """The same counts, with the longest wait of `base` if that is longer than this window's."""
+    if base is None:
+        return now
+
+    def longer(new: Waits, old: Waits) -> Waits:
+        return new if new.max_ns >= old.max_ns else replace(new, max_ns=old.max_ns, max_at_ns=old.max_at_ns)
+
+    return replace(now, woken=longer(now.woken, base.woken), preempted=longer(now.preempted, base.preempted))
+
+
+def _long_wait(event: Any) -> LongWait:
+    """A wait above the threshold, with what its CPU did meanwhile."""
+    begin_ns, end_ns = int(event["end_ns"] - event["wait_ns"]), int(event["end_ns"])
+    oldest = int(event["next_slice"])
+    history = np.roll(event["slices"], -oldest)
+    history = history[(history["start_ns"] > 0) & (history["start_ns"] < end_ns)]
+    starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
+    ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
+    ran = tuple(
+        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        for one, start, end in zip(history, starts, ends, strict=True)
+        if end > start
+    )
+    preempted, context = bool(event["was_preempted"]), int(event["waker_context"])
+    waker = "" if preempted else CONTEXTS[context] if context else comm_text(event["waker_comm"])
+    return LongWait(
+        end_ns,
+        end_ns - begin_ns,
+        int(event["tgid"]),
+        int(event["tid"]),
+        comm_text(event["comm"]),
+        int(event["cpu"]),
+        int(event["cpu_before"]) - 1,
+        preempted,
+        waker,
+        0 if preempted else int(event["waker_tid"]),
+        ran,
+        end_ns - begin_ns - sum(one.duration_ns for one in ran),
+    )

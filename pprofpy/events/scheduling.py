@@ -1,0 +1,113 @@
+"""Scheduling events among recorded ones: from an event log to a Trace, and to the system calls that threads block in.
+
+Source: the tracepoints sched:sched_switch, sched:sched_waking (or sched:sched_wakeup) and sched:sched_wakeup_new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy.errors import ProfileFormatError
+from pprofpy.events.log import BY_OTHERS, CONTEXT_SHIFT, Batch, EventLog, Records, call_name, known_at_ns
+from pprofpy.events.syscalls import BEGAN_UNSEEN, NEVER_RETURNS
+from pprofpy.events.tracepoint import Columns, Ints, Tracepoint, as_text
+from pprofpy.profile import Collection
+from pprofpy.timeline import Call
+from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
+
+SWITCH = "sched:sched_switch"
+_WAKEUPS = {
+    "sched:sched_waking": Kind.WAKEUP,
+    "sched:sched_wakeup": Kind.WAKEUP,
+    "sched:sched_wakeup_new": Kind.NEW,
+}
+_RUNNABLE_BITS = 0x7F | 0x80
+"""The states in which a thread does not run; the next bit means that it was preempted."""
+
+
+def to_trace(log: EventLog, batches: Iterable[Batch], duration_ns: int, collection: Collection) -> Trace:
+    """The scheduling events as a Trace.
+
+    Raises:
+        ProfileFormatError: No switches were recorded.
+    """
+    names = [one.name for one in log.tracepoints]
+    if SWITCH not in names:
+        raise ProfileFormatError(
+            "a timeline needs the scheduler's events, which were not recorded",
+            "pprofpy trace -e 'sched:sched_switch,sched:sched_waking,*' -o FILE.trace",
+        )
+    wakeups = [name for name in _WAKEUPS if name in names]
+    if "sched:sched_waking" in wakeups and "sched:sched_wakeup" in wakeups:
+        wakeups.remove("sched:sched_wakeup")  # the same wake-up, told twice
+    threads: dict[int, Thread] = {}
+    parts = [np.zeros(0, RECORD)]
+    for batch in batches:
+        _meet(threads, batch)
+        for name in (SWITCH, *wakeups):
+            place = names.index(name)
+            records = batch.records[batch.records["head"]["event"] == place]
+            if len(records):
+                parts.append(_converted(log.tracepoints[place], records, threads))
+    records = np.concatenate(parts)
+    records = records[np.argsort(records["ts_ns"], kind="stable")]
+    duration_ns = duration_ns or (int(records["ts_ns"][-1]) - log.start_ns if len(records) else 0)
+    return Trace(records, threads, log.start_ns, log.time_ns, duration_ns, collection)
+
+
+def calls_by_thread(batches: Iterable[Batch]) -> dict[int, list[Call]]:
+    """System calls by thread, in order of time."""
+    found: dict[int, list[Call]] = {}
+    for batch in batches:
+        calls = batch.all_calls()
+        calls = calls[calls["head"]["flags"] & (BEGAN_UNSEEN | NEVER_RETURNS) == 0]
+        heads = calls["head"]
+        columns = (heads["tid"], heads["ts_ns"], known_at_ns(calls), heads["event"], heads["flags"])
+        for tid, start_ns, end_ns, event, flags in zip(*(one.tolist() for one in columns), strict=True):
+            found.setdefault(tid, []).append(Call(start_ns, end_ns, call_name(event, flags)))
+    return {tid: sorted(calls) for tid, calls in found.items()}
+
+
+def _meet(threads: dict[int, Thread], batch: Batch) -> None:
+    """Who did something; those who did it of their own, not to a watched thread, are watched themselves."""
+    for heads in (batch.records["head"], batch.all_calls()["head"]):
+        own = heads["flags"] & BY_OTHERS == 0
+        for of_these, watched in ((heads[~own], False), (heads[own], True)):
+            for tid, tgid, comm in np.unique(of_these[["tid", "tgid", "comm"]]).tolist():
+                if tid and (watched or tid not in threads):
+                    threads[tid] = Thread(tgid, as_text(comm), watched)
+
+
+def _converted(tracepoint: Tracepoint, records: Records, threads: dict[int, Thread]) -> NDArray[np.void]:
+    raw = np.ascontiguousarray(records["data"]).view(np.uint8).reshape(len(records), -1)
+    columns, fields = Columns(raw), tracepoint.by_name
+    converted = np.zeros(len(records), RECORD)
+    converted["ts_ns"], converted["cpu"] = records["head"]["ts_ns"], records["head"]["cpu"]
+    if tracepoint.name != SWITCH:
+        context = records["head"]["flags"] >> CONTEXT_SHIFT
+        converted["kind"], converted["context"] = _WAKEUPS[tracepoint.name], context
+        converted["from_tid"] = np.where(context == Context.TASK, records["head"]["tid"], 0)
+        converted["to_tid"] = columns.numbers(fields["pid"])
+        _name(threads, converted["to_tid"], columns.texts(fields["comm"]))
+        return converted
+    state = columns.numbers(fields["prev_state"])
+    converted["kind"] = Kind.SWITCH
+    converted["from_tid"] = columns.numbers(fields["prev_pid"])
+    converted["to_tid"] = columns.numbers(fields["next_pid"])
+    converted["state"] = np.where(_was_preempted(state), 0, state & _RUNNABLE_BITS)
+    _name(threads, converted["to_tid"], columns.texts(fields["next_comm"]))
+    return converted
+
+
+def _was_preempted(state: Ints) -> NDArray[np.bool_]:
+    return np.asarray((state & _RUNNABLE_BITS == 0) | (state & (_RUNNABLE_BITS + 1) != 0))
+
+
+def _name(threads: dict[int, Thread], tids: Records, names: list[str]) -> None:
+    """Threads that are only ever named by others."""
+    for tid, name in zip(tids.tolist(), names, strict=True):
+        if tid and tid not in threads:
+            threads[tid] = Thread(tid, name, False)

@@ -1,0 +1,116 @@
+"""How each thread spent its time: running, runnable and blocked, and what it was blocked by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.timeline import Span, State, Timeline
+from pprofpy.units import format_duration, format_percent, format_short
+
+DEFAULT_ROWS = 20
+
+_NAME_WIDTH = 24
+_REASONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thread; times in nanoseconds.
+
+    Attributes:
+        running_ns, runnable_ns, blocked_ns: In each state; less than the recording if the thread began or ended in it.
+        reasons: What it was blocked by, longest first: (system call or state, ns).
+        switches: How often it got a CPU.
+    """
+
+    pid: int
+    tid: int
+    name: str
+    running_ns: int
+    runnable_ns: int
+    blocked_ns: int
+    reasons: list[tuple[str, int]]
+    switches: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineTable:
+    """The report.
+
+    Attributes:
+        rows: Who ran longest first.
+        hidden: How many threads were left out.
+        wakeups: How many arrows there are.
+        duration_ns: Of the recording.
+    """
+
+    rows: list[Row]
+    hidden: int
+    wakeups: int
+    duration_ns: int
+
+
+def build(timeline: Timeline, limit: int = DEFAULT_ROWS) -> TimelineTable:
+    """Sum up each thread.
+
+    Args:
+        timeline: The states.
+        limit: So many threads at most; 0 for all.
+    """
+    rows = [_row(tid, spans, timeline) for tid, spans in timeline.spans.items()]
+    rows.sort(key=lambda row: (-row.running_ns, row.tid))
+    shown = rows[: limit or None]
+    return TimelineTable(shown, len(rows) - len(shown), len(timeline.arrows), timeline.duration_ns)
+
+
+def render(report: TimelineTable, console: Console) -> None:
+    """Print the table."""
+    threads = len(report.rows) + report.hidden
+    title = f"{threads} threads, {format_duration(report.duration_ns)}, {report.wakeups} wake-ups between threads"
+    heading = f"{'THREAD':<{_NAME_WIDTH}} {'running':>8} {'':6} {'runnable':>8} {'blocked':>8}  blocked in"
+    write_lines(console, [title, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)])
+    if report.hidden:
+        write_lines(console, [f"({report.hidden} more)"])
+
+
+def to_json(report: TimelineTable) -> dict[str, Any]:
+    """The report for programs."""
+    return asdict(report)
+
+
+def _row(tid: int, spans: Iterable[Span], timeline: Timeline) -> Row:
+    times: Counter[State] = Counter()
+    reasons: Counter[str] = Counter()
+    switches = 0
+    for span in spans:
+        times[span.state] += span.duration_ns
+        switches += span.state is State.RUNNING
+        if span.state is State.BLOCKED:
+            reasons[span.call or span.why] += span.duration_ns
+    thread = timeline.threads.get(tid)
+    return Row(
+        thread.pid if thread else tid,
+        tid,
+        thread.name if thread else "",
+        times[State.RUNNING],
+        times[State.RUNNABLE],
+        times[State.BLOCKED],
+        reasons.most_common(),
+        switches,
+    )
+
+
+def _line(row: Row, duration_ns: int) -> str:
+    name = shorten(f"{printable(row.name)}/{row.tid}", _NAME_WIDTH)
+    reasons = ", ".join(f"{what} {format_short(time_ns, 'ns')}" for what, time_ns in row.reasons[:_REASONS])
+    times = (format_short(one, "ns") for one in (row.running_ns, row.runnable_ns, row.blocked_ns))
+    running, runnable, blocked = times
+    share = format_percent(row.running_ns, duration_ns)
+    return f"{name:<{_NAME_WIDTH}} {running:>8} {share} {runnable:>8} {blocked:>8}  {reasons}".rstrip()

@@ -1,0 +1,167 @@
+"""An independent account of run-queue waits: what `perf sched record` saw, worked out from `perf script`'s text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.bpf import require
+from pprofpy.errors import NotPossibleError
+
+PROGRAM = Path(__file__).parent.parent / "programs" / "sched_load.py"
+
+LINE = re.compile(r"\[\d+\]\s+(?P<s>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<rest>.*)")
+SWITCH = re.compile(
+    r"prev_comm=.* prev_pid=(?P<prev>\d+) prev_prio=-?\d+ prev_state=(?P<state>\S+)"
+    r" ==> next_comm=.* next_pid=(?P<next>\d+)"
+)
+WAKING = re.compile(r"comm=.* pid=(?P<tid>\d+) prio=")
+
+
+class Load:
+    """A program that waits for `go`, works, and then waits to be let go of."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        assert self._line() == b"ready\n"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def work(self) -> int:
+        """Let it do its work; returns how often its threads lost the CPU, when all is done."""
+        assert self.process.stdin
+        self.process.stdin.write(b"g")
+        word, count = self._line().split()
+        assert word == b"done"
+        return int(count)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def _line(self) -> bytes:
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+
+@contextmanager
+def loading(*arguments: str) -> Iterator[Load]:
+    load = Load(*arguments)
+    try:
+        yield load
+    finally:
+        load.end()
+
+
+@contextmanager
+def perf_sched_record(output: Path) -> Iterator[None]:
+    """perf records all switches and wake-ups on the machine while the block runs."""
+    command = [
+        "perf",
+        "sched",
+        "record",
+        "-k",
+        "CLOCK_MONOTONIC",
+        "-m",
+        "128M",
+        "-r",
+        "1",
+        "-o",
+        str(output),
+        "--",
+        "cat",
+    ]
+    perf = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        wait_until_recording(perf)
+        yield
+    finally:
+        perf.communicate(timeout=60)
+
+
+def wait_until_recording(perf: subprocess.Popen[bytes]) -> None:
+    """perf starts its `cat` when all its events are enabled."""
+    children = Path(f"/proc/{perf.pid}/task/{perf.pid}/children")
+    while perf.poll() is None:
+        for child in children.read_text().split():
+            if Path(f"/proc/{child}/comm").read_text() == "cat\n":
+                return
+    raise AssertionError(f"perf ended: {perf.communicate()[1].decode()}")
+
+
+def script_lines(recording: Path) -> Iterator[tuple[int, str, str]]:
+    """(time in ns, event, fields) of a perf recording, in order of time."""
+    command = ["perf", "script", "-i", str(recording), "--ns", "-F", "cpu,time,event,trace"]
+    text = subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
+    for line in text.splitlines():
+        if match := LINE.search(line):
+            yield int(match["s"]) * 10**9 + int(match["ns"]), match["event"], match["rest"]
+
+
+@dataclass
+class Account:
+    """What perf saw, by tid.
+
+    Attributes:
+        waits: Each wait for a CPU, in ns.
+        switches: How often the thread lost the CPU.
+        holes: How often it lost a CPU that it had never been given: perf has lost an event.
+    """
+
+    waits: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    switches: Counter[int] = field(default_factory=Counter)
+    holes: Counter[int] = field(default_factory=Counter)
+
+
+def analyse(recording: Path) -> Account:
+    """Work out all waits, in one pass over the events."""
+    account = Account()
+    on_cpu: dict[int, bool] = {}
+    preempted_at: dict[int, int] = {}
+    blocked_at: dict[int, int] = {}
+    woken_at: dict[int, int] = {}
+    for at_ns, event, rest in script_lines(recording):
+        if event == "sched_switch":
+            match = SWITCH.match(rest)
+            assert match, rest
+            previous, following = int(match["prev"]), int(match["next"])
+            account.switches[previous] += 1
+            account.holes[previous] += not on_cpu.get(previous, True)
+            on_cpu[previous], on_cpu[following] = False, True
+            woken_at.pop(previous, None)
+            (preempted_at if match["state"].startswith("R") else blocked_at)[previous] = at_ns
+            # Without a wake-up it was woken just before the switch that was to block it: it never really slept.
+            begins = (preempted_at.pop(following, None), woken_at.pop(following, None), blocked_at.pop(following, None))
+            if found := [begin for begin in begins if begin is not None]:
+                account.waits[following].append(at_ns - found[0])
+        elif event in ("sched_waking", "sched_wakeup_new"):
+            match = WAKING.match(rest)
+            assert match, rest
+            woken_at[int(match["tid"])] = at_ns
+    return account
+
+
+def why_not() -> str:
+    """Why the kernel's scheduler cannot be watched here; empty if it can."""
+    try:
+        require()
+    except NotPossibleError as error:
+        return error.message
+    return ""
+
+
+needs_ebpf = pytest.mark.skipif(bool(why_not()), reason=why_not() or "eBPF works here")
+needs_perf = pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed")
