@@ -18,6 +18,15 @@ for _ in $(seq 100); do
 done
 
 show() { echo; echo "\$ $*"; "$@"; }
+
+# A command that needs the kernel's help: its output is also left in demo/; where this machine cannot, it says why.
+try() {
+    local file=$1
+    shift
+    show "$@" 2>&1 | tee "$file" || echo "(not possible here; 'pprofpy doctor' says what is missing)"
+}
+
 echo "examples/shop.py runs as process $service and serves its own customers."
 show "$pprofpy" cpu --pid "$service" --seconds "${DEMO_SECONDS:-10}" -o demo/cpu.pb.gz
 show "$pprofpy" flamegraph demo/cpu.pb.gz -o demo/cpu.svg
+try demo/sched-latency.txt "$pprofpy" sched-latency --pid "$service" --seconds "${DEMO_SECONDS:-5}"
