@@ -27,6 +27,7 @@ try() {
 }
 
 echo "examples/shop.py runs as process $service and serves its own customers."
-show "$pprofpy" cpu --pid "$service" --seconds "${DEMO_SECONDS:-10}" -o demo/cpu.pb.gz
+# The shop has several threads: count the one that holds the interpreter lock, not those that wait for it.
+show "$pprofpy" cpu --pid "$service" --gil --seconds "${DEMO_SECONDS:-10}" -o demo/cpu.pb.gz
 show "$pprofpy" flamegraph demo/cpu.pb.gz -o demo/cpu.svg
 try demo/sched-latency.txt "$pprofpy" sched-latency --pid "$service" --seconds "${DEMO_SECONDS:-5}"
