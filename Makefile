@@ -19,7 +19,7 @@ help:
 
 setup:
 	@scripts/setup.sh runtime
-	@$(MAKE) --no-print-directory $(READY)
+	@$(MAKE) --silent --no-print-directory $(READY)
 
 $(READY): pyproject.toml scripts/venv.sh
 	@scripts/venv.sh $(VENV)

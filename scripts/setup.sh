@@ -37,7 +37,7 @@ become_root() {
 offered() {
     local package
     for package in "$@"; do
-        if apt-cache show "$package" 2>/dev/null | grep -q ^Version; then
+        if [[ $(apt-cache show "$package" 2>/dev/null) == *Version:* ]]; then
             echo "$package"
             return
         fi
