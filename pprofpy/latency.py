@@ -102,6 +102,21 @@ class Histogram:
         return [(int(exponents[0]) + i, int(count)) for i, count in enumerate(counts)]
 
 
+def histograms_by_owner(owners: Ints, indices: Ints, counts: Ints) -> dict[int, Histogram]:
+    """Sort buckets of many histograms into the histograms.
+
+    Args:
+        owners: int64 (n,): which histogram each bucket belongs to.
+        indices: int64 (n,): each bucket's number.
+        counts: int64 (n,): how many it holds.
+    """
+    order = np.lexsort((indices, owners))
+    owners, indices, counts = owners[order], indices[order], counts[order]
+    found, starts = np.unique(owners, return_index=True)
+    parts = zip(np.split(indices, starts[1:]), np.split(counts, starts[1:]), strict=True)
+    return {owner: Histogram(*part) for owner, part in zip(found.tolist(), parts, strict=False)}
+
+
 def _summed(indices: Ints, counts: Ints) -> Histogram:
     buckets, place = np.unique(indices, return_inverse=True)
     sums = np.zeros(len(buckets), np.int64)

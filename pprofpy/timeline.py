@@ -80,6 +80,8 @@ class Timeline:
         arrows: In order of time.
         threads: Who is who; also wakers from elsewhere.
         start_ns, time_ns, duration_ns: When, on the monotonic clock and in Unix time.
+        holes: How many events are surely missing: a thread loses a CPU that it never got, keeps one that it gets again,
+            or goes on though nobody has woken it. The spans beside a hole are too long.
     """
 
     spans: Mapping[int, Sequence[Span]]
@@ -88,6 +90,7 @@ class Timeline:
     start_ns: int
     time_ns: int
     duration_ns: int
+    holes: int = 0
 
 
 _BLOCKED = {
@@ -133,7 +136,9 @@ def build(trace: Trace, calls: Mapping[int, Sequence[Call]] | None = None) -> Ti
                 one.enter(event, waits.pop(event.next_tid, None))
     end_ns = trace.start_ns + trace.duration_ns
     spans = {tid: _explained(one.finish(end_ns), (calls or {}).get(tid, ())) for tid, one in tracks.items()}
-    return Timeline(spans, arrows, trace.threads, trace.start_ns, trace.time_ns, trace.duration_ns)
+    has_wakeups = any(one.woken_ns for one in tracks.values())
+    holes = sum(one.holes + (one.unexplained if has_wakeups else 0) for one in tracks.values())
+    return Timeline(spans, arrows, trace.threads, trace.start_ns, trace.time_ns, trace.duration_ns, holes)
 
 
 @dataclass(slots=True)
@@ -144,6 +149,9 @@ class _Track:
         since_ns: When its present state began.
         state: What it is in; None until something is known.
         woken_ns: When it was last woken.
+        entered_ns: When it last got a CPU.
+        holes: How many switches are missing.
+        unexplained: How often it went on without having been woken.
     """
 
     tid: int
@@ -153,6 +161,9 @@ class _Track:
     cpu: int = -1
     waker: str = ""
     woken_ns: int = 0
+    entered_ns: int = 0
+    holes: int = 0
+    unexplained: int = 0
     spans: list[Span] = field(default_factory=list)
 
     def wake(self, ts_ns: int, waker: str, *, is_new: bool) -> None:
@@ -164,6 +175,7 @@ class _Track:
 
     def leave(self, switch: Switch) -> None:
         """It loses its CPU. One that was not seen to get it has had it from the beginning."""
+        self.holes += self.state not in (None, State.RUNNING)
         self._close(State.RUNNING, self.since_ns, switch.ts_ns, cpu=switch.cpu)
         if switch.state == "R":
             self._begin(State.RUNNABLE, switch.ts_ns, "preempted")
@@ -184,6 +196,9 @@ class _Track:
             self._close(State.RUNNABLE, self.since_ns, now, why=self.why)
         elif wait:
             self._close(State.RUNNABLE, max(runnable_ns, self.since_ns), now, why="woken")
+        self.holes += self.state is State.RUNNING
+        self.unexplained += self.state is State.BLOCKED and self.woken_ns < self.entered_ns
+        self.entered_ns, self.cpu = now, switch.cpu
         self._begin(State.RUNNING, now)
 
     def finish(self, end_ns: int) -> list[Span]:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.collectors.bpf import require
+from pprofpy.errors import NotPossibleError
+
 PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE_S = 120
 """Only ends what hangs; no test measures time by it."""
@@ -76,6 +79,41 @@ def start() -> Iterator[Start]:
         for stream in (process.stdin, process.stdout):
             if stream:
                 stream.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with real probes run in one worker, or not at all."""
+    try:
+        require()
+        reason = ""
+    except NotPossibleError as error:
+        reason = error.message
+    for item in items:
+        if item.get_closest_marker("ebpf"):
+            item.add_marker(pytest.mark.xdist_group("ebpf"))
+            item.add_marker(pytest.mark.skipif(bool(reason), reason=reason or "eBPF works"))
+
+
+def rounds_until_right(measure: Callable[[], list[str]], rounds: int = 5) -> None:
+    """Measure until nothing is wrong. A busy machine spoils a round now and then; an error of ours spoils them all.
+
+    Args:
+        measure: Returns what is wrong, each in words.
+        rounds: So many at most.
+    """
+    wrong: list[str] = []
+    for _ in range(rounds):
+        wrong = measure()
+        if not wrong:
+            return
+    pytest.fail(f"wrong in each of {rounds} rounds; in the last: " + "; ".join(wrong))
+
+
+def stolen_ns() -> int:
+    """Time that the machine's host kept for others, of all CPUs: CPU clocks stand still meanwhile, others do not."""
+    ticks = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def interpreter(version: str) -> str:

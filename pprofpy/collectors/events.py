@@ -43,7 +43,7 @@ from pprofpy.events.log import (
 from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
-from pprofpy.latency import Histogram
+from pprofpy.latency import Histogram, histograms_by_owner
 from pprofpy.profile import Collection
 
 DYNAMIC_BYTES = 256
@@ -398,16 +398,9 @@ def _file_constants() -> dict[str, int]:
 
 def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
     """Durations by thread and system call."""
-    order = np.lexsort((keys["index"], keys["event"], keys["tid"]))
-    keys, counts = keys[order], counts[order].astype(np.int64)
-    owner = keys["tid"].astype(np.int64) << 16 | keys["event"]
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    return {
-        (int(owner[start]) >> 16, int(owner[start]) & 0xFFFF): Histogram(
-            keys["index"][start:end].astype(np.int64), counts[start:end]
-        )
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(owner)], strict=False)
-    }
+    owners = keys["tid"].astype(np.int64) << 16 | keys["event"]
+    found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts.astype(np.int64))
+    return {(owner >> 16, owner & 0xFFFF): histogram for owner, histogram in found.items()}
 
 
 def _joined(held: Records, stream: Any) -> Records:

@@ -19,7 +19,7 @@ from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
-from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, sum_by_name
+from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, histograms_by_owner, sum_by_name
 from pprofpy.profile import Collection
 from pprofpy.trace import RECORD, Thread, Trace
 
@@ -284,17 +284,9 @@ class SchedRecorder:
         keys, counts = self._histogram.items()
         wanted = np.isin(keys["tid"], tids)
         keys, counts = keys[wanted], counts[wanted].astype(np.int64)
-        order = np.lexsort((keys["index"], keys["was_preempted"], keys["tid"]))
-        keys, counts = keys[order], counts[order]
-        owner = keys["tid"].astype(np.int64) * 2 + keys["was_preempted"]
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        ends = np.append(starts[1:], len(owner))
-        return {
-            (int(owner[start]) >> 1, int(owner[start]) & 1): Histogram(
-                keys["index"][start:end].astype(np.int64), counts[start:end]
-            )
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        }
+        owners = keys["tid"].astype(np.int64) * 2 + keys["was_preempted"]
+        found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts)
+        return {(owner >> 1, owner & 1): histogram for owner, histogram in found.items()}
 
     def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         gone = self._thread_waits(tids, threads, self._window)

@@ -49,12 +49,14 @@ class TimelineTable:
         hidden: How many threads were left out.
         wakeups: How many arrows there are.
         duration_ns: Of the recording.
+        holes: How many events are missing; the times beside them are wrong.
     """
 
     rows: list[Row]
     hidden: int
     wakeups: int
     duration_ns: int
+    holes: int = 0
 
 
 def build(timeline: Timeline, limit: int = DEFAULT_ROWS) -> TimelineTable:
@@ -67,7 +69,7 @@ def build(timeline: Timeline, limit: int = DEFAULT_ROWS) -> TimelineTable:
     rows = [_row(tid, spans, timeline) for tid, spans in timeline.spans.items()]
     rows.sort(key=lambda row: (-row.running_ns, row.tid))
     shown = rows[: limit or None]
-    return TimelineTable(shown, len(rows) - len(shown), len(timeline.arrows), timeline.duration_ns)
+    return TimelineTable(shown, len(rows) - len(shown), len(timeline.arrows), timeline.duration_ns, timeline.holes)
 
 
 def render(report: TimelineTable, console: Console) -> None:
@@ -75,7 +77,8 @@ def render(report: TimelineTable, console: Console) -> None:
     threads = len(report.rows) + report.hidden
     title = f"{threads} threads, {format_duration(report.duration_ns)}, {report.wakeups} wake-ups between threads"
     heading = f"{'THREAD':<{_NAME_WIDTH}} {'running':>8} {'':6} {'runnable':>8} {'blocked':>8}  blocked in"
-    write_lines(console, [title, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)])
+    note = [f"Note: {report.holes} events are missing: the times around them are wrong."] if report.holes else []
+    write_lines(console, [title, *note, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)])
     if report.hidden:
         write_lines(console, [f"({report.hidden} more)"])
 

@@ -18,9 +18,11 @@ import pytest
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.latency import LatencyRecord, ThreadWaits
-from tests.integration.sched_reference import loading, needs_ebpf
+from tests.integration.sched_reference import loading
 
 T = TypeVar("T")
+
+pytestmark = pytest.mark.ebpf
 
 PPROFPY = [sys.executable, "-m", "pprofpy"]
 _BPF_SYSTEM_CALL, _PROG_BY_ID, _MAP_BY_ID = 321, 13, 14
@@ -50,7 +52,6 @@ def all_waits(threads: tuple[ThreadWaits, ...]) -> int:
     return sum(one.woken.count + one.preempted.count for one in threads)
 
 
-@needs_ebpf
 def test_kill_9_leaves_nothing_in_the_kernel() -> None:
     # Given a recording of the whole system, with everything switched on
     command = [*PPROFPY, "sched-latency", "-d", "100", "--threshold", "1s", "--trace", "--json"]
@@ -70,7 +71,6 @@ def test_kill_9_leaves_nothing_in_the_kernel() -> None:
     wait_for(lambda: not any(exists(_MAP_BY_ID, one) for one in maps))
 
 
-@needs_ebpf
 def test_two_recordings_at_once_see_the_same() -> None:
     with (
         loading("messages", "1", "300") as program,
@@ -83,7 +83,6 @@ def test_two_recordings_at_once_see_the_same() -> None:
     assert all_waits(ours.threads) == pytest.approx(all_waits(theirs.threads), abs=5)
 
 
-@needs_ebpf
 def test_ten_thousand_short_threads_are_all_counted() -> None:
     result, pid = record("""
 import threading
@@ -100,7 +99,6 @@ print("end", flush=True); sys.stdin.read(1)
     assert all_waits(result.threads) >= 10_000
 
 
-@needs_ebpf
 @pytest.mark.parametrize("children", [False, True], ids=["alone", "with children"])
 def test_children_are_followed_if_they_are_wanted(children: bool) -> None:
     result, pid = record(
@@ -120,7 +118,6 @@ print("end", flush=True); sys.stdin.read(1)
     assert ("true" in {one.name for one in result.threads}) == children
 
 
-@needs_ebpf
 def test_exec_changes_the_name_and_loses_nothing() -> None:
     result, pid = record("""
 import os
@@ -130,7 +127,6 @@ os.execv(sys.executable, [sys.executable, "-c",
     assert {one.name for one in result.threads if one.tid == pid} == {"renamed"}
 
 
-@needs_ebpf
 def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: Path) -> None:
     inner = "import os, time\nfor _ in range(200): time.sleep(0.005)\n"
     with subprocess.Popen(["unshare", "--pid", "--fork", sys.executable, "-c", inner]) as outer:
@@ -146,7 +142,6 @@ def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: P
     assert rows[0]["count"] > 10
 
 
-@needs_ebpf
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
 @pytest.mark.parametrize("command", ["sched-latency", "off-cpu"])
 def test_without_root_it_exits_with_4_and_says_how_to_grant_it(command: str) -> None:
@@ -160,7 +155,6 @@ def test_without_root_it_exits_with_4_and_says_how_to_grant_it(command: str) -> 
     assert "Traceback" not in done.stderr
 
 
-@needs_ebpf
 def test_a_long_wait_names_who_had_the_cpu() -> None:
     # Given two threads' worth of work for the one CPU that both processes may use
     spin = "import os\nos.sched_setaffinity(0, {0})\nprint(flush=True)\nwhile True: pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -11,59 +12,69 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.latency import LatencyRecord, merge_waits
 from pprofpy.trace import Trace
-from tests.integration.sched_reference import Account, analyse, loading, needs_ebpf, needs_perf, perf_sched_record
+from tests.conftest import rounds_until_right
+from tests.integration.sched_reference import Account, analyse, loading, needs_perf, perf_sched_record
 
-pytestmark = [needs_ebpf, needs_perf]
-
-_ATTEMPTS = 5
-"""On a busy machine perf loses events now and then. Then it shows threads that leave a CPU which they never got, and
-what it says is no reference."""
+pytestmark = [pytest.mark.ebpf, needs_perf]
 
 
 def record_beside_perf(folder: Path, *load: str) -> tuple[LatencyRecord, Trace, Account]:
-    """Both watch the same work. Returns our record, our events, and perf's account of the same threads."""
-    for attempt in range(_ATTEMPTS):
-        output = folder / f"perf-{attempt}.data"
-        with (
-            loading(*load) as program,
-            perf_sched_record(output),
-            SchedRecorder(SchedOptions(Scope(program.pid), trace=True)) as recorder,
-        ):
-            program.work()
-            record = recorder.stop()
-            trace = recorder.trace(record)
-        account = analyse(output)
-        lost = sum(account.holes[one.tid] for one in record.threads)
-        if lost <= len(trace) * 0.0005:
-            return record, trace, account
-    pytest.skip(f"perf lost {lost} events, {_ATTEMPTS} times over: there is nothing to compare with")
+    """Both watch the same work. Returns our record, our events, and perf's account of the same time."""
+    output = folder / f"{uuid4()}.data"
+    with (
+        loading(*load) as program,
+        perf_sched_record(output),
+        SchedRecorder(SchedOptions(Scope(program.pid), trace=True)) as recorder,
+    ):
+        attached_ns = recorder.now_ns()
+        program.work()
+        end_ns = recorder.now_ns()
+        record = recorder.stop()
+        trace = recorder.trace(record)
+    return record, trace, analyse(output, attached_ns, end_ns)
 
 
 @pytest.mark.parametrize("load", [("messages", "4", "800"), ("periodic", "6", "1000")], ids=lambda load: load[0])
 def test_counts_averages_maxima_and_quantiles_are_those_of_perf(tmp_path: Path, load: tuple[str, ...]) -> None:
-    # Given a known load, watched by perf and by us at the same time
-    record, trace, account = record_beside_perf(tmp_path, *load)
+    losses = []
 
-    # Then all that we say of all threads together is what perf's events say
-    ours = merge_waits(one.waits for one in record.threads)
-    theirs = np.array([wait for one in record.threads for wait in account.waits[one.tid]])
-    assert record.collection.dropped == 0
-    assert ours.count == pytest.approx(len(theirs), rel=0.005)
-    assert ours.avg_ns == pytest.approx(theirs.mean(), rel=0.03)
-    assert ours.max_ns == pytest.approx(theirs.max(), abs=5_000)
-    (p99_ns,) = ours.quantiles_ns([0.99])
-    assert p99_ns == pytest.approx(np.quantile(theirs, 0.99, method="inverted_cdf"), rel=0.05)
+    def measure() -> list[str]:
+        # Given a known load, watched by perf and by us at the same time
+        record, trace, account = record_beside_perf(tmp_path, *load)
 
-    # And of each thread
-    for thread in (one for one in record.threads if not account.holes[one.tid]):
-        waits = np.array(account.waits[thread.tid])
-        assert thread.waits.count == pytest.approx(len(waits), rel=0.005, abs=2)
-        assert thread.waits.max_ns == pytest.approx(waits.max(), abs=5_000)
-        assert thread.waits.histogram.total == thread.waits.count
+        # Then all that we say of all threads together is what perf's events say
+        ours = merge_waits(one.waits for one in record.threads)
+        theirs = np.array([wait for one in record.threads for wait in account.waits[one.tid]])
+        (p99_ns,) = ours.quantiles_ns([0.99])
+        # On a busy machine perf loses events now and then: then threads leave a CPU that they never got.
+        losses.append(sum(account.holes[one.tid] for one in record.threads))
+        figures = [
+            ("lost", record.collection.dropped, 0),
+            ("count", ours.count, pytest.approx(len(theirs), rel=0.005)),
+            ("average", ours.avg_ns, pytest.approx(theirs.mean(), rel=0.03)),
+            ("longest", ours.max_ns, pytest.approx(theirs.max(), abs=5_000)),
+            ("p99", p99_ns, pytest.approx(np.quantile(theirs, 0.99, method="inverted_cdf"), rel=0.05)),
+        ]
+        # And of each thread
+        for thread in (one for one in record.threads if not account.holes[one.tid]):
+            waits = np.array(account.waits[thread.tid] or [0])
+            figures += [
+                (f"{thread.tid}'s count", thread.waits.count, pytest.approx(len(waits), rel=0.005, abs=2)),
+                (f"{thread.tid}'s longest", thread.waits.max_ns, pytest.approx(waits.max(), abs=5_000)),
+            ]
+            assert thread.waits.histogram.total == thread.waits.count
 
-    # And the ordered events sum up to the same
-    assert trace.to_profile().values.sum(axis=0).tolist() == record.to_profile().values.sum(axis=0).tolist()
-    assert (np.diff(trace.records["ts_ns"].astype(np.int64)) >= 0).all()
+        # And the ordered events sum up to the same
+        assert trace.to_profile().values.sum(axis=0).tolist() == record.to_profile().values.sum(axis=0).tolist()
+        assert (np.diff(trace.records["ts_ns"].astype(np.int64)) >= 0).all()
+        return [f"{name}: {got}, not {expected}" for name, got, expected in figures if got != expected]
+
+    try:
+        rounds_until_right(measure)
+    except pytest.fail.Exception:
+        if min(losses) > 3:
+            pytest.skip(f"perf lost {losses} events in its rounds: there is nothing to compare with")
+        raise
 
 
 def test_perf_sees_its_events_while_our_probes_are_attached(tmp_path: Path) -> None:

@@ -77,6 +77,26 @@ def test_states_before_the_first_and_after_the_last_event() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("missing", "holes"),
+    [(None, 0), (0, 1), (1, 1), (2, 1)],
+    ids=["nothing", "that it lost its CPU", "that it was woken", "that it got a CPU"],
+)
+def test_an_event_that_is_missing_is_noticed(missing: int | None, holes: int) -> None:
+    rows = [switched(1_200, A, STRANGER, S), woken(1_300, B, A), switched(1_400, STRANGER, A)]
+    kept = [row for index, row in enumerate(rows) if index != missing]
+    timeline = build(trace(woken(1_050, B, A), switched(1_100, STRANGER, A), *kept, switched(1_500, A, B, S)))
+
+    assert timeline.holes == holes
+    assert report.build(timeline).holes == holes
+
+
+def test_without_wakeups_nobody_can_tell_that_one_is_missing() -> None:
+    rows = switched(1_100, STRANGER, A), switched(1_200, A, STRANGER, S), switched(1_400, STRANGER, A)
+
+    assert build(trace(*rows)).holes == 0
+
+
 def test_a_thread_that_ends_has_no_more_states() -> None:
     timeline = build(trace(switched(1_400, STRANGER, A), switched(1_500, A, STRANGER, Z)))
 
