@@ -12,8 +12,9 @@ from pprofpy.cli.console import stdout_console
 from pprofpy.cli.view import print_json
 from pprofpy.collectors import doctor
 from pprofpy.collectors.doctor import Check, Verdict
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, UsageError
 from pprofpy.reports.text import printable, write_lines
+from pprofpy.target import find_by_name
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
 _AFFECTED = {"cpu": "cpu", "heap": "heap", "kernel": "eBPF commands"}
@@ -21,12 +22,17 @@ _AFFECTED = {"cpu": "cpu", "heap": "heap", "kernel": "eBPF commands"}
 
 @click.command("doctor")
 @click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process, too.")
+@click.option("--name", metavar="REGEX", help="The same, found by its command line.")
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
-def command(pid: int | None, as_json: bool) -> int:
+def command(pid: int | None, name: str | None, as_json: bool) -> int:
     """What works on this machine and for a process, what does not, and how to mend it.
 
     Looks and tries, changes nothing. Exit status 0 if everything that 'pprofpy cpu' needs is there, 4 if not.
     """
+    if name is not None:
+        if pid is not None:
+            raise UsageError("--pid and --name both name a process", "leave one of them out")
+        pid = find_by_name(name).pid
     checks = doctor.examine(pid)
     works = doctor.cpu_works(checks)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from uuid import uuid4
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
     assert done.returncode == 0, done.stdout
     assert "py-spy read 1 stack" in done.stdout
     assert "'pprofpy cpu' works." in done.stdout
+
+
+def test_a_process_can_be_named(cli: CommandLine, start: Start) -> None:
+    unique = f"burn{uuid4().hex}"
+    start(sys.executable, str(PROGRAMS / "burn.py"), unique)
+
+    assert "py-spy read 1 stack" in cli("doctor", "--name", unique).stdout
+    assert cli("doctor", "--name", unique, "--pid", "1").returncode == 2
 
 
 def test_a_process_that_does_not_exist_fails_with_status_4(cli: CommandLine) -> None:

@@ -4,7 +4,7 @@ In one run, by turns so that the machine's moods hit all alike: nobody watches; 
 its ordered events; `perf sched record`. Prints switches per second, the slowdown, and what was lost. What counts is the
 CPU time that the load itself used: it contains the probes, and other work on the machine hardly touches it.
 
-    python benchmarks/sched_overhead.py [ROUNDS]
+    python -m benchmarks.bench_sched_overhead [ROUNDS]
 
 Source of the load: two processes on one CPU, joined by two pipes, written in C, since Python itself would be the
 bottleneck; compiled with the system's C compiler.
