@@ -34,7 +34,7 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
 
 
 def test_a_process_can_be_named(cli: CommandLine, start: Start) -> None:
-    unique = f"burn{uuid4().hex}"
+    unique = f"3600.{uuid4().int}"  # seconds to burn, as nobody else would put it
     start(sys.executable, str(PROGRAMS / "burn.py"), unique)
 
     assert "py-spy read 1 stack" in cli("doctor", "--name", unique).stdout
