@@ -128,14 +128,15 @@ os.execv(sys.executable, [sys.executable, "-c",
 
 
 def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: Path) -> None:
-    inner = "import os, time\nfor _ in range(200): time.sleep(0.005)\n"
-    with subprocess.Popen(["unshare", "--pid", "--fork", sys.executable, "-c", inner]) as outer:
+    inner = "import time\nwhile True: time.sleep(0.005)\n"
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", inner]) as outer:
         pid = wait_for(lambda: child_of(outer.pid))
         assert inner_pid(pid) == 1
         done = subprocess.run(
-            [*PPROFPY, "sched-latency", "-p", str(pid), "--json"],
+            [*PPROFPY, "sched-latency", "-p", str(pid), "-d", "1", "--json"],
             capture_output=True, text=True, check=False, env={**os.environ, "PPROFPY_DIR": str(tmp_path)},
         )  # fmt: skip
+        outer.kill()
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert [row["tid"] for row in rows] == [pid]

@@ -131,11 +131,15 @@ def test_a_timer_is_named_as_such_and_a_lock_names_the_thread_that_released_it()
 
 
 def test_bounds_choose_by_the_whole_time_off_the_cpu() -> None:
-    profile, pid, own = record_sleeper(min_ns=200_000_000)
-    by_tid = delays(profile, "tid")
-    # The sleeps of 20 ms are out; the long sleep and the long wait are in.
-    assert by_tid[pid,] <= own.main_off_ns - own.short_sleeps_ns * 0.99
-    assert by_tid[own.waiter,] >= 290_000_000
+    def measure() -> list[str]:
+        profile, pid, own = record_sleeper(min_ns=200_000_000)
+        by_tid = delays(profile, "tid")
+        assert by_tid[own.waiter,] >= 290_000_000
+        # The long sleep is in, and the short ones are out (unless one took so long on a busy machine)
+        long_ns = own.main_off_ns - own.short_sleeps_ns * 0.99
+        return [] if 290_000_000 <= by_tid[pid,] <= long_ns else [f"{by_tid[pid,]:,} of {long_ns:,.0f} ns"]
+
+    rounds_until_right(measure)
 
 
 def test_a_thread_that_blocks_all_the_time_counts_from_the_start_to_the_end() -> None:
