@@ -13,6 +13,7 @@ const dom = new JSDOM("<!DOCTYPE html><body></body>", {
 });
 const { window } = dom;
 window.matchMedia = () => ({ matches: false, addListener() {}, removeListener() {}, addEventListener() {} });
+window.Element.prototype.scrollIntoView = () => {};  // jsdom lays nothing out
 window.alert = (text) => fail("alert: " + text);
 for (const name of ["TextDecoder", "TextEncoder"]) window[name] = globalThis[name];
 // The imported profiles are kept by the app; this hands them out as well.
