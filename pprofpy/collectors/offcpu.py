@@ -79,6 +79,7 @@ _LOST = {
     "LOST_TIME": "times off the CPU that found no room in the kernel's table",
     "LOST_STACK": "kernel stacks that could not be kept",
     "LOST_PROCESS": "child processes that are not followed: too many",
+    "HIDDEN_SWITCH": "times off the CPU of which the kernel did not show the end",
 }
 """Why something could not be kept, in the order of the enum in offcpu.bpf.c."""
 

@@ -27,9 +27,12 @@ WAKING = re.compile(r"comm=.* pid=(?P<tid>\d+) prio=")
 class Load:
     """A program that waits for `go`, works, and then waits to be let go of."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [*prefix, sys.executable, str(PROGRAM), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
         assert self._line() == b"ready\n"
 
@@ -55,8 +58,9 @@ class Load:
 
 
 @contextmanager
-def loading(*arguments: str) -> Iterator[Load]:
-    load = Load(*arguments)
+def loading(*arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[Load]:
+    """A load that ends with the block; `prefix` are words to start it with, like taskset's."""
+    load = Load(*arguments, prefix=prefix)
     try:
         yield load
     finally:

@@ -86,7 +86,8 @@ def test_time_off_the_cpu_is_what_the_programs_own_clocks_say() -> None:
             facts = {label.key: label.value for label in labels}
             reads_input = any("pipe_read" in frame.function.name for frame in stack)
             off_ns[facts["tid"]] += 0 if reads_input else delay_ns
-        assert profile.collection.dropped == 0
+        if profile.collection.dropped:
+            return list(profile.collection.notes)
         spared_ns = stolen_ns() - stolen_before_ns
         pairs = ("main", off_ns[pid], own.main_off_ns), ("waiter", off_ns[own.waiter], own.waiter_off_ns)
         return [

@@ -14,6 +14,7 @@ from pprofpy.latency import LatencyRecord, merge_waits
 from pprofpy.trace import Trace
 from tests.conftest import rounds_until_right
 from tests.integration.sched_reference import Account, analyse, loading, needs_perf, perf_sched_record
+from tests.sight import on_sighted_cpus
 
 pytestmark = [pytest.mark.ebpf, needs_perf]
 
@@ -22,7 +23,7 @@ def record_beside_perf(folder: Path, *load: str) -> tuple[LatencyRecord, Trace, 
     """Both watch the same work. Returns our record, our events, and perf's account of the same time."""
     output = folder / f"{uuid4()}.data"
     with (
-        loading(*load) as program,
+        loading(*load, prefix=on_sighted_cpus()) as program,
         perf_sched_record(output),
         SchedRecorder(SchedOptions(Scope(program.pid), trace=True)) as recorder,
     ):
@@ -49,7 +50,7 @@ def test_counts_averages_maxima_and_quantiles_are_those_of_perf(tmp_path: Path, 
         # On a busy machine perf loses events now and then: then threads leave a CPU that they never got.
         losses.append(sum(account.holes[one.tid] for one in record.threads))
         figures = [
-            ("lost", record.collection.dropped, 0),
+            ("lost", record.collection.dropped, pytest.approx(0, abs=0.002 * len(theirs))),
             ("count", ours.count, pytest.approx(len(theirs), rel=0.005)),
             ("average", ours.avg_ns, pytest.approx(theirs.mean(), rel=0.03)),
             ("longest", ours.max_ns, pytest.approx(theirs.max(), abs=5_000)),
@@ -70,7 +71,7 @@ def test_counts_averages_maxima_and_quantiles_are_those_of_perf(tmp_path: Path, 
         return [f"{name}: {got}, not {expected}" for name, got, expected in figures if got != expected]
 
     try:
-        rounds_until_right(measure)
+        rounds_until_right(measure, rounds=3)
     except pytest.fail.Exception:
         if min(losses) > 3:
             pytest.skip(f"perf lost {losses} events in its rounds: there is nothing to compare with")
@@ -81,7 +82,7 @@ def test_perf_sees_its_events_while_our_probes_are_attached(tmp_path: Path) -> N
     # Given a program, perf, and our probes on the same tracepoints, watching the whole machine
     output = tmp_path / "perf.data"
     with (
-        loading("messages", "2", "500") as program,
+        loading("messages", "2", "500", prefix=on_sighted_cpus()) as program,
         perf_sched_record(output),
         SchedRecorder(SchedOptions(Scope())) as recorder,
     ):

@@ -16,6 +16,7 @@ from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
 from pprofpy.timeline import State, build
 from tests.conftest import PROGRAMS, Start, rounds_until_right, stolen_ns
+from tests.sight import on_sighted_cpus
 
 pytestmark = pytest.mark.ebpf
 
@@ -25,7 +26,7 @@ def test_running_and_blocked_are_what_the_programs_own_clocks_say(start: Start) 
 
     def measure() -> list[str]:
         # Given a thread that sleeps and computes, and measures both
-        process = start(sys.executable, str(PROGRAMS / "clocked.py"), stdin=subprocess.PIPE)
+        process = start(*on_sighted_cpus(), sys.executable, str(PROGRAMS / "clocked.py"), stdin=subprocess.PIPE)
         assert process.stdin
         assert process.stdout
         stolen_before_ns = stolen_ns()

@@ -12,7 +12,7 @@
 #define NO_STACK -1
 
 enum { SLEEPING, DISK, RUN_QUEUE };
-enum { LOST_THREAD, LOST_TIME, LOST_STACK, LOST_PROCESS, LOST_REASONS };
+enum { LOST_THREAD, LOST_TIME, LOST_STACK, LOST_PROCESS, HIDDEN_SWITCH, LOST_REASONS };
 
 struct thread {
     u64 off_ns; /* when it was last switched out; 0 if not seen */
@@ -151,6 +151,8 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
         thread->dead = 1;
         return 1;
     }
+    if (thread->off)
+        count_lost(HIDDEN_SWITCH);
     thread->off_ns = now;
     thread->off = 1;
     thread->user_stack = walk_user_stack();

@@ -9,7 +9,7 @@
 #include "sched.h"
 
 enum { EVENT_SWITCH, EVENT_WAKEUP, EVENT_NEW };
-enum { LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, LOST_REASONS };
+enum { LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, LOST_REASONS };
 
 /* The longest wait is kept by window (between two looks from user space), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
@@ -247,6 +247,8 @@ static inline u64 switched_in(u64 now, struct ids ids, u64 task)
             send_long_wait(now, wait_ns, ids.tid, thread);
 #endif
     }
+    if (thread->running)
+        count_lost(HIDDEN_SWITCH);
     u32 cpu = bpf_get_smp_processor_id() + 1;
     if (thread->cpu && thread->cpu != cpu)
         thread->migrations += 1;
@@ -260,6 +262,8 @@ static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bo
     struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return;
+    if (thread->off_ns && !thread->running)
+        count_lost(HIDDEN_SWITCH);
     thread->off_ns = now;
     thread->left_runnable = runnable;
     thread->running = 0;
