@@ -129,6 +129,14 @@ def interpreter(version: str) -> str:
     return found
 
 
+def comm(pid: int) -> str:
+    """The kernel's name for a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + PATIENCE_S

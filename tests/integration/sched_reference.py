@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import comm
+
 PROGRAM = Path(__file__).parent.parent / "programs" / "sched_load.py"
 
 LINE = re.compile(r"\[\d+\]\s+(?P<s>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<rest>.*)")
@@ -98,7 +100,7 @@ def wait_until_recording(perf: subprocess.Popen[bytes]) -> None:
     children = Path(f"/proc/{perf.pid}/task/{perf.pid}/children")
     while perf.poll() is None:
         for child in children.read_text().split():
-            if Path(f"/proc/{child}/comm").read_text() == "cat\n":
+            if comm(int(child)) == "cat":
                 return
     raise AssertionError(f"perf ended: {perf.communicate()[1].decode()}")
 

@@ -16,7 +16,7 @@ import pytest
 from pprofpy.formats.files import read_profile
 from pprofpy.profile import PYTHON_MAPPING, Profile
 from pprofpy.target import descendants_of
-from tests.conftest import PROGRAMS, CommandLine, Start, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, comm, wait_until
 
 BURN, SLEEPER = str(PROGRAMS / "burn.py"), str(PROGRAMS / "sleeper.py")
 PYTHON = sys.executable
@@ -263,7 +263,7 @@ def begun(recording: subprocess.Popen[str]) -> int:
 
     def is_sampling() -> bool:
         children = descendants_of(recording.pid)
-        found[:] = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "py-spy\n"]
+        found[:] = [pid for pid in children if comm(pid) == "py-spy"]
         return bool(found) and sum(map(int, stat_fields(found[0])[11:13])) >= 3
 
     wait_until(is_sampling, "py-spy samples")
