@@ -88,29 +88,31 @@ def differences(who: str, measured: dict[str, float], expected: dict[str, float]
 # -- the numbers are right -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("program", "key", "expected"),
-    [
-        ("burn.py", "leaf", {"half": 50, "third": 30, "seventh": 15, "rest": 5}),
-        (
-            "shares.py",
-            "cum",
-            {
-                "by_generator": 25, "by_recursion": 20, "by_comprehension": 15, "by_callback": 15, "by_asyncio": 15,
-                "by_exec": 10, "made_often": 7.5, "made_rarely": 2.5,
-            },
-        ),
-    ],
-)  # fmt: skip
-def test_every_function_gets_its_share_on_every_interpreter(
-    program: str, key: str, expected: dict[str, float], start: Start
+def test_every_function_gets_its_share_on_every_interpreter(start: Start) -> None:
+    expected = {"half": 50.0, "third": 30.0, "seventh": 15.0, "rest": 5.0}
+
+    record_until_right(
+        installed(start, str(PROGRAMS / "burn.py")),
+        lambda version, samples: differences(version, shares(samples), expected, tolerance=1),
+    )
+
+
+def test_so_do_generators_recursion_comprehensions_callbacks_coroutines_and_code_that_is_gone_at_once(
+    start: Start,
 ) -> None:
-    versions = installed(start, str(PROGRAMS / program))
+    expected = {
+        "by_generator": 25.0, "by_recursion": 20.0, "by_comprehension": 15.0, "by_callback": 15.0, "by_asyncio": 15.0,
+        "by_exec": 10.0,
+    }  # fmt: skip
 
     def check(version: str, samples: list[Sample]) -> list[str]:
-        return differences(version, shares(samples, key), expected, tolerance=1)
+        made = [sample for sample in samples if sample.stack[0].function.system_name.startswith("made_")]
+        return [
+            *differences(version, shares(samples, "cum"), expected, tolerance=1),
+            *differences(version, shares(made), {"made_often": 75, "made_rarely": 25}, tolerance=4),
+        ]
 
-    record_until_right(versions, check)
+    record_until_right(installed(start, str(PROGRAMS / "shares.py")), check)
 
 
 def test_lines_get_their_share_on_every_interpreter(start: Start) -> None:
@@ -188,7 +190,8 @@ def impossible_path(sample: Sample) -> list[str]:
 
 @pytest.mark.parametrize("rate_hz", [100, 1000])
 def test_as_many_samples_are_got_as_asked(rate_hz: int, start: Start) -> None:
-    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    first = ["nice", "-n", "-20"] if os.geteuid() == 0 else []  # others take little of its CPU then
+    burning = start(*first, PYTHON, str(PROGRAMS / "burn.py"))
 
     def measure() -> list[str]:
         with recorder(rate_hz) as recording:
@@ -358,6 +361,33 @@ def test_it_is_the_engine_of_choice_and_says_so(cli: CommandLine, start: Start) 
     assert re.search(r"Samples: \d+ asked, \d+ got, \d+ late, 0 dropped, 0 truncated, 0 errors", done.stdout)
     assert "burn.half" in done.stdout
     assert re.search(r"MainThread: burn.half", done.stdout)
+
+
+def test_hostile_names_are_harmless_on_the_screen(cli: CommandLine, start: Start) -> None:
+    hostile = start(PYTHON, str(PROGRAMS / "hostile.py"))
+
+    done = cli("cpu", "--pid", str(hostile.pid), "-d", "1", "--threads", "--engine", "bpf")
+
+    profile = read_profile(str(cli.recordings[0]))
+    names = {label.value for labels in profile.label_sets for label in labels if label.key == "thread"}
+    assert names <= {"MainThread", "evil \n;\x1b[31m<script>alert(1)</script> (x)"}
+    assert "/srv/a b;c\n\x1b[31m<script>.py" in {function.filename for function in profile.functions}
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "evil \\n;\\x1b[31m<script>" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recording_is_kept(number: signal.Signals, cli: CommandLine, start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "--engine", "bpf", "-r", "1000")
+    wait_for_beginning(recording)
+    wait_until(cpu_time_passes(burning.pid, 0.1), "it has burnt CPU time")
+
+    recording.send_signal(number)
+    _, messages = recording.communicate()
+
+    assert recording.returncode == 0, messages
+    assert "burn.half" in names_of(cli)
 
 
 def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> None:

@@ -12,7 +12,7 @@ import itertools
 import sys
 import time
 
-ROUND_S = 0.0397318
+ROUND_S = 0.0297318
 clock = time.process_time  # on a busy machine, whole parts would fall out by any other
 MADE = "def {name}(until):\n    while clock() < until:\n        pass\n{name}(until)\n"
 
