@@ -20,10 +20,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
@@ -95,7 +95,9 @@ def main() -> None:
         losses: dict[str, Losses] = {name: [] for name in watchers}
         for _ in range(REPEATS):
             for name, watch in watchers.items():
-                times[name].append(play(program, rounds, lambda pid, name=name, watch=watch: watch(pid, losses[name])))
+                times[name].append(
+                    play([str(program)], rounds, lambda pid, name=name, watch=watch: watch(pid, losses[name]))
+                )
     report(rounds, times, losses)
 
 
@@ -122,10 +124,9 @@ def compile_load(folder: Path) -> Path:
     return program
 
 
-def play(program: Path, rounds: int, watch: Callable[[int], AbstractContextManager[object]]) -> Times:
+def play(command: Sequence[str], rounds: int, watch: Callable[[int], AbstractContextManager[object]]) -> Times:
     """How long the rounds take while somebody watches."""
-    command = [str(program), str(rounds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen([*command, str(rounds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin
         assert process.stdout
         with watch(process.pid):
@@ -138,12 +139,33 @@ def play(program: Path, rounds: int, watch: Callable[[int], AbstractContextManag
 
 @contextmanager
 def pprofpy(options: SchedOptions, losses: Losses) -> Iterator[None]:
-    """Our probes, read as the command reads them: 20 times a second, in a process of its own."""
+    """Our probes, read as the command reads them."""
+    with in_a_process(lambda: SchedRecorder(options), losses):
+        yield
+
+
+class Recorder(Protocol):
+    """What all our recorders have in common."""
+
+    def poll(self) -> object:
+        """Fetch what is new."""
+
+    def stop(self) -> Any:
+        """End the recording; the result tells what was lost."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@contextmanager
+def in_a_process(start: Callable[[], Recorder], losses: Losses) -> Iterator[None]:
+    """Record in a process of its own, which reads 20 times a second."""
     ready, done, result = os.pipe(), os.pipe(), os.pipe()
     child = os.fork()
     if not child:
         os.close(done[1])
-        with SchedRecorder(options) as recorder:
+        with start() as recorder:
             os.write(ready[1], b"r")
             os.set_blocking(done[0], False)
             while not ended(done[0]):

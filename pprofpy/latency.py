@@ -12,7 +12,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.profile import Collection, Frame, Function, Ints, Label, Mapping, Profile, ProfileBuilder, ValueType
+from pprofpy.blocking import chain
+from pprofpy.profile import (
+    PYTHON_MAPPING,
+    Collection,
+    Frame,
+    Function,
+    Ints,
+    Label,
+    LabelSet,
+    Mapping,
+    Profile,
+    ProfileBuilder,
+    Stack,
+    ValueType,
+)
 
 RUN_QUEUE_TYPES = (ValueType("waits", "count"), ValueType("runqueue", "nanoseconds"))
 KERNEL_MAPPING = Mapping("[kernel]", has_functions=True)
@@ -184,6 +198,28 @@ class ThreadWaits:
 
 
 @dataclass(frozen=True, slots=True)
+class StackWaits:
+    """The waits of one thread in one place. Times are nanoseconds.
+
+    Attributes:
+        pid, tid, name: Who; 0 for a sum over several.
+        was_preempted: It had been switched out while it could run on; otherwise it had been woken.
+        stack: Python's, leaf-first, when it gave up its CPU; `()` if there was none.
+        waker_stack: Python's of the thread that woke it; `()` if there was none.
+    """
+
+    pid: int
+    tid: int
+    name: str
+    was_preempted: bool
+    stack: Stack
+    waker_stack: Stack
+    count: int
+    total_ns: int
+    max_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """A time during which one thread had a CPU."""
 
@@ -208,6 +244,7 @@ class LongWait:
         waker_tid: The waker's thread; 0 if there is none.
         ran: Who had `cpu` meanwhile, in order.
         unknown_ns: The part of the wait that `ran` does not cover.
+        stack, waker_stack: Python's, leaf-first, of the thread and of its waker; `()` if unknown.
     """
 
     end_ns: int
@@ -222,6 +259,8 @@ class LongWait:
     waker_tid: int
     ran: tuple[Slice, ...]
     unknown_ns: int = 0
+    stack: Stack = ()
+    waker_stack: Stack = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +274,7 @@ class LatencyRecord:
         duration_ns: How long it lasted.
         per_process: Nobody in particular was watched: views show processes, not threads.
         collection: How it was recorded and what was lost.
+        stacks: The same waits by Python stack, if that was wanted.
     """
 
     threads: tuple[ThreadWaits, ...]
@@ -243,32 +283,72 @@ class LatencyRecord:
     duration_ns: int
     per_process: bool = False
     collection: Collection = field(default_factory=Collection)
+    stacks: tuple[StackWaits, ...] = ()
 
     def to_profile(self) -> Profile:
         """Counts and times as a profile; distributions stay behind.
 
-        Stacks are [how the wait began, thread, process], leaf-first; the kernel's own stacks are not recorded.
+        Stacks are [how the wait began, thread, process], leaf-first; the kernel's own stacks are not recorded. If
+        there are Python's stacks, these stand below how the wait began, with the waker's above it.
         """
         builder = ProfileBuilder(RUN_QUEUE_TYPES, KERNEL_MAPPING)
-        processes = process_names(self.threads)
-        for thread in self.threads:
-            for kind, waits in (("woken", thread.woken), ("preempted", thread.preempted)):
-                if not waits.count:
-                    continue
-                frames = (f"[{kind}]", f"{thread.name} ({thread.tid})", f"{processes[thread.pid]} ({thread.pid})")
-                labels = (
-                    Label("state", kind),
-                    Label("thread", thread.name),
-                    Label("tid", thread.tid),
-                    Label("pid", thread.pid),
-                )
-                stack = [Frame(Function(frame)) for frame in frames]
-                builder.add(stack, (waits.count, waits.total_ns), labels)
+        if self.stacks:
+            self._add_stacks(builder)
+        else:
+            self._add_threads(builder)
         profile = builder.build()
         profile.period_type, profile.period = ValueType("waits", "count"), 1
         profile.time_ns, profile.duration_ns = self.time_ns, self.duration_ns
         profile.collection = self.collection
         return profile
+
+    def _add_threads(self, builder: ProfileBuilder) -> None:
+        processes = process_names(self.threads)
+        for thread in self.threads:
+            for kind, waits in (("woken", thread.woken), ("preempted", thread.preempted)):
+                if waits.count:
+                    frames = (f"[{kind}]", f"{thread.name} ({thread.tid})", f"{processes[thread.pid]} ({thread.pid})")
+                    stack = [Frame(Function(frame)) for frame in frames]
+                    builder.add(stack, (waits.count, waits.total_ns), _labels(kind, thread))
+
+    def _add_stacks(self, builder: ProfileBuilder) -> None:
+        """All of them, and as one sample of each kind what they lack (the kernel's table was full)."""
+        missing = {
+            "woken": [sum(one.woken.count for one in self.threads), sum(one.woken.total_ns for one in self.threads)],
+            "preempted": [
+                sum(one.preempted.count for one in self.threads),
+                sum(one.preempted.total_ns for one in self.threads),
+            ],
+        }
+        for one in self.stacks:
+            kind = "preempted" if one.was_preempted else "woken"
+            stack: Stack = (Frame(Function(f"[{kind}]")), *(one.stack or (Frame(Function("[no Python stack]")),)))
+            stack = chain(stack, one.waker_stack) if one.waker_stack else stack
+            locations = tuple(
+                builder.frame_location(frame, PYTHON_MAPPING if frame.function.filename else None) for frame in stack
+            )
+            builder.add_locations(locations, (one.count, one.total_ns), _labels(kind, one))
+            missing[kind][0] -= one.count
+            missing[kind][1] -= one.total_ns
+        for kind, values in missing.items():
+            if values[0] > 0:
+                builder.add([Frame(Function(f"[{kind}]")), Frame(Function("[stack lost]"))], values)
+
+
+def _labels(kind: str, who: ThreadWaits | StackWaits) -> LabelSet:
+    return Label("state", kind), Label("thread", who.name), Label("tid", who.tid), Label("pid", who.pid)
+
+
+def sum_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
+    """The same stacks of threads with the same name as one each, without pid and tid (0)."""
+    sums: dict[tuple[str, bool, Stack, Stack], StackWaits] = {}
+    for one in stacks:
+        key = one.name, one.was_preempted, one.stack, one.waker_stack
+        known = sums.get(key, StackWaits(0, 0, *key, 0, 0, 0))
+        sums[key] = StackWaits(
+            0, 0, *key, known.count + one.count, known.total_ns + one.total_ns, max(known.max_ns, one.max_ns)
+        )
+    return list(sums.values())
 
 
 def process_names(threads: Iterable[ThreadWaits]) -> dict[int, str]:

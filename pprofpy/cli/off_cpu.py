@@ -17,11 +17,15 @@ from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.launch import interruptible
 from pprofpy.profile import Profile
 from pprofpy.reports import off_cpu as report
+from pprofpy.reports.text import printable
 from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
   pprofpy off-cpu --pid 1234              30 seconds: by thread, and by what they waited for
+  pprofpy off-cpu -p 1234 --wakers        also the stacks that ended the waits: who blocks whom
+  pprofpy off-cpu -p 1234 --wakers -o chains.svg
+                                          the same as a flame graph
   pprofpy off-cpu -p 1234 --min 10ms      only times of 10 ms and more
   pprofpy off-cpu -- python app.py        start a program and record until it ends
 """
@@ -32,6 +36,8 @@ Examples:
 @length_options
 @click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU from this on.")
 @click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU up to this.")
+@click.option("--wakers", is_flag=True, help="Put the stack of the thread that ended a wait on top of it.")
+@click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did, on top of Python's stacks.")
 @output_options
 @click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
@@ -40,15 +46,18 @@ def command(
     subprocesses: bool,
     min_ns: int,
     max_ns: int,
+    wakers: bool,
+    kernel_stacks: bool,
     nodecount: int,
     as_json: bool,
     **others: Any,
 ) -> None:
-    """Where threads block, for how long, and who wakes them, measured in the kernel.
+    """Where threads block, why, for how long, and who wakes them, measured in the kernel.
 
     Every time off the CPU is seen, from the switch that takes the CPU to the one that gives it back; nothing is
-    sampled. It is split into sleeping, disk (uninterruptible) and run queue (runnable, waiting for a CPU).
-    Without --pid, --name or a COMMAND: all processes. Needs root.
+    sampled. It is split into sleeping, disk (uninterruptible) and run queue (runnable, waiting for a CPU), and summed
+    up by the Python stack that blocked. Without --pid, --name or a COMMAND: all processes, with the kernel's stacks.
+    Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)
@@ -58,11 +67,13 @@ def command(
     with interruptible() as interruption:
 
         def start(scope: Scope) -> OffCpuRecorder:
-            return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns))
+            return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers))
 
         with recording(choice, subprocesses, interruption, start) as (recorder, target):
-            run(recorder, target, duration_ns, interruption)
+            run(recorder, target, duration_ns, interruption, recorder.poll)
             profile = recorder.stop()
+            if recorder.without_python:
+                remark(f"no Python stacks, only the kernel's: {printable(recorder.without_python)}")
         try:
             _check_found(profile, target, was_interrupted=interruption.wait(0))
             if not output.is_stdout:

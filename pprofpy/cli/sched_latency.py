@@ -20,6 +20,7 @@ from pprofpy.formats.files import save, save_recording
 from pprofpy.latency import LatencyRecord, LongWait
 from pprofpy.launch import interruptible
 from pprofpy.reports import sched_latency as report
+from pprofpy.reports.text import printable
 from pprofpy.target import Target
 from pprofpy.trace import Trace
 
@@ -29,6 +30,7 @@ Examples:
   pprofpy sched-latency --pid 1234 -d 10     the threads of one process
   pprofpy sched-latency -p 1234 --threshold 5ms
                                              each wait of 5 ms and more: who had the CPU
+  pprofpy sched-latency -p 1234 --stacks     where the waiting threads were, and who had woken them
   pprofpy sched-latency -p 1234 --interval 1 a table every second
   pprofpy sched-latency -- python app.py     start a program and record until it ends
 """
@@ -85,6 +87,7 @@ class _Live:
 @click.option("--interval", "interval_ns", type=Duration(), metavar="TIME", help="Print a table so often.")
 @click.option("--threshold", "threshold_ns", type=Duration(), metavar="TIME", help="List each wait of this length on.")
 @click.option("--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, too.")
+@click.option("--stacks", "with_stacks", is_flag=True, help="Also by Python stack: where they waited, who woke them.")
 @output_options
 @click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
@@ -94,6 +97,7 @@ def command(
     interval_ns: int | None,
     threshold_ns: int | None,
     with_trace: bool,
+    with_stacks: bool,
     nodecount: int,
     as_json: bool,
     **others: Any,
@@ -105,17 +109,21 @@ def command(
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)
+    if with_stacks and choice == Choice():
+        raise UsageError("--stacks needs a process", "name it: --pid PID, --name REGEX, or a COMMAND")
     _check_positive(interval=interval_ns, threshold=threshold_ns)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     with interruptible() as interruption:
 
         def start(scope: Any) -> SchedRecorder:
-            return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace))
+            return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
 
         with recording(choice, subprocesses, interruption, start) as (recorder, target):
             live = _Live(recorder, interval_ns or 0, is_printing=not (as_json or output.is_stdout))
             run(recorder, target, duration_ns, interruption, live.tick)
             record = recorder.stop()
+            if recorder.without_python:
+                remark(f"no Python stacks: {printable(recorder.without_python)}")
             live.take(recorder.poll())
             trace = recorder.trace(record) if with_trace else None
         try:

@@ -1,76 +1,80 @@
-"""Time off the CPU: where threads block, for how long, and who wakes them. Counted in the kernel by `bpf/offcpu.bpf.c`.
+"""Time off the CPU: where threads block, why, for how long, and who wakes them. Counted in the kernel (`bpf/offcpu.bpf.c`).
 
 All times lie within the recording: what began before it counts from its start, what goes on after it up to its end. So
 for every thread: running + sleeping + disk + run queue = duration.
+
+Threads have the stacks that they block with: Python's where there is one, else the kernel's. Those that were blocked
+already when the recording began are looked at from outside.
 
 Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_process_fork.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
+from pprofpy.blocking import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
+from pprofpy.collectors.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.processes import Scope, comm_text
+from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS
+from pprofpy.collectors.bpf.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
+from pprofpy.collectors.bpf.walked import WalkedStacks, walk_constants
 from pprofpy.latency import KERNEL_MAPPING
-from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder, ValueType
-
-OFF_CPU_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
-STATES = ("sleeping", "disk", "runqueue")
-"""By the number that offcpu.bpf.c gives them."""
+from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder
 
 _U4 = np.dtype("u4")
 _THREAD = np.dtype(
     [
         ("off_ns", "u8"),
         ("wake_ns", "u8"),
-        ("user_stack", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
         ("kernel_stack", "i4"),
         ("tgid", "u4"),
         ("waker_tid", "u4"),
         ("waker_context", "u1"),
         ("state", "u1"),
+        ("reason", "u1"),
         ("off", "u1"),
         ("dead", "u1"),
+        ("unused", "u1", 7),
         ("comm", "S16"),
     ]
 )
 _PLACE = np.dtype(
     [
-        ("user_stack", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
         ("tid", "u4"),
         ("kernel_stack", "i4"),
         ("waker_tid", "u4"),
         ("waker_context", "u1"),
         ("state", "u1"),
-        ("unused", "u2"),
+        ("reason", "u1"),
+        ("unused", "u1"),
     ]
 )
 _TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
+_LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
 _STACK = np.dtype([("addresses", "u8", 127)])
-_LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME}
+_LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME, "late_stack": _LATE_STACK}
 
-_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _FIRST_SEEDED_STACK = 1 << 24
 """From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
-_STILL = "(still waiting)"
 _BEFORE_SCHEDULE = re.compile(r"_*(schedule|io_schedule|preempt_schedule|cond_resched)(_|$)|_*traceiter_|bpf_")
 """The leaf frames that every switch has in common; what stands below them tells why."""
 
@@ -91,11 +95,15 @@ class OffCpuOptions:
     Attributes:
         scope: Whose times.
         min_ns, max_ns: Only times off the CPU (blocked and run queue together) within these; 0 for no bound.
+        kernel_stacks: What the kernel did on top of Python's stacks; otherwise a frame with the reason stands for it.
+        wakers: Put the stack of whoever ended a wait on top of it.
     """
 
     scope: Scope = field(default_factory=Scope)
     min_ns: int = 0
     max_ns: int = 0
+    kernel_stacks: bool = False
+    wakers: bool = False
 
 
 @dataclass(slots=True)
@@ -106,55 +114,81 @@ class _Spell:
     total_ns: int = 0
 
 
-_Key = tuple[int, int, str, str, int, int, str]
-"""pid, tid, thread name, state, kernel stack, user stack, waker."""
+class _Key(NamedTuple):
+    """What times are summed up by."""
+
+    pid: int
+    tid: int
+    name: str
+    state: str
+    reason: str
+    stack: int
+    kernel_stack: int
+    waker: str
+    waker_stack: int
 
 
 class OffCpuRecorder:
     """A recording that runs from its creation until `stop()`.
-
-    Args:
-        options: What to watch.
-        user_frames: Spells out the stacks that `walk_user_stack()` in offcpu.bpf.c numbers (leaf-first).
 
     Raises:
         NotPossibleError: eBPF cannot work here.
         TargetError: There is no such process.
     """
 
-    def __init__(
-        self, options: OffCpuOptions, user_frames: Callable[[int], tuple[Frame, ...]] = lambda _: ()
-    ) -> None:
+    def __init__(self, options: OffCpuOptions) -> None:
         self._options = options
-        self._user_frames = user_frames
         options.scope.check()
         self._pid = options.scope.pid
-        self._program = load("offcpu.bpf.c", self._constants(), _LAYOUTS)
+        self._walks = not options.scope.is_everybody
+        self._program = load("offcpu.bpf.c", self._constants(), _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {}))
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._places = self._program.table("places", _PLACE, _TIMES)
         self._names = self._program.table("names", _U4, _NAME)
         self._kernel_stacks = self._program.table("kernel_stacks", _U4, _STACK)
         self._lost = self._program.table("lost", _U4, np.dtype("u8"))
-        self._seeded_stacks: list[tuple[str, ...]] = []
+        self._seeded_kernel_stacks: list[tuple[str, ...]] = []
         self._spells: defaultdict[_Key, _Spell] = defaultdict(_Spell)
+        tell_reasons(self._program)
+        self._python = WalkedStacks(self._program, options.scope) if self._walks else None
+        self._late_stacks = self._program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
+        members = self._begin_to_watch(self._pid) if self._pid else []
         self._attach()
-        if self._pid:
-            self.watch(self._pid)
+        self._seed(members)
 
     def watch(self, pid: int) -> None:
         """Name the process to watch, if it was to be named later."""
         self._pid = pid
-        for member in self._options.scope.watch(self._program, pid):
-            self._seed(member)
+        self._seed(self._begin_to_watch(pid))
+
+    @property
+    def without_python(self) -> str:
+        """Why there are no Python stacks, in words; empty if there are."""
+        return self._python.problem if self._python else "they need a process: --pid, --name or a COMMAND"
+
+    def _begin_to_watch(self, pid: int) -> list[int]:
+        """Python first: no switch is then without its stack. Returns the processes that are watched."""
+        if self._python:
+            self._python.watch(pid)
+        members = self._options.scope.watch(self._program, pid)
+        if self._python:
+            self._python.watch_others(members)
+        return members
 
     def _constants(self) -> dict[str, int]:
         options = self._options
         constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
         bounds = {"MIN_NS": options.min_ns, "MAX_NS": options.max_ns}
         constants |= {name: value for name, value in bounds.items() if value}
-        return constants | scheduler_constants() | options.scope.constants()
+        if self._walks:
+            constants |= walk_constants()
+        switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKERS": options.wakers and self._walks}
+        constants |= {name: 1 for name, is_on in switches.items() if is_on}
+        return constants | scheduler_constants() | reason_constants() | options.scope.constants()
 
     def _attach(self) -> None:
+        for function in ("on_rename", "on_waking", "on_switch"):
+            self._program.load_function(function)  # takes a while: attach them close together
         if self._options.scope.children:
             self._program.attach_raw("sched_process_fork", "on_fork")
         self._program.attach_raw("task_rename", "on_rename")
@@ -162,27 +196,47 @@ class OffCpuRecorder:
         self._program.attach_raw("sched_switch", "on_switch")
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
 
-    def _seed(self, pid: int) -> None:
+    def _seed(self, pids: list[int]) -> None:
         """Enter the threads that are blocked already: no switch will tell when they began."""
-        for task in Path(f"/proc/{pid}/task").glob("*"):
-            with contextlib.suppress(OSError, IndexError):
-                self._seed_thread(pid, task)
+        for pid in pids:
+            self._seed_process(pid)
 
-    def _seed_thread(self, pid: int, task: Path) -> None:
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        state, born_ns = fields[0], int(fields[19]) * _TICK_NS - _asleep_ns()
-        if state not in "SD":
-            return
-        self._seeded_stacks.append(tuple(re.findall(r"\] ([\w.]+)\+", (task / "stack").read_text())))
+    def _seed_process(self, pid: int) -> None:
+        """The same for one process; also once its Python can be read, for those that have blocked before."""
+        off_ns = self._off_since()
+        for thread in blocked_threads(pid, self._python.runtime(pid) if self._python else None):
+            stack = self._python.add(thread.python_stack) if self._python else 0
+            # Not over an entry of the kernel's: the thread has been awake since, and the kernel knows better.
+            if not self._threads.put_new(thread.tid, self._seeded(pid, thread, stack)) and stack:
+                self._add_late_stack(thread, stack, off_ns.get(thread.tid, 0))
+
+    def _seeded(self, pid: int, thread: BlockedThread, stack: int) -> Any:
+        """An entry for the kernel's table of threads."""
+        self._seeded_kernel_stacks.append(thread.kernel_stack)
         entry = np.zeros((), _THREAD)
-        entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, born_ns), pid, 1
-        entry["state"] = _DISK if state == "D" else _SLEEPING
-        entry["kernel_stack"] = _FIRST_SEEDED_STACK + len(self._seeded_stacks) - 1
-        entry["comm"] = (task / "comm").read_bytes().rstrip(b"\n")
-        # Not over an entry of the kernel's: the thread has been awake since, and the kernel knows better.
-        self._threads.put_new(int(task.name), entry)
+        entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, thread.born_ns), pid, 1
+        entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
+        entry["reason"], entry["comm"], entry["stack"] = thread.reason, thread.comm, stack
+        entry["kernel_stack"] = _FIRST_SEEDED_STACK + len(self._seeded_kernel_stacks) - 1
+        return entry
+
+    def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
+        """For a thread that was off the CPU without a stack before we looked, and still is: the same time."""
+        entry = self._threads.get(thread.tid)
+        if self._late_stacks and off_ns and entry["off"] and entry["off_ns"] == off_ns and not entry["stack"]:
+            self._late_stacks.put(thread.tid, np.array((off_ns, stack, thread.reason), _LATE_STACK))
+
+    def _off_since(self) -> dict[int, int]:
+        """tid -> since when it is off the CPU, of the threads that are."""
+        tids, threads = self._threads.items()
+        return dict(zip(tids.tolist(), np.where(threads["off"], threads["off_ns"], 0).tolist(), strict=True))
 
     # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Fetch what the kernel must not keep for long; call it some ten times a second."""
+        for pid in self._python.poll() if self._python else ():
+            self._seed_process(pid)
 
     def drain(self) -> None:
         """Move the threads that have ended out of the kernel's tables; call it once or twice a second."""
@@ -200,8 +254,10 @@ class OffCpuRecorder:
 
     def stop(self) -> Profile:
         """End the recording; everything that it found."""
-        self._program.detach()
         end_ns = time.monotonic_ns()
+        self._program.detach()  # takes a while on a busy machine, one function after the other
+        if self._python:
+            self._python.poll()
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
         self._collect(*self._places.items(), names)
@@ -214,6 +270,8 @@ class OffCpuRecorder:
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
+        if self._python:
+            self._python.close()
         self._program.close()
 
     def __enter__(self) -> OffCpuRecorder:
@@ -233,16 +291,18 @@ class OffCpuRecorder:
 
     def _collect(self, places: NDArray[Any], times: NDArray[Any], names: dict[int, tuple[int, str]]) -> None:
         rows = zip(places.tolist(), times["count"].tolist(), times["total_ns"].tolist(), strict=True)
-        for (user_stack, tid, kernel_stack, waker_tid, context, state, _), count, total_ns in rows:
+        for row, count, total_ns in rows:
+            stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
             pid, name = names.get(tid, (0, f"thread {tid}"))
             waker = _waker(context, waker_tid, names)
-            spell = self._spells[pid, tid, name, STATES[state], kernel_stack, user_stack, waker]
-            spell.count += count
-            spell.total_ns += total_ns
+            key = _Key(pid, tid, name, STATES[state], REASONS[reason], stack, kernel_stack, waker, waker_stack)
+            self._spells[key].count += count
+            self._spells[key].total_ns += total_ns
 
     def _collect_unfinished(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> None:
         """Threads that are off the CPU as the recording ends: up to its end."""
         options = self._options
+        late = dict(zip(*self._late_stacks.items(), strict=True)) if self._late_stacks else {}
         for tid, thread in zip(tids.tolist(), threads, strict=True):
             off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
             total_ns = end_ns - off_ns
@@ -252,10 +312,12 @@ class OffCpuRecorder:
             woken = wake_ns > off_ns or thread["state"] == _RUN_QUEUE
             blocked_ns = 0 if thread["state"] == _RUN_QUEUE else min(wake_ns, end_ns) - off_ns if woken else total_ns
             who = int(thread["tgid"]), tid, comm_text(thread["comm"])
-            stacks = int(thread["kernel_stack"]), int(thread["user_stack"])
-            for state, time_ns in ((STATES[thread["state"]], blocked_ns), ("runqueue", total_ns - blocked_ns)):
+            facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
+            stacks = int(facts["stack"]), int(thread["kernel_stack"])
+            blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
+            for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
                 if time_ns > 0:
-                    spell = self._spells[*who, state, *stacks, _STILL]
+                    spell = self._spells[_Key(*who, state, reason, *stacks, STILL_WAITING, 0)]
                     spell.count += 1
                     spell.total_ns += time_ns
 
@@ -264,43 +326,65 @@ class OffCpuRecorder:
     def _build(self) -> Profile:
         kernel_stacks = self._kernel_frames()
         builder = ProfileBuilder(OFF_CPU_TYPES, KERNEL_MAPPING)
-        for (pid, tid, name, state, kernel_stack, user_stack, waker), spell in self._spells.items():
-            frames = kernel_stacks.get(kernel_stack, (Frame(Function("[kernel stack unknown]")),))
-            locations = tuple(builder.frame_location(frame) for frame in frames)
-            user = tuple(builder.frame_location(frame, PYTHON_MAPPING) for frame in self._user_frames(user_stack))
-            labels = [Label("state", state), Label("thread", name), Label("tid", tid), Label("pid", pid)]
-            if waker:
-                labels.append(Label("waker", waker))
-            builder.add_locations(locations + user, (spell.count, spell.total_ns), tuple(labels))
+        for key, spell in self._spells.items():
+            stack = self._stack(builder, key, kernel_stacks.get(key.kernel_stack, ()))
+            labels = [Label("state", key.state), Label("reason", key.reason)]
+            labels += [Label("thread", key.name), Label("tid", key.tid), Label("pid", key.pid)]
+            if key.waker:
+                labels.append(Label("waker", key.waker))
+            builder.add_locations(stack, (spell.count, spell.total_ns), tuple(labels))
         return builder.build()
+
+    def _stack(self, builder: ProfileBuilder, key: _Key, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
+        """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
+        python = self._python.frames(key.stack) if self._python else ()
+        if not kernel:
+            kernel = (_pseudo(key.reason),) if python else (_pseudo("kernel stack unknown"),)
+        blocked = [builder.frame_location(frame) for frame in kernel]
+        blocked += [builder.frame_location(frame, PYTHON_MAPPING) for frame in python]
+        is_chain = self._options.wakers and key.waker not in ("", STILL_WAITING) and key.state != "runqueue"
+        if not is_chain:
+            return tuple(blocked)
+        waker = self._python.frames(key.waker_stack) if self._python else ()
+        above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
+        above = above or [builder.frame_location(_waker_frame(key.waker))]
+        return (*above, builder.frame_location(WOKEN_BY), *blocked)
 
     def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
         """The kernel stacks in use, by number, leaf-first."""
-        wanted = {key[4] for key in self._spells}
+        wanted = {key.kernel_stack for key in self._spells if self._shows_kernel_stack(key)}
         symbols = kernel_symbols()
         stacks = {
             number: tuple(symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address)
             for number in wanted
             if 0 <= number < _FIRST_SEEDED_STACK
         }
-        stacks |= {_FIRST_SEEDED_STACK + number: stack for number, stack in enumerate(self._seeded_stacks)}
-        return {number: _telling_frames(stack) for number, stack in stacks.items() if stack}
+        stacks |= {_FIRST_SEEDED_STACK + number: stack for number, stack in enumerate(self._seeded_kernel_stacks)}
+        return {number: _telling_frames(stack) for number, stack in stacks.items() if stack and number in wanted}
+
+    def _shows_kernel_stack(self, key: _Key) -> bool:
+        """Also threads that blocked before the recording began have both, and show as the others do."""
+        return self._options.kernel_stacks or not (self._python and self._python.frames(key.stack))
 
     def _collection(self) -> Collection:
         _, counts = self._lost.items()
         losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
         losses["events that the kernel did not hand over"] = self._program.missed()
+        python = self._python
+        notes = tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(losses.values()),
-            notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
+            truncated=python.truncated if python else -1,
+            errors=python.errors if python else -1,
+            notes=notes + (python.notes() if python else ()),
         )
 
 
-def _asleep_ns() -> int:
-    """How long the machine was suspended: /proc counts that, the monotonic clock does not."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+def _pseudo(text: str) -> Frame:
+    """A frame that stands for no function."""
+    return Frame(Function(f"[{text}]"))
 
 
 def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> str:
@@ -311,6 +395,12 @@ def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> s
     if not waker_tid:
         return "" if kind == "task" else kind
     return f"{names.get(waker_tid, (0, 'thread'))[1]} ({waker_tid})" + (" in softirq" if kind == "softirq" else "")
+
+
+def _waker_frame(waker: str) -> Frame:
+    """Stands for a waker without a Python stack; threads of the same name are one."""
+    name, is_thread, _ = waker.partition(" (")
+    return _pseudo(f"thread {name}" if is_thread else name)
 
 
 def _telling_frames(names: tuple[str, ...]) -> tuple[Frame, ...]:

@@ -9,6 +9,7 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +19,21 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.processes import Scope, comm_text
+from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
-from pprofpy.latency import Histogram, LatencyRecord, LongWait, Slice, ThreadWaits, Waits, histograms_by_owner, sum_by_name
+from pprofpy.collectors.bpf.walked import WalkedStacks
+from pprofpy.latency import (
+    Histogram,
+    LatencyRecord,
+    LongWait,
+    Slice,
+    StackWaits,
+    ThreadWaits,
+    Waits,
+    histograms_by_owner,
+    sum_by_name,
+    sum_stacks,
+)
 from pprofpy.profile import Collection
 from pprofpy.trace import RECORD, Thread, Trace
 
@@ -29,6 +43,8 @@ _THREAD = np.dtype(
     [
         ("off_ns", "u8"),
         ("wake_ns", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
         ("woken", _WAITS),
         ("preempted", _WAITS),
         ("window", "u4", 2),
@@ -51,6 +67,8 @@ _LONG_WAIT = np.dtype(
     [
         ("end_ns", "u8"),
         ("wait_ns", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
         ("tid", "u4"),
         ("tgid", "u4"),
         ("cpu", "u4"),
@@ -64,11 +82,15 @@ _LONG_WAIT = np.dtype(
         ("slices", _SLICE, 128),
     ]
 )
+_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u4")])
+_STACK_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 _LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
 _THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
 _TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
+_STACK_LAYOUTS = {"stack_key": _STACK_KEY, "stack_waits": _STACK_WAITS} | PYTHON_LAYOUTS
 
 _MAX_BUCKETS = 262_144
+_MAX_STACKS = 131_072
 _EVENT_BYTES = 64 << 20
 _PAGE_BYTES = 4096
 _KEEP_ENDED = 20_000
@@ -81,6 +103,7 @@ _LOST = {
     "LOST_EVENT": "events that the trace lacks: they came faster than they could be read",
     "LOST_PROCESS": "child processes that are not followed: too many",
     "HIDDEN_SWITCH": "switches that the kernel showed to nobody: threads left a CPU that they had not got, or got one twice",
+    "LOST_STACK": "waits that are missing from the stacks: the table is full",
 }
 """Why something could not be kept, in the order of the enum in sched.bpf.c."""
 
@@ -93,11 +116,13 @@ class SchedOptions:
         scope: Whose waits.
         threshold_ns: Hand over each wait from this on; 0 for none.
         trace: Keep the events themselves, in order.
+        stacks: Also sum up by the Python stacks of those who waited and of those who woke them. Not for everybody.
     """
 
     scope: Scope = field(default_factory=Scope)
     threshold_ns: int = 0
     trace: bool = False
+    stacks: bool = False
 
 
 class SchedRecorder:
@@ -119,6 +144,9 @@ class SchedRecorder:
         self._lost = self._program.table("lost", _U4, _U8)
         self._long_waits = self._program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
         self._events = self._program.events("events", RECORD) if options.trace else None
+        self._stack_waits = self._program.table("stack_waits", _STACK_KEY, _STACK_WAITS) if options.stacks else None
+        self._stacks_ended: list[StackWaits] = []
+        self._python = WalkedStacks(self._program, options.scope) if options.stacks else None
         self._batches: list[NDArray[Any]] = []
         self._ended: list[ThreadWaits] = []
         self._folded: list[ThreadWaits] = []
@@ -126,15 +154,25 @@ class SchedRecorder:
         self._window_start_ns = 0
         self._base: dict[int, ThreadWaits] = {}
         self._window_ended: list[ThreadWaits] = []
+        self._end_ns = 0
         self._window_map.put(0, self._window)
-        self._attach()
         if self._pid:
             self.watch(self._pid)
+        self._attach()
 
     def watch(self, pid: int) -> None:
         """Name the process to watch, if it was to be named later."""
         self._pid = pid
-        self._options.scope.watch(self._program, pid)
+        if self._python:
+            self._python.watch(pid)
+        members = self._options.scope.watch(self._program, pid)
+        if self._python:
+            self._python.watch_others(members)
+
+    @property
+    def without_python(self) -> str:
+        """Why there are no Python stacks although they were wanted, in words; else empty."""
+        return self._python.problem if self._python else ""
 
     def _constants(self) -> dict[str, int]:
         options = self._options
@@ -147,6 +185,8 @@ class SchedRecorder:
             constants["THRESHOLD_NS"] = options.threshold_ns
         if options.trace:
             constants["TRACE"] = 1
+        if options.stacks:
+            constants |= {"STACKS": 1, "MAX_STACKS": _MAX_STACKS} | python_constants()
         return constants | scheduler_constants() | options.scope.constants()
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
@@ -155,10 +195,14 @@ class SchedRecorder:
             layouts |= _THRESHOLD_LAYOUTS
         if self._options.trace:
             layouts |= _TRACE_LAYOUTS
+        if self._options.stacks:
+            layouts |= _STACK_LAYOUTS
         return layouts
 
     def _attach(self) -> None:
         """Wake-ups first: a switch then never lacks the wake-up before it."""
+        for function in ("on_rename", "on_wakeup_new", "on_waking", "on_switch"):
+            self._program.load_function(function)  # takes a while, and nothing is recorded meanwhile
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self._window_start_ns = self.start_ns
         if self._options.scope.children:
@@ -188,9 +232,16 @@ class SchedRecorder:
         """
         if self._events is not None and len(batch := self._events.read()):
             self._batches.append(batch)
-        if self._long_waits is None:
-            return []
-        return [_long_wait(event) for event in np.sort(self._long_waits.read(), order="end_ns")]
+        events = np.sort(self._long_waits.read(), order="end_ns") if self._long_waits else ()
+        if self._python:
+            self._python.poll()  # the stacks of these events are there by now
+        return [self._with_stacks(_long_wait(event), event) for event in events]
+
+    def _with_stacks(self, wait: LongWait, event: Any) -> LongWait:
+        if not self._python:
+            return wait
+        frames = self._python.frames
+        return replace(wait, stack=frames(int(event["stack"])), waker_stack=frames(int(event["waker_stack"])))
 
     def drain(self) -> None:
         """Move the threads that have ended out of the kernel's tables; call it once or twice a second."""
@@ -223,16 +274,20 @@ class SchedRecorder:
 
     def stop(self) -> LatencyRecord:
         """End the recording; everything that it found."""
-        self._program.detach()
-        end_ns = time.monotonic_ns()
+        end_ns = self._end_ns = time.monotonic_ns()
+        self._program.detach()  # takes a while on a busy machine, one function after the other
+        if self._python:
+            self._python.poll()
         live = [_in_all(one, self._base.get(one.tid)) for one in self._read(self._window)]
+        threads = (*self._ended, *self._folded, *live)
         return LatencyRecord(
-            (*self._ended, *self._folded, *live),
+            threads,
             self.start_ns,
             self.time_ns,
             end_ns - self.start_ns,
             self._options.scope.is_everybody,
             self._collection(),
+            (*self._stacks_ended, *self._read_stacks(live)),
         )
 
     def trace(self, record: LatencyRecord) -> Trace:
@@ -258,6 +313,8 @@ class SchedRecorder:
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
+        if self._python:
+            self._python.close()
         self._program.close()
 
     def __enter__(self) -> SchedRecorder:
@@ -274,7 +331,7 @@ class SchedRecorder:
 
     def _thread_waits(self, tids: NDArray[Any], threads: NDArray[Any], window: int) -> list[ThreadWaits]:
         histograms = self._histograms(tids)
-        now_ns = time.monotonic_ns()
+        now_ns = self._end_ns or time.monotonic_ns()
         return [
             _thread_waits(tid, thread, histograms, window, now_ns)
             for tid, thread in zip(tids.tolist(), threads, strict=True)
@@ -289,11 +346,39 @@ class SchedRecorder:
         found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts)
         return {(owner >> 1, owner & 1): histogram for owner, histogram in found.items()}
 
+    def _read_stacks(self, threads: Sequence[ThreadWaits], *, forget: bool = False) -> list[StackWaits]:
+        """The waits of some threads by stack; `forget` takes them out of the kernel's table."""
+        if self._stack_waits is None or self._python is None or not threads:
+            return []
+        by_tid = {one.tid: one for one in threads}
+        keys, values = self._stack_waits.items()
+        wanted = np.isin(keys["tid"], np.array(list(by_tid), np.uint32))
+        if forget:
+            self._stack_waits.delete(keys[wanted])
+        rows = zip(keys[wanted].tolist(), values[wanted].tolist(), strict=True)
+        return [
+            StackWaits(
+                by_tid[tid].pid,
+                tid,
+                by_tid[tid].name,
+                bool(was_preempted),
+                self._python.frames(stack),
+                self._python.frames(waker_stack),
+                *waits,
+            )
+            for (stack, waker_stack, tid, was_preempted), waits in rows
+        ]
+
     def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         gone = self._thread_waits(tids, threads, self._window)
         keys, _ = self._histogram.items()
         self._histogram.delete(keys[np.isin(keys["tid"], tids)])
         self._threads.delete(tids)
+        if self._python:
+            self._python.poll()
+            self._stacks_ended += self._read_stacks(gone, forget=True)
+            if len(self._stacks_ended) > _KEEP_ENDED:
+                self._stacks_ended = sum_stacks(self._stacks_ended)
         for one in gone:
             base = self._base.pop(one.tid, None)
             self._window_ended.append(_since(one, base))
@@ -315,7 +400,12 @@ class SchedRecorder:
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(losses.values()),
-            notes=tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count),
+            truncated=self._python.truncated if self._python else -1,
+            errors=self._python.errors if self._python else -1,
+            notes=(
+                *(f"lost: {count} {reason}" for reason, count in losses.items() if count),
+                *(self._python.notes() if self._python else ()),
+            ),
         )
 
 

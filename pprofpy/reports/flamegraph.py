@@ -20,6 +20,7 @@ from pprofpy import __version__
 from pprofpy.graph import CallTree, Entity, Graph, build_call_tree
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
+from pprofpy.reports.origin import INSTALLED, SOURCE, STANDARD_LIBRARY
 from pprofpy.reports.text import printable
 from pprofpy.units import format_percent, format_value
 
@@ -258,22 +259,17 @@ def _colour_class(entity: Entity | None) -> str:
     return f"{_category(entity)}{zlib.crc32(module.encode('utf-8', 'replace')) % _SHADES}"
 
 
-_STANDARD_LIBRARY = re.compile(r"^<frozen |/lib(?:64)?/(?:python|pypy)\d+\.\d+t?/|/python\d+\.?\d*\.zip/")
-_INSTALLED = re.compile(r"/(?:site|dist)-packages/")
-_SOURCE = re.compile(r"\.(?:py|pyw|pyx|go)$|^<")
-
-
 def _category(entity: Entity | None) -> str:
     filename = entity.filename if entity else ""
     if entity is None or not (filename or entity.name.startswith(("[", "<", "0x"))):
         return "root"  # everything, or a thread
     if entity.name.startswith("[kernel") or filename.startswith("[kernel"):
         return "kernel"
-    if _INSTALLED.search(filename):
+    if INSTALLED.search(filename):
         return "lib"
-    if _STANDARD_LIBRARY.search(filename):
+    if STANDARD_LIBRARY.search(filename):
         return "std"
-    return "app" if _SOURCE.search(filename) else "native"
+    return "app" if SOURCE.search(filename) else "native"
 
 
 def _growth_class(growth: float) -> str:

@@ -1,24 +1,29 @@
-"""Time off the CPU: by thread, split by what kept it off; and by place, with who ended the wait."""
+"""Time off the CPU: by thread, split by what kept it off; by place and reason, with who ended the wait; and as chains."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.profile import Collection, LabelSet, Profile, Stack
+from pprofpy.blocking import STATES, unchain
+from pprofpy.profile import Collection, Frame, LabelSet, Profile, Stack
+from pprofpy.reports.origin import is_own
+from pprofpy.reports.stacks import line, one_line, stack_json
 from pprofpy.reports.text import printable, shorten, write_lines
 from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 15
-STATES = ("sleeping", "disk", "runqueue")
 
-_NAME_WIDTH, _PLACE_WIDTH, _WAKER_WIDTH = 15, 27, 19
+_NAME_WIDTH, _REASON_WIDTH, _PLACE_WIDTH, _WAKER_WIDTH = 15, 10, 26, 19
+_NOBODY = ("timer/irq", "softirq")
+"""Who ended a wait without being a thread: no link of a chain."""
+
 _SYSTEM_CALL = re.compile(r"__(?:x64|ia32)_sys_(\w+)")
 
 
@@ -43,11 +48,36 @@ class ThreadRow:
 
 @dataclass(slots=True)
 class PlaceRow:
-    """One reason to be off the CPU: the state, the place in the kernel, and who ended it."""
+    """One reason to be off the CPU: what it waited for, where, and who ended it.
+
+    Attributes:
+        state: One of STATES.
+        reason: Such as `lock`; empty in profiles of other programs.
+        place: The line that waited; without Python, the kernel's function.
+        waker: In words.
+    """
 
     state: str
+    reason: str
     place: str
     waker: str
+    count: int = 0
+    total_ns: int = 0
+
+
+@dataclass(slots=True)
+class ChainRow:
+    """A stack that waited, and the one that ended it. Both leaf-first.
+
+    Attributes:
+        reason: What was waited for.
+        blocked: The stack that waited.
+        woken_by: The stack that ended it; where there is none, who ended it is its only frame.
+    """
+
+    reason: str
+    blocked: Stack
+    woken_by: Stack
     count: int = 0
     total_ns: int = 0
 
@@ -57,8 +87,8 @@ class OffCpu:
     """The report.
 
     Attributes:
-        threads, places: Longest first.
-        hidden_threads, hidden_places: How many further rows there are.
+        threads, places, chains: Longest first; chains only where wakers were recorded, and only between threads.
+        hidden_threads, hidden_places, hidden_chains: How many further rows there are.
         total_ns: All time off the CPU.
         duration_ns: How long the recording lasted.
         collection: How it was recorded and what was lost.
@@ -66,8 +96,10 @@ class OffCpu:
 
     threads: list[ThreadRow]
     places: list[PlaceRow]
+    chains: list[ChainRow]
     hidden_threads: int
     hidden_places: int
+    hidden_chains: int
     total_ns: int
     duration_ns: int
     collection: Collection
@@ -81,28 +113,33 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         limit: So many rows in each table; 0 for all.
     """
     threads: dict[int, ThreadRow] = {}
-    places: dict[tuple[str, str, str], PlaceRow] = {}
+    places: dict[tuple[str, ...], PlaceRow] = {}
+    chains: dict[tuple[str, Stack, Stack], ChainRow] = {}
     for stack, (count, time_ns), labels in profile.samples():
         facts = _facts(labels)
-        state = str(facts.get("state", ""))
-        pid, tid = int(facts.get("pid", 0)), int(facts.get("tid", 0))
-        thread = threads.setdefault(tid, ThreadRow(pid, tid, str(facts.get("thread", ""))))
-        thread.count += count
-        thread.total_ns += time_ns
+        blocked, woken_by = unchain(stack)
+        state, reason = str(facts["state"]), str(facts["reason"])
+        thread = threads.setdefault(int(facts["tid"] or 0), _thread_row(facts))
         thread.by_state_ns[state] = thread.by_state_ns.get(state, 0) + time_ns
-        key = state, _place(stack), str(facts.get("waker", ""))
-        place = places.setdefault(key, PlaceRow(*key))
-        place.count += count
-        place.total_ns += time_ns
-    by_time: Callable[[Any], int] = lambda row: -row.total_ns  # noqa: E731 - a key for two sorts
-    all_threads, all_places = sorted(threads.values(), key=by_time), sorted(places.values(), key=by_time)
-    shown = limit or None
+        place = state, reason, _place(blocked), str(facts["waker"])
+        rows: list[Any] = [thread, places.setdefault(place, PlaceRow(*place))]
+        if woken_by and facts["waker"] not in _NOBODY:
+            chain = reason, _without_pseudo_frames(blocked), woken_by
+            rows.append(chains.setdefault(chain, ChainRow(*chain)))
+        for row in rows:
+            row.count += count
+            row.total_ns += time_ns
+    shown_threads, hidden_threads = _longest(threads.values(), limit)
+    shown_places, hidden_places = _longest(places.values(), limit)
+    shown_chains, hidden_chains = _longest(chains.values(), limit)
     return OffCpu(
-        all_threads[:shown],
-        all_places[:shown],
-        len(all_threads[shown:]) if shown else 0,
-        len(all_places[shown:]) if shown else 0,
-        sum(row.total_ns for row in all_threads),
+        shown_threads,
+        shown_places,
+        shown_chains,
+        hidden_threads,
+        hidden_places,
+        hidden_chains,
+        sum(row.total_ns for row in threads.values()),
         profile.duration_ns,
         profile.collection,
     )
@@ -119,14 +156,19 @@ def render(report: OffCpu, console: Console) -> None:
     write_lines(console, [printable(title), *losses, "", Text(heading, "bold")])
     write_lines(console, [_thread_line(row) for row in report.threads])
     write_lines(console, _more(report.hidden_threads))
-    heading = f"{'total':>8} {'times':>8} {'avg':>7} {'state':9} {'where':{_PLACE_WIDTH}} ended by"
+    heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} {'where':{_PLACE_WIDTH}} ended by"
     write_lines(console, ["", Text(heading, "bold"), *(_place_line(row) for row in report.places)])
     write_lines(console, _more(report.hidden_places))
+    if report.chains:
+        heading = f"{'total':>8} {'times':>8} {'avg':>7} chains: what waited, and what ended it"
+        write_lines(console, ["", Text(heading, "bold"), *(text for row in report.chains for text in _chain_lines(row))])
+        write_lines(console, _more(report.hidden_chains))
 
 
 def to_json(report: OffCpu) -> dict[str, Any]:
     """The report for programs; times in nanoseconds."""
-    data = asdict(report)
+    data = asdict(replace(report, chains=[]))
+    data["chains"] = [_chain_json(row) for row in report.chains]
     data["collection"] = {name: value for name, value in data["collection"].items() if value not in (-1, "", ())}
     return data
 
@@ -135,13 +177,52 @@ def _facts(labels: LabelSet) -> defaultdict[str, Any]:
     return defaultdict(str, {label.key: label.value for label in labels if label.value != ""})
 
 
+def _thread_row(facts: defaultdict[str, Any]) -> ThreadRow:
+    return ThreadRow(int(facts["pid"] or 0), int(facts["tid"] or 0), str(facts["thread"]))
+
+
+_AnyRow = TypeVar("_AnyRow", ThreadRow, PlaceRow, ChainRow)
+
+
+def _longest(rows: Iterable[_AnyRow], limit: int) -> tuple[list[_AnyRow], int]:
+    """The rows with the most time, and how many further ones there are."""
+    ordered = sorted(rows, key=lambda row: -row.total_ns)
+    shown = ordered[: limit or None]
+    return shown, len(ordered) - len(shown)
+
+
 def _place(stack: Stack) -> str:
-    """The system call, and the kernel function in it that gave up the CPU; without one, the innermost function."""
+    """The line that waited: the user's own that is next to the leaf, or else Python's. Without Python, the system call.
+
+    And the kernel function in it that gave up the CPU; without a system call, the innermost function.
+    """
+    python = [frame for frame in stack if frame.function.filename]
+    if python:
+        return line(next(filter(is_own, python), python[0]))
     names = [frame.function.name for frame in stack]
     calls = (match[1] for name in names if (match := _SYSTEM_CALL.fullmatch(name)))
     call = next(calls, "")
     leaf = names[0] if names else "?"
     return f"{call}: {leaf}" if call and not leaf.endswith(f"sys_{call}") else call or leaf
+
+
+def _without_pseudo_frames(stack: Stack) -> Stack:
+    """Without the reason on top, which has its own column."""
+    python = tuple(frame for frame in stack if frame.function.filename)
+    return python or stack
+
+
+def _chain_lines(row: ChainRow) -> list[Text | str]:
+    total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
+    return [
+        Text(f"{total:>8} {row.count:>8} {average:>7} {row.reason:{_REASON_WIDTH}} {one_line(row.blocked)}".rstrip()),
+        Text(f"{'':26}ended by   {one_line(row.woken_by)}", "dim"),
+    ]
+
+
+def _chain_json(row: ChainRow) -> dict[str, Any]:
+    stacks = {"blocked": stack_json(row.blocked), "woken_by": stack_json(row.woken_by)}
+    return {"reason": row.reason, "count": row.count, "total_ns": row.total_ns, **stacks}
 
 
 def _thread_line(row: ThreadRow) -> str:
@@ -155,7 +236,7 @@ def _place_line(row: PlaceRow) -> str:
     total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
     place = shorten(printable(row.place), _PLACE_WIDTH)
     waker = shorten(printable(row.waker), _WAKER_WIDTH)
-    return f"{total:>8} {row.count:>8} {average:>7} {row.state:9} {place:{_PLACE_WIDTH}} {waker}".rstrip()
+    return f"{total:>8} {row.count:>8} {average:>7} {row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}".rstrip()
 
 
 def _more(hidden: int) -> list[Text]:

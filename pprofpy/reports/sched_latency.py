@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.latency import LatencyRecord, LongWait, ThreadWaits, Waits, merge_threads, process_names
+from pprofpy.latency import (
+    LatencyRecord,
+    LongWait,
+    StackWaits,
+    ThreadWaits,
+    Waits,
+    merge_threads,
+    process_names,
+    sum_stacks,
+)
 from pprofpy.profile import Collection
 from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
+from pprofpy.reports.stacks import one_line, stack_json
 from pprofpy.reports.text import printable, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
@@ -69,6 +79,8 @@ class SchedLatency:
         rest: The sum of all further ones, None if there are none.
         total: The sum of everything.
         bars: The distribution of all waits.
+        stacks: The waits by Python stack, those with the most time first; empty if that was not recorded.
+        hidden_stacks: How many further ones there are.
         collection: How it was recorded and what was lost.
     """
 
@@ -81,6 +93,8 @@ class SchedLatency:
     total: Row
     bars: list[Bar]
     collection: Collection
+    stacks: list[StackWaits]
+    hidden_stacks: int
 
 
 def build(record: LatencyRecord, limit: int = DEFAULT_ROWS) -> SchedLatency:
@@ -97,6 +111,7 @@ def build(record: LatencyRecord, limit: int = DEFAULT_ROWS) -> SchedLatency:
     others = groups[len(shown) :]
     kind = "processes" if record.per_process else "threads"
     total = _sum(f"all {kind}", groups, record)
+    stacks = sorted(_same_stacks(record.stacks), key=lambda one: -one.total_ns)
     return SchedLatency(
         record.per_process,
         record.start_ns,
@@ -107,6 +122,8 @@ def build(record: LatencyRecord, limit: int = DEFAULT_ROWS) -> SchedLatency:
         total,
         histogram.build(total.waits.histogram),
         record.collection,
+        stacks[: limit or None],
+        len(stacks[limit:]) if limit else 0,
     )
 
 
@@ -121,6 +138,8 @@ def render(report: SchedLatency, console: Console, *, with_histogram: bool = Tru
     if with_histogram:
         write_lines(console, ["", *_kind_headings(), *(_kind_line(row, report) for row in rows), ""])
         histogram.render(report.bars, console)
+    if report.stacks and with_histogram:
+        write_lines(console, ["", *_stack_lines(report)])
     still = [row for row in report.rows if row.waiting_ns >= _NOTABLE_NS] if with_histogram else []
     write_lines(console, (_still_waiting(row) for row in still))
 
@@ -136,6 +155,7 @@ def to_json(report: SchedLatency) -> dict[str, Any]:
         "rest": _row_json(report.rest) if report.rest else None,
         "total": _row_json(report.total),
         "histogram": histogram.to_json(report.bars),
+        "stacks": [_stack_json(one) for one in report.stacks],
     }
 
 
@@ -151,11 +171,16 @@ def render_long_waits(waits: Iterable[LongWait], start_ns: int, console: Console
         when = _since(wait.end_ns, start_ns)
         first = Text.assemble(f"{when:>10} ", (f"{format_short(wait.wait_ns, 'ns'):>7}", "bold"), f"  {who} {how}")
         write_lines(console, [first, Text(f"{'':20}cpu {wait.cpu} ran {_who_ran(wait)}{came}", "dim")])
+        for what, stack in (("at", wait.stack), ("woken at", wait.waker_stack)):
+            if stack:
+                write_lines(console, [Text(f"{'':20}{what} {one_line(stack)}", "dim")])
 
 
 def long_wait_json(wait: LongWait, start_ns: int) -> dict[str, Any]:
     """A long wait for programs; times in nanoseconds, `at_ns` since the recording began."""
-    return {"at_ns": wait.end_ns - start_ns, **{k: v for k, v in asdict(wait).items() if k != "end_ns"}}
+    facts = asdict(replace(wait, stack=(), waker_stack=()))
+    facts |= {"stack": stack_json(wait.stack), "waker_stack": stack_json(wait.waker_stack)}
+    return {"at_ns": wait.end_ns - start_ns, **{key: value for key, value in facts.items() if key != "end_ns"}}
 
 
 def _waker(wait: LongWait) -> str:
@@ -233,6 +258,38 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 def _waits_json(waits: Waits) -> dict[str, int]:
     return {"count": waits.count, "total_ns": waits.total_ns, "avg_ns": waits.avg_ns, "max_ns": waits.max_ns}
+
+
+# -- stacks ------------------------------------------------------------------------------------------------------------
+
+
+def _same_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
+    """The stacks of all threads, whatever their names."""
+    return sum_stacks(replace(one, name="") for one in stacks if one.stack or one.waker_stack)
+
+
+def _stack_lines(report: SchedLatency) -> Iterator[Text | str]:
+    yield Text(f"{'total':>8} {'waits':>7} {'avg':>7} {'max':>7}           where they waited, and who had woken them", "bold")
+    for one in report.stacks:
+        average_ns = round(one.total_ns / max(one.count, 1))
+        times = " ".join(f"{format_short(time_ns, 'ns'):>7}" for time_ns in (average_ns, one.max_ns))
+        kind = "preempted" if one.was_preempted else "woken"
+        yield f"{format_short(one.total_ns, 'ns'):>8} {one.count:>7} {times} {kind:9} {one_line(one.stack) or '?'}"
+        if one.waker_stack:
+            yield Text(f"{'':33}by        {one_line(one.waker_stack)}", "dim")
+    if report.hidden_stacks:
+        yield Text(f"{'':8}… {report.hidden_stacks} more: -n 0 shows all", "dim")
+
+
+def _stack_json(one: StackWaits) -> dict[str, Any]:
+    return {
+        "kind": "preempted" if one.was_preempted else "woken",
+        "count": one.count,
+        "total_ns": one.total_ns,
+        "max_ns": one.max_ns,
+        "stack": stack_json(one.stack),
+        "waker_stack": stack_json(one.waker_stack),
+    }
 
 
 # -- lines -------------------------------------------------------------------------------------------------------------

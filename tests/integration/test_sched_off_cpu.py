@@ -51,7 +51,7 @@ class Own:
     waiter: int
 
 
-def record_sleeper(**bounds: int) -> tuple[Profile, int, Own]:
+def record_sleeper(min_ns: int = 0) -> tuple[Profile, int, Own]:
     """The profile, the program's pid, and what it says of itself."""
     with subprocess.Popen(
         [sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -59,7 +59,7 @@ def record_sleeper(**bounds: int) -> tuple[Profile, int, Own]:
         assert program.stdin
         assert program.stdout
         assert program.stdout.readline() == "ready\n"
-        with OffCpuRecorder(OffCpuOptions(Scope(program.pid), **bounds)) as recorder:
+        with OffCpuRecorder(OffCpuOptions(Scope(program.pid), min_ns, kernel_stacks=True)) as recorder:
             program.stdin.write("g")
             program.stdin.flush()
             own = Own(**json.loads(program.stdout.readline()))

@@ -1,14 +1,21 @@
-/* Time off the CPU, by thread, kernel stack and waker: blocked (sleeping or uninterruptible), then waiting for a CPU.
+/* Time off the CPU, by thread, stack, reason and waker: blocked (sleeping or uninterruptible), then waiting for a CPU.
  *
  * A thread is off from the switch that takes its CPU to the one that gives it one back. Until it is woken it is
- * blocked, from then on it waits in the run queue; preempted, it only waits.
+ * blocked, from then on it waits in the run queue; preempted, it only waits. Its stack is the one that it blocks with:
+ * at the switch it is still the thread that runs.
  *
- * Compile-time switches: TGID or TARGETS (else all processes), MIN_NS and MAX_NS (of the whole time off).
+ * Compile-time switches: TGID or TARGETS (else all processes), MIN_NS and MAX_NS (of the whole time off), PYTHON
+ * (Python stacks, and kernel stacks only where there is none), KERNEL_STACKS (kernel stacks everywhere), WAKERS (the
+ * Python stacks of those who wake).
  */
 #include <linux/types.h>
+#include <uapi/linux/ptrace.h>
 #include "sched.h"
+#ifdef PYTHON
+#include "python.h"
+#endif
+#include "reasons.h"
 
-#define TASK_STATE_NOLOAD 0x400
 #define NO_STACK -1
 
 enum { SLEEPING, DISK, RUN_QUEUE };
@@ -17,32 +24,44 @@ enum { LOST_THREAD, LOST_TIME, LOST_STACK, LOST_PROCESS, HIDDEN_SWITCH, LOST_REA
 struct thread {
     u64 off_ns; /* when it was last switched out; 0 if not seen */
     u64 wake_ns;
-    u64 user_stack;
+    u64 stack; /* of Python; 0 if there is none */
+    u64 waker_stack;
     s32 kernel_stack;
     u32 tgid;
     u32 waker_tid;
     u8 waker_context;
-    u8 state; /* SLEEPING, DISK, or RUN_QUEUE if it was switched out while it could run on */
+    u8 state;  /* SLEEPING, DISK, or RUN_QUEUE if it was switched out while it could run on */
+    u8 reason; /* WAIT_* */
     u8 off;
     u8 dead;
+    u8 unused[7];
     char comm[16];
 };
 
 /* What times are summed up by. */
 struct place {
-    u64 user_stack;
+    u64 stack;
+    u64 waker_stack;
     u32 tid;
     s32 kernel_stack;
     u32 waker_tid;
     u8 waker_context;
     u8 state;
-    u16 unused;
+    u8 reason;
+    u8 unused;
 };
 
 struct times {
     u64 count;
     u64 total_ns;
     u64 max_ns;
+};
+
+/* The stack of a thread that had been off the CPU for a while when its Python could be read for the first time. */
+struct late_stack {
+    u64 off_ns; /* since when: it counts for that time only */
+    u64 stack;
+    u64 reason;
 };
 
 struct name {
@@ -53,6 +72,9 @@ struct name {
 BPF_TABLE("hash", u32, struct thread, threads, MAX_THREADS);
 BPF_TABLE("hash", struct place, struct times, places, MAX_PLACES);
 BPF_TABLE("lru_hash", u32, struct name, names, 16384);
+#ifdef PYTHON
+BPF_TABLE("hash", u32, struct late_stack, late_stacks, 4096);
+#endif
 BPF_STACK_TRACE(kernel_stacks, 8192);
 BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
 
@@ -62,9 +84,6 @@ static inline void count_lost(int reason)
     if (count)
         *count += 1;
 }
-
-/* The stack of the program itself, as an id of whoever walks it; 0 where nobody does. The Python unwinder goes here. */
-static inline u64 walk_user_stack(void) { return 0; }
 
 static inline struct thread *thread_entry(struct ids ids, u64 task)
 {
@@ -116,18 +135,30 @@ static inline void switched_in(u64 now, struct ids ids, u64 task)
     if (off_ns > MAX_NS)
         return;
 #endif
-    struct place place = {.user_stack = thread->user_stack, .tid = ids.tid, .kernel_stack = thread->kernel_stack};
+    struct place place = {.stack = thread->stack, .tid = ids.tid, .kernel_stack = thread->kernel_stack};
+    u8 reason = thread->reason;
+#ifdef PYTHON
+    struct late_stack *late = thread->stack ? NULL : late_stacks.lookup(&ids.tid);
+    if (late && late->off_ns == thread->off_ns) {
+        place.stack = late->stack;
+        reason = late->reason;
+    }
+#endif
     u64 blocked_ns = 0;
     if (thread->state != RUN_QUEUE) {
         /* A wake-up that came just before the switch: it never really slept. */
         blocked_ns = thread->wake_ns > thread->off_ns ? thread->wake_ns - thread->off_ns : 0;
         place.waker_tid = thread->waker_tid;
         place.waker_context = thread->waker_context;
+        place.waker_stack = thread->waker_stack;
         place.state = thread->state;
+        place.reason = reason;
         if (blocked_ns)
             add_time(&place, blocked_ns);
     }
+    place.waker_stack = 0;
     place.state = RUN_QUEUE;
+    place.reason = WAIT_RUN_QUEUE;
     add_time(&place, off_ns - blocked_ns);
 }
 
@@ -135,7 +166,14 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 previous = ctx->args[1], next = ctx->args[2];
     struct ids previous_ids = current_ids(), next_ids = task_ids(next);
-    u64 now = bpf_ktime_get_ns();
+    u64 now = bpf_ktime_get_ns(), stack = 0;
+    struct interpreter in = {};
+#ifdef PYTHON
+    in.target = python_current();
+    in.thread_state = in.target ? python_thread_state(in.target) : 0;
+    if (in.thread_state)
+        stack = python_stack_of(in.target, in.thread_state);
+#endif
     if (next_ids.tid && is_target(next_ids.tgid))
         switched_in(now, next_ids, next);
     if (!previous_ids.tid || !is_target(previous_ids.tgid))
@@ -155,15 +193,28 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
         count_lost(HIDDEN_SWITCH);
     thread->off_ns = now;
     thread->off = 1;
-    thread->user_stack = walk_user_stack();
-    thread->kernel_stack = kernel_stacks.get_stackid(ctx, BPF_F_FAST_STACK_CMP);
-    if (thread->kernel_stack < 0) {
-        thread->kernel_stack = NO_STACK;
-        count_lost(LOST_STACK);
+    thread->stack = stack;
+    thread->kernel_stack = NO_STACK;
+#ifndef KERNEL_STACKS
+    if (!thread->stack)
+#endif
+    {
+        thread->kernel_stack = kernel_stacks.get_stackid(ctx, BPF_F_FAST_STACK_CMP);
+        if (thread->kernel_stack < 0) {
+            thread->kernel_stack = NO_STACK;
+            count_lost(LOST_STACK);
+        }
     }
-    bool uninterruptible = (state & TASK_STATE_UNINTERRUPTIBLE) && !(state & TASK_STATE_NOLOAD);
-    thread->state = runnable ? RUN_QUEUE : uninterruptible ? DISK : SLEEPING;
+    thread->state = runnable ? RUN_QUEUE : waits_uninterruptibly(state) ? DISK : SLEEPING;
+    thread->reason = runnable ? WAIT_RUN_QUEUE : wait_reason(state, in);
     return 1;
+}
+
+/* Is it the current thread that wakes another? An interrupt only borrows its context, and so does a softirq, unless
+ * that works off what the thread itself sends. */
+static inline bool is_by_current(u8 context)
+{
+    return context == CONTEXT_TASK || (context == CONTEXT_SOFTIRQ && wait_of_call((struct interpreter){}) == WAIT_SOCKET);
 }
 
 int on_waking(struct bpf_raw_tracepoint_args *ctx)
@@ -177,8 +228,15 @@ int on_waking(struct bpf_raw_tracepoint_args *ctx)
         return 1;
     thread->waker_context = wakeup_context();
     thread->waker_tid = 0;
-    if (thread->waker_context != CONTEXT_INTERRUPT) {
+    /* Through memory, so that the kernel's verifier looks at what follows only once. */
+    volatile u64 *waker_stack = &thread->waker_stack;
+    *waker_stack = is_by_current(thread->waker_context);
+    if (*waker_stack) {
         struct ids waker = current_ids();
+        *waker_stack = 0;
+#ifdef WAKERS
+        *waker_stack = python_stack();
+#endif
         thread->waker_tid = waker.tid;
         if (!names.lookup(&waker.tid)) {
             struct name name = {.tgid = waker.tgid};

@@ -46,14 +46,22 @@ class Scope:
             return {"TARGETS": 1}
         return {"TGID": self.pid} if self.pid else {}
 
+    def members(self, pid: int) -> list[int]:
+        """A process, and all that it has started, if children are wanted."""
+        return [pid, *descendants_of(pid)] if self.children else [pid]
+
     def watch(self, program: Program, pid: int) -> list[int]:
         """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
-        pids = [pid, *descendants_of(pid)] if self.children else [pid]
-        if self.constants().get("TARGETS"):
-            targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
-            for member in pids:
+        if not self.constants().get("TARGETS"):
+            return [pid]
+        targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
+        entered: list[int] = []
+        # Again until nobody is new: a child may be born of one that is not entered yet.
+        while fresh := [member for member in self.members(pid) if member not in entered]:
+            for member in fresh:
                 targets.put(member, 1)
-        return pids
+            entered += fresh
+        return entered
 
 
 def comm_text(comm: bytes) -> str:

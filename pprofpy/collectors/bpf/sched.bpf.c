@@ -3,13 +3,17 @@
  * A wait begins when a thread is woken (sched_waking, sched_wakeup_new) or switched out while it could run on, and
  * ends when it is switched in. All counting happens here; user space reads the maps when it wants to know.
  *
- * Compile-time switches: TGID or TARGETS (else all processes), THRESHOLD_NS, TRACE.
+ * Compile-time switches: TGID or TARGETS (else all processes), THRESHOLD_NS, TRACE, STACKS (waits also by the Python
+ * stack of the thread that waits and of the one that woke it).
  */
 #include <linux/types.h>
 #include "sched.h"
+#ifdef STACKS
+#include "python.h"
+#endif
 
 enum { EVENT_SWITCH, EVENT_WAKEUP, EVENT_NEW };
-enum { LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, LOST_REASONS };
+enum { LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, LOST_STACK, LOST_REASONS };
 
 /* The longest wait is kept by window (between two looks from user space), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
@@ -26,6 +30,8 @@ struct waits {
 struct thread {
     u64 off_ns;  /* when it was last switched out */
     u64 wake_ns; /* when it was last woken */
+    u64 stack;   /* of Python, when it was last switched out; 0 if there is none */
+    u64 waker_stack;
     struct waits woken;
     struct waits preempted;
     u32 window[2]; /* which window the longest waits are of */
@@ -97,6 +103,44 @@ static inline void count_bucket(u32 tid, u16 was_preempted, u64 wait_ns)
         count_lost(LOST_BUCKET);
 }
 
+/* -- waits by Python stack (--stacks) ------------------------------------------------------------------------------- */
+
+#ifdef STACKS
+struct stack_key {
+    u64 stack;
+    u64 waker_stack;
+    u32 tid;
+    u32 was_preempted;
+};
+
+struct stack_waits {
+    u64 count;
+    u64 total_ns;
+    u64 max_ns;
+};
+
+BPF_TABLE("hash", struct stack_key, struct stack_waits, stack_waits, MAX_STACKS);
+
+/* A thread's entries have one writer, the CPU that it is switched in on. */
+static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
+{
+    struct stack_key key = {.stack = thread->stack, .tid = tid, .was_preempted = thread->left_runnable};
+    if (!thread->left_runnable)
+        key.waker_stack = thread->waker_stack;
+    struct stack_waits *known = stack_waits.lookup(&key);
+    if (known) {
+        known->count += 1;
+        known->total_ns += wait_ns;
+        if (wait_ns > known->max_ns)
+            known->max_ns = wait_ns;
+        return;
+    }
+    struct stack_waits first = {.count = 1, .total_ns = wait_ns, .max_ns = wait_ns};
+    if (stack_waits.update(&key, &first))
+        count_lost(LOST_STACK);
+}
+#endif
+
 /* -- the events themselves, in order (--trace) ---------------------------------------------------------------------- */
 
 #ifdef TRACE
@@ -154,6 +198,8 @@ struct slice {
 struct long_wait {
     u64 end_ns;
     u64 wait_ns;
+    u64 stack;
+    u64 waker_stack;
     u32 tid;
     u32 tgid;
     u32 cpu;
@@ -193,6 +239,8 @@ static inline void send_long_wait(u64 now, u64 wait_ns, u32 tid, struct thread *
         return;
     wait->end_ns = now;
     wait->wait_ns = wait_ns;
+    wait->stack = thread->stack;
+    wait->waker_stack = thread->left_runnable ? 0 : thread->waker_stack;
     wait->tid = tid;
     wait->tgid = thread->tgid;
     wait->cpu = bpf_get_smp_processor_id();
@@ -242,6 +290,9 @@ static inline u64 switched_in(u64 now, struct ids ids, u64 task)
         wait_ns = now - since;
         count_wait(thread, now, wait_ns);
         count_bucket(ids.tid, thread->left_runnable, wait_ns);
+#ifdef STACKS
+        count_stack(ids.tid, thread, wait_ns);
+#endif
 #ifdef THRESHOLD_NS
         if (wait_ns >= THRESHOLD_NS)
             send_long_wait(now, wait_ns, ids.tid, thread);
@@ -257,7 +308,7 @@ static inline u64 switched_in(u64 now, struct ids ids, u64 task)
     return wait_ns;
 }
 
-static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bool runnable)
+static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bool runnable, u64 stack)
 {
     struct thread *thread = thread_entry(ids, task);
     if (!thread)
@@ -265,6 +316,7 @@ static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bo
     if (thread->off_ns && !thread->running)
         count_lost(HIDDEN_SWITCH);
     thread->off_ns = now;
+    thread->stack = stack;
     thread->left_runnable = runnable;
     thread->running = 0;
     thread->cpu = bpf_get_smp_processor_id() + 1;
@@ -276,17 +328,21 @@ static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bo
 
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
+    u64 now = bpf_ktime_get_ns(), stack = 0;
+#ifdef STACKS
+    /* First of all: the kernel's verifier looks at the walk once for each way that leads there. */
+    stack = python_stack();
+#endif
     u64 previous = ctx->args[1], next = ctx->args[2];
     struct ids previous_ids = current_ids(), next_ids = task_ids(next);
     bool out = previous_ids.tid && is_target(previous_ids.tgid);
     bool in = next_ids.tid && is_target(next_ids.tgid);
-    u64 now = bpf_ktime_get_ns();
     u32 state = previous_state(ctx);
     bool runnable = left_runnable(ctx, state);
     u64 wait_ns = 0;
     u8 was_preempted = 0;
     if (out)
-        switched_out(now, previous_ids, previous, state, runnable);
+        switched_out(now, previous_ids, previous, state, runnable, stack);
     if (in) {
 #ifdef TRACE
         struct thread *waiting = threads.lookup(&next_ids.tid);
@@ -323,12 +379,19 @@ static inline int woken(u64 task, u8 kind)
         return 1;
     u64 now = bpf_ktime_get_ns();
     thread->wake_ns = now;
-#if defined(THRESHOLD_NS) || defined(TRACE)
+#if defined(THRESHOLD_NS) || defined(TRACE) || defined(STACKS)
     thread->waker_context = wakeup_context();
     thread->waker_tid = thread->waker_context == CONTEXT_TASK ? (u32)bpf_get_current_pid_tgid() : 0;
 #endif
 #ifdef THRESHOLD_NS
     bpf_get_current_comm(thread->waker_comm, 16);
+#endif
+#ifdef STACKS
+    /* Through memory, so that the kernel's verifier looks at what follows only once. */
+    volatile u64 *waker_stack = &thread->waker_stack;
+    *waker_stack = thread->waker_context == CONTEXT_TASK;
+    if (*waker_stack)
+        *waker_stack = python_stack();
 #endif
 #ifdef TRACE
     struct ids waker = current_ids();

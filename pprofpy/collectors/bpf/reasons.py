@@ -1,0 +1,169 @@
+"""Why threads wait, in words: by their system call, and by what it is made on.
+
+The kernel's side (`reasons.h`) judges each wait as it begins. A wait that had begun before anybody looked is judged
+here, by the same table, from what /proc says of the thread.
+"""
+
+from __future__ import annotations
+
+import stat
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pprofpy.collectors.bpf.loader import Program, kernel_types
+from pprofpy.errors import NotPossibleError
+from pprofpy.events.syscalls import SYSCALLS, Syscall
+
+REASONS = (
+    "other", "run queue", "lock", "GIL", "futex", "sleep", "poll", "socket", "pipe", "file", "disk", "device", "event",
+    "process", "signal", "memory", "page fault", "stopped", "kernel",
+)  # fmt: skip
+"""By the number that reasons.h gives them."""
+
+RUN_QUEUE = REASONS.index("run queue")
+
+_BY_FD, _BY_FD_COUNT_FIRST, _BY_FD_COUNT_SECOND = range(len(REASONS), len(REASONS) + 3)
+_CALLS = 512
+
+_WORDS = {
+    "futex": "futex futex_wait futex_waitv",
+    "sleep": "nanosleep clock_nanosleep",
+    "poll": "epoll_wait epoll_pwait epoll_pwait2 io_getevents io_pgetevents io_uring_enter",
+    "socket": "connect accept accept4 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown",
+    "process": "wait4 waitid clone clone3 fork vfork execve execveat ptrace",
+    "signal": "pause rt_sigtimedwait rt_sigsuspend",
+    "memory": "mmap munmap mprotect mremap madvise brk mlock munlock mlockall mlock2 process_madvise membarrier",
+    "disk": "sync syncfs fsync fdatasync msync sync_file_range",
+    "event": "semop semtimedop msgsnd msgrcv mq_timedsend mq_timedreceive",
+}
+"""Reason -> the system calls that can wait for nothing else. Of the others, those on a descriptor wait for what it
+stands for, those on a path for a file."""
+
+_BY_COUNT = {"select": _BY_FD_COUNT_FIRST, "pselect6": _BY_FD_COUNT_FIRST} | {
+    "poll": _BY_FD_COUNT_SECOND,
+    "ppoll": _BY_FD_COUNT_SECOND,
+}
+_KINDS = {
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "disk",
+}
+_GIL_BYTES = 208
+
+
+@cache
+def reason_constants() -> dict[str, int]:
+    """What reasons.h must know of the running kernel.
+
+    Raises:
+        NotPossibleError: This kernel does not tell.
+    """
+    types = kernel_types()
+    try:
+        return {
+            "TASK_FLAGS": types.offset("task_struct", "flags"),
+            "TASK_STATUS": types.offset("task_struct", "thread_info.status"),
+            "TASK_FILES": types.offset("task_struct", "files"),
+            "FILES_FDT": types.offset("files_struct", "fdt"),
+            "FDT_MAX_FDS": types.offset("fdtable", "max_fds"),
+            "FDT_FD": types.offset("fdtable", "fd"),
+            "FILE_INODE": types.offset("file", "f_inode"),
+            "INODE_MODE": types.offset("inode", "i_mode"),
+            "INODE_SUPERBLOCK": types.offset("inode", "i_sb"),
+            "SUPERBLOCK_MAGIC": types.offset("super_block", "s_magic"),
+        }
+    except KeyError as error:
+        raise NotPossibleError(
+            f"this kernel has no {error.args[0]}: its tasks and files are not as pprofpy knows them",
+            "please report it with the output of 'uname -a'",
+        ) from error
+
+
+def tell_reasons(program: Program) -> None:
+    """Fill in the kernel's table of system calls."""
+    table = program.table("wait_calls", np.dtype("u4"), np.dtype("u1"))
+    for number, reason in _reasons().items():
+        table.put(number, reason)
+
+
+class Call(NamedTuple):
+    """The system call that a thread is blocked in, as /proc/PID/task/TID/syscall tells it.
+
+    Attributes:
+        number: -1 if it is in none.
+        arguments: The first two; zeros if it is in none.
+        stack_pointer: Of the thread.
+    """
+
+    number: int
+    arguments: tuple[int, int]
+    stack_pointer: int
+
+    @classmethod
+    def of(cls, task: Path) -> Call | None:
+        """Of the thread with this folder; None if it runs, or has ended."""
+        try:
+            words = (task / "syscall").read_text().split()
+        except OSError:
+            return None
+        if len(words) < 3:
+            return None
+        arguments = (int(words[1], 16), int(words[2], 16)) if len(words) == 9 else (0, 0)
+        return cls(int(words[0]), arguments, int(words[-2], 16))
+
+
+def reason_of(call: Call, task: Path, state: str, gil: int, *, runs_python: bool) -> int:
+    """Why a thread is blocked: an index into REASONS.
+
+    Args:
+        call: What it is blocked in.
+        task: Its folder in /proc.
+        state: Its state, as the kernel abbreviates it.
+        gil: The address of its interpreter lock; 0 if there is none.
+        runs_python: It has Python frames.
+    """
+    if state in "Tt":
+        return REASONS.index("stopped")
+    reason = _reason_of_call(call, task, gil, runs_python=runs_python)
+    return REASONS.index("disk" if reason == "file" and state == "D" else reason)
+
+
+def _reason_of_call(call: Call, task: Path, gil: int, *, runs_python: bool) -> str:
+    if not 0 <= call.number < _CALLS:
+        return "page fault"
+    known, (first, second) = _reasons().get(call.number, 0), call.arguments
+    if known == _BY_FD:
+        return _reason_of_file(task / "fd" / str(first & 0xFFFFFFFF))
+    if known in (_BY_FD_COUNT_FIRST, _BY_FD_COUNT_SECOND):
+        count = first if known == _BY_FD_COUNT_FIRST else second
+        return "poll" if count & 0xFFFFFFFF else "sleep"
+    if REASONS[known] == "futex":
+        return "GIL" if gil and 0 <= first - gil < _GIL_BYTES else "lock" if runs_python else "futex"
+    return REASONS[known]
+
+
+def _reason_of_file(path: Path) -> str:
+    try:
+        if str(path.readlink()).startswith("anon_inode:"):
+            return "event"
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "file")
+    except OSError:
+        return "other"
+
+
+@cache
+def _reasons() -> dict[int, int]:
+    """Number of a system call -> its reason."""
+    by_name = {name: REASONS.index(reason) for reason, names in _WORDS.items() for name in names.split()} | _BY_COUNT
+    found = {number: by_name.get(call.name, _by_arguments(call)) for number, call in SYSCALLS.items()}
+    return {number: reason for number, reason in found.items() if reason and number < _CALLS}
+
+
+def _by_arguments(call: Syscall) -> int:
+    if call.string_mask:  # a path, be it in the folder of a descriptor
+        return REASONS.index("file")
+    return _BY_FD if call.begins_with_fd else 0

@@ -1,0 +1,125 @@
+"""The Python stacks of a recording that goes on without them where they cannot be had.
+
+Processes whose Python cannot be read in the kernel, or that are no Python, are watched all the same. Stacks come from
+the kernel (`pystacks.py`), or from outside for threads that did not move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.bpf.pystacks import MISSED, PythonStacks, python_constants
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.profile import Frame
+from pprofpy.target import open_target
+
+_PATIENCE_NS = 5_000_000_000
+"""A process that was only just started may take so long until its Python can be read."""
+
+_NO_PYTHON = tuple(f"{reason}." for reason in MISSED[:2])
+"""Notes on threads that run no Python: they have the kernel's stacks."""
+
+
+def walk_constants() -> dict[str, int]:
+    """What a program that includes python.h under `#ifdef PYTHON` must know."""
+    return {"PYTHON": 1} | python_constants()
+
+
+class WalkedStacks:
+    """The Python stacks of the processes in a scope.
+
+    Args:
+        program: Includes python.h.
+        scope: Whom it watches.
+
+    Attributes:
+        problem: Why the process that was named has no Python stacks; empty if it has.
+    """
+
+    def __init__(self, program: Program, scope: Scope) -> None:
+        self.problem = ""
+        self._is_mistaken = False
+        self._scope = scope
+        self._named = scope.pid
+        self._stacks = PythonStacks(program, children=scope.children)
+        self._added: list[tuple[Frame, ...]] = [()]
+        self._starting: dict[int, int] = {}
+        self._known: dict[int, Runtime] = {}
+
+    def watch(self, pid: int) -> None:
+        """Have the stacks of a process walked."""
+        self._named = pid
+        self._try_to_watch(pid, 0 if not self._scope.named_later else time.monotonic_ns() + _PATIENCE_NS)
+
+    def watch_others(self, pids: Iterable[int]) -> None:
+        """And those of the ones that it has started before, where they can be."""
+        for pid in pids:
+            if pid not in self._stacks.runtimes and pid != self._named:
+                self._try_to_watch(pid, time.monotonic_ns() + _PATIENCE_NS)
+
+    def _try_to_watch(self, pid: int, deadline_ns: int) -> None:
+        """What is only just starting is tried again at each poll, up to its deadline."""
+        self._starting.pop(pid, None)
+        try:
+            self._stacks.watch(open_target(pid))
+        except PprofpyError as error:
+            if time.monotonic_ns() < deadline_ns:
+                self._starting[pid] = deadline_ns
+            elif pid == self._named:
+                self.problem = error.message
+
+    def runtime(self, pid: int) -> Runtime | None:
+        """The Python of a process, if its stacks are walked."""
+        return self._stacks.runtimes.get(pid)
+
+    def poll(self) -> list[int]:
+        """Take in what is new; returns the processes whose Python can be read now, and could not before."""
+        for pid, deadline_ns in list(self._starting.items()):
+            self._try_to_watch(pid, deadline_ns)
+            if pid == self._named and pid in self._stacks.runtimes:
+                self.watch_others(self._scope.members(pid))
+        try:
+            self._stacks.poll()
+        except NotPossibleError as error:
+            self.problem, self._is_mistaken = error.message, True
+        runtimes = dict(self._stacks.runtimes)
+        fresh = [pid for pid, runtime in runtimes.items() if self._known.get(pid) is not runtime]
+        self._known = runtimes
+        return fresh
+
+    def add(self, stack: tuple[Frame, ...]) -> int:
+        """Give a stack that was read from outside an id; those of the kernel are odd. 0 for none."""
+        if not stack:
+            return 0
+        self._added.append(stack)
+        return 2 * (len(self._added) - 1)
+
+    def frames(self, stack_id: int) -> tuple[Frame, ...]:
+        """A stack, leaf-first; `()` if there is none."""
+        if self._is_mistaken:
+            return ()
+        return self._stacks.frames(stack_id) if stack_id & 1 else self._added[stack_id // 2]
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of Python stacks that are missing or incomplete."""
+        if self.problem:
+            return (f"No Python stacks: {self.problem}.",)
+        return tuple(note for note in self._stacks.notes() if not note.endswith(_NO_PYTHON))
+
+    @property
+    def truncated(self) -> int:
+        """How many stacks are cut off at their root."""
+        return self._stacks.truncated
+
+    @property
+    def errors(self) -> int:
+        """How many walks failed, wholly or in part."""
+        return self._stacks.failed
+
+    def close(self) -> None:
+        """Let go of the processes."""
+        self._stacks.close()

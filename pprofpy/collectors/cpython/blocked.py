@@ -1,0 +1,102 @@
+"""Stacks of threads that are blocked, read from outside: as long as they are, nothing moves.
+
+Which thread a stack belongs to is not written anywhere that all versions have. But a thread's identity for Python is an
+address (of glibc's and musl's thread descriptor), and this lies in the same piece of memory as the thread's stack, above
+it. Only the main thread has its stack elsewhere; its state is the oldest.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pprofpy.collectors.cpython.layouts import NO_CFRAME, NONE
+from pprofpy.collectors.cpython.linetable import line_of
+from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.collectors.cpython.modules import ModuleNames
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.profile import Frame, Function
+
+_MOST_FRAMES = 512
+_CALL_FROM_C = 3
+
+
+def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, tuple[Frame, ...]]:
+    """The Python stacks of blocked threads, leaf-first; those without are left out.
+
+    Args:
+        runtime: The interpreter of their process.
+        stack_pointers: tid -> stack pointer.
+
+    Raises:
+        TargetError: The process has ended.
+    """
+    modules = ModuleNames(runtime.root)
+    found = {}
+    for tid, thread_state in _thread_states(runtime, stack_pointers).items():
+        with suppress(UnreadableError):
+            if frames := tuple(_frames(runtime, modules, thread_state)):
+                found[tid] = frames
+    return found
+
+
+def _thread_states(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, int]:
+    """tid -> PyThreadState."""
+    reader, layout = runtime.reader(), runtime.layout
+    states: dict[int, int] = {}
+    with suppress(UnreadableError):
+        for state in reader.thread_states(runtime.address):
+            # The newest interpreter comes first, and a thread that is inside of it has frames there.
+            states.setdefault(reader.memory.word(state + layout.thread_id), state)
+    areas = _memory_areas(runtime.pid)
+    by_area = {area: state for ident, state in states.items() if (area := _area_of(areas, ident))}
+    found = {tid: by_area[area] for tid, at in stack_pointers.items() if (area := _area_of(areas, at)) in by_area}
+    others = [state for state in states.values() if state not in found.values()]
+    if runtime.pid in stack_pointers and runtime.pid not in found and others:
+        found[runtime.pid] = others[-1]
+    return found
+
+
+def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[Frame]:
+    reader, layout = runtime.reader(), runtime.layout
+    frame = reader.memory.word(thread_state + layout.thread_frame)
+    if frame and layout.cframe_frame != NO_CFRAME:
+        frame = reader.memory.word(frame + layout.cframe_frame)
+    found = []
+    for _ in range(_MOST_FRAMES):
+        if not frame:
+            break
+        raw = reader.memory.read(frame, layout.frame_bytes)
+        frame, code_at, place = (
+            int(struct.unpack_from("<Q", raw, offset)[0])
+            for offset in (layout.frame_previous, layout.frame_code, layout.frame_instruction)
+        )
+        if layout.frame_owner != NONE and raw[layout.frame_owner] >= _CALL_FROM_C:
+            continue
+        code_at &= ~3
+        code = reader.code(code_at)
+        if layout.code_instructions:
+            instruction = (place - code_at - layout.code_instructions) >> 1
+        else:
+            instruction = place & 0x7FFFFFFF
+        module = modules.name(code.filename)
+        function = Function(f"{module}.{code.name}" if module else code.name, code.name, code.filename)
+        found.append(Frame(function, line_of(runtime.version, code.table, code.first_line, instruction)))
+    return found
+
+
+def _memory_areas(pid: int) -> list[tuple[int, int]]:
+    """(start, end) of what is mapped into a process, rising."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        bounds = (line.split(maxsplit=1)[0].split("-") for line in lines)
+        return [(int(start, 16), int(end, 16)) for start, end in bounds]
+    return []
+
+
+def _area_of(areas: list[tuple[int, int]], address: int) -> tuple[int, int] | None:
+    index = bisect_right(areas, (address, 1 << 64)) - 1
+    return areas[index] if index >= 0 and areas[index][0] <= address < areas[index][1] else None
