@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.pyspy.modules import ModuleNames
+from pprofpy.collectors.cpython.modules import ModuleNames
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Events from the kernel to NumPy: a BPF ring buffer, mapped into memory and decoded a batch at a time.
 
-All records of a buffer have one type and one size, so that whatever the kernel has written lies there as an array with
+In most buffers all records have one type and one size (EventStream), so that whatever the kernel has written lies there as an array with
 a fixed stride: no callback and no copy per event. A million events a second cost the reader a few percent of a CPU.
 
 Source: Linux, kernel/bpf/ringbuf.c: the consumer's position on the first page, the producer's on the second, then the
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,30 +24,20 @@ from pprofpy.errors import PprofpyError
 
 _PAGE = mmap.PAGESIZE
 _HEADER_BYTES = 8
+_LENGTH = struct.Struct("<I")
 _BUSY = np.uint32(1 << 31)
 _DISCARDED = np.uint32(1 << 30)
 
 
-class EventStream:
-    """The reading end of a ring buffer.
+class _RingBuffer:
+    """A ring buffer in our memory.
 
     Args:
         descriptor: The map's file descriptor; it belongs to the program.
-        dtype: The type of every record.
     """
 
-    def __init__(self, descriptor: int, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    def __init__(self, descriptor: int) -> None:
         self._size = size_bytes = kernel_facts(descriptor)["max_entries"]
-        self._stride = -(-(_HEADER_BYTES + dtype.itemsize) // 8) * 8
-        self._record = np.dtype(
-            {
-                "names": ["length", "event"],
-                "formats": [np.uint32, dtype],
-                "offsets": [0, _HEADER_BYTES],
-                "itemsize": self._stride,
-            }
-        )
         self._consumer_map = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
             self._data_map = mmap.mmap(
@@ -57,14 +49,50 @@ class EventStream:
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_map)
         self._position = 0
 
+    def _produced(self) -> int:
+        """How far the kernel has written."""
+        return int(np.frombuffer(self._data_map, np.uint64, 1)[0])
+
+    def _advance(self, position: int) -> None:
+        """Give room back to the kernel."""
+        self._position = position
+        self._consumer.value = position
+
+    def close(self) -> None:
+        """Unmap the buffer."""
+        del self._consumer
+        self._consumer_map.close()
+        self._data_map.close()
+
+
+class EventStream(_RingBuffer):
+    """The reading end of a ring buffer whose records are all alike.
+
+    Args:
+        descriptor: The map's file descriptor; it belongs to the program.
+        dtype: The type of every record.
+    """
+
+    def __init__(self, descriptor: int, dtype: np.dtype[Any]) -> None:
+        super().__init__(descriptor)
+        self.dtype = dtype
+        self._stride = -(-(_HEADER_BYTES + dtype.itemsize) // 8) * 8
+        self._record = np.dtype(
+            {
+                "names": ["length", "event"],
+                "formats": [np.uint32, dtype],
+                "offsets": [0, _HEADER_BYTES],
+                "itemsize": self._stride,
+            }
+        )
+
     def read(self) -> NDArray[Any]:
         """Everything that has arrived since the last call, oldest first; an array of `dtype`, which is the caller's.
 
         Raises:
             PprofpyError: A record has another size than `dtype`.
         """
-        produced = int(np.frombuffer(self._data_map, np.uint64, 1)[0])
-        waiting = (produced - self._position) // self._stride
+        waiting = (self._produced() - self._position) // self._stride
         if not waiting:
             return np.empty(0, self.dtype)
         start = _PAGE + self._position % self._size
@@ -75,12 +103,23 @@ class EventStream:
         if len(lengths) and ((lengths & ~_DISCARDED) != self.dtype.itemsize).any():
             raise PprofpyError("a ring buffer holds records of another size than expected")
         events: NDArray[Any] = records["event"][(lengths & _DISCARDED) == 0].copy()
-        self._position += len(records) * self._stride
-        self._consumer.value = self._position
+        self._advance(self._position + len(records) * self._stride)
         return events
 
-    def close(self) -> None:
-        """Unmap the buffer."""
-        del self._consumer
-        self._consumer_map.close()
-        self._data_map.close()
+
+class RecordStream(_RingBuffer):
+    """The reading end of a ring buffer with records of several sizes."""
+
+    def read(self) -> Iterator[bytes]:
+        """What has arrived since the last call, oldest first. Room is given back when all of it has been taken."""
+        produced, position = self._produced(), self._position
+        while position < produced:
+            place = _PAGE + position % self._size
+            (header,) = _LENGTH.unpack_from(self._data_map, place)
+            if header & int(_BUSY):
+                break
+            length = header & 0x3FFFFFFF
+            if not header & int(_DISCARDED):
+                yield self._data_map[place + _HEADER_BYTES : place + _HEADER_BYTES + length]
+            position += -(-(_HEADER_BYTES + length) // 8) * 8
+        self._advance(position)

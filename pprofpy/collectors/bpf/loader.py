@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from pprofpy.collectors.bpf.btf import VMLINUX, Btf
-from pprofpy.collectors.bpf.events import EventStream
-from pprofpy.collectors.bpf.perf import link_perf_event, perf_event
+from pprofpy.collectors.bpf.events import EventStream, RecordStream
+from pprofpy.collectors.bpf.perf import clock_event, link_perf_event, online_cpus, perf_event, run_at_event
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError
 from pprofpy.target import with_sudo
@@ -37,7 +37,7 @@ _BCC_PLACES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-pac
 _MODULE = "pprofpy_bcc"
 """The name that bcc is imported under: on PyPI `bcc` is an unrelated package, which may well be installed too."""
 
-_TRACEPOINT, _RAW_TRACEPOINT = 5, 17
+_TRACEPOINT, _PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _VERIFIER_LOG = 2
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _PERF_TYPE_TRACEPOINT = 2
@@ -61,7 +61,7 @@ class Program:
         self._module = module
         self._source = source
         self._attachments: list[int] = []
-        self._streams: list[EventStream] = []
+        self._streams: list[EventStream | RecordStream] = []
 
     def load_function(self, name: str, kind: int = _RAW_TRACEPOINT) -> int:
         """Load a function through the verifier; returns its file descriptor.
@@ -102,6 +102,15 @@ class Program:
         self._attachments.append(event)
         self._attachments.append(link_perf_event(descriptor, event, cookie))
 
+    def attach_clock(self, function: str, period_ns: int) -> int:
+        """Run `function` at regular intervals on every CPU, whatever runs there; returns how many CPUs there are."""
+        descriptor = self.load_function(function, _PERF_EVENT)
+        events = [clock_event(cpu, period_ns) for cpu in online_cpus()]
+        self._attachments += events
+        for event in events:
+            run_at_event(descriptor, event)
+        return len(events)
+
     def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
         """The map `name`, to be read as arrays of these types.
 
@@ -113,6 +122,12 @@ class Program:
     def events(self, name: str, dtype: np.dtype[Any]) -> EventStream:
         """The ring buffer `name`, whose records all have this type."""
         stream = EventStream(self._map(name), dtype)
+        self._streams.append(stream)
+        return stream
+
+    def records(self, name: str) -> RecordStream:
+        """The ring buffer `name`, whose records differ in size."""
+        stream = RecordStream(self._map(name))
         self._streams.append(stream)
         return stream
 

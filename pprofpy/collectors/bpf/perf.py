@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -19,6 +20,8 @@ _FLAG_DISABLED = 1
 _FD_CLOEXEC = 8
 _LINK_CREATE = 28
 _ATTACH_PERF_EVENT = 41
+_TYPE_SOFTWARE, _CPU_CLOCK = 1, 0
+_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 
 
 def perf_event(kind: int, config: int) -> int:
@@ -31,7 +34,7 @@ def perf_event(kind: int, config: int) -> int:
         config: For a tracepoint: its number.
     """
     attributes = struct.pack("<IIQQQQQ", kind, _ATTR_BYTES, config, 0, 0, 0, _FLAG_DISABLED)
-    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, _some_cpu(), -1, _FD_CLOEXEC)
+    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, online_cpus()[0], -1, _FD_CLOEXEC)
 
 
 def link_perf_event(program: int, event: int, cookie: int) -> int:
@@ -44,6 +47,32 @@ def link_perf_event(program: int, event: int, cookie: int) -> int:
     return _call(_BPF, _LINK_CREATE, attributes, len(attributes))
 
 
+def clock_event(cpu: int, period_ns: int) -> int:
+    """A file descriptor for an event that occurs every `period_ns` on one CPU; it does not run yet.
+
+    Source: PERF_COUNT_SW_CPU_CLOCK; a timer, so that it works in virtual machines, too.
+    """
+    attributes = struct.pack(
+        "<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, _CPU_CLOCK, period_ns, 0, 0, _FLAG_DISABLED
+    )
+    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
+
+
+def run_at_event(program: int, event: int) -> None:
+    """Run a program whenever the event occurs, and start the event."""
+    fcntl.ioctl(event, _IOC_SET_BPF, program)
+    fcntl.ioctl(event, _IOC_ENABLE, 0)
+
+
+def online_cpus() -> list[int]:
+    """The CPUs that are switched on."""
+    cpus: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return cpus
+
+
 def _call(number: int, *arguments: int | bytes) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     words = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
@@ -53,15 +82,10 @@ def _call(number: int, *arguments: int | bytes) -> int:
     code = ctypes.get_errno()
     if code == errno.EMFILE:
         raise NotPossibleError(
-            "the limit on open files is too low to watch so many tracepoints",
+            "the limit on open files is too low to watch so many events",
             "raise it (ulimit -n 65536), or name fewer",
         )
     raise NotPossibleError(
-        f"the kernel does not let us watch a tracepoint ({os.strerror(code)})",
+        f"the kernel does not let us watch its events ({os.strerror(code)})",
         "it takes Linux 5.15 or newer, and root or CAP_BPF and CAP_PERFMON",
     )
-
-
-def _some_cpu() -> int:
-    """Any CPU that is switched on."""
-    return int(Path("/sys/devices/system/cpu/online").read_text().replace(",", "-").split("-")[0])

@@ -81,6 +81,15 @@ class Table:
         for key in np.ascontiguousarray(keys, self._key).reshape(-1, 1):
             self._lib.bpf_delete_elem(self._descriptor, _pointer(key))
 
+    def clear(self, keys: Records) -> None:
+        """Remove many entries at once; those that are gone already do not matter."""
+        keys = np.ascontiguousarray(keys, self._key)
+        done = 0
+        while done < len(keys):
+            count = ctypes.c_uint32(len(keys) - done)
+            self._lib.bpf_delete_batch(self._descriptor, _pointer(keys[done:]), ctypes.byref(count))
+            done += count.value + 1  # the one that it stopped at was gone
+
     def _lookup(self, key: Any) -> Records:
         values = np.zeros((1, self._copies), self._padded())
         if self._lib.bpf_lookup_elem(self._descriptor, _pointer(np.array([key], self._key)), _pointer(values)):

@@ -14,7 +14,7 @@ from collections.abc import Mapping as Dict
 from typing import Any
 
 from pprofpy.collectors.cpu import CpuOptions
-from pprofpy.collectors.pyspy.modules import ModuleNames
+from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.profile import (
     PYTHON_MAPPING,
     Frame,

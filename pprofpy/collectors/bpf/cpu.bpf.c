@@ -1,0 +1,71 @@
+/* CPU samples: a clock on every CPU asks which thread of the target runs, and with which Python stack.
+ *
+ * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
+ * lock, no others).
+ */
+#include <linux/types.h>
+#include <uapi/linux/bpf_perf_event.h>
+#include "python.h"
+
+#define NO_STACK -1
+
+/* What samples are counted by. A table of counts is read while the other one is written. */
+struct sample {
+    u64 stack;
+    u32 tid;
+    u32 tgid;
+    s32 kernel_stack;
+    u32 window;
+};
+
+enum { LOOKS, SAMPLES, LOST_COUNT, LOST_KERNEL_STACK, TALLIES };
+
+BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
+BPF_ARRAY(window, u32, 1);
+BPF_PERCPU_ARRAY(tallies, u64, TALLIES);
+#ifdef KERNEL_STACKS
+BPF_STACK_TRACE(kernel_stacks, 16384);
+#endif
+
+static inline void tally(int which)
+{
+    u64 *count = tallies.lookup(&which);
+    if (count)
+        *count += 1;
+}
+
+int on_clock(struct bpf_perf_event_data *ctx)
+{
+    int zero = 0;
+    tally(LOOKS);
+    struct python_target *target = python_current();
+    u32 *now = window.lookup(&zero);
+    if (!target || !now)
+        return 0;
+    u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
+#ifdef GIL_ONLY
+    if (!thread_state || !python_holds_gil(target, thread_state))
+        return 0;
+#endif
+    tally(SAMPLES);
+    struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .window = *now, .kernel_stack = NO_STACK};
+#ifdef KERNEL_STACKS
+    if (!(ctx->regs.cs & 3)) {
+        sample.kernel_stack = kernel_stacks.get_stackid(ctx, 0);
+        if (sample.kernel_stack < 0) {
+            sample.kernel_stack = NO_STACK;
+            tally(LOST_KERNEL_STACK);
+        }
+    }
+#endif
+    if (thread_state)
+        sample.stack = python_stack_of(target, thread_state);
+    else
+        python_count(PYTHON_NO_THREAD_STATE);
+    u64 one = 1, *count = samples.lookup(&sample);
+    if (count)
+        __sync_fetch_and_add(count, 1);
+    else if (samples.update(&sample, &one))
+        tally(LOST_COUNT);
+    return 0;
+}

@@ -1,0 +1,383 @@
+"""Python stacks that the kernel has walked (`python.h`), spelled out.
+
+    program = load("my.bpf.c", python_constants() | {...}, PYTHON_LAYOUTS | {...})
+    stacks = PythonStacks(program)
+    stacks.watch(target)            # again for each further process; its children, too, if wanted
+    stacks.poll()                   # some ten times a second
+    stacks.frames(stack_id)         # leaf-first
+
+New stacks and code objects come through a ring buffer, names included. Reading the process's memory is only needed for
+what the kernel could not send: huge line tables, and code that is new far down in a deep stack.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pprofpy.collectors.bpf.loader import Program, kernel_types
+from pprofpy.collectors.cpython.layouts import Layout
+from pprofpy.collectors.cpython.linetable import line_of
+from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.collectors.cpython.modules import ModuleNames
+from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
+from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
+from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
+from pprofpy.profile import Frame, Function
+from pprofpy.target import Target, open_target
+
+TRUNCATED = Frame(Function("[truncated]"))
+"""Stands at the root of a stack that is deeper than what the kernel walks."""
+
+UNREADABLE = Frame(Function("[unreadable]"))
+"""Stands at the root of a stack whose rest could not be read."""
+
+_MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
+_NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
+_LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
+_TARGET = np.dtype(
+    [("runtime", "u8"), ("code_type", "u8"), ("gil", "u8"), ("flags", "u4"), *((name, "u2") for name in _LAYOUT_FIELDS)],
+    align=True,
+)
+_FRAME = np.dtype([("code", "u8"), ("instruction", "i4"), ("fingerprint", "u4")])
+_STACK = np.dtype(
+    [
+        ("kind", "u4"),
+        ("tgid", "u4"),
+        ("id", "u8"),
+        ("thread_state", "u8"),
+        ("tid", "u4"),
+        ("flags", "u4"),
+        ("frame_count", "u8"),
+        ("frames", _FRAME, (_MAX_FRAMES,)),
+    ]
+)
+_CODE = np.dtype(
+    [
+        ("kind", "u4"),
+        ("tgid", "u4"),
+        ("code", "u8"),
+        ("table", "u8"),
+        ("fingerprint", "u4"),
+        ("first_line", "i4"),
+        ("name_bytes", "u4"),
+        ("name_width", "u4"),
+        ("file_bytes", "u4"),
+        ("file_width", "u4"),
+        ("table_bytes", "u4"),
+        ("unused", "u4"),
+        ("name_text", "u1", (_NAME_BYTES,)),
+        ("file_text", "u1", (_FILE_BYTES,)),
+        ("table_data", "u1", (_TABLE_BYTES,)),
+    ]
+)
+_PROCESS_EVENT = np.dtype([("kind", "u4"), ("tgid", "u4"), ("parent_tgid", "u4"), ("unused", "u4")])
+PYTHON_LAYOUTS = {
+    "python_target": _TARGET,
+    "python_frame": _FRAME,
+    "python_stack": _STACK,
+    "python_code": _CODE,
+    "python_process_event": _PROCESS_EVENT,
+}
+"""For `load(layouts=...)` of a program that includes python.h."""
+
+_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIQ"), struct.Struct("<IIQQIiIIIIII")
+_EVENT = struct.Struct("<IIII")
+_FRAME_KEY = struct.Struct("<QiI")
+_KIND_STACK, _KIND_CODE, _KIND_EXEC, _KIND_FORK = 1, 2, 3, 4
+_CUT, _BROKEN = 1, 2
+_FOLLOW = 1
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+
+_PATIENCE_S = 5.0
+"""How long a process that has become another program may take until its Python can be read."""
+
+_COMPARISONS = 20
+"""So many stacks of a process may differ from what is read from outside, before the walk is held for wrong."""
+
+MISSED = (
+    "threads that Python knows nothing of",
+    "threads that ran no Python function",
+    "stacks with unreadable memory",
+    "stacks with something that is no frame",
+    "stacks deeper than {} frames".format(_MAX_FRAMES),
+    "stacks that found no room on their way out of the kernel",
+    "names that found no room on their way out of the kernel",
+    "stacks that could not be walked because an event interrupted another",
+)
+"""Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
+
+_HARMLESS = frozenset({0, 1, 6})
+"""Of these: no Python stack is missing."""
+
+
+@cache
+def python_constants() -> dict[str, int]:
+    """What python.h must know of the running kernel.
+
+    Raises:
+        NotPossibleError: This kernel does not tell.
+    """
+    types = kernel_types()
+    try:
+        return {
+            "TASK_FSBASE": types.offset("task_struct", "thread.fsbase"),
+            "TASK_TGID": types.offset("task_struct", "tgid"),
+        }
+    except KeyError as error:
+        raise NotPossibleError(
+            f"this kernel has no {error.args[0]}: threads of Python cannot be told apart in it",
+            "please report it with the output of 'uname -a'",
+        ) from error
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process whose stacks are walked.
+
+    Attributes:
+        runtime: Its interpreter.
+        reader: Reads what the kernel could not send.
+        modules: Names the modules of its files.
+        root: A file descriptor of its root folder, which outlives it.
+        doubts: How many stacks have differed from what was read from outside; -1 once one was the same.
+    """
+
+    runtime: Runtime
+    reader: Reader
+    modules: ModuleNames
+    root: int
+    doubts: int = 0
+
+
+class PythonStacks:
+    """The stacks that one loaded program has met.
+
+    Args:
+        program: Includes python.h.
+        children: Also walk the processes that a watched one starts.
+
+    Raises:
+        NotPossibleError: The kernel is too old.
+    """
+
+    def __init__(self, program: Program, *, children: bool = False) -> None:
+        self._targets = program.table("python_targets", _U4, _TARGET)
+        self._missed = program.table("python_missed", _U4, _U8)
+        self._epoch = program.table("python_epoch", _U4, _U4)
+        self._records = program.records("python_records")
+        self._children = children
+        self._processes: dict[int, _Process] = {}
+        self._became: dict[int, float] = {}
+        self._codes: dict[tuple[int, int, int], Code] = {}
+        self._frames: dict[tuple[int, bytes], Frame | None] = {}
+        self._same: dict[Code, Code] = {}
+        self._stacks: dict[int, tuple[Frame, ...]] = {0: ()}
+        self._older: dict[int, tuple[Frame, ...]] = {}
+        self.unnamed = 0
+        self._epoch.put(0, 1)
+        program.attach_raw("sched_process_exit", "python_on_exit")
+        program.attach_raw("sched_process_exec", "python_on_exec")
+        program.attach_raw("sched_process_fork", "python_on_fork")
+
+    def watch(self, target: Target) -> Runtime:
+        """Have the kernel walk the stacks of a process from now on.
+
+        Raises:
+            NotPossibleError: Its interpreter is none that can be read safely.
+            TargetError: It has ended.
+            TargetPermissionError: We may not look inside it.
+        """
+        runtime = find_runtime(target)
+        self._enter(runtime)
+        entry = np.zeros((), _TARGET)
+        entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
+        entry["flags"] = _FOLLOW if self._children else 0
+        for name in _LAYOUT_FIELDS:
+            entry[name] = getattr(runtime.layout, name)
+        self._targets.put(target.pid, entry)
+        return runtime
+
+    @property
+    def runtimes(self) -> dict[int, Runtime]:
+        """pid -> interpreter, of all processes that are or were walked."""
+        return {pid: process.runtime for pid, process in self._processes.items()}
+
+    def poll(self) -> None:
+        """Take in what is new. The ring buffer holds 8 MB: call it some ten times a second.
+
+        Raises:
+            NotPossibleError: The kernel's walks are not what is read from outside.
+        """
+        self._look_again()
+        for record in self._records.read():
+            kind = int.from_bytes(record[:4], "little")
+            if kind == _KIND_STACK:
+                self._take_stack(record)
+            elif kind == _KIND_CODE:
+                self._take_code(record)
+            elif kind == _KIND_EXEC:
+                self._became[_EVENT.unpack(record)[1]] = time.monotonic() + _PATIENCE_S
+            elif kind == _KIND_FORK:
+                self._take_fork(*_EVENT.unpack(record)[1:3])
+
+    def frames(self, stack_id: int) -> tuple[Frame, ...]:
+        """A stack, leaf-first; its root end is TRUNCATED or UNREADABLE if some of it is missing. `()` for id 0.
+
+        A stack that the kernel has numbered is known after the next `poll()`.
+        """
+        found = self._stacks.get(stack_id)
+        return found if found is not None else self._older.get(stack_id, (UNREADABLE,))
+
+    def forget(self) -> None:
+        """Free the memory of stacks; ids from before the previous call become unknown. The kernel sends anew."""
+        self._older, self._stacks = self._stacks, {0: ()}
+        self._codes, self._frames, self._same = {}, {}, {}
+        self._epoch.put(0, int(self._epoch.get(0)) + 1)
+
+    def __len__(self) -> int:
+        """How many stacks are in memory."""
+        return len(self._stacks) + len(self._older)
+
+    def missed(self) -> dict[str, int]:
+        """How many walks gave no stack, or not all of it, by reason."""
+        _, counts = self._missed.items()
+        found = {reason: int(count) for reason, count in zip(MISSED, counts.sum(axis=1), strict=True)}
+        return {reason: count for reason, count in found.items() if count}
+
+    @property
+    def truncated(self) -> int:
+        """How many walks ended before the stack's root."""
+        return self.missed().get(MISSED[4], 0)
+
+    @property
+    def failed(self) -> int:
+        """How many walks failed, wholly or in part, for another reason than depth."""
+        bad = {MISSED[2], MISSED[3], MISSED[5], MISSED[7]}
+        return sum(count for reason, count in self.missed().items() if reason in bad)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the profile should know of stacks that are missing or incomplete."""
+        texts = [f"{count} {reason}." for reason, count in self.missed().items()]
+        if self.unnamed:
+            texts.append(f"{self.unnamed} functions were gone before they could be named.")
+        return tuple(texts)
+
+    def close(self) -> None:
+        """Let go of the processes' folders."""
+        for process in self._processes.values():
+            os.close(process.root)
+        self._processes.clear()
+
+    # -- processes -------------------------------------------------------------------------------------------------
+
+    def _enter(self, runtime: Runtime) -> None:
+        if known := self._processes.pop(runtime.pid, None):
+            os.close(known.root)
+        root = os.open(f"/proc/{runtime.pid}/root", os.O_PATH | os.O_CLOEXEC)
+        modules = ModuleNames(Path(f"/proc/self/fd/{root}"))
+        self._processes[runtime.pid] = _Process(runtime, runtime.reader(), modules, root)
+
+    def _take_fork(self, child: int, parent: int) -> None:
+        if process := self._processes.get(parent):
+            with suppress(OSError):
+                self._enter(replace(process.runtime, pid=child))
+
+    def _look_again(self) -> None:
+        """At processes that have become another program."""
+        for pid, deadline in list(self._became.items()):
+            try:
+                self.watch(open_target(pid))
+            except (PprofpyError, OSError):
+                if time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
+                    continue  # it may only just be starting
+            del self._became[pid]
+
+    # -- records ---------------------------------------------------------------------------------------------------
+
+    def _take_code(self, record: bytes) -> None:
+        (_, tgid, code, table, fingerprint, first_line, name_bytes, name_width, file_bytes, file_width, table_bytes, _) = (
+            _CODE_HEAD.unpack_from(record)
+        )
+        name_at = _CODE_HEAD.size
+        file_at, table_at = name_at + _NAME_BYTES, name_at + _NAME_BYTES + _FILE_BYTES
+        lines = record[table_at : table_at + table_bytes]
+        if len(lines) < table_bytes and (process := self._processes.get(tgid)):
+            with suppress(UnreadableError, PprofpyError):
+                lines = process.reader.blob(table)
+        found = Code(
+            name=decode_text(record[name_at : name_at + name_bytes], name_width),
+            filename=decode_text(record[file_at : file_at + file_bytes], file_width),
+            first_line=first_line,
+            table=lines,
+        )
+        self._codes[tgid, code, fingerprint] = self._same.setdefault(found, found)
+
+    def _take_stack(self, record: bytes) -> None:
+        _, tgid, stack_id, thread_state, _, flags, count = _STACK_HEAD.unpack_from(record)
+        start, size = _STACK_HEAD.size, _FRAME_KEY.size
+        keys = [record[start + i * size : start + (i + 1) * size] for i in range(count)]
+        frames = [frame for key in keys if (frame := self._frame(tgid, key))]
+        if flags & _CUT:
+            frames.append(TRUNCATED)
+        elif flags & _BROKEN:
+            frames.append(UNREADABLE)
+        self._stacks[stack_id] = tuple(frames)
+        process = self._processes.get(tgid)
+        if process and process.doubts >= 0:
+            self._compare(process, thread_state, [code for key in keys if (code := _FRAME_KEY.unpack(key)[0])])
+
+    def _frame(self, tgid: int, key: bytes) -> Frame | None:
+        memo = (tgid, key)
+        if memo not in self._frames:
+            self._frames[memo] = self._name(tgid, *_FRAME_KEY.unpack(key))
+        return self._frames[memo]
+
+    def _name(self, tgid: int, code: int, instruction: int, fingerprint: int) -> Frame | None:
+        process = self._processes.get(tgid)
+        if not code:
+            return None
+        found = self._codes.get((tgid, code, fingerprint))
+        if found is None and process:
+            found = self._read_code(process.reader, code, fingerprint)
+        if found is None or process is None:
+            self.unnamed += 1
+            return UNREADABLE
+        module = process.modules.name(found.filename)
+        function = Function(f"{module}.{found.name}" if module else found.name, found.name, found.filename)
+        return Frame(function, line_of(process.runtime.version, found.table, found.first_line, instruction))
+
+    def _read_code(self, reader: Reader, address: int, fingerprint: int) -> Code | None:
+        """A code object from the process itself, unless another has taken its place."""
+        with suppress(UnreadableError, PprofpyError):
+            head = reader.code_head(address)
+            if reader.fingerprint(head) == fingerprint:
+                return reader.code_from(head)
+        return None
+
+    def _compare(self, process: _Process, thread_state: int, codes: list[int]) -> None:
+        """Hold a stack of the kernel's against one read from outside: the root, which hardly changes, must be the same.
+
+        Raises:
+            NotPossibleError: It never is.
+        """
+        try:
+            outside = process.reader.frames(thread_state)
+        except (UnreadableError, TargetError):
+            return
+        if codes and codes[-1] in outside:
+            process.doubts = -1
+            return
+        process.doubts += 1
+        if outside and process.doubts > _COMPARISONS:
+            raise NotPossibleError(
+                f"the stacks that the kernel sees in process {process.runtime.pid} are not those read from outside",
+                "use --engine py-spy, and please report this with the output of 'uname -a'",
+            )

@@ -1,0 +1,60 @@
+"""The memory of another process, read without stopping it.
+
+Source: man 2 process_vm_readv; needs the same permission as ptrace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+
+from pprofpy.errors import TargetError, TargetPermissionError
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class UnreadableError(Exception):
+    """There is nothing at that address."""
+
+
+class Memory:
+    """The memory of process `pid`.
+
+    All methods raise:
+        UnreadableError: There is nothing at that address.
+        TargetError: The process has ended.
+        TargetPermissionError: We may not look inside it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes from `address` on."""
+        if not size:
+            return b""
+        buffer = ctypes.create_string_buffer(size)
+        here, there = _Part(ctypes.addressof(buffer), size), _Part(address, size)
+        got = _libc.process_vm_readv(self.pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+        if got == size:
+            return buffer.raw
+        code = ctypes.get_errno()
+        if got < 0 and code == errno.ESRCH:
+            raise TargetError(f"process {self.pid} has ended")
+        if got < 0 and code == errno.EPERM:
+            raise TargetPermissionError(f"the kernel does not let us read the memory of process {self.pid}")
+        raise UnreadableError(f"no {size} bytes at {address:#x}")
+
+    def word(self, address: int) -> int:
+        """A 64-bit number."""
+        return int(struct.unpack("<Q", self.read(address, 8))[0])
+
+    def half_word(self, address: int) -> int:
+        """A 32-bit number."""
+        return int(struct.unpack("<I", self.read(address, 4))[0])

@@ -1,0 +1,138 @@
+"""Strings, code objects, threads and stacks, read from the memory of a process with the offsets of its Layout."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pprofpy.collectors.cpython.layouts import NO_CFRAME, Layout
+from pprofpy.collectors.cpython.memory import Memory, UnreadableError
+
+_LONGEST_STRING = 4096
+_LONGEST_TABLE = 1 << 20
+_MOST_THREADS = 10_000
+_MOST_FRAMES = 5_000
+_ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A code object.
+
+    Attributes:
+        name: Qualified from 3.11 on.
+        filename: As its compiler was told.
+        first_line: Where the function begins.
+        table: Its line table.
+    """
+
+    name: str
+    filename: str
+    first_line: int
+    table: bytes
+
+
+def decode_text(raw: bytes, width: int) -> str:
+    """The characters of a str, `width` bytes each; what is no text becomes U+FFFD."""
+    return raw[: len(raw) // max(width, 1) * width].decode(_ENCODINGS.get(width, "latin-1"), "replace")
+
+
+class Reader:
+    """Reads the objects of one interpreter.
+
+    All methods raise UnreadableError where memory holds something else.
+    """
+
+    def __init__(self, memory: Memory, layout: Layout, code_type: int) -> None:
+        self.memory = memory
+        self.layout = layout
+        self._code_type = code_type
+
+    def string(self, address: int) -> str:
+        """A str."""
+        layout = self.layout
+        length = self.memory.word(address + layout.object_length)
+        state = self.memory.half_word(address + layout.string_state) >> layout.string_kind_shift
+        kind, is_ascii = state & 7, state >> 4 & 1
+        if length > _LONGEST_STRING or kind not in _ENCODINGS:
+            raise UnreadableError(f"no str at {address:#x}")
+        start = address + (layout.string_ascii if is_ascii else layout.string_wide)
+        return decode_text(self.memory.read(start, length * kind), kind)
+
+    def blob(self, address: int) -> bytes:
+        """A bytes object."""
+        length = self.memory.word(address + self.layout.object_length)
+        if length > _LONGEST_TABLE:
+            raise UnreadableError(f"no bytes at {address:#x}")
+        return self.memory.read(address + self.layout.bytes_data, length)
+
+    def code(self, address: int) -> Code:
+        """A code object."""
+        return self.code_from(self.code_head(address))
+
+    def code_head(self, address: int) -> bytes:
+        """The first bytes of a code object, as far as the layout knows them."""
+        head = self.memory.read(address, self.layout.code_bytes)
+        if _word(head, self.layout.object_type) != self._code_type:
+            raise UnreadableError(f"no code object at {address:#x}")
+        return head
+
+    def code_from(self, head: bytes) -> Code:
+        """What a code object says whose first bytes are these."""
+        layout = self.layout
+        return Code(
+            name=self.string(_word(head, layout.code_name)),
+            filename=self.string(_word(head, layout.code_file)),
+            first_line=int(struct.unpack_from("<i", head, layout.code_first_line)[0]),
+            table=self.blob(_word(head, layout.code_table)),
+        )
+
+    def fingerprint(self, head: bytes) -> int:
+        """Tells a code object from others at the same address; the same number as `python_fingerprint` in python.h."""
+        layout = self.layout
+        value = struct.unpack_from("<I", head, layout.code_first_line)[0]
+        if layout.code_version:
+            value |= struct.unpack_from("<I", head, layout.code_version)[0] << 32
+        for offset in (layout.code_file, layout.code_name, layout.code_table):
+            value = _mix(value, _word(head, offset))
+        return int(value) >> 32
+
+    def thread_states(self, runtime: int) -> Iterator[int]:
+        """The PyThreadState of every thread, in all interpreters."""
+        interp = self.memory.word(runtime + self.layout.interpreters_head)
+        for _ in range(_MOST_THREADS):
+            if not interp:
+                return
+            thread = self.memory.word(interp + self.layout.interp_threads)
+            for _ in range(_MOST_THREADS):
+                if not thread:
+                    break
+                yield thread
+                thread = self.memory.word(thread + self.layout.thread_next)
+            interp = self.memory.word(interp + self.layout.interp_next)
+
+    def frames(self, thread_state: int) -> list[int]:
+        """A thread's stack: the addresses of its code objects, leaf-first. It may change while it is read."""
+        layout = self.layout
+        frame = self.memory.word(thread_state + layout.thread_frame)
+        if frame and layout.cframe_frame != NO_CFRAME:
+            frame = self.memory.word(frame + layout.cframe_frame)
+        codes = []
+        for _ in range(_MOST_FRAMES):
+            if not frame:
+                break
+            raw = self.memory.read(frame, layout.frame_bytes)
+            if not layout.frame_owner or raw[layout.frame_owner] < 3:
+                codes.append(_word(raw, layout.frame_code) & ~3)
+            frame = _word(raw, layout.frame_previous)
+        return codes
+
+
+def _word(raw: bytes, offset: int) -> int:
+    return int(struct.unpack_from("<Q", raw, offset)[0])
+
+
+def _mix(value: int, other: int) -> int:
+    value = (value ^ other) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    return value ^ value >> 29
