@@ -11,8 +11,7 @@ from pprofpy.cli.console import stdout_console
 from pprofpy.cli.recording import Duration, Output, keep, next_steps, output_options, progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
-from pprofpy.collectors import cpu
-from pprofpy.collectors.cpu import FOREVER, CpuOptions
+from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, Recording
 from pprofpy.errors import InterruptedEarly
 from pprofpy.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.profile import Profile
@@ -50,8 +49,13 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @click.option("-g", "--gil", is_flag=True, help="Count only threads that hold the interpreter lock.")
 @click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: wall-clock time.")
 @click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes.")
-@click.option("--nonblocking", is_flag=True, help="Never pause the process; some stacks will be torn.")
-@click.option("--engine", type=click.Choice(["auto", *cpu.ENGINES]), default="auto", show_default=True)
+@click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did for the process, too.")
+@click.option("--nonblocking", is_flag=True, help="Never pause the process, even if some stacks are torn.")
+@click.option(
+    "--engine", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True,
+    help="bpf works inside the kernel (root), py-spy from outside.",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Say how much memory the recording took.")
 @output_options
 @click.option("--nodecount", type=click.IntRange(min=0), default=top_report.DEFAULT_NODE_COUNT, help="Rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
@@ -63,6 +67,7 @@ def command(
     nodecount: int,
     as_json: bool,
     propagate_status: bool,
+    verbose: bool,
     **others: Any,
 ) -> int:
     """Record where a running Python process spends CPU time.
@@ -76,10 +81,14 @@ def command(
     if duration_ns is None:
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
     options = CpuOptions(duration_ns=duration_ns, **others)
-    options.check()
     with interruptible() as interruption:
-        with chosen_target(choice, interruption) as target:
-            profile = _record(engine, target, options, interruption)
+        with Recording(engine, options, remark) as recording:
+            if choice.command:
+                recording.prepare()  # so that hardly anything of the command is missed
+            with chosen_target(choice, interruption) as target:
+                profile = _record(recording, target, options, interruption)
+            if verbose and (memory := recording.memory()):
+                remark(f"memory: {memory}")
         try:
             path = keep(profile, "cpu", target, output)
             if not output.is_stdout:
@@ -90,12 +99,11 @@ def command(
     return status if propagate_status else 0
 
 
-def _record(engine: str, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
+def _record(recording: Recording, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
-    what = f"recording {printable(str(target))} {length} at {options.rate_hz} Hz; Ctrl-C ends early"
-    remark(what)
+    remark(f"recording {printable(str(target))} {length} at {options.rate_hz} Hz; Ctrl-C ends early")
     with progress_bar("recording", options.duration_ns) as progress:
-        profile = cpu.record(engine, target, options, interruption, progress)
+        profile = recording.record(target, interruption, progress)
     if not len(profile):
         if interruption.wait(0):
             raise InterruptedEarly("interrupted before anything was recorded")

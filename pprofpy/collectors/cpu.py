@@ -1,22 +1,26 @@
 """Where a process spends CPU time: what can be asked for, and the engines that can answer.
 
-An engine is a module with `record(target, options, stop, progress) -> Profile`.
+`bpf` walks stacks inside the kernel: it never stops the target, costs it least, and counts CPU time that was really
+spent. `py-spy` reads them from outside and works nearly everywhere. `auto` takes the first that can answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Protocol, cast
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
 
-from pprofpy.errors import UsageError
+from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError, UsageError
 from pprofpy.profile import Profile
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S, format_duration
 
-ENGINES = {"py-spy": "pprofpy.collectors.pyspy.recorder"}
-"""Engine -> module, best first: `auto` takes the first."""
+if TYPE_CHECKING:
+    from pprofpy.collectors.bpf.cpu import CpuRecorder
+
+ENGINES = ("bpf", "py-spy")
+"""Best first."""
 
 MAX_RATE_HZ = 10_000
 MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
@@ -45,7 +49,8 @@ class CpuOptions:
         gil: Count only threads that hold the interpreter lock.
         idle: Count waiting threads too: wall-clock time instead of CPU time.
         subprocesses: Follow child processes.
-        nonblocking: Never pause the target; some stacks will be torn.
+        nonblocking: Never pause the target, even if some stacks are torn.
+        kernel_stacks: Show what the kernel did for the target too.
     """
 
     rate_hz: int = 100
@@ -55,6 +60,7 @@ class CpuOptions:
     idle: bool = False
     subprocesses: bool = False
     nonblocking: bool = False
+    kernel_stacks: bool = False
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -78,28 +84,123 @@ class CpuOptions:
             raise UsageError("--gil counts only running threads, --idle waiting ones too", "leave one of them out")
 
 
-class Engine(Protocol):
-    """A module that records."""
-
-    def record(self, target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> Profile:
-        """Record until the duration is over, the target ends or `stop` says so."""
-
-
-def record(engine: str, target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> Profile:
-    """Record a CPU profile.
+class Recording:
+    """One CPU profile to be made, by the engine that can.
 
     Args:
         engine: One of ENGINES, or "auto".
-        target: The process.
         options: What to record.
-        stop: Ends the recording early; what was recorded is returned.
-        progress: Told how far we are.
+        say: Told which engine is used, and why.
 
     Raises:
-        UsageError: The options make no sense.
-        TargetError: The target ended before anything was recorded.
-        NotPossibleError: A tool or privilege is missing.
+        UsageError: The options make no sense, or not with this engine.
     """
-    options.check()
-    name = next(iter(ENGINES)) if engine == "auto" else engine
-    return cast(Engine, import_module(ENGINES[name])).record(target, options, stop, progress)
+
+    def __init__(self, engine: str, options: CpuOptions, say: Callable[[str], object]) -> None:
+        options.check()
+        self._engine = engine
+        self._options = options
+        self._say = say
+        self._recorder: CpuRecorder | None = None
+        self._refusal = ""
+        if engine == "py-spy" and options.kernel_stacks:
+            raise UsageError("py-spy cannot see the kernel's side", "use --engine bpf, or leave --kernel-stacks out")
+        if engine == "bpf" and (reason := _beyond_bpf(options)):
+            raise UsageError(f"--engine bpf cannot do that: {reason}", "use --engine py-spy")
+        if options.kernel_stacks and (reason := _beyond_bpf(options)):
+            raise UsageError(f"--kernel-stacks takes the bpf engine, and {reason}", "leave one of them out")
+
+    def prepare(self) -> None:
+        """Do beforehand what takes a while and needs no target.
+
+        Raises:
+            NotPossibleError: The engine that was asked for cannot work here.
+        """
+        if self._recorder or self._refusal or self._engine == "py-spy":
+            return
+        self._refusal = _beyond_bpf(self._options)
+        if not self._refusal:
+            try:
+                self._recorder = _bpf_recorder(self._options)
+            except PprofpyError as error:
+                self._refuse(error)
+
+    def record(self, target: Target, stop: Stop, progress: Progress) -> Profile:
+        """Record until the duration is over, the target ends or the user says so.
+
+        Args:
+            target: The process.
+            stop: Ends the recording early; what was recorded is returned.
+            progress: Told how far we are.
+
+        Raises:
+            TargetError: The target ended before anything was recorded.
+            NotPossibleError: A tool or privilege is missing.
+            InterruptedEarly: `stop` came before anything was recorded.
+        """
+        self.prepare()
+        if self._recorder:
+            from pprofpy.collectors.bpf import cpu as bpf
+
+            try:
+                return bpf.record(
+                    self._recorder, target, self._options.duration_ns, stop.wait, progress, self._say
+                )
+            except PprofpyError as error:
+                self._refuse(error)
+        if self._refusal:
+            self._say(f"engine: py-spy, since {self._refusal}")
+        from pprofpy.collectors.pyspy import recorder as pyspy
+
+        profile = pyspy.record(target, self._options, stop, progress)
+        if self._refusal:
+            note = f"The engine is py-spy, since {self._refusal}."
+            profile.collection = replace(profile.collection, notes=(*profile.collection.notes, note))
+        return profile
+
+    def memory(self) -> str:
+        """What the recording takes up, in words; empty if unknown."""
+        return self._recorder.memory() if self._recorder else ""
+
+    def _refuse(self, error: PprofpyError) -> None:
+        """Remember why the kernel engine cannot do it, if another one may."""
+        if self._engine == "bpf" or self._options.kernel_stacks or isinstance(error, (TargetError, InterruptedEarly)):
+            raise error
+        self._refusal = error.message
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing in the kernel."""
+        if self._recorder:
+            self._recorder.close()
+            self._recorder = None
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _beyond_bpf(options: CpuOptions) -> str:
+    """Why the kernel engine cannot answer this; empty if it can."""
+    if options.idle:
+        return "the kernel engine counts CPU time only, not waiting"
+    if options.native:
+        return "the kernel engine does not walk native frames"
+    return ""
+
+
+def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
+    from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+
+    return CpuRecorder(
+        CpuRecorderOptions(
+            rate_hz=options.rate_hz,
+            gil=options.gil,
+            children=options.subprocesses,
+            kernel_stacks=options.kernel_stacks,
+        )
+    )

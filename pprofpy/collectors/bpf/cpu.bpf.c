@@ -18,7 +18,7 @@ struct sample {
     u32 window;
 };
 
-enum { LOOKS, SAMPLES, LOST_COUNT, LOST_KERNEL_STACK, TALLIES };
+enum { LOOKS, LOST_COUNT, LOST_KERNEL_STACK, TALLIES };
 
 BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
 BPF_ARRAY(window, u32, 1);
@@ -37,17 +37,16 @@ static inline void tally(int which)
 int on_clock(struct bpf_perf_event_data *ctx)
 {
     int zero = 0;
-    tally(LOOKS);
     struct python_target *target = python_current();
     u32 *now = window.lookup(&zero);
     if (!target || !now)
         return 0;
+    tally(LOOKS);
     u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
 #ifdef GIL_ONLY
     if (!thread_state || !python_holds_gil(target, thread_state))
         return 0;
 #endif
-    tally(SAMPLES);
     struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .window = *now, .kernel_stack = NO_STACK};
 #ifdef KERNEL_STACKS
     if (!(ctx->regs.cs & 3)) {

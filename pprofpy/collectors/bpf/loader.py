@@ -37,7 +37,7 @@ _BCC_PLACES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-pac
 _MODULE = "pprofpy_bcc"
 """The name that bcc is imported under: on PyPI `bcc` is an unrelated package, which may well be installed too."""
 
-_TRACEPOINT, _PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
+_TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _VERIFIER_LOG = 2
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _PERF_TYPE_TRACEPOINT = 2
@@ -60,6 +60,8 @@ class Program:
         self._bcc = bcc
         self._module = module
         self._source = source
+        self._functions: dict[str, int] = {}
+        self._maps: dict[str, int] = {}
         self._attachments: list[int] = []
         self._streams: list[EventStream | RecordStream] = []
 
@@ -70,9 +72,12 @@ class Program:
             name: A function of the source.
             kind: A `BPF_PROG_TYPE_*`; by default a raw tracepoint.
         """
+        if name in self._functions:
+            return self._functions[name]
         with _compiler_output() as output:
             try:
-                return int(self._module.load_func(name.encode(), kind).fd)
+                descriptor = int(self._module.load_func(name.encode(), kind).fd)
+                return self._functions.setdefault(name, descriptor)
             except Exception as error:
                 self._module.debug = _VERIFIER_LOG
                 with suppress(Exception):
@@ -104,7 +109,7 @@ class Program:
 
     def attach_clock(self, function: str, period_ns: int) -> int:
         """Run `function` at regular intervals on every CPU, whatever runs there; returns how many CPUs there are."""
-        descriptor = self.load_function(function, _PERF_EVENT)
+        descriptor = self.load_function(function, PERF_EVENT)
         events = [clock_event(cpu, period_ns) for cpu in online_cpus()]
         self._attachments += events
         for event in events:
@@ -135,6 +140,10 @@ class Program:
         """How often the kernel skipped a function because it was already running on that CPU; such events are lost."""
         return sum(kernel_facts(function.fd).get("recursion_misses", 0) for function in self._module.funcs.values())
 
+    def memory_bytes(self) -> int:
+        """What the maps that are in use here take up in the kernel."""
+        return sum(kernel_facts(descriptor).get("memlock", 0) for descriptor in self._maps.values())
+
     def detach(self) -> None:
         """Stop the program; its maps can still be read."""
         while self._attachments:
@@ -149,7 +158,8 @@ class Program:
 
     def _map(self, name: str) -> int:
         """A map's file descriptor."""
-        return int(self._bcc.lib.bpf_table_fd(self._module.module, name.encode()))
+        descriptor = int(self._bcc.lib.bpf_table_fd(self._module.module, name.encode()))
+        return self._maps.setdefault(name, descriptor)
 
     def __enter__(self) -> Program:
         return self

@@ -7,6 +7,7 @@ not matter. What is not known for certain is refused: nothing is guessed.
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from pprofpy.target import Target
 
 _SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
 _ALPHA, _BETA = 0xA, 0xB
+_ATTEMPTS, _PATIENCE_S = 20, 2.0
 _elf_files: dict[tuple[int, ...], ElfFile] = {}
 
 
@@ -107,20 +109,22 @@ def check(target: Target, runtime: Runtime) -> None:
     Raises:
         NotPossibleError: The structures are not where they should be.
     """
-    reader = runtime.reader()
-    attempts, problem = 20, ""
-    for _ in range(attempts):  # the process runs meanwhile: what is torn once is whole the next time
+    reader, attempts, problem = runtime.reader(), 0, ""
+    deadline = time.monotonic() + _PATIENCE_S
+    # The process runs meanwhile: what is torn once is whole the next time. One that has just begun has no threads yet.
+    while attempts < _ATTEMPTS and time.monotonic() < deadline:
         try:
             threads = list(reader.thread_states(runtime.address))
             for thread in threads:
                 for code in set(reader.frames(thread)):
                     reader.code(code)
         except UnreadableError as error:
-            problem = str(error)
+            attempts, problem = attempts + 1, str(error)
             continue
         if threads:
             return
-        problem = "it has no threads yet"
+        problem = "no thread of it was found"
+        time.sleep(0.002)
     raise _unsupported(target, f"its structures are not where those of Python {_text(runtime.version)} are ({problem})")
 
 

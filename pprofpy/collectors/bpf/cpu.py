@@ -1,0 +1,305 @@
+"""CPU samples from the kernel: a clock on every CPU, and the Python stack of whatever thread of the target runs there.
+
+Nothing is stopped. A sample stands for CPU time that was really spent: threads that wait, for the interpreter lock, for
+a CPU or for anything else, do not run when the clock strikes and are not counted. Samples are summed up in the kernel
+(`cpu.bpf.c`) and drained twice a second, so that memory is bounded by how many different stacks there are.
+
+The clock's period is a little off the round number that was asked for. Programs often do things every 10 or 100 ms; a
+clock in step with them would always see the same.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from pprofpy import __version__
+from pprofpy.collectors.bpf.loader import PERF_EVENT, load
+from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.symbols import kernel_symbols
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.latency import KERNEL_MAPPING
+from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType
+from pprofpy.target import Target
+from pprofpy.units import NS_PER_S
+
+CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
+NO_PYTHON = Frame(Function("[no Python stack]"))
+"""Stands for a thread that ran no Python function, or whose stack could not be had."""
+
+_OFF_BEAT = 1.01
+"""So many times as often as asked."""
+
+_POLL_S = 0.05
+_DRAIN_NS = NS_PER_S // 2
+_MAX_SAMPLES = 65_536
+_FORGET_STACKS = 200_000
+"""With so many stacks in memory, those that are not in use any more are let go."""
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
+_KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
+_LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRecorderOptions:
+    """What to sample.
+
+    Attributes:
+        rate_hz: How often, about, on every CPU.
+        gil: Only threads that hold the interpreter lock.
+        children: Also the processes that a watched one starts.
+        kernel_stacks: Also what the kernel did for the thread.
+    """
+
+    rate_hz: int = 100
+    gil: bool = False
+    children: bool = False
+    kernel_stacks: bool = False
+
+    @property
+    def period_ns(self) -> int:
+        """The time between two samples."""
+        return round(NS_PER_S / self.rate_hz / _OFF_BEAT)
+
+
+class CpuRecorder:
+    """A recording of processes that `watch()` names, from then until `stop()`; `window()` may be called meanwhile.
+
+    Args:
+        options: What to sample.
+
+    Raises:
+        NotPossibleError: eBPF cannot work here.
+    """
+
+    def __init__(self, options: CpuRecorderOptions) -> None:
+        self._options = options
+        constants = python_constants() | {"MAX_SAMPLES": _MAX_SAMPLES}
+        constants |= {"GIL_ONLY": 1} if options.gil else {}
+        constants |= {"KERNEL_STACKS": 1} if options.kernel_stacks else {}
+        self._program = load("cpu.bpf.c", constants, PYTHON_LAYOUTS | {"sample": _SAMPLE})
+        self.stacks = PythonStacks(self._program, children=options.children)
+        self._samples = self._program.table("samples", _SAMPLE, _U8)
+        self._window = self._program.table("window", _U4, _U4)
+        self._tallies = self._program.table("tallies", _U4, _U8)
+        self._kernel_stacks = self._program.table("kernel_stacks", _U4, _KERNEL_STACK) if options.kernel_stacks else None
+        self._target: Target | None = None
+        self._names: dict[int, ThreadNames] = {}
+        self._cpu_ns: dict[int, tuple[int, int]] = {}
+        self._window_number = 0
+        self._drained_ns = 0
+        self._begin_window()
+        self._program.load_function("on_clock", PERF_EVENT)
+
+    def watch(self, target: Target) -> None:
+        """Sample a process from now on.
+
+        Raises:
+            NotPossibleError: Its stacks cannot be walked.
+            TargetError: It has ended.
+        """
+        self.stacks.watch(target)
+        if self._target is None:
+            self._target = target
+            self._program.attach_clock("on_clock", self._options.period_ns)
+            self._begin_window()
+        self._note_cpu_time()
+
+    def _begin_window(self) -> None:
+        self.time_ns, self._start_ns = time.time_ns(), time.monotonic_ns()
+        self._builder = ProfileBuilder(CPU_TYPES)
+        self._builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
+        self._locations: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Take in what is new; call it some 20 times a second.
+
+        Raises:
+            NotPossibleError: The stacks are not what is read from outside.
+        """
+        self.stacks.poll()
+        self._note_cpu_time()
+        now_ns = time.monotonic_ns()
+        if now_ns - self._drained_ns >= _DRAIN_NS:
+            self._drained_ns = now_ns
+            self._drain()
+
+    def window(self) -> Profile:
+        """What was recorded since the last window, up to half a second ago; then a new one begins."""
+        self.poll()
+        profile = self._profile()
+        self._begin_window()
+        return profile
+
+    def _drain(self) -> None:
+        """Take what was counted before the previous drain: nobody writes to that any more."""
+        keys, counts = self._samples.items()
+        done = keys["window"] != self._window_number
+        self._collect(keys[done], counts[done])
+        self._samples.clear(keys[done])
+        self._window_number += 1
+        self._window.put(0, self._window_number)
+        if len(self.stacks) > _FORGET_STACKS:
+            self.stacks.forget()
+            self._locations.clear()
+
+    def _note_cpu_time(self) -> None:
+        """Of each process that is watched: CPU time when it began to be, and now."""
+        for pid in self.stacks.runtimes:
+            with suppress(OSError):
+                now_ns = time.clock_gettime_ns(_cpu_clock(pid))
+                self._cpu_ns[pid] = self._cpu_ns.get(pid, (now_ns, 0))[0], now_ns
+
+    def _collect(self, keys: np.ndarray, counts: np.ndarray) -> None:
+        self._learn_names(keys)
+        for (stack, tid, pid, kernel_stack, _), count in zip(keys.tolist(), counts.tolist(), strict=True):
+            place = (stack, kernel_stack)
+            if place not in self._locations:
+                self._locations[place] = self._locate(stack, kernel_stack)
+            values = (count, count * self._options.period_ns)
+            self._builder.add_locations(self._locations[place], values, self._labels(pid, tid))
+
+    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        frames = self.stacks.frames(stack) or (NO_PYTHON,)
+        python = tuple(self._builder.frame_location(frame, PYTHON_MAPPING) for frame in frames)
+        if kernel_stack < 0 or self._kernel_stacks is None:
+            return python
+        symbols = kernel_symbols()
+        addresses = self._kernel_stacks.get(kernel_stack)["addresses"].tolist()
+        kernel = [Frame(Function(symbols.name(address))) for address in addresses if address]
+        return tuple(self._builder.frame_location(frame, KERNEL_MAPPING) for frame in kernel) + python
+
+    def _learn_names(self, keys: np.ndarray) -> None:
+        for pid in set(keys["tgid"].tolist()):
+            if runtime := self.stacks.runtimes.get(pid):
+                names = self._names.setdefault(pid, ThreadNames(pid))
+                names.learn(runtime, set(keys["tid"][keys["tgid"] == pid].tolist()))
+
+    def _labels(self, pid: int, tid: int) -> LabelSet:
+        name = self._names[pid].name(tid) if pid in self._names else f"thread {tid}"
+        labels = [Label("thread", name), Label("tid", tid)]
+        return (*labels, Label("pid", pid)) if self._options.children else tuple(labels)
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> Profile:
+        """End the recording; what was recorded since the last window."""
+        self._note_cpu_time()
+        end_ns = time.monotonic_ns()
+        self._program.detach()
+        self.stacks.poll()
+        self._collect(*self._samples.items())
+        profile = self._profile()
+        profile.duration_ns = end_ns - self._start_ns
+        return profile
+
+    def _profile(self) -> Profile:
+        profile = self._builder.build()
+        profile.period_type, profile.period = CPU_TYPES[1], self._options.period_ns
+        profile.time_ns, profile.duration_ns = self.time_ns, time.monotonic_ns() - self._start_ns
+        profile.collection = self._collection()
+        return profile
+
+    def _collection(self) -> Collection:
+        tallies = self._tallies.items()[1].sum(axis=1).tolist()
+        cpu_ns = sum(last - first for first, last in self._cpu_ns.values() if last)
+        asked, got = round(cpu_ns / self._options.period_ns), tallies[_LOOKS]
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF",
+            target=str(self._target),
+            asked=asked,
+            got=got,
+            late=max(0, asked - got) if asked - got > 4 * math.sqrt(asked) else 0,
+            dropped=tallies[_LOST_COUNT] + self._program.missed(),
+            truncated=self.stacks.truncated,
+            errors=self.stacks.failed,
+            notes=tuple(self._notes(tallies)),
+        )
+
+    def _notes(self, tallies: list[int]) -> list[str]:
+        notes = list(self.stacks.notes())
+        if self._options.gil:
+            notes.insert(0, "Only threads that held the interpreter lock were counted.")
+        if tallies[_LOST_KERNEL_STACK]:
+            notes.append(f"{tallies[_LOST_KERNEL_STACK]} kernel stacks found no room.")
+        if self._target and not self._target.is_alive():
+            notes.append("The target ended during the recording.")
+        return notes
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        kernel_mb = self._program.memory_bytes() >> 20
+        return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel, {len(self.stacks)} stacks known"
+
+    def close(self) -> None:
+        """Leave nothing in the kernel."""
+        self.stacks.close()
+        self._program.close()
+
+    def __enter__(self) -> CpuRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def record(
+    recorder: CpuRecorder,
+    target: Target,
+    duration_ns: int | None,
+    wait: Callable[[float], bool],
+    progress: Callable[[int], None],
+    say: Callable[[str], object],
+) -> Profile:
+    """Record one process until the time is over, it ends, or the user says so.
+
+    Args:
+        recorder: Loaded, and watching nobody yet.
+        target: The process.
+        duration_ns: How long; None for as long as it lives.
+        wait: Sleeps for some seconds; True if the recording is to end early.
+        progress: Told the nanoseconds recorded so far.
+        say: Told that it begins.
+
+    Raises:
+        NotPossibleError: Its stacks cannot be walked.
+        TargetError: It ended before anything was recorded.
+        InterruptedEarly: So did the recording.
+    """
+    recorder.watch(target)
+    say("engine: eBPF, which does not stop the process")
+    start_ns, interrupted = time.monotonic_ns(), False
+    while target.is_alive() and not interrupted:
+        elapsed_ns = time.monotonic_ns() - start_ns
+        left_s = _POLL_S if duration_ns is None else (duration_ns - elapsed_ns) / NS_PER_S
+        if left_s <= 0:
+            break
+        progress(elapsed_ns)
+        interrupted = wait(min(left_s, _POLL_S))
+        recorder.poll()
+    profile = recorder.stop()
+    if not len(profile) and interrupted:
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if not len(profile) and not target.is_alive():
+        raise TargetError(
+            f"process {target.pid} ended before anything was recorded",
+            "'pprofpy cpu -- COMMAND' records from the start",
+        )
+    return profile
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of all CPU time of a process, threads that have ended included. Source: man 3 clock_getcpuclockid."""
+    return (~pid << 3) | 2

@@ -1,0 +1,163 @@
+"""The names that a program gave its threads: `threading._active`, read from outside.
+
+A dictionary is read while the program may be changing it. What cannot be read, or makes no sense, has no name: names
+are for people, nothing depends on them.
+
+Source: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h of each version; offsets are those
+of builds with a GIL.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.errors import PprofpyError
+
+_DICT_KEYS, _DICT_VALUES = 32, 40
+_MODULE_DICT = 16
+_TYPE_BASIC_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 32, 168, 288
+_FLAG_INLINE_VALUES, _FLAG_MANAGED_DICT = 1 << 2, 1 << 4
+_CACHED_KEYS = {(3, 11): 872, (3, 12): 880, (3, 13): 880}
+"""In a class: the names of its instances' attributes, where those lie in the instance itself."""
+
+_MOST_ENTRIES = 100_000
+_INT_VALUE, _INT_DIGIT_BITS = 24, 30
+
+
+class ThreadNames:
+    """The names of a process's threads, by tid (as our pid namespace numbers them). Names are kept when threads end.
+
+    Args:
+        pid: The process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._names: dict[int, str] = {}
+        self._nameless: set[int] = set()
+
+    def name(self, tid: int) -> str:
+        """A thread's name; its number in words if Python has none for it."""
+        return self._names.get(tid) or ("MainThread" if tid == self._pid else f"thread {tid}")
+
+    def learn(self, runtime: Runtime, tids: set[int]) -> None:
+        """Look for the names of threads that are new; what has failed once is not tried again."""
+        if not tids - self._names.keys() - self._nameless:
+            return
+        inner = _outer_tids(self._pid)
+        with suppress(UnreadableError, PprofpyError, struct.error):
+            for native_id, name in _active_threads(runtime):
+                self._names[inner.get(native_id, native_id)] = name
+        self._nameless |= tids - self._names.keys()
+
+
+def _outer_tids(pid: int) -> dict[int, int]:
+    """Thread numbers in the process's own pid namespace -> in ours."""
+    found = {}
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("NSpid:"):
+                    found[int(line.split()[-1])] = int(task.name)
+    return found
+
+
+def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
+    """(thread number in its own namespace, name) of every thread that `threading` knows, in the main interpreter."""
+    reader, layout = runtime.reader(), runtime.layout
+    interp = reader.memory.word(runtime.address + layout.interpreters_head)
+    while following := reader.memory.word(interp + layout.interp_next):
+        interp = following
+    dicts = _Dicts(reader, runtime.version)
+    modules = dicts.by_name(reader.memory.word(interp + layout.interp_modules))
+    if "threading" not in modules:
+        return
+    module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
+    for _, thread in dicts.entries(module["_active"]):
+        with suppress(UnreadableError, KeyError):
+            attributes = dicts.attributes(thread)
+            name = reader.string(attributes["_name"])
+            yield dicts.integer(attributes["_native_id"]), name
+
+
+class _Dicts:
+    """Reads dictionaries and instances of one version."""
+
+    def __init__(self, reader: Reader, version: tuple[int, int]) -> None:
+        self._reader = reader
+        self._memory = reader.memory
+        self._version = version
+
+    def by_name(self, address: int) -> dict[str, int]:
+        """A dict with str keys: key -> address of the value. Other keys are left out."""
+        found = {}
+        for key, value in self.entries(address):
+            with suppress(UnreadableError):
+                found[self._reader.string(key)] = value
+        return found
+
+    def entries(self, address: int) -> list[tuple[int, int]]:
+        """The addresses of a dict's keys and values, in order of insertion."""
+        keys = self._memory.word(address + _DICT_KEYS)
+        values = self._memory.word(address + _DICT_VALUES)
+        if values:
+            return self._with_values(keys, values + 8 * (self._version >= (3, 13)))
+        return [(key, value) for key, value in self._slots(keys) if key and value]
+
+    def attributes(self, instance: int) -> dict[str, int]:
+        """An instance's own attributes: name -> address of the value."""
+        kind = self._memory.word(instance + self._reader.layout.object_type)
+        flags = self._memory.word(kind + _TYPE_FLAGS)
+        if self._version < (3, 11) or not flags & _FLAG_MANAGED_DICT:
+            offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
+            return self.by_name(self._memory.word(instance + offset))
+        values = self._inline_values(instance, kind, flags)
+        if not values:
+            return self.by_name(self._memory.word(instance - 24))
+        keys = self._memory.word(kind + _CACHED_KEYS.get(self._version, 880))
+        return {self._reader.string(key): value for key, value in self._with_values(keys, values)}
+
+    def integer(self, address: int) -> int:
+        """An int below 2**60."""
+        low, high = struct.unpack("<II", self._memory.read(address + _INT_VALUE, 8))
+        size = self._memory.word(address + 16)
+        digits = size >> 3 if self._version >= (3, 12) else size
+        return int(low | high << _INT_DIGIT_BITS) if digits > 1 else int(low)
+
+    def _inline_values(self, instance: int, kind: int, flags: int) -> int:
+        """Where the attributes lie if not in a dict of their own; 0 if they do."""
+        if self._version == (3, 11):
+            return self._memory.word(instance - 32)
+        if self._version == (3, 12):
+            tagged = self._memory.word(instance - 24)
+            return tagged + 1 if tagged & 1 else 0
+        values = instance + self._memory.word(kind + _TYPE_BASIC_SIZE)
+        if not flags & _FLAG_INLINE_VALUES or not self._memory.read(values, 4)[3]:
+            return 0
+        return values + 8
+
+    def _with_values(self, keys: int, values: int) -> list[tuple[int, int]]:
+        slots = self._slots(keys)
+        pointers = struct.unpack(f"<{len(slots)}Q", self._memory.read(values, 8 * len(slots)))
+        return [(key, value) for (key, _), value in zip(slots, pointers, strict=True) if key and value]
+
+    def _slots(self, keys: int) -> list[tuple[int, int]]:
+        """All (key, value) places of a table that are in use or were."""
+        if self._version >= (3, 11):
+            head = self._memory.read(keys, 32)
+            index_bytes, is_general, count = 1 << head[9], head[10] == 0, struct.unpack_from("<Q", head, 24)[0]
+            start, width = keys + 32 + index_bytes, 24 if is_general else 16
+        else:
+            _, size, _, _, count = struct.unpack("<5Q", self._memory.read(keys, 40))
+            index_width = 1 if size <= 0xFF else 2 if size <= 0xFFFF else 4 if size <= 0xFFFFFFFF else 8
+            start, width = keys + 40 + size * index_width, 24
+        if count > _MOST_ENTRIES:
+            raise UnreadableError(f"no dict at {keys:#x}")
+        raw = self._memory.read(start, count * width)
+        return [struct.unpack_from("<QQ", raw, place + width - 16) for place in range(0, count * width, width)]
