@@ -7,7 +7,10 @@ Source: the raw tracepoint sched_switch and a clock on every CPU; struct _gil_ru
 
 from __future__ import annotations
 
+import re
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
-from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES
+from pprofpy.collectors.bpf.tables import Table
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
 from pprofpy.profile import Collection, Stack
@@ -30,10 +34,9 @@ from pprofpy.units import NS_PER_S
 DEFAULT_RATE_HZ = 997
 """A prime, so that no program with a round period keeps step."""
 
-_MOST_WAITERS = 512
+_MOST_WAITERS = 256
 _MOST_SLICES = 240
 _FIRST_SLICE_NS = NS_PER_S // 20
-_PATIENCE_S = 5.0
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _THREAD = np.dtype(
@@ -52,11 +55,12 @@ _THREAD = np.dtype(
         ("held_off_ns", "u8"),
         ("held_on_ns", "u8"),
         ("on_cpu_ns", "u8"),
+        ("thread_state", "u8"),
         ("tgid", "u4"),
         ("place", "i4"),
         ("dead", "u4"),
         ("comm", "S16"),
-        ("unused", "u4"),
+        ("goes", "u4"),
     ]
 )
 _WAITER = np.dtype(
@@ -135,7 +139,9 @@ class GilRecorder:
             self._threads = self._program.table("gil_threads", _U4, _THREAD)
             self._places = self._program.table("place_owners", _U4, _U4)
             self._gone: list[GilThread] = []
-            self._program.attach_raw("sched_switch", "on_switch")
+            self._program.attach_raw("sched_switch", "on_switch_out")
+            self._program.attach_raw("sched_switch", "on_switch_out_walk")
+            self._program.attach_raw("sched_switch", "on_switch_in")
             self._program.attach_clock("on_clock", NS_PER_S // options.rate_hz)
             self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
             if options.scope.pid:
@@ -352,25 +358,20 @@ def _thread(tid: int, entry: Any) -> GilThread:
 
 
 def _watch(stacks: PythonStacks, target: Target) -> None:
-    """Begin to walk the stacks of a process that may only just have started.
+    """Begin to walk the stacks of a process.
 
     Raises:
         NotPossibleError: It has no GIL, or none that we know.
     """
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            stacks.watch(target)
-            return
-        except NotPossibleError as error:
-            if _is_free_threaded(target):
-                raise NotPossibleError(
-                    f"process {target.pid} ({target.interpreter}) has no interpreter lock: it is a free-threaded build",
-                    "'pprofpy off-cpu' shows what its threads wait for",
-                ) from error
-            if time.monotonic() > deadline or not _is_young(target):
-                raise
-            time.sleep(0.02)
+    try:
+        stacks.watch(target)
+    except NotPossibleError as error:
+        if "free-threaded" not in error.message:
+            raise
+        raise NotPossibleError(
+            f"process {target.pid} ({target.interpreter}) has no interpreter lock: it is a free-threaded build",
+            "'pprofpy off-cpu' shows what its threads wait for",
+        ) from error
 
 
 def _check_libc(target: Target) -> None:

@@ -7,6 +7,9 @@
  * Holding is exact for a holder that is off the CPU (it blocks with the lock in hand, or was preempted). Of one that runs
  * only its own clock samples can tell: each stands for the time since the last one on that CPU.
  *
+ * (Some things go through memory for no other reason than that the kernel's verifier forgets their values there, and
+ * then has fewer cases to look at.)
+ *
  * Whom it blocks: whoever waits while a sample of the holder is taken, or while the holder is off the CPU.
  */
 #include <linux/types.h>
@@ -28,7 +31,8 @@
 #define FUTEX_WAIT 0
 #define FUTEX_WAIT_BITSET 9
 
-enum { ELSEWHERE, FOR_THE_GIL, FOR_A_TAKER };
+/* What a thread is about when it is switched out. */
+enum { ELSEWHERE, FOR_A_TAKER, FOR_THE_GIL, WITH_THE_GIL };
 enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
 
 /* One writer at a time: the thread itself, at its switches and samples. */
@@ -47,11 +51,12 @@ struct gil_thread {
     u64 held_off_ns; /* exact */
     u64 held_on_ns;  /* from samples */
     u64 on_cpu_ns;   /* from samples */
+    u64 thread_state;
     u32 tgid;
     s32 place; /* in `waiters`; -1: none */
     u32 dead;
     char comm[16];
-    u32 unused;
+    u32 goes; /* as it was switched out last */
 };
 
 /* Those who wait right now, to be gone through by the holder. */
@@ -90,6 +95,11 @@ struct blocked {
     u32 unused;
 };
 
+struct clock {
+    u64 at_ns;     /* the last sample */
+    u64 sample_ns; /* what it stands for */
+};
+
 struct lock {
     u64 gil;
     u64 tgid;
@@ -103,7 +113,7 @@ BPF_TABLE("hash", u32, u32, place_owners, MAX_WAITERS);
 BPF_ARRAY(waiters, struct waiter, MAX_WAITERS);
 BPF_ARRAY(places_used, u32, 1);
 BPF_TABLE("lru_hash", struct lock, u64, switch_numbers, 1024);
-BPF_PERCPU_ARRAY(clock_at, u64, 1);
+BPF_PERCPU_ARRAY(clocks, struct clock, 1);
 BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
 
 static inline void count_lost(int reason)
@@ -190,23 +200,29 @@ static inline struct waiter *waiter_of(struct gil_thread *thread)
     return waiters.lookup(&place);
 }
 
-static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now, u64 stack)
+static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now)
 {
     thread->since_ns = now;
     thread->back_ns = 0;
-    thread->stack = stack;
     bpf_get_current_comm(thread->comm, sizeof(thread->comm));
-    if (thread->place < 0)
-        take_place(thread, tid);
     volatile struct waiter *waiter = waiter_of(thread);
     if (!waiter)
         return;
     waiter->back_ns = 0;
     waiter->gil = thread->gil;
-    waiter->stack = stack;
+    waiter->stack = thread->stack;
     waiter->tid = tid;
     waiter->tgid = thread->tgid;
     waiter->since_ns = now; /* last: now it counts */
+}
+
+/* It was woken in vain. */
+static inline void wait_again(struct gil_thread *thread)
+{
+    struct waiter *waiter = waiter_of(thread);
+    if (waiter)
+        waiter->back_ns = 0;
+    thread->back_ns = 0;
 }
 
 static inline void end_wait(struct gil_thread *thread, u32 tid)
@@ -300,8 +316,14 @@ static inline void blame(u64 gil, u32 tid, u32 tgid, u64 stack, u64 now, u64 sam
 
 /* -- events -------------------------------------------------------------------------------------------------------- */
 
-static inline void switched_in(u64 now, u32 tid, struct gil_thread *thread)
+int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
 {
+    struct ids ids = task_ids(ctx->args[2]);
+    u32 tid = ids.tid;
+    u64 now = bpf_ktime_get_ns();
+    struct gil_thread *thread = tid ? gil_threads.lookup(&tid) : NULL;
+    if (!thread || thread->tgid != ids.tgid)
+        return 1;
     if (thread->handover_ns) {
         thread->handover_total_ns += now - thread->handover_ns;
         thread->handover_ns = 0;
@@ -322,21 +344,22 @@ static inline void switched_in(u64 now, u32 tid, struct gil_thread *thread)
         add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
         blame(thread->gil, tid, thread->tgid, thread->stack, now, 0, since_ns);
     }
+    return 1;
 }
 
-int on_switch(struct bpf_raw_tracepoint_args *ctx)
+/* What the thread that loses the CPU does with the lock. Its stack is walked by another program, right after this one:
+ * for the kernel's verifier both together would be too long. */
+int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
 {
-    struct ids ids = current_ids(), next = task_ids(ctx->args[2]);
-    u64 now = bpf_ktime_get_ns();
-    struct gil_thread *coming = next.tid ? gil_threads.lookup(&next.tid) : NULL;
-    if (coming && coming->tgid == next.tgid)
-        switched_in(now, next.tid, coming);
+    struct ids ids = current_ids();
     struct python_target *target = python_current();
     if (!target)
         return 1;
     struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
     if (!thread)
         return 1;
+    u64 now = bpf_ktime_get_ns();
+    thread->goes = ELSEWHERE;
     if ((thread->since_ns && !thread->back_ns) || thread->hold_ns) {
         /* It was off already: the kernel has not shown that it came back. */
         count_lost(HIDDEN_SWITCH);
@@ -356,61 +379,66 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
     thread->gil = gil;
     u64 switches = switch_number(gil, ids.tgid);
     if (thread->since_ns) {
-        if (got_it(thread, thread_state, gil, switches)) {
-            end_wait(thread, ids.tid);
-        } else {
-            struct waiter *waiter = waiter_of(thread);
-            if (waiter)
-                waiter->back_ns = 0;
-            thread->back_ns = 0;
+        if (!got_it(thread, thread_state, gil, switches)) {
+            wait_again(thread);
             return 1;
         }
+        end_wait(thread, ids.tid);
     }
-    bool holds = python_holds_gil(target, thread_state);
-    int what = holds ? ELSEWHERE : sleeps_for(gil);
-    if (what == FOR_A_TAKER)
+    if (python_holds_gil(target, thread_state))
+        thread->goes = WITH_THE_GIL;
+    else
+        thread->goes = sleeps_for(gil);
+    if (thread->goes == FOR_A_TAKER)
         thread->handover_ns = now;
-    if (what != FOR_THE_GIL && !holds)
+    if (thread->goes == FOR_THE_GIL && thread->place < 0)
+        take_place(thread, ids.tid);
+    thread->thread_state = thread_state;
+    return 1;
+}
+
+int on_switch_out_walk(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 now = bpf_ktime_get_ns();
+    struct python_target *target = python_current();
+    u32 tid = bpf_get_current_pid_tgid();
+    struct gil_thread *thread = target ? gil_threads.lookup(&tid) : NULL;
+    if (!thread || thread->goes < FOR_THE_GIL)
         return 1;
-    u64 stack = python_stack_of(target, thread_state);
-    if (what == FOR_THE_GIL) {
-        begin_wait(thread, ids.tid, now, stack);
-        return 1;
-    }
+    u64 stack = python_stack_of(target, thread->thread_state);
     thread->stack = stack;
-    thread->hold_ns = now;
+    if (thread->goes == WITH_THE_GIL)
+        thread->hold_ns = now;
+    else
+        begin_wait(thread, tid, now);
+    thread->goes = ELSEWHERE;
     return 1;
 }
 
 int on_clock(struct bpf_perf_event_data *ctx)
 {
     int zero = 0;
-    u64 now = bpf_ktime_get_ns(), *before = clock_at.lookup(&zero);
-    if (!before)
+    u64 now = bpf_ktime_get_ns();
+    volatile struct clock *clock = clocks.lookup(&zero);
+    if (!clock)
         return 0;
-    u64 sample_ns = *before ? now - *before : PERIOD_NS;
-    *before = now;
+    clock->sample_ns = clock->at_ns ? now - clock->at_ns : PERIOD_NS;
+    clock->at_ns = now;
     struct python_target *target = python_current();
     if (!target)
         return 0;
     struct ids ids = current_ids();
-    struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
-    u64 thread_state = python_thread_state(target);
-    u64 gil = thread_state ? gil_of(target, thread_state) : 0;
+    volatile struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
     if (!thread)
         return 0;
+    thread->thread_state = python_thread_state(target);
+    u64 thread_state = thread->thread_state, sample_ns = clock->sample_ns;
     thread->on_cpu_ns += sample_ns;
-    if (!gil)
-        return 0;
-    thread->gil = gil;
-    u64 switches = switch_number(gil, ids.tgid);
-    if (thread->since_ns && thread->back_ns && got_it(thread, thread_state, gil, switches))
-        end_wait(thread, ids.tid);
-    if (!python_holds_gil(target, thread_state))
+    if (!thread_state || !python_holds_gil(target, thread_state))
         return 0;
     thread->held_on_ns += sample_ns;
     u64 stack = python_stack_of(target, thread_state);
     add_hold(ids.tid, ids.tgid, stack, sample_ns, 0);
-    blame(gil, ids.tid, ids.tgid, stack, now, sample_ns, 0);
+    blame(gil_of(target, thread_state), ids.tid, ids.tgid, stack, now, sample_ns, 0);
     return 0;
 }
