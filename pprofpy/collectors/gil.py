@@ -93,7 +93,7 @@ _LOST = (
     "waits that found no room in the kernel's table",
     "times of holding that found no room in the kernel's table",
     "blocked times that found no room in the kernel's table",
-    "waiting threads that no holder is blamed for: too many",
+    "waits that no holder is blamed for: too many threads waited at once",
     "times off the CPU of which the kernel did not show the end",
 )
 """In the order of the enum in gil.bpf.c."""
@@ -137,7 +137,6 @@ class GilRecorder:
         try:
             self._stacks = PythonStacks(self._program)
             self._threads = self._program.table("gil_threads", _U4, _THREAD)
-            self._places = self._program.table("place_owners", _U4, _U4)
             self._gone: list[GilThread] = []
             self._program.attach_raw("sched_switch", "on_switch_out")
             self._program.attach_raw("sched_switch", "on_switch_out_walk")
@@ -159,18 +158,24 @@ class GilRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def drain(self, *, is_last: bool = False) -> None:
-        """Move threads that have ended out of the kernel's tables; take in stacks, and what the lock did meanwhile."""
+    def tick(self) -> None:
+        """Take in stacks, and what the lock did meanwhile; call it some ten times a second."""
         self._stacks.poll()
+        self._take_slice(self._threads.items()[1])
+
+    def drain(self) -> None:
+        """Move threads that have ended out of the kernel's tables."""
+        self.tick()
         tids, threads = self._threads.items()
-        now_ns = time.monotonic_ns() - self.start_ns
         dead = threads["dead"] == 1
-        self._slices.add(now_ns, *self._sums(threads.copy()), is_last=is_last)
         if dead.any():
             self._gone += [_thread(tid, entry) for tid, entry in zip(tids[dead].tolist(), threads[dead], strict=True)]
             self._threads.delete(tids[dead])
-            places, owners = self._places.items()
-            self._places.delete(places[np.isin(owners, tids[dead])])
+
+    def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
+        now_ns = time.monotonic_ns() - self.start_ns
+        if is_last or self._slices.is_due(now_ns):
+            self._slices.add(now_ns, *self._sums(threads))
 
     def _sums(self, threads: NDArray[Any]) -> tuple[int, int]:
         """Holding and waiting of all threads up to now, what goes on included."""
@@ -185,8 +190,9 @@ class GilRecorder:
         """End the recording; everything that it found."""
         self._program.detach()
         end_ns = time.monotonic_ns()
-        self.drain(is_last=True)
+        self._stacks.poll()
         tids, threads = self._threads.items()
+        self._take_slice(threads.copy(), is_last=True)
         sums = _Sums(self._stacks)
         sums.add_tables(self._program)
         sums.add_unfinished(tids, threads, end_ns)
@@ -295,10 +301,19 @@ class _Slices:
         self._slices: list[Slice] = []
         self._last = (0, 0, 0)
 
-    def add(self, now_ns: int, held_ns: int, wait_ns: int, *, is_last: bool = False) -> None:
-        """Take in sums since the recording's beginning; a slice begins if the current one is long enough."""
+    def is_due(self, now_ns: int) -> bool:
+        """Is the current slice long enough?"""
+        return now_ns - self._last[0] >= self._length_ns
+
+    def add(self, now_ns: int, held_ns: int, wait_ns: int) -> None:
+        """End a slice.
+
+        Args:
+            now_ns: Since the recording's beginning.
+            held_ns, wait_ns: Sums since then.
+        """
         start_ns, held_before_ns, wait_before_ns = self._last
-        if now_ns - start_ns < self._length_ns and not (is_last and now_ns > start_ns):
+        if now_ns <= start_ns:
             return
         self._slices.append(
             Slice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0))

@@ -1,82 +1,54 @@
-"""Threads that need the interpreter lock in known ways, timed by their own clocks. Prints `ready`, waits for a line.
+"""Threads that use the interpreter lock in known ways, by their own clocks. Prints `ready`, waits for a line.
 
-`asleep_in_c` sleeps in C with the lock in hand (PyDLL, unlike CDLL, does not drop it); `compute_in_python` holds it as
-long as it runs; `want_it` asks for it again and again and measures how long it took. Then prints JSON: in nanoseconds
-what each has measured, and the tids.
+    gil.py SECONDS WORK...     one thread for each WORK: asleep_in_c, want_it, compute
+
+Then prints JSON, an object for each thread: its tid and what it has measured, in nanoseconds.
 """
 
 import ctypes
 import json
+import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 
-SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
 HOLD_US = 40000
+FELT_NS = 20_000  # so long a wait must be to be told from a call that just took its time
 
-held = ctypes.PyDLL(None)
-free = ctypes.CDLL(None)
+with_lock = ctypes.PyDLL(None)  # calls keep the lock, as those of C extensions do
+without_lock = ctypes.CDLL(None)  # calls drop it, and take it again when they return
 now_ns = time.perf_counter_ns
 
 
-class Own(dict):
-    """What one thread says of itself."""
-
-    def run(self, work, end_ns):
-        """Start a thread that does `work` until `end_ns`."""
-
-        def body():
-            self["tid"] = gettid()
-            work(self, end_ns)
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        return thread
-
-
-def gettid():
-    return free.syscall(186)
-
-
 def asleep_in_c(own, end_ns):
-    held_ns = 0
-    usleep, free_usleep = held.usleep, free.usleep
+    """Sleep in C with the lock in hand, and let others have it in between."""
+    own["held_ns"] = 0
+    steps = partial(now_ns), partial(with_lock.usleep, HOLD_US), partial(now_ns)
     while now_ns() < end_ns:
-        before = now_ns()
-        usleep(HOLD_US)
-        held_ns += now_ns() - before
-        free_usleep(20000)
-    own["held_ns"] = held_ns
+        # All three in C: between two instructions of Python others might get the lock.
+        before_ns, _, after_ns = map(partial.__call__, steps)
+        own["held_ns"] += after_ns - before_ns
+        without_lock.usleep(200)
 
 
 def want_it(own, end_ns):
-    """A call that drops the lock, sleeps by the kernel's clock, and takes it again."""
-    wait_ns, longest_ns, count = 0, 0, 0
-    sleep_10ms = TimedSleep(10_000_000)
+    """Drop the lock and take it again. In between, C reads the clock: from then on the thread waits for the lock."""
+    own.update(wait_ns=0, longest_ns=0, count=0)
+    clock = (ctypes.c_int64 * 2)()
+    steps = partial(without_lock.clock_gettime, time.CLOCK_MONOTONIC, clock), partial(now_ns)
     while now_ns() < end_ns:
-        waited_ns = sleep_10ms()
-        wait_ns += waited_ns
-        longest_ns = max(longest_ns, waited_ns)
-        count += waited_ns > 200_000
-    own.update(wait_ns=wait_ns, longest_ns=longest_ns, count=count)
+        _, after_ns = map(partial.__call__, steps)
+        waited_ns = after_ns - clock[0] * 1_000_000_000 - clock[1]
+        if waited_ns > FELT_NS:
+            own["count"] += 1
+            own["wait_ns"] += waited_ns
+            own["longest_ns"] = max(own["longest_ns"], waited_ns)
 
 
-class TimedSleep:
-    """Sleeps without the lock until a point in time: what it takes longer is the wait for the lock."""
-
-    def __init__(self, length_ns):
-        self.length_ns = length_ns
-        self.timespec = (ctypes.c_long * 2)()
-        self.clock_nanosleep = free.clock_nanosleep
-
-    def __call__(self):
-        until_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + self.length_ns
-        self.timespec[0], self.timespec[1] = divmod(until_ns, 1_000_000_000)
-        self.clock_nanosleep(1, 1, self.timespec, None)
-        return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - until_ns
-
-
-def compute_in_python(own, end_ns):
+def compute(own, end_ns):
+    """Hold the lock whenever it runs."""
     before_ns = time.thread_time_ns()
     while now_ns() < end_ns:
         spin()
@@ -90,14 +62,25 @@ def spin():
     return number
 
 
+def start(work, own, end_ns):
+    def body():
+        own["tid"] = without_lock.syscall(186)  # gettid
+        work(own, end_ns)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread
+
+
 def main():
+    seconds, works = float(sys.argv[1]), [globals()[name] for name in sys.argv[2:]]
+    with suppress(OSError):  # ahead of all others: what has to wait for a CPU does not know it from a wait for the lock
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     print("ready", flush=True)
     sys.stdin.readline()
-    works = [globals()[name] for name in sys.argv[2:]]
-    owns = [Own(work=work.__name__) for work in works]
-    end_ns = now_ns() + int(SECONDS * 1e9)
-    threads = [own.run(work, end_ns) for own, work in zip(owns, works)]
-    for thread in threads:
+    owns = [{"work": work.__name__} for work in works]
+    end_ns = now_ns() + int(seconds * 1e9)
+    for thread in [start(work, own, end_ns) for work, own in zip(works, owns)]:  # noqa: B905 - runs on 3.8, too
         thread.join()
     print(json.dumps(owns), flush=True)
     sys.stdin.readline()

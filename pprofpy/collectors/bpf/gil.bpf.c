@@ -175,7 +175,7 @@ static inline int sleeps_for(u64 gil)
 
 /* -- those who wait ------------------------------------------------------------------------------------------------ */
 
-/* A place in the list for as long as the thread lives. */
+/* A place in the list, until it has the lock. */
 static inline void take_place(struct gil_thread *thread, u32 tid)
 {
     int zero = 0;
@@ -230,8 +230,12 @@ static inline void end_wait(struct gil_thread *thread, u32 tid)
     u64 wait_ns = thread->back_ns - thread->since_ns;
     struct at at = {.stack = thread->stack, .tid = tid, .tgid = thread->tgid};
     struct waiter *waiter = waiter_of(thread);
-    if (waiter)
+    if (waiter) {
+        u32 place = thread->place;
         waiter->since_ns = 0;
+        thread->place = -1;
+        place_owners.delete(&place);
+    }
     thread->since_ns = 0;
     thread->back_ns = 0;
     thread->wait_count += 1;
@@ -274,43 +278,36 @@ static inline void add_hold(u32 tid, u32 tgid, u64 stack, u64 on_ns, u64 off_ns)
         count_lost(LOST_HOLD);
 }
 
-static inline void add_blocked(struct blocked *key, u64 time_ns)
-{
-    u64 *known = blocks.lookup(key);
-    if (known)
-        __sync_fetch_and_add(known, time_ns);
-    else if (blocks.update(key, &time_ns))
-        count_lost(LOST_BLOCKED);
-}
-
 /* All who wait for a lock are blocked by its holder: for as long as a sample stands for (`sample_ns`), or since the
- * holder went off the CPU. */
-static inline void blame(u64 gil, u32 tid, u32 tgid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
+ * holder went off the CPU. Who is back since before that and has not gone to sleep again does not wait any more. */
+static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
 {
     int zero = 0;
-    u32 *used = places_used.lookup(&zero);
-    u32 count = used ? *used : 0;
+    u64 nothing = 0, gil = holder->gil;
+    u32 *used = places_used.lookup(&zero), count = used ? *used : 0;
+    struct blocked key = {.holder_stack = stack, .holder = tid, .tgid = holder->tgid};
     for (u32 i = 0; i < MAX_WAITERS; i++) {
-        if (i >= count)
-            break;
         u32 place = i;
-        struct waiter *waiter = waiters.lookup(&place);
-        if (!waiter || waiter->gil != gil || waiter->tgid != tgid || waiter->tid == tid)
-            continue;
-        u64 since_ns = waiter->since_ns, back_ns = waiter->back_ns, time_ns = sample_ns;
-        if (!since_ns || since_ns >= now)
-            continue;
-        if (off_since_ns) {
-            /* Came back before that, and has not waited again: it does not wait any more. */
-            if (back_ns && back_ns < off_since_ns)
-                continue;
+        volatile struct waiter *waiter = waiters.lookup(&place);
+        if (i >= count || !waiter)
+            break;
+        u64 since_ns = waiter->since_ns, time_ns = sample_ns;
+        if (off_since_ns)
             time_ns = now - (since_ns > off_since_ns ? since_ns : off_since_ns);
-        } else if (back_ns) {
+        bool waits = since_ns - 1 < now - 1 && waiter->back_ns - 1 >= off_since_ns - 1;
+        if (!waits || waiter->gil != gil)
             continue;
+        key.waiter_stack = waiter->stack;
+        key.waiter = waiter->tid;
+        u64 *known = blocks.lookup(&key);
+        if (!known) {
+            blocks.insert(&key, &nothing);
+            known = blocks.lookup(&key);
         }
-        struct blocked key = {
-            .holder_stack = stack, .waiter_stack = waiter->stack, .holder = tid, .waiter = waiter->tid, .tgid = tgid};
-        add_blocked(&key, time_ns);
+        if (known)
+            __sync_fetch_and_add(known, time_ns);
+        else
+            count_lost(LOST_BLOCKED);
     }
 }
 
@@ -342,7 +339,7 @@ int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
         thread->hold_ns = 0;
         thread->held_off_ns += now - since_ns;
         add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
-        blame(thread->gil, tid, thread->tgid, thread->stack, now, 0, since_ns);
+        blame(thread, tid, thread->stack, now, 0, since_ns);
     }
     return 1;
 }
@@ -361,11 +358,15 @@ int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
     u64 now = bpf_ktime_get_ns();
     thread->goes = ELSEWHERE;
     if ((thread->since_ns && !thread->back_ns) || thread->hold_ns) {
-        /* It was off already: the kernel has not shown that it came back. */
+        /* It was off already: the kernel has not shown that it came back. That was not long ago, as a rule. */
         count_lost(HIDDEN_SWITCH);
-        thread->hold_ns = 0;
         if (thread->since_ns)
             thread->back_ns = now;
+        if (thread->hold_ns) {
+            thread->held_off_ns += now - thread->hold_ns;
+            add_hold(ids.tid, ids.tgid, thread->stack, 0, now - thread->hold_ns);
+            thread->hold_ns = 0;
+        }
     }
     u64 thread_state = python_thread_state(target);
     u64 gil = thread_state ? gil_of(target, thread_state) : 0;
@@ -391,7 +392,7 @@ int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
         thread->goes = sleeps_for(gil);
     if (thread->goes == FOR_A_TAKER)
         thread->handover_ns = now;
-    if (thread->goes == FOR_THE_GIL && thread->place < 0)
+    if (thread->goes == FOR_THE_GIL)
         take_place(thread, ids.tid);
     thread->thread_state = thread_state;
     return 1;
@@ -439,6 +440,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     thread->held_on_ns += sample_ns;
     u64 stack = python_stack_of(target, thread_state);
     add_hold(ids.tid, ids.tgid, stack, sample_ns, 0);
-    blame(gil_of(target, thread_state), ids.tid, ids.tgid, stack, now, sample_ns, 0);
+    thread->gil = gil_of(target, thread_state);
+    blame((struct gil_thread *)thread, ids.tid, stack, now, sample_ns, 0);
     return 0;
 }
