@@ -11,6 +11,7 @@ from pprofpy.cli.kernel_recording import duration_of, recording, run, wait_for_c
 from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
+from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.errors import InterruptedEarly, TargetError
@@ -63,6 +64,7 @@ def command(
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
+    require()
     with interruptible() as interruption:
 
         def start(scope: Scope) -> GilRecorder:

@@ -18,7 +18,7 @@ from pprofpy.units import NS_PER_S, format_duration, format_short
 DEFAULT_ROWS = 10
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_CHART_WIDTH = 60
+_CHART_WIDTH = 55
 _NAME_WIDTH, _PLACE_WIDTH, _PAIR_WIDTH = 15, 40, 29
 NO_FRAME = "(no Python function)"
 

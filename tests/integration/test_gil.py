@@ -65,8 +65,6 @@ def differing(what: str, seen: float, own: float, tolerance: float = 0.02) -> li
 def test_holding_and_waiting_are_what_the_programs_own_clocks_say(version: str) -> None:
     def measure() -> list[str]:
         found, (holder, *waiters) = record(version, "asleep_in_c", "want_it", "want_it")
-        if found.collection.dropped:
-            return list(found.collection.notes)  # this machine's kernel has hidden a switch
         wrong = differing("held", holder.seen.held_off_ns, holder.says["held_ns"])
         for waiter in waiters:
             wrong += differing("waited", waiter.seen.wait_ns, waiter.says["wait_ns"])
@@ -75,11 +73,11 @@ def test_holding_and_waiting_are_what_the_programs_own_clocks_say(version: str) 
                 block.time_ns
                 for block in found.blocks
                 if (block.holder, block.waiter) == (holder.seen.tid, waiter.seen.tid)
-                and block.holder_stack[0].function.system_name.endswith("asleep_in_c")
-                and block.waiter_stack[0].function.system_name.endswith("want_it")
+                and place_of(block.holder_stack).startswith("gil.asleep_in_c:")
+                and place_of(block.waiter_stack).startswith("gil.want_it:")
             )
             wrong += differing("blocked by the holder", blamed_ns, waiter.says["wait_ns"], 0.05)
-        return wrong
+        return wrong + list(found.collection.notes) if wrong else []
 
     rounds_until_right(measure)
 
@@ -87,8 +85,6 @@ def test_holding_and_waiting_are_what_the_programs_own_clocks_say(version: str) 
 def test_threads_that_compute_hold_the_lock_in_turn() -> None:
     def measure() -> list[str]:
         found, (one, other) = record("3.12", "compute", "compute", seconds="2")
-        if found.collection.dropped:
-            return list(found.collection.notes)
         wrong = []
         for worker, rival in ((one, other), (other, one)):
             wrong += differing("held while running", worker.seen.held_on_ns, worker.says["cpu_ns"], 0.03)
@@ -97,7 +93,8 @@ def test_threads_that_compute_hold_the_lock_in_turn() -> None:
             if not 4_000_000 < average_ns < 12_000_000:  # the holder is asked to let go after 5 ms
                 wrong.append(f"a wait took {average_ns} ns on average")
         places = {place_of(hold.stack).partition(":")[0] for hold in found.holds if hold.on_ns > 100_000_000}
-        return wrong + ([] if places == {"gil.spin"} else [f"held in {places}"])
+        wrong += [] if places == {"gil.spin"} else [f"held in {places}"]
+        return wrong + list(found.collection.notes) if wrong else []
 
     rounds_until_right(measure)
 
