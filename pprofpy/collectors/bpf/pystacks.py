@@ -55,7 +55,8 @@ _STACK = np.dtype(
         ("thread_state", "u8"),
         ("tid", "u4"),
         ("flags", "u4"),
-        ("frame_count", "u8"),
+        ("frame_count", "u4"),
+        ("frame_first", "u4"),
         ("frames", _FRAME, (_MAX_FRAMES,)),
     ]
 )
@@ -88,7 +89,7 @@ PYTHON_LAYOUTS = {
 }
 """For `load(layouts=...)` of a program that includes python.h."""
 
-_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIQ"), struct.Struct("<IIQQIiIIIIII")
+_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIII"), struct.Struct("<IIQQIiIIIIII")
 _EVENT = struct.Struct("<IIII")
 _FRAME_KEY = struct.Struct("<QiI")
 _KIND_STACK, _KIND_CODE, _KIND_EXEC, _KIND_FORK = 1, 2, 3, 4
@@ -105,18 +106,13 @@ _COMPARISONS = 20
 MISSED = (
     "threads that Python knows nothing of",
     "threads that ran no Python function",
-    "stacks with unreadable memory",
-    "stacks with something that is no frame",
+    "stacks that could not be read",
     "stacks deeper than {} frames".format(_MAX_FRAMES),
     "stacks that found no room on their way out of the kernel",
     "names that found no room on their way out of the kernel",
     "stacks that could not be walked because an event interrupted another",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
-
-_HARMLESS = frozenset({0, 1, 6})
-"""Of these: no Python stack is missing."""
-
 
 @cache
 def python_constants() -> dict[str, int]:
@@ -255,12 +251,12 @@ class PythonStacks:
     @property
     def truncated(self) -> int:
         """How many walks ended before the stack's root."""
-        return self.missed().get(MISSED[4], 0)
+        return self.missed().get(MISSED[3], 0)
 
     @property
     def failed(self) -> int:
         """How many walks failed, wholly or in part, for another reason than depth."""
-        bad = {MISSED[2], MISSED[3], MISSED[5], MISSED[7]}
+        bad = {MISSED[2], MISSED[4], MISSED[6]}
         return sum(count for reason, count in self.missed().items() if reason in bad)
 
     def notes(self) -> tuple[str, ...]:
@@ -321,9 +317,9 @@ class PythonStacks:
         self._codes[tgid, code, fingerprint] = self._same.setdefault(found, found)
 
     def _take_stack(self, record: bytes) -> None:
-        _, tgid, stack_id, thread_state, _, flags, count = _STACK_HEAD.unpack_from(record)
+        _, tgid, stack_id, thread_state, _, flags, count, first = _STACK_HEAD.unpack_from(record)
         start, size = _STACK_HEAD.size, _FRAME_KEY.size
-        keys = [record[start + i * size : start + (i + 1) * size] for i in range(count)]
+        keys = [record[start + i * size : start + (i + 1) * size] for i in range(first, count)]
         frames = [frame for key in keys if (frame := self._frame(tgid, key))]
         if flags & _CUT:
             frames.append(TRUNCATED)

@@ -21,7 +21,7 @@
 #endif
 /* So many frames, from the leaf on, are looked at for code that is new; others are read from user space. */
 #ifndef PYTHON_NEW_CODE_FRAMES
-#define PYTHON_NEW_CODE_FRAMES 128
+#define PYTHON_NEW_CODE_FRAMES 64
 #endif
 #ifndef PYTHON_RING_PAGES
 #define PYTHON_RING_PAGES 2048
@@ -30,18 +30,19 @@
 #define PYTHON_KNOWN 65536
 #endif
 #ifndef PYTHON_MAX_THREADS
-#define PYTHON_MAX_THREADS 1024
+#define PYTHON_MAX_THREADS 512
 #endif
 #define PYTHON_NAME_BYTES 256
 #define PYTHON_FILE_BYTES 512
 #define PYTHON_TABLE_BYTES 4096
+#define PYTHON_REGISTERS 15 /* r15 to rdi, as they lie in struct pt_regs */
+#define PYTHON_NO_CFRAME 0xffff
 
 /* Why a thread has no stack, or not all of it. Mirrored in pystacks.py. */
 enum {
     PYTHON_NO_THREAD_STATE, /* a thread that Python knows nothing of, or not yet */
     PYTHON_NO_FRAME,        /* Python knows it, but it runs no Python function */
-    PYTHON_UNREADABLE,      /* memory that could not be read */
-    PYTHON_NOT_CODE,        /* a frame without a code object in it */
+    PYTHON_UNREADABLE,      /* something that could not be read, or is no frame */
     PYTHON_TRUNCATED,       /* deeper than PYTHON_MAX_FRAMES */
     PYTHON_STACK_LOST,      /* no room in the ring buffer */
     PYTHON_CODE_LOST,
@@ -75,13 +76,19 @@ struct python_target {
     u16 thread_interp;
     u16 thread_id;
     u16 thread_frame;
-    u16 cframe_frame; /* from 3.11 to 3.12 `thread_frame` leads to a structure on the C stack; else 0xffff */
+    u16 cframe_frame; /* in 3.11 and 3.12 `thread_frame` leads to a structure on the C stack; else 0xffff */
+    u16 cframe_previous;
     u16 frame_bytes;
     u16 frame_previous;
     u16 frame_code;
     u16 frame_instruction;
-    u16 frame_owner;       /* 0: there is none */
-    u16 code_instructions; /* 0: a frame holds the instruction's number instead of its address */
+    u16 frame_owner; /* these two: 127, where always a 0 is read, in versions that have none */
+    u16 frame_entry; /* 3.11: is it the first of a call from C? */
+    u16 frame_generator; /* how far before a generator's frame its state lies */
+    u16 code_instructions;
+    u16 instruction_is_address; /* a frame holds the address of its instruction; else (0) its number */
+    u16 instruction_left;       /* what to shift the difference by to get the instruction's number */
+    u16 instruction_right;
     u16 code_bytes;
     u16 code_first_line;
     u16 code_version; /* 0: there is none */
@@ -110,7 +117,8 @@ struct python_stack {
     u64 thread_state;
     u32 tid;
     u32 flags;
-    u64 frame_count;
+    u32 frame_count;
+    u32 frame_first; /* those before it do not count */
     struct python_frame frames[PYTHON_MAX_FRAMES]; /* leaf-first; code 0 is none: the interpreter's own frames */
 };
 
@@ -139,10 +147,22 @@ struct python_process_event {
     u32 unused;
 };
 
+/* What a walk has found out so far. It is kept in memory and volatile: what goes through memory is forgotten by the
+ * kernel's verifier, which else looks at all that follows once for each number of frames. */
+struct python_progress {
+    u64 hash;
+    u64 base;          /* a frame that the chain must lead to */
+    u64 leaf_previous; /* what comes after the leaf, if the leaf itself does not say yet */
+    u32 is_sure;       /* the chain has led there, or need not */
+    u32 unused;
+};
+
 struct python_walk {
     struct python_stack stack;
+    struct python_progress progress;
     u8 frame[128];
     u8 code[256];
+    u64 registers[16];
     u32 busy;
     u32 unused;
 };
@@ -190,7 +210,7 @@ static inline struct python_target *python_current(void)
 static inline u64 python_leaf_frame(struct python_target *target, u64 thread_state)
 {
     u64 frame = python_read(thread_state + target->thread_frame);
-    if (frame && target->cframe_frame != 0xffff)
+    if (frame && target->cframe_frame != PYTHON_NO_CFRAME)
         frame = python_read(frame + target->cframe_frame);
     return frame;
 }
@@ -322,7 +342,7 @@ static inline void python_send_codes(struct python_walk *walk, struct python_tar
 {
     int zero = 0;
     u32 tgid = walk->stack.tgid;
-    u64 count = walk->stack.frame_count;
+    u32 count = walk->stack.frame_count;
     struct python_code *record = python_codes.lookup(&zero);
     if (!record)
         return;
@@ -344,60 +364,126 @@ static inline void python_send_codes(struct python_walk *walk, struct python_tar
 
 /* -- the walk ----------------------------------------------------------------------------------------------------- */
 
-static inline void python_walk_frames(struct python_walk *walk, struct python_target *target, u64 frame)
+#define PYTHON_GENERATOR 1 /* owners of a frame */
+#define PYTHON_CALL_FROM_C 3
+
+/* In 3.11 and 3.12 a call from C into Python first hangs a new structure into the thread's state, and only then says
+ * in it which frame is running: for some instructions, what stands there is left over from something else. The frame
+ * before the call is known for certain; the chain must lead to it, or that is where the walk begins. */
+static inline u64 python_base_frame(struct python_target *target, u64 thread_state)
 {
-    u64 hash = walk->stack.tgid;
-    /* Volatile: what goes through memory is forgotten by the kernel's verifier, which else looks at all that follows
-     * once for each number of frames. */
-    volatile u64 *count = &walk->stack.frame_count;
-    volatile u32 *flags = &walk->stack.flags;
-    *count = 0;
-    *flags = 0;
-    for (int i = 0; i < PYTHON_MAX_FRAMES; i++) {
-        if (!frame)
-            break;
-        if (bpf_probe_read_user(walk->frame, target->frame_bytes & 127, (void *)frame)) {
-            *flags = PYTHON_STACK_BROKEN;
-            python_count(PYTHON_UNREADABLE);
-            break;
-        }
-        u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~3ULL;
-        u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
-        u32 owner = target->frame_owner ? walk->frame[target->frame_owner & 127] : 0;
-        u32 fingerprint = 0;
-        s32 instruction = 0;
-        frame = PYTHON_WORD(walk->frame, target->frame_previous, 120);
-        if (owner >= 3) {
-            code = 0; /* from 3.12 on: stands for a call from C into Python */
-        } else {
-            if (bpf_probe_read_user(walk->code, target->code_bytes & 255, (void *)code)) {
-                *flags = PYTHON_STACK_BROKEN;
-                python_count(PYTHON_UNREADABLE);
-                break;
-            }
-            if (PYTHON_WORD(walk->code, target->object_type, 56) != target->code_type) {
-                *flags = PYTHON_STACK_BROKEN;
-                python_count(PYTHON_NOT_CODE);
-                break;
-            }
-            fingerprint = python_fingerprint(target, walk->code);
-            instruction = place;
-            if (target->code_instructions)
-                instruction = (s64)(place - code - target->code_instructions) >> 1;
-        }
-        struct python_frame *to = &walk->stack.frames[i];
-        to->code = code;
-        to->instruction = instruction;
-        to->fingerprint = fingerprint;
-        hash = python_mix(hash, code ^ (u64)fingerprint << 32);
-        hash = python_mix(hash, (u32)instruction);
-        *count = i + 1;
+    u64 cframe = python_read(thread_state + target->thread_frame);
+    u64 previous = cframe ? python_read(cframe + target->cframe_previous) : 0;
+    return previous ? python_read(previous + target->cframe_frame) : 0;
+}
+
+static inline bool python_is_frame(struct python_target *target, u64 address)
+{
+    u64 code = python_read(address + target->frame_code) & ~3ULL;
+    return code && python_read(code + target->object_type) == target->code_type;
+}
+
+/* A call from Python to Python makes the new frame the running one and then writes into it who called, or the other
+ * way round, as the compiler likes. In between, the caller is in one of the interpreter's registers, for nothing else
+ * is known of it. */
+static inline u64 python_caller_in_registers(struct python_walk *walk, struct python_target *target, u64 frame)
+{
+    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    if (bpf_probe_read_kernel(walk->registers, PYTHON_REGISTERS * sizeof(u64), registers))
+        return 0;
+    for (int i = 0; i < PYTHON_REGISTERS; i++) {
+        u64 value = walk->registers[i];
+        if (value != frame && value > 65536 && python_is_frame(target, value))
+            return value;
     }
-    if (frame && !*flags) {
+    return 0;
+}
+
+/* What is not as it seems at the leaf; returns where to begin. */
+static inline u64 python_check_leaf(struct python_walk *walk, struct python_target *target, u64 frame)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    u64 code = python_read(frame + target->frame_code) & ~3ULL, place = python_read(frame + target->frame_instruction);
+    u8 owner = 0, state = 0;
+    bpf_probe_read_user(&owner, 1, (void *)(frame + target->frame_owner));
+    if (owner == PYTHON_GENERATOR) {
+        bpf_probe_read_user(&state, 1, (void *)(frame - target->frame_generator));
+        if (state) /* a generator that does not run is no leaf: it is just returning, or left over */
+            return python_read(frame + target->frame_previous);
+    }
+    if (place < code + target->code_instructions || !python_read(frame + target->frame_previous))
+        progress->leaf_previous = python_caller_in_registers(walk, target, frame);
+    return frame;
+}
+
+/* Take in the frame at `frame`, which becomes the one before it; anything but 0 if it cannot be one.
+ *
+ * Conditions are masks here: each branch would double what the verifier has to go through in every round. */
+static inline u64 python_walk_frame(struct python_walk *walk, struct python_target *target, u64 *frame, int i)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    u64 bad = bpf_probe_read_user(walk->frame, target->frame_bytes & 127, (void *)*frame);
+    u64 previous = PYTHON_WORD(walk->frame, target->frame_previous, 120);
+    u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
+    u64 is_call = ((u64)walk->frame[target->frame_owner & 127] + 256 - PYTHON_CALL_FROM_C) >> 8 & 1;
+    u64 in_python = is_call - 1; /* all bits, or none */
+    u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~3ULL & in_python;
+    bad |= bpf_probe_read_user(walk->code, target->code_bytes & 255, (void *)code) & in_python;
+    bad |= (PYTHON_WORD(walk->code, target->object_type, 56) ^ target->code_type) & in_python;
+    u32 fingerprint = python_fingerprint(target, walk->code) & in_python;
+    u64 start = (code + target->code_instructions) & -(u64)target->instruction_is_address;
+    s32 instruction = ((s64)((place - start) << (target->instruction_left & 63)) >> (target->instruction_right & 63)) & in_python;
+    if (i == 0 && progress->leaf_previous)
+        previous = progress->leaf_previous;
+    u64 is_entry = is_call | (walk->frame[target->frame_entry & 127] & 1), is_sure = progress->is_sure;
+    bad |= (previous ^ progress->base) & -(is_entry & ~is_sure & 1);
+    progress->is_sure = is_sure | is_entry;
+    struct python_frame *to = &walk->stack.frames[i];
+    to->code = code;
+    to->instruction = instruction;
+    to->fingerprint = fingerprint;
+    progress->hash = python_mix(python_mix(progress->hash, code ^ (u64)fingerprint << 32), (u32)instruction);
+    *frame = previous;
+    return bad;
+}
+
+static inline void python_walk_frames(struct python_walk *walk, struct python_target *target, u64 thread_state, u64 frame)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    volatile u32 *count = &walk->stack.frame_count, *first = &walk->stack.frame_first, *flags = &walk->stack.flags;
+    *count = *first = *flags = 0;
+    progress->hash = walk->stack.tgid;
+    progress->leaf_previous = 0;
+    progress->base = 0;
+    progress->is_sure = target->cframe_frame == PYTHON_NO_CFRAME;
+    if (!progress->is_sure) {
+        progress->base = python_base_frame(target, thread_state);
+        frame = python_check_leaf(walk, target, frame);
+    }
+    for (int i = 0; i < PYTHON_MAX_FRAMES; i++) {
+        u64 was_sure = progress->is_sure;
+        if (!(frame | (was_sure ^ 1)))
+            break;
+        if (!python_walk_frame(walk, target, &frame, i)) {
+            *count = i + 1;
+            continue;
+        }
+        if (was_sure) {
+            *flags = PYTHON_STACK_BROKEN;
+            break;
+        }
+        frame = progress->base;
+        progress->is_sure = 1;
+        progress->hash = walk->stack.tgid;
+        *first = *count = i + 1;
+    }
+    if (*flags) {
+        python_count(PYTHON_UNREADABLE);
+    } else if (frame) {
         *flags = PYTHON_STACK_CUT;
         python_count(PYTHON_TRUNCATED);
     }
-    walk->stack.id = python_mix(hash, *flags) | 1; /* never 0 */
+    walk->stack.id = python_mix(progress->hash, *flags) | 1; /* never 0 */
 }
 
 /* Make sure that user space knows the stack; returns its id, 0 if that is not possible. */
@@ -445,9 +531,11 @@ static inline u64 python_stack_of(struct python_target *target, u64 thread_state
     walk->stack.tgid = pid_tgid >> 32;
     walk->stack.tid = pid_tgid;
     walk->stack.thread_state = thread_state;
-    python_walk_frames(walk, target, frame);
-    if (walk->stack.frame_count)
+    python_walk_frames(walk, target, thread_state, frame);
+    if (walk->stack.frame_count > walk->stack.frame_first || walk->stack.flags)
         id = python_intern(walk, target);
+    else
+        python_count(PYTHON_NO_FRAME);
     walk->busy = 0;
     return id;
 }

@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 NO_CFRAME = 0xFFFF
 """As `cframe_frame`: a thread's state leads to its frame directly."""
 
+NONE = 127
+"""As an offset in a frame: there is no such member. The kernel reads a 0 there."""
+
 DEBUG_OFFSETS_COOKIE = b"xdebugpy"
 DEBUG_OFFSETS_BYTES = 8 * 96
 
@@ -30,11 +33,15 @@ class Layout:
         runtime_gil: In _PyRuntimeState, the GIL itself; 0 where each interpreter points to one.
         gil_holder, gil_locked: In the GIL.
         thread_next, thread_interp, thread_id, thread_frame: In PyThreadState.
-        cframe_frame: In the _PyCFrame that `thread_frame` points to; NO_CFRAME where there is none.
+        cframe_frame, cframe_previous: In the _PyCFrame that `thread_frame` points to; NO_CFRAME where there is none.
         frame_bytes: How much of a frame to read.
         frame_previous, frame_code, frame_instruction: In a frame.
-        frame_owner: In a frame; from 3 on it stands for a call from C. 0 where there is none.
-        code_instructions: In a code object, the first instruction; 0 where a frame holds the instruction's number.
+        frame_owner: In a frame; from 3 on it stands for a call from C. NONE where there is none.
+        frame_entry: In a frame of 3.11: is it the first of a call from C?
+        frame_generator: How far before a generator's frame `gi_frame_state` lies.
+        code_instructions: In a code object, the first instruction.
+        instruction_is_address: Does a frame hold the address of its instruction (1) or its number (0)?
+        instruction_left, instruction_right: Shifts that make a 32-bit number of the latter, units of the former.
         code_bytes: How much of a code object to read.
         code_first_line, code_version, code_file, code_name, code_table: In a code object; 0 where there is none.
         object_type: In every object.
@@ -57,12 +64,18 @@ class Layout:
     thread_id: int
     thread_frame: int
     cframe_frame: int
+    cframe_previous: int
     frame_bytes: int
     frame_previous: int
     frame_code: int
     frame_instruction: int
     frame_owner: int
+    frame_entry: int
+    frame_generator: int
     code_instructions: int
+    instruction_is_address: int
+    instruction_left: int
+    instruction_right: int
     code_bytes: int
     code_first_line: int
     code_version: int
@@ -92,12 +105,18 @@ _3_8 = Layout(
     thread_id=176,
     thread_frame=24,
     cframe_frame=NO_CFRAME,
+    cframe_previous=0,
     frame_bytes=112,
     frame_previous=24,
     frame_code=32,
     frame_instruction=104,
-    frame_owner=0,
+    frame_owner=NONE,
+    frame_entry=NONE,
+    frame_generator=0,
     code_instructions=0,
+    instruction_is_address=0,
+    instruction_left=32,
+    instruction_right=32,
     code_bytes=128,
     code_first_line=40,
     code_version=0,
@@ -116,12 +135,18 @@ _3_11 = replace(
     thread_id=152,
     thread_frame=56,
     cframe_frame=8,
+    cframe_previous=16,
     frame_bytes=72,
     frame_previous=48,
     frame_code=32,
     frame_instruction=56,
     frame_owner=69,
+    frame_entry=68,
+    frame_generator=5,
     code_instructions=184,
+    instruction_is_address=1,
+    instruction_left=0,
+    instruction_right=1,
     code_bytes=144,
     code_first_line=72,
     code_file=112,
@@ -138,9 +163,11 @@ _3_12 = replace(
     gil_locked=16,
     thread_id=136,
     cframe_frame=0,
+    cframe_previous=8,
     frame_previous=8,
     frame_code=0,
     frame_owner=70,
+    frame_entry=NONE,
     code_instructions=192,
     code_first_line=68,
     code_version=92,

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pprofpy.collectors.cpython.layouts import NO_CFRAME, Layout
+from pprofpy.collectors.cpython.layouts import NO_CFRAME, NONE, Layout
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 
 _LONGEST_STRING = 4096
@@ -123,7 +123,7 @@ class Reader:
             if not frame:
                 break
             raw = self.memory.read(frame, layout.frame_bytes)
-            if not layout.frame_owner or raw[layout.frame_owner] < 3:
+            if layout.frame_owner == NONE or raw[layout.frame_owner] < 3:
                 codes.append(_word(raw, layout.frame_code) & ~3)
             frame = _word(raw, layout.frame_previous)
         return codes
