@@ -43,14 +43,14 @@ def define():
         for index in range(WIDTH):
             for kind, text in (("plain", PLAIN), ("gen", GENERATOR), ("call", CALLBACK)):
                 choice = "({})[int(random() * {})]".format(
-                    ", ".join("{}{}_{}".format(kind, depth + 1, i) for i in range(WIDTH)), WIDTH
+                    ", ".join(f"{kind}{depth + 1}_{i}" for i in range(WIDTH)), WIDTH
                 )
                 exec(compile(text.format(depth=depth, index=index, call=choice), "<paths>", "exec"), namespace)
 
 
 def main(seconds):
     define()
-    roots = [namespace["{}0_{}".format(kind, index)] for kind in ("plain", "gen", "call") for index in range(WIDTH)]
+    roots = [namespace[f"{kind}0_{index}"] for kind in ("plain", "gen", "call") for index in range(WIDTH)]
     print("ready", flush=True)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
