@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program
-from pprofpy.collectors.bpf.processes import Scope, comm_text
+from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.tables import Table
+from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
 from pprofpy.profile import Collection, Stack
@@ -59,7 +60,6 @@ _THREAD = np.dtype(
         ("tgid", "u4"),
         ("place", "i4"),
         ("dead", "u4"),
-        ("comm", "S16"),
         ("goes", "u4"),
     ]
 )
@@ -127,6 +127,7 @@ class GilRecorder:
         self._rate_hz = options.rate_hz
         self._slices = _Slices(options.interval_ns)
         self._target: Target | None = None
+        self._names = ThreadNames(0)
         self._program = load(
             "gil.bpf.c",
             scheduler_constants()
@@ -154,6 +155,7 @@ class GilRecorder:
         self._target = target = open_target(pid)
         _check_libc(target)
         _watch(self._stacks, target)
+        self._names = ThreadNames(pid)
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
 
     # -- while it runs ---------------------------------------------------------------------------------------------
@@ -167,10 +169,18 @@ class GilRecorder:
         """Move threads that have ended out of the kernel's tables."""
         self.tick()
         tids, threads = self._threads.items()
+        self._learn_names(tids)
         dead = threads["dead"] == 1
         if dead.any():
-            self._gone += [_thread(tid, entry) for tid, entry in zip(tids[dead].tolist(), threads[dead], strict=True)]
+            self._gone += self._named(tids[dead], threads[dead])
             self._threads.delete(tids[dead])
+
+    def _learn_names(self, tids: NDArray[Any]) -> None:
+        if self._target and (runtime := self._stacks.runtimes.get(self._target.pid)):
+            self._names.learn(runtime, set(tids.tolist()))
+
+    def _named(self, tids: NDArray[Any], threads: NDArray[Any]) -> list[GilThread]:
+        return [_thread(tid, self._names.name(tid), one) for tid, one in zip(tids.tolist(), threads, strict=True)]
 
     def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
         now_ns = time.monotonic_ns() - self.start_ns
@@ -192,13 +202,14 @@ class GilRecorder:
         end_ns = time.monotonic_ns()
         self._stacks.poll()
         tids, threads = self._threads.items()
+        self._learn_names(tids)
         self._take_slice(threads.copy(), is_last=True)
         sums = _Sums(self._stacks)
         sums.add_tables(self._program)
         sums.add_unfinished(tids, threads, end_ns)
         _settle(threads, end_ns)
         return GilRecord(
-            threads=(*self._gone, *(_thread(tid, one) for tid, one in zip(tids.tolist(), threads, strict=True))),
+            threads=(*self._gone, *self._named(tids, threads)),
             waits=tuple(Wait(*key, *values) for key, values in sums.waits.items()),
             holds=tuple(Hold(*key, *values) for key, values in sums.holds.items()),
             blocks=tuple(Block(*key, time_ns) for key, time_ns in sums.blocks.items()),
@@ -357,11 +368,11 @@ def _settle(threads: NDArray[Any], now_ns: int) -> None:
         threads[total_name][goes_on] += np.maximum(begun, now) - begun
 
 
-def _thread(tid: int, entry: Any) -> GilThread:
+def _thread(tid: int, name: str, entry: Any) -> GilThread:
     return GilThread(
         pid=int(entry["tgid"]),
         tid=tid,
-        name=comm_text(bytes(entry["comm"])),
+        name=name,
         wait_count=int(entry["wait_count"]),
         wait_ns=int(entry["wait_total_ns"]),
         wait_max_ns=int(entry["wait_max_ns"]),

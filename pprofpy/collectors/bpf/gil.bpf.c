@@ -55,7 +55,6 @@ struct gil_thread {
     u32 tgid;
     s32 place; /* in `waiters`; -1: none */
     u32 dead;
-    char comm[16];
     u32 goes; /* as it was switched out last */
 };
 
@@ -129,7 +128,6 @@ static inline struct gil_thread *thread_entry(u32 tid, u32 tgid)
     if (known)
         return known;
     struct gil_thread fresh = {.tgid = tgid, .place = -1};
-    bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
     gil_threads.insert(&tid, &fresh);
     known = gil_threads.lookup(&tid);
     if (!known)
@@ -204,7 +202,6 @@ static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now)
 {
     thread->since_ns = now;
     thread->back_ns = 0;
-    bpf_get_current_comm(thread->comm, sizeof(thread->comm));
     volatile struct waiter *waiter = waiter_of(thread);
     if (!waiter)
         return;
