@@ -1,4 +1,7 @@
-"""`pprofpy cpu` on real processes: what is recorded, what is refused, and that no target is ever harmed."""
+"""`pprofpy cpu` on real processes: what is recorded, what is refused, and that no target is ever harmed.
+
+All through py-spy, which works everywhere; test_cpu_bpf.py has what is special about the kernel engine.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from tests.conftest import PROGRAMS, CommandLine, Start, comm, wait_until
 
 BURN, SLEEPER = str(PROGRAMS / "burn.py"), str(PROGRAMS / "sleeper.py")
 PYTHON = sys.executable
+CPU = ("cpu", "--engine", "py-spy")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user or to mount")
 
@@ -57,7 +61,7 @@ def has_ended(pid: int) -> bool:
 def test_the_recording_tells_what_when_how_long_and_how_complete(
     cli: CommandLine, burning: subprocess.Popen[str]
 ) -> None:
-    done = cli("cpu", "--pid", str(burning.pid), "-d", "1.5", "-r", "200")
+    done = cli(*CPU, "--pid", str(burning.pid), "-d", "1.5", "-r", "200")
 
     assert done.returncode == 0, done.stderr
     profile = only_profile(cli)
@@ -77,14 +81,14 @@ def test_the_recording_tells_what_when_how_long_and_how_complete(
 
 
 def test_functions_have_their_module_and_the_whole_path(cli: CommandLine, burning: subprocess.Popen[str]) -> None:
-    cli("cpu", "--pid", str(burning.pid), "-d", "1")
+    cli(*CPU, "--pid", str(burning.pid), "-d", "1")
 
     half = next(function for function in only_profile(cli).functions if function.system_name == "half")
     assert (half.name, half.filename) == ("burn.half", BURN)
 
 
 def test_the_table_shows_the_losses_and_the_next_steps(cli: CommandLine, burning: subprocess.Popen[str]) -> None:
-    done = cli("cpu", "--pid", str(burning.pid), "-d", "1")
+    done = cli(*CPU, "--pid", str(burning.pid), "-d", "1")
 
     assert "burn.half" in done.stdout
     assert re.search(r"Samples: 1\d\d asked, \d+ got, \d+ late, 0 errors", done.stdout), done.stdout
@@ -93,7 +97,7 @@ def test_the_table_shows_the_losses_and_the_next_steps(cli: CommandLine, burning
 
 
 def test_json_holds_the_same_for_programs(cli: CommandLine, burning: subprocess.Popen[str]) -> None:
-    data = json.loads(cli("cpu", "--pid", str(burning.pid), "-d", "1", "--threads", "--json").stdout)
+    data = json.loads(cli(*CPU, "--pid", str(burning.pid), "-d", "1", "--threads", "--json").stdout)
 
     assert data["path"] == str(cli.recordings[0])
     assert "burn.half" in {row["name"] for row in data["rows"]}
@@ -105,7 +109,7 @@ def test_hostile_names_stay_what_they_are_in_the_file_and_are_harmless_on_the_sc
 ) -> None:
     hostile = start(PYTHON, str(PROGRAMS / "hostile.py"))
 
-    done = cli("cpu", "--pid", str(hostile.pid), "-d", "1", "--threads")
+    done = cli(*CPU, "--pid", str(hostile.pid), "-d", "1", "--threads")
 
     profile = only_profile(cli)
     assert labels(profile, "thread") == {"MainThread", "evil \n;\x1b[31m<script>alert(1)</script> (x)"}
@@ -117,8 +121,8 @@ def test_hostile_names_stay_what_they_are_in_the_file_and_are_harmless_on_the_sc
 def test_waiting_threads_count_only_with_idle(cli: CommandLine, start: Start) -> None:
     sleeper = start(PYTHON, SLEEPER)
 
-    cli("cpu", "--pid", str(sleeper.pid), "-d", "1")
-    cli("cpu", "--pid", str(sleeper.pid), "-d", "1", "--idle", "-o", str(cli.folder / "idle.pb.gz"))
+    cli(*CPU, "--pid", str(sleeper.pid), "-d", "1")
+    cli(*CPU, "--pid", str(sleeper.pid), "-d", "1", "--idle", "-o", str(cli.folder / "idle.pb.gz"))
 
     busy, waiting = (read_profile(str(path)) for path in cli.recordings)
     assert "sleeper.wait_for_ever" in function_names(waiting)
@@ -130,7 +134,7 @@ def test_subprocesses_are_told_apart_by_pid(cli: CommandLine, start: Start) -> N
     parent = start(PYTHON, str(PROGRAMS / "family.py"))
     (child,) = (pid for pid in descendants_of(parent.pid) if b"family" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
-    cli("cpu", "--pid", str(parent.pid), "-d", "2", "--subprocesses")
+    cli(*CPU, "--pid", str(parent.pid), "-d", "2", "--subprocesses")
 
     profile = only_profile(cli)
     os.kill(child, signal.SIGKILL)
@@ -139,7 +143,7 @@ def test_subprocesses_are_told_apart_by_pid(cli: CommandLine, start: Start) -> N
 
 
 def test_gil_counts_only_the_holder_and_says_so(cli: CommandLine, burning: subprocess.Popen[str]) -> None:
-    cli("cpu", "--pid", str(burning.pid), "-d", "1", "--gil")
+    cli(*CPU, "--pid", str(burning.pid), "-d", "1", "--gil")
 
     profile = only_profile(cli)
     assert "burn.half" in function_names(profile)
@@ -149,7 +153,7 @@ def test_gil_counts_only_the_holder_and_says_so(cli: CommandLine, burning: subpr
 def test_native_frames_lie_in_mappings_of_their_own(cli: CommandLine, start: Start) -> None:
     zipper = start(PYTHON, str(PROGRAMS / "zipper.py"))
 
-    cli("cpu", "--pid", str(zipper.pid), "-d", "1", "--native")
+    cli(*CPU, "--pid", str(zipper.pid), "-d", "1", "--native")
 
     profile = only_profile(cli)
     mapping_of = {
@@ -164,7 +168,7 @@ def test_native_frames_lie_in_mappings_of_their_own(cli: CommandLine, start: Sta
 def test_without_pausing_the_number_of_looks_is_unknown_not_invented(
     cli: CommandLine, burning: subprocess.Popen[str]
 ) -> None:
-    cli("cpu", "--pid", str(burning.pid), "-d", "1", "--nonblocking")
+    cli(*CPU, "--pid", str(burning.pid), "-d", "1", "--nonblocking")
 
     collection = only_profile(cli).collection
     assert (collection.got, collection.late) == (-1, -1)
@@ -178,7 +182,7 @@ def test_a_name_finds_the_one_process_and_never_pprofpy_itself(cli: CommandLine,
     mark = f"only-{os.getpid()}-{id(cli)}"
     target = start(PYTHON, "-c", "print('ready', flush=True)\nwhile True: pass", mark)
 
-    done = cli("cpu", "--name", mark, "-d", "1")
+    done = cli(*CPU, "--name", mark, "-d", "1")
 
     assert done.returncode == 0, done.stderr
     assert labels(only_profile(cli), "tid") == {target.pid}
@@ -188,7 +192,7 @@ def test_a_name_that_fits_several_lists_them(cli: CommandLine, start: Start) -> 
     mark = f"twice-{os.getpid()}-{id(cli)}"
     pids = [start(PYTHON, SLEEPER, mark).pid for _ in range(2)]
 
-    done = cli("cpu", "--name", mark)
+    done = cli(*CPU, "--name", mark)
 
     assert done.returncode == 3
     assert all(f"--pid {pid}" in done.stderr for pid in pids)
@@ -219,7 +223,7 @@ def test_a_name_that_fits_several_lists_them(cli: CommandLine, start: Start) -> 
 def test_what_makes_no_sense_is_refused_with_a_hint(
     words: list[str], status: int, message: str, cli: CommandLine
 ) -> None:
-    done = cli("cpu", *words)
+    done = cli(*CPU, *words)
 
     assert (done.returncode, done.stdout) == (status, "")
     assert message in done.stderr
@@ -230,7 +234,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
 
 def test_a_process_that_is_not_python_is_refused(cli: CommandLine) -> None:
     with subprocess.Popen(["sleep", "3600"]) as sleep:
-        done = cli("cpu", "--pid", str(sleep.pid))
+        done = cli(*CPU, "--pid", str(sleep.pid))
         sleep.kill()
 
     assert done.returncode == 3
@@ -247,11 +251,11 @@ def test_another_users_process_is_refused_with_the_command_that_works(
     ).returncode:
         pytest.skip("nobody may not read this installation")
 
-    done = cli("cpu", "--pid", str(burning.pid), prefix=as_nobody)
+    done = cli(*CPU, "--pid", str(burning.pid), prefix=as_nobody)
 
     assert done.returncode == 4
     assert "belongs to root" in done.stderr
-    assert f"sudo {PYTHON} -m pprofpy cpu --pid {burning.pid}" in done.stderr
+    assert f"sudo {PYTHON} -m pprofpy cpu --engine py-spy --pid {burning.pid}" in done.stderr
 
 
 # -- how it ends ---------------------------------------------------------------------------------------------------
@@ -274,7 +278,7 @@ def begun(recording: subprocess.Popen[str]) -> int:
 def test_an_interrupted_recording_is_kept(
     number: signal.Signals, cli: CommandLine, burning: subprocess.Popen[str]
 ) -> None:
-    recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h")
+    recording = cli.start(*CPU, "--pid", str(burning.pid), "-d", "1h")
     begun(recording)
 
     recording.send_signal(number)
@@ -287,7 +291,7 @@ def test_an_interrupted_recording_is_kept(
 def test_a_target_that_ends_leaves_what_was_recorded(cli: CommandLine, start: Start) -> None:
     brief = start(PYTHON, BURN, "5")
 
-    done = cli("cpu", "--pid", str(brief.pid), "-d", "1h")
+    done = cli(*CPU, "--pid", str(brief.pid), "-d", "1h")
 
     assert done.returncode == 0, done.stderr
     assert "The target ended during the recording." in done.stdout
@@ -296,7 +300,7 @@ def test_a_target_that_ends_leaves_what_was_recorded(cli: CommandLine, start: St
 
 @pytest.mark.parametrize("attempt", range(5))
 def test_killing_pprofpy_harms_nobody(attempt: int, cli: CommandLine, burning: subprocess.Popen[str]) -> None:
-    recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "-r", "1000")
+    recording = cli.start(*CPU, "--pid", str(burning.pid), "-d", "1h", "-r", "1000")
     spy = begun(recording)
 
     recording.kill()
@@ -307,7 +311,7 @@ def test_killing_pprofpy_harms_nobody(attempt: int, cli: CommandLine, burning: s
 
 
 def test_a_command_is_recorded_from_start_to_end(cli: CommandLine) -> None:
-    done = cli("cpu", "--", PYTHON, BURN, "1.5")
+    done = cli(*CPU, "--", PYTHON, BURN, "1.5")
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ready\n")
@@ -318,14 +322,14 @@ def test_a_command_is_recorded_from_start_to_end(cli: CommandLine) -> None:
 def test_a_commands_status_is_told_and_passed_on_if_wanted(options: list[str], status: int, cli: CommandLine) -> None:
     program = "import sys, time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nsys.exit(7)"
 
-    done = cli("cpu", *options, "--", PYTHON, "-c", program)
+    done = cli(*CPU, *options, "--", PYTHON, "-c", program)
 
     assert done.returncode == status
     assert "status 7" in done.stderr
 
 
 def test_a_duration_ends_the_recording_and_not_the_command(cli: CommandLine) -> None:
-    done = cli("cpu", "-d", "500ms", "--propagate-status", "--", PYTHON, "-c", "print(sum(1 for i in range(10**8)))")
+    done = cli(*CPU, "-d", "500ms", "--propagate-status", "--", PYTHON, "-c", "print(sum(1 for i in range(10**8)))")
 
     assert done.returncode == 0
     assert "100000000\n" in done.stdout
@@ -339,7 +343,7 @@ def test_standard_output_takes_the_profile_and_nothing_else(
     cli: CommandLine, burning: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.pb.gz"
-    command = [PYTHON, "-m", "pprofpy", "cpu", "--pid", str(burning.pid), "-d", "1", "-o", "-"]
+    command = [PYTHON, "-m", "pprofpy", *CPU, "--pid", str(burning.pid), "-d", "1", "-o", "-"]
     with copy.open("wb") as stream:
         subprocess.run(command, stdout=stream, env=cli.environment, check=True)
 
@@ -352,7 +356,7 @@ def test_a_file_that_is_not_ours_is_left_alone(
 ) -> None:
     foreign = tmp_path / "thesis.pb.gz"
     foreign.write_text("three years of work")
-    words = ("cpu", "--pid", str(burning.pid), "-d", "1", "-o", str(foreign))
+    words = (*CPU, "--pid", str(burning.pid), "-d", "1", "-o", str(foreign))
 
     refused = cli(*words)
     assert (refused.returncode, foreign.read_text()) == (1, "three years of work")
@@ -379,7 +383,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_the_file_but_not_the_recording(
     cli: CommandLine, burning: subprocess.Popen[str], full_disk: Path
 ) -> None:
-    done = cli("cpu", "--pid", str(burning.pid), "-d", "1", "-o", str(full_disk / "x.pb.gz"))
+    done = cli(*CPU, "--pid", str(burning.pid), "-d", "1", "-o", str(full_disk / "x.pb.gz"))
 
     assert done.returncode == 1
     assert "No space left" in done.stderr

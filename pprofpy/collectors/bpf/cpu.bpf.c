@@ -48,6 +48,11 @@ int on_clock(struct bpf_perf_event_data *ctx)
         return 0;
 #endif
     struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .window = *now, .kernel_stack = NO_STACK};
+    if (thread_state)
+        sample.stack = python_stack_of(target, thread_state);
+    else
+        python_count(PYTHON_NO_THREAD_STATE);
+    /* After the walk: before it, it would double what the verifier has to go through. */
 #ifdef KERNEL_STACKS
     if (!(ctx->regs.cs & 3)) {
         sample.kernel_stack = kernel_stacks.get_stackid(ctx, 0);
@@ -57,10 +62,6 @@ int on_clock(struct bpf_perf_event_data *ctx)
         }
     }
 #endif
-    if (thread_state)
-        sample.stack = python_stack_of(target, thread_state);
-    else
-        python_count(PYTHON_NO_THREAD_STATE);
     u64 one = 1, *count = samples.lookup(&sample);
     if (count)
         __sync_fetch_and_add(count, 1);

@@ -87,9 +87,10 @@ class Program:
                 descriptor = int(self._module.load_func(name.encode(), kind).fd)
                 return self._functions.setdefault(name, descriptor)
             except Exception as error:
-                self._module.debug = _VERIFIER_LOG
-                with suppress(Exception):
-                    self._module.load_func(name.encode(), kind)  # again, only to hear why
+                if "Argument list too long" not in str(error):  # too large: the log would be, too
+                    self._module.debug = _VERIFIER_LOG
+                    with suppress(Exception):
+                        self._module.load_func(name.encode(), kind)  # again, only to hear why
                 raise PprofpyError(f"the kernel refused {self._source}: {error}", output.essence()) from error
 
     def attach_raw(self, tracepoint: str, function: str) -> None:

@@ -68,11 +68,11 @@ def read_elf(path: Path, wanted: Collection[str]) -> ElfFile:
         NotElfError: It is none.
         OSError: It cannot be read.
     """
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(data, wanted)
-        except (struct.error, ValueError) as error:
-            raise NotElfError(f"{path}: {error}") from error
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        raise NotElfError(f"{path}: {error}") from error
 
 
 def _read(data: mmap.mmap, wanted: Collection[str]) -> ElfFile:

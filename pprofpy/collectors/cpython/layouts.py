@@ -97,9 +97,9 @@ _3_8 = Layout(
     interp_threads=8,
     interp_modules=56,
     interp_gil=0,
-    runtime_gil=1160,
-    gil_holder=0,
-    gil_locked=8,
+    runtime_gil=1152,
+    gil_holder=8,
+    gil_locked=16,
     thread_next=8,
     thread_interp=16,
     thread_id=176,
@@ -124,14 +124,14 @@ _3_8 = Layout(
     code_name=112,
     code_table=120,
 )
-_3_9 = replace(_3_8, runtime_gil=360, interp_modules=856)
+_3_9 = replace(_3_8, runtime_gil=352, interp_modules=856)
 _3_10 = replace(_3_9, frame_instruction=96)
 _3_11 = replace(
     _3_10,
     interpreters_head=40,
     interp_threads=16,
     interp_modules=888,
-    runtime_gil=368,
+    runtime_gil=360,
     thread_id=152,
     thread_frame=56,
     cframe_frame=8,
@@ -159,8 +159,6 @@ _3_12 = replace(
     interp_modules=944,
     interp_gil=384,
     runtime_gil=0,
-    gil_holder=8,
-    gil_locked=16,
     thread_id=136,
     cframe_frame=0,
     cframe_previous=8,

@@ -6,6 +6,7 @@ not matter. What is not known for certain is refused: nothing is guessed.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -17,11 +18,11 @@ from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, Lay
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import Target
+from pprofpy.target import Target, open_target
 
 _SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
 _ALPHA, _BETA = 0xA, 0xB
-_ATTEMPTS, _PATIENCE_S = 20, 2.0
+_ATTEMPTS, _PATIENCE_S = 100, 2.0
 _elf_files: dict[tuple[int, ...], ElfFile] = {}
 
 
@@ -72,13 +73,34 @@ class Runtime:
 
 
 def find_runtime(target: Target) -> Runtime:
-    """The interpreter of a process.
+    """The interpreter of a process. One that is just starting is given a moment to build its structures.
 
     Raises:
         NotPossibleError: It is none that can be read safely; the message says why.
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
+    deadline = time.monotonic() + (_PATIENCE_S if _age_s(target) < _PATIENCE_S else 0)
+    while True:
+        try:
+            runtime = _look(target)
+            check(target, runtime)
+            return runtime
+        except NotPossibleError as error:
+            if not target.is_alive():
+                raise TargetError(f"process {target.pid} has ended") from error
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.002)
+        target = open_target(target.pid)  # its library may not have been there before
+
+
+def _age_s(target: Target) -> float:
+    """How long ago a process started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - target.started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _look(target: Target) -> Runtime:
     if target.interpreter.implementation != "CPython":
         raise _unsupported(target, f"{target.interpreter.implementation} is not CPython")
     elf, bias = _mapped_elf(target)
@@ -94,38 +116,38 @@ def find_runtime(target: Target) -> Runtime:
         raise _unsupported(target, f"its memory does not look like CPython's ({error})") from error
     layout = layout_of(version, raw)
     if layout is None:
-        known = f"{min(LAYOUTS)[1]} to 3.{max(LAYOUTS)[1]}"
-        raise _unsupported(target, f"the layout of Python {version[0]}.{version[1]} is not known, only that of 3.{known}")
+        known = f"{_text(min(LAYOUTS))} to {_text(max(LAYOUTS))}"
+        raise _unsupported(target, f"the layout of Python {_text(version)} is not known, only those of {known}")
     if version >= (3, 13) and is_free_threaded(raw):
         raise _unsupported(target, "it is a free-threaded build, whose structures differ")
-    runtime = Runtime(target.pid, version, address, elf.symbols["PyCode_Type"] + bias, layout, target.root)
-    check(target, runtime)
-    return runtime
+    return Runtime(target.pid, version, address, elf.symbols["PyCode_Type"] + bias, layout, target.root)
 
 
 def check(target: Target, runtime: Runtime) -> None:
-    """Read all stacks once: every frame must lead to a real code object with a name and a file.
+    """Read stacks: every frame of one must lead to a real code object with a name and a file.
 
     Raises:
         NotPossibleError: The structures are not where they should be.
     """
-    reader, attempts, problem = runtime.reader(), 0, ""
-    deadline = time.monotonic() + _PATIENCE_S
-    # The process runs meanwhile: what is torn once is whole the next time. One that has just begun has no threads yet.
-    while attempts < _ATTEMPTS and time.monotonic() < deadline:
+    reader, problem = runtime.reader(), "no thread of it was found"
+    for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
         try:
             threads = list(reader.thread_states(runtime.address))
-            for thread in threads:
-                for code in set(reader.frames(thread)):
-                    reader.code(code)
         except UnreadableError as error:
-            attempts, problem = attempts + 1, str(error)
+            problem = str(error)
             continue
-        if threads:
-            return
-        problem = "no thread of it was found"
-        time.sleep(0.002)
-    raise _unsupported(target, f"its structures are not where those of Python {_text(runtime.version)} are ({problem})")
+        for thread in threads:
+            try:
+                names = [reader.code(code).name for code in reader.frames(thread)]
+            except UnreadableError as error:
+                problem = str(error)
+                continue
+            if names:
+                return
+            problem = "no thread of it runs Python code"
+    raise _unsupported(
+        target, f"its structures are not where those of Python {_text(runtime.version)} should be ({problem})"
+    )
 
 
 def _mapped_elf(target: Target) -> tuple[ElfFile, int]:

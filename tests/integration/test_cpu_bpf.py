@@ -1,0 +1,537 @@
+"""`pprofpy cpu --engine bpf`: stacks walked in the kernel are those that the program had, whatever it does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.bpf.pystacks import TRUNCATED
+from pprofpy.collectors.cpython import layouts, runtime
+from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.errors import NotPossibleError
+from pprofpy.formats.files import read_profile
+from pprofpy.profile import Profile, Sample
+from pprofpy.target import descendants_of, open_target
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+
+pytestmark = pytest.mark.ebpf
+
+PYTHON = sys.executable
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
+
+
+@contextmanager
+def recorder(rate_hz: int = 5000, **options: bool) -> Iterator[CpuRecorder]:
+    with CpuRecorder(CpuRecorderOptions(rate_hz=rate_hz, **options)) as found:
+        yield found
+
+
+def let_run(recording: CpuRecorder, seconds: float) -> None:
+    """Poll until so much time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        recording.poll()
+        time.sleep(0.05)
+
+
+def installed(start: Start, *words: str) -> dict[int, str]:
+    """The same program on every interpreter that there is: pid -> version."""
+    found = {}
+    for version in VERSIONS:
+        try:
+            path = interpreter(version)
+        except pytest.skip.Exception:
+            continue
+        found[start(path, *words).pid] = version
+    return found
+
+
+def by_thread(profile: Profile) -> dict[int, list[Sample]]:
+    """tid -> its samples."""
+    found: defaultdict[int, list[Sample]] = defaultdict(list)
+    for sample in profile.samples():
+        found[next(int(label.value) for label in sample.labels if label.key == "tid")].append(sample)
+    return found
+
+
+def shares(samples: Sequence[Sample], key: str = "leaf") -> dict[str, float]:
+    """Percent of all samples by function: of the leaf, or of every function that occurs in the stack."""
+    counts: Counter[str] = Counter()
+    for stack, values, _ in samples:
+        names = [frame.function.system_name.rpartition(".")[2] for frame in stack]  # not qualified before 3.11
+        for name in set(names) if key == "cum" else names[:1]:
+            counts[name] += values[0]
+    total = sum(sample.values[0] for sample in samples) or 1
+    return {name: 100 * count / total for name, count in counts.items()}
+
+
+def differences(who: str, measured: dict[str, float], expected: dict[str, float], tolerance: float) -> list[str]:
+    return [
+        f"{who}: {name} {measured.get(name, 0):.1f} instead of {share}"
+        for name, share in expected.items()
+        if abs(measured.get(name, 0) - share) > tolerance
+    ]
+
+
+# -- the numbers are right -----------------------------------------------------------------------------------------
+
+
+def test_every_function_gets_its_share_on_every_interpreter(start: Start) -> None:
+    expected = {"half": 50.0, "third": 30.0, "seventh": 15.0, "rest": 5.0}
+
+    record_until_right(
+        installed(start, str(PROGRAMS / "burn.py")),
+        lambda version, samples: differences(version, shares(samples), expected, tolerance=1),
+    )
+
+
+def test_so_do_generators_recursion_comprehensions_callbacks_coroutines_and_code_that_is_gone_at_once(
+    start: Start,
+) -> None:
+    expected = {
+        "by_generator": 25.0, "by_recursion": 20.0, "by_comprehension": 15.0, "by_callback": 15.0, "by_asyncio": 15.0,
+        "by_exec": 10.0,
+    }  # fmt: skip
+
+    def check(version: str, samples: list[Sample]) -> list[str]:
+        made = [sample for sample in samples if sample.stack[0].function.system_name.startswith("made_")]
+        return [
+            *differences(version, shares(samples, "cum"), expected, tolerance=1),
+            *differences(version, shares(made), {"made_often": 75, "made_rarely": 25}, tolerance=4),
+        ]
+
+    record_until_right(installed(start, str(PROGRAMS / "shares.py")), check)
+
+
+def test_lines_get_their_share_on_every_interpreter(start: Start) -> None:
+    source = (PROGRAMS / "lines.py").read_text().splitlines()
+    expected = {
+        str(number): float(match[1])
+        for number, line in enumerate(source, 1)
+        if (match := re.search(r"# (\d+)\b", line))
+    }
+    assert sum(expected.values()) == 100
+    versions = installed(start, str(PROGRAMS / "lines.py"))
+
+    def check(version: str, samples: list[Sample]) -> list[str]:
+        lines: Counter[str] = Counter()
+        for stack, values, _ in samples:
+            if stack[0].function.name == "lines.work":
+                lines[str(stack[0].line)] += values[0]
+        measured = {line: 100 * count / lines.total() for line, count in lines.items()}
+        return differences(version, measured, expected, tolerance=1.5)
+
+    record_until_right(versions, check)
+
+
+def record_until_right(versions: dict[int, str], check: Callable[[str, list[Sample]], list[str]]) -> None:
+    """Record all of them at once until nothing is wrong with their samples, or patience ends.
+
+    What has been recorded is summed up: chance evens out, a profiler that is wrong stays wrong.
+    """
+    found: dict[int, list[Sample]] = {pid: [] for pid in versions}
+    with recorder() as recording:
+        for pid in versions:
+            recording.watch(open_target(pid))
+
+        def measure() -> list[str]:
+            let_run(recording, 4)
+            profile = recording.window()
+            wrong = [f"{profile.collection.errors} errors"] if profile.collection.errors > 50 else []
+            new = by_thread(profile)
+            for pid, version in versions.items():
+                found[pid] += new[pid]
+                wrong += check(version, found[pid])
+            return wrong
+
+        rounds_until_right(measure, rounds=12)
+
+
+def test_no_stack_is_shown_that_never_was_however_fast_the_paths_change(start: Start) -> None:
+    versions = installed(start, str(PROGRAMS / "paths.py"))
+    with recorder(10_000) as recording:
+        for pid in versions:
+            recording.watch(open_target(pid))
+        let_run(recording, 6)
+        profile = recording.stop()
+
+    threads = by_thread(profile)
+    for pid, version in versions.items():
+        samples = threads[pid]
+        impossible = [names for sample in samples if (names := impossible_path(sample))]
+        incomplete = sum(sample.values[0] for sample in samples if "[unreadable]" in sample.stack[-1].function.name)
+        assert len(samples) > 100, version
+        assert impossible == [], version
+        assert incomplete <= 0.002 * sum(sample.values[0] for sample in samples), version
+
+
+def impossible_path(sample: Sample) -> list[str]:
+    """The functions of a stack of paths.py that calls what it never calls, root first; empty if all is well."""
+    inner = ("<module>", "main", "", "<listcomp>")
+    names = [name for frame in reversed(sample.stack) if (name := frame.function.system_name) not in inner]
+    if names and "[unreadable]" not in names and not names[0].startswith(("plain0_", "gen0_", "call0_")):
+        return [] if names == ["define"] else names
+    kinds = [re.fullmatch(r"([a-z]+)(\d+)_\d", name) for name in names]
+    fits = all(match and int(match[2]) == depth and match[1] == kinds[0][1] for depth, match in enumerate(kinds))  # type: ignore[index]
+    return [] if fits else names
+
+
+@pytest.mark.parametrize("rate_hz", [100, 1000])
+def test_as_many_samples_are_got_as_asked(rate_hz: int, start: Start) -> None:
+    first = ["nice", "-n", "-20"] if os.geteuid() == 0 else []  # others take little of its CPU then
+    burning = start(*first, PYTHON, str(PROGRAMS / "burn.py"))
+
+    def measure() -> list[str]:
+        with recorder(rate_hz) as recording:
+            recording.watch(open_target(burning.pid))
+            let_run(recording, 4)
+            collection = recording.stop().collection
+        ratio = collection.got / max(collection.asked, 1)
+        return [] if 0.99 <= ratio <= 1.02 else [f"{collection.got} of {collection.asked}"]
+
+    rounds_until_right(measure)
+
+
+def test_a_program_that_beats_in_time_with_the_clock_is_seen_in_all_its_phases(start: Start) -> None:
+    program = """
+import time
+def early(end):
+    while time.perf_counter() < end: pass
+def late(end):
+    while time.perf_counter() < end: pass
+print("ready", flush=True)
+while True:
+    begin = (time.perf_counter() // 0.01 + 1) * 0.01
+    time.sleep(begin - time.perf_counter())
+    early(begin + 0.002)
+    late(begin + 0.004)
+"""
+    beating = start(PYTHON, "-c", program)
+
+    def measure() -> list[str]:
+        with recorder(100) as recording:
+            recording.watch(open_target(beating.pid))
+            let_run(recording, 4)
+            measured = shares(list(recording.stop().samples()))
+        return differences("100 Hz", measured, {"early": 50, "late": 50}, tolerance=12)
+
+    rounds_until_right(measure)
+
+
+# -- what programs do ----------------------------------------------------------------------------------------------
+
+
+def test_a_stack_that_is_too_deep_keeps_its_leaf_and_says_so(start: Start) -> None:
+    program = """
+def down(n):
+    if n: return down(n - 1)
+    bottom()
+def bottom():
+    while True: pass
+print("ready", flush=True)
+down(900)
+"""
+    deep = start(PYTHON, "-c", program)
+    with recorder(500) as recording:
+        recording.watch(open_target(deep.pid))
+        let_run(recording, 1)
+        profile = recording.stop()
+
+    (sample, *others) = profile.samples()
+    assert others == []
+    assert [sample.stack[0].function.name, sample.stack[1].function.name] == ["<string>.bottom", "<string>.down"]
+    assert sample.stack[-1] == TRUNCATED
+    assert len(sample.stack) == 513
+    assert profile.collection.truncated == sample.values[0]
+
+
+def test_threads_that_come_and_go_are_all_counted(start: Start) -> None:
+    busy = start(PYTHON, str(PROGRAMS / "come_and_go.py"))
+
+    def measure() -> list[str]:
+        with recorder(1000) as recording:
+            recording.watch(open_target(busy.pid))
+            let_run(recording, 2)
+            profile = recording.stop()
+        names = {label.value for labels in profile.label_sets for label in labels if label.key == "thread"}
+        lost = profile.collection.asked - profile.collection.got
+        wrong = [f"{lost} of {profile.collection.asked} lost"] if lost > 0.02 * profile.collection.asked else []
+        wrong += [] if "stays" in names else [f"no thread called stays among {names}"]
+        nowhere = shares(list(profile.samples())).get("", 0)
+        return wrong + ([f"{nowhere:.1f} % without a Python stack"] if nowhere > 15 else [])
+
+    rounds_until_right(measure)
+
+
+def test_only_the_holder_of_the_lock_counts_if_that_is_wanted(start: Start) -> None:
+    program = """
+import threading, hashlib
+data = bytes(1 << 20)
+def hashing():
+    while True: hashlib.sha256(data).digest()   # without the lock
+def counting():
+    while True: sum(range(1000))
+threading.Thread(target=hashing, daemon=True).start()
+print("ready", flush=True)
+counting()
+"""
+    both = start(PYTHON, "-c", program)
+    measured = {}
+    for gil in (False, True):
+        with recorder(1000, gil=gil) as recording:
+            recording.watch(open_target(both.pid))
+            let_run(recording, 1.5)
+            measured[gil] = shares(list(recording.stop().samples()))
+
+    assert measured[False]["hashing"] > 25
+    assert measured[True].get("hashing", 0) < 5
+    assert measured[True]["counting"] > 95
+
+
+def test_a_window_can_be_read_while_the_recording_goes_on(start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    with recorder(1000) as recording:
+        recording.watch(open_target(burning.pid))
+        windows = []
+        for _ in range(3):
+            let_run(recording, 1.2)
+            windows.append(recording.window())
+        windows.append(recording.stop())
+        whole = windows[-1].collection.got
+
+    assert all(window.total(0) > 0 for window in windows[:3])
+    assert sum(window.total(0) for window in windows) == whole
+    assert all("burn.half" in {function.name for function in window.functions} for window in windows[:3])
+
+
+def test_stacks_that_were_forgotten_are_learnt_again(start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    with recorder(2000) as recording:
+        recording.watch(open_target(burning.pid))
+        for _ in range(4):
+            let_run(recording, 0.6)
+            recording.stacks.forget()
+        profile = recording.stop()
+
+    leaves = shares(list(profile.samples()))
+    assert leaves["half"] > 30
+    assert "" not in leaves or leaves[""] < 2
+
+
+# -- through the command line --------------------------------------------------------------------------------------
+
+
+def wait_for_beginning(recording: subprocess.Popen[str]) -> None:
+    assert recording.stderr is not None
+    while "engine: eBPF" not in (line := recording.stderr.readline()):
+        assert line
+
+
+def cpu_time_passes(pid: int, seconds: float) -> Callable[[], bool]:
+    """Has a process used so much CPU time from now on?"""
+    clock = (~pid << 3) | 2
+    begin = time.clock_gettime(clock)
+    return lambda: time.clock_gettime(clock) - begin > seconds
+
+
+def names_of(cli: CommandLine) -> set[str]:
+    return {function.name for function in read_profile(str(cli.recordings[-1])).functions}
+
+
+def test_it_is_the_engine_of_choice_and_says_so(cli: CommandLine, start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+
+    done = cli("cpu", "--pid", str(burning.pid), "-d", "1", "-K", "-v", "--threads")
+
+    assert done.returncode == 0, done.stderr
+    assert "engine: eBPF" in done.stderr
+    assert re.search(r"memory: \d+ MB of our own at most, \d+ MB of tables in the kernel", done.stderr)
+    assert re.search(r"Samples: \d+ asked, \d+ got, \d+ late, 0 dropped, 0 truncated, 0 errors", done.stdout)
+    assert "burn.half" in done.stdout
+    assert re.search(r"MainThread: burn.half", done.stdout)
+
+
+def test_hostile_names_are_harmless_on_the_screen(cli: CommandLine, start: Start) -> None:
+    hostile = start(PYTHON, str(PROGRAMS / "hostile.py"))
+
+    done = cli("cpu", "--pid", str(hostile.pid), "-d", "1", "--threads", "--engine", "bpf")
+
+    profile = read_profile(str(cli.recordings[0]))
+    names = {label.value for labels in profile.label_sets for label in labels if label.key == "thread"}
+    assert names <= {"MainThread", "evil \n;\x1b[31m<script>alert(1)</script> (x)"}
+    assert "/srv/a b;c\n\x1b[31m<script>.py" in {function.filename for function in profile.functions}
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "evil \\n;\\x1b[31m<script>" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_recording_is_kept(number: signal.Signals, cli: CommandLine, start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "--engine", "bpf", "-r", "1000")
+    wait_for_beginning(recording)
+    wait_until(cpu_time_passes(burning.pid, 0.1), "it has burnt CPU time")
+
+    recording.send_signal(number)
+    _, messages = recording.communicate()
+
+    assert recording.returncode == 0, messages
+    assert "burn.half" in names_of(cli)
+
+
+def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> None:
+    brief = start(PYTHON, str(PROGRAMS / "burn.py"))
+    recording = cli.start("cpu", "--pid", str(brief.pid), "-d", "1h", "--engine", "bpf", "-r", "1000")
+    wait_for_beginning(recording)
+    wait_until(cpu_time_passes(brief.pid, 0.2), "it has burnt CPU time")
+
+    brief.kill()
+    table, messages = recording.communicate()
+
+    assert recording.returncode == 0, messages
+    assert "The target ended during the recording." in table
+    assert {"burn.half", "burn.third", "burn.burn_round"} <= names_of(cli)
+
+
+def test_a_command_is_recorded_from_its_first_moments(cli: CommandLine) -> None:
+    done = cli(
+        "cpu", "--engine", "bpf", "-r", "1000", "--", PYTHON, "-c", "def f(n):\n  for i in range(n): pass\nf(10**7)"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "<string>.f" in names_of(cli)
+    assert any(name.startswith("importlib._bootstrap") for name in names_of(cli))
+
+
+def test_children_are_followed_through_fork_and_exec(cli: CommandLine, start: Start) -> None:
+    program = """
+import os, sys, time
+def parent_work():
+    end = time.monotonic() + 3600
+    while time.monotonic() < end: pass
+def child_work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: pass
+print("ready", flush=True)
+sys.stdin.readline()
+if os.fork() == 0:
+    child_work(1)
+    os.execv(sys.executable, [sys.executable, "-c", "def other_work():\\n  while True: pass\\nother_work()"])
+parent_work()
+"""
+    parent = start(PYTHON, "-c", program, stdin=subprocess.PIPE)
+    recording = cli.start("cpu", "--pid", str(parent.pid), "-d", "6", "-s", "--engine", "bpf")
+    assert parent.stdin is not None
+    wait_for_beginning(recording)
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    _, messages = recording.communicate()
+
+    for child in descendants_of(parent.pid):
+        os.kill(child, signal.SIGKILL)
+    assert recording.returncode == 0, messages
+    assert {"<string>.parent_work", "<string>.child_work", "<string>.other_work"} <= names_of(cli)
+
+
+def test_a_target_in_another_pid_namespace_is_told_by_our_numbers(cli: CommandLine, start: Start) -> None:
+    unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("may not make namespaces here")
+    outer = start(*unshare, PYTHON, str(PROGRAMS / "come_and_go.py"))
+    (inner,) = descendants_of(outer.pid)
+
+    done = cli("cpu", "--pid", str(inner), "-d", "2", "-r", "500", "--engine", "bpf")
+
+    assert done.returncode == 0, done.stderr
+    profile = read_profile(str(cli.recordings[0]))
+    threads = {label.value for labels in profile.label_sets for label in labels if label.key == "thread"}
+    assert "come_and_go.burn" in names_of(cli)
+    assert "stays" in threads
+
+
+def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: CommandLine, start: Start) -> None:
+    old = start(interpreter("3.7"), str(PROGRAMS / "burn.py"))
+
+    refused = cli("cpu", "--pid", str(old.pid), "-d", "1", "--engine", "bpf")
+    assert refused.returncode == 4
+    assert "3.7 is not known" in refused.stderr
+
+    done = cli("cpu", "--pid", str(old.pid), "-d", "1")
+    assert done.returncode == 0, done.stderr
+    assert "engine: py-spy, since" in done.stderr
+    assert "The engine is py-spy, since" in done.stdout
+    assert "burn.half" in names_of(cli)
+
+
+@pytest.mark.parametrize("option", ["--idle", "--native"])
+def test_what_only_pyspy_can_do_is_left_to_it_or_refused(option: str, cli: CommandLine, start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+
+    done = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", option)
+    assert done.returncode == 0, done.stderr
+    assert "engine: py-spy, since the kernel engine" in done.stderr
+
+    refused = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", option, "--engine", "bpf")
+    assert refused.returncode == 2
+
+
+def test_killing_pprofpy_leaves_nothing_in_the_kernel_and_the_target_alone(cli: CommandLine, start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "--engine", "bpf")
+    wait_for_beginning(recording)
+
+    recording.kill()
+    recording.communicate()
+
+    assert open_target(burning.pid).state() in "RS"
+    wait_until(cpu_time_passes(burning.pid, 0.01), "the target runs on")
+
+
+# -- it would rather say nothing than something wrong ---------------------------------------------------------------
+
+
+def test_structures_that_are_not_where_they_should_be_are_noticed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    burning = start(interpreter("3.12"), str(PROGRAMS / "burn.py"))
+    wrong = replace(layouts.LAYOUTS[3, 12], frame_previous=16)
+    monkeypatch.setitem(layouts.LAYOUTS, (3, 12), wrong)
+
+    with pytest.raises(NotPossibleError, match=r"not where those of Python 3\.12 should be"):
+        runtime.find_runtime(open_target(burning.pid))
+
+
+def test_a_walk_that_differs_from_what_is_read_from_outside_ends_the_recording(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    with recorder() as recording:
+        recording.watch(open_target(burning.pid))
+        monkeypatch.setattr(Reader, "frames", lambda self, thread: [4711])
+        with pytest.raises(NotPossibleError, match="not those read from outside"):
+            let_run(recording, 20)
+
+
+def test_the_target_is_never_stopped(start: Start) -> None:
+    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    status = Path(f"/proc/{burning.pid}/status")
+    with recorder(1000) as recording:
+        recording.watch(open_target(burning.pid))
+        states = set()
+        for _ in range(200):
+            states.add(re.search(r"^State:\s+(\w)", status.read_text(), re.MULTILINE)[1])  # type: ignore[index]
+            assert re.search(r"^TracerPid:\s+0$", status.read_text(), re.MULTILINE)
+            recording.poll()
+
+    assert states <= {"R", "S"}

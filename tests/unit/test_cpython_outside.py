@@ -1,0 +1,257 @@
+"""Reading a CPython from outside: symbols, layouts, strings, code objects and the names of threads."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.cpython.elf import NotElfError, read_elf
+from pprofpy.collectors.cpython.layouts import LAYOUTS
+from pprofpy.collectors.cpython.memory import Memory, UnreadableError
+from pprofpy.collectors.cpython.runtime import find_runtime
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.target import Interpreter, Target, open_target
+from tests.conftest import PROGRAMS, Start, interpreter
+
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+# -- symbols -------------------------------------------------------------------------------------------------------
+
+
+def test_symbols_are_where_the_loader_has_put_them(start: Start) -> None:
+    program = """
+import ctypes, sys
+print("ready", flush=True)
+runtime = ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime")
+print(ctypes.addressof(runtime), id(type((lambda: 0).__code__)), flush=True)
+sys.stdin.readline()
+"""
+    process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    said = [int(word) for word in process.stdout.readline().split()]
+
+    found = find_runtime(open_target(process.pid))
+
+    assert [found.address, found.code_type] == said
+    assert found.version == sys.version_info[:2]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.parametrize("flags", [["-shared", "-fPIC"], ["-pie", "-fPIE"], ["-no-pie"]])
+@pytest.mark.parametrize("is_stripped", [False, True])
+def test_symbols_of_stripped_and_unstripped_files_of_all_kinds(
+    flags: list[str], is_stripped: bool, tmp_path: Path
+) -> None:
+    source, library = tmp_path / "x.c", tmp_path / "x"
+    source.write_text("int wanted = 1, unwanted = 2; int not_wanted = 3; int main(void) { return 0; }")
+    strip = ["-s"] if is_stripped else []
+    subprocess.run(["cc", *flags, *strip, "-rdynamic", "-o", library, source], check=True)
+
+    elf = read_elf(library, ["wanted", "not_wanted", "missing"])
+
+    assert set(elf.symbols) == {"wanted", "not_wanted"}
+    assert elf.symbols["wanted"] != elf.symbols["not_wanted"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\n" * 100, b"\x7fELF\x02\x01" + b"\xff" * 200])
+def test_a_file_that_is_no_elf_is_an_error_of_ours(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+
+    with pytest.raises(NotElfError):
+        read_elf(tmp_path / "x", ["x"])
+
+
+# -- layouts -------------------------------------------------------------------------------------------------------
+
+OFFSETS = r"""
+#define Py_BUILD_CORE 1
+#include <stddef.h>
+#include <stdio.h>
+#include <Python.h>
+#if PY_VERSION_HEX < 0x030b0000
+#include <code.h>
+#include <frameobject.h>
+#else
+#include <internal/pycore_frame.h>
+#endif
+#if PY_VERSION_HEX >= 0x03090000
+#include <internal/pycore_interp.h>
+#include <internal/pycore_runtime.h>
+#endif
+#include <internal/pycore_pystate.h>
+#if PY_VERSION_HEX >= 0x030b0000
+#include <internal/pycore_code.h>
+#endif
+#define SAY(name, type, member) printf(name " %zu\n", offsetof(type, member))
+int main(void)
+{
+    SAY("interpreters_head", _PyRuntimeState, interpreters.head);
+    SAY("interp_next", PyInterpreterState, next);
+#if PY_VERSION_HEX < 0x030b0000
+    SAY("interp_threads", PyInterpreterState, tstate_head);
+#else
+    SAY("interp_threads", PyInterpreterState, threads.head);
+#endif
+#if PY_VERSION_HEX < 0x030c0000
+    SAY("interp_modules", PyInterpreterState, modules);
+#else
+    SAY("interp_modules", PyInterpreterState, imports.modules);
+    SAY("interp_gil", PyInterpreterState, ceval.gil);
+#endif
+    SAY("gil_holder", struct _gil_runtime_state, last_holder);
+    SAY("gil_locked", struct _gil_runtime_state, locked);
+#if PY_VERSION_HEX < 0x030c0000
+    printf("runtime_gil %zu\n", offsetof(_PyRuntimeState, ceval) + offsetof(struct _ceval_runtime_state, gil));
+#endif
+    SAY("thread_next", PyThreadState, next);
+    SAY("thread_interp", PyThreadState, interp);
+    SAY("thread_id", PyThreadState, thread_id);
+    SAY("code_first_line", PyCodeObject, co_firstlineno);
+    SAY("code_file", PyCodeObject, co_filename);
+#if PY_VERSION_HEX < 0x030b0000
+    SAY("thread_frame", PyThreadState, frame);
+    SAY("frame_previous", PyFrameObject, f_back);
+    SAY("frame_code", PyFrameObject, f_code);
+    SAY("frame_instruction", PyFrameObject, f_lasti);
+    SAY("code_name", PyCodeObject, co_name);
+#else
+    SAY("frame_previous", _PyInterpreterFrame, previous);
+    SAY("frame_owner", _PyInterpreterFrame, owner);
+    SAY("code_name", PyCodeObject, co_qualname);
+    SAY("code_instructions", PyCodeObject, co_code_adaptive);
+#endif
+#if PY_VERSION_HEX < 0x030a0000
+    SAY("code_table", PyCodeObject, co_lnotab);
+#else
+    SAY("code_table", PyCodeObject, co_linetable);
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    SAY("thread_frame", PyThreadState, current_frame);
+    SAY("frame_code", _PyInterpreterFrame, f_executable);
+    SAY("frame_instruction", _PyInterpreterFrame, instr_ptr);
+#elif PY_VERSION_HEX >= 0x030b0000
+    SAY("thread_frame", PyThreadState, cframe);
+    SAY("cframe_frame", _PyCFrame, current_frame);
+    SAY("cframe_previous", _PyCFrame, previous);
+    SAY("frame_code", _PyInterpreterFrame, f_code);
+    SAY("frame_instruction", _PyInterpreterFrame, prev_instr);
+    printf("frame_generator %zu\n", offsetof(PyGenObject, gi_iframe) - offsetof(PyGenObject, gi_frame_state));
+#endif
+#if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000
+    SAY("frame_entry", _PyInterpreterFrame, is_entry);
+#endif
+#if PY_VERSION_HEX >= 0x030c0000
+    SAY("code_version", PyCodeObject, co_version);
+#endif
+    SAY("object_type", PyObject, ob_type);
+    SAY("object_length", PyASCIIObject, length);
+    SAY("string_state", PyASCIIObject, state);
+    printf("string_ascii %zu\nstring_wide %zu\n", sizeof(PyASCIIObject), sizeof(PyCompactUnicodeObject));
+    SAY("bytes_data", PyBytesObject, ob_sval);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_offsets_are_those_of_the_headers(version: str, tmp_path: Path) -> None:
+    headers = Path(interpreter(version)).parent.parent / "include" / f"python{version}"
+    if not (headers / "internal" / "pycore_pystate.h").exists():
+        pytest.skip(f"there are no headers of Python {version} here")
+    (tmp_path / "x.c").write_text(OFFSETS)
+    folders = [f"-I{headers}", f"-I{headers}/internal"]
+    command = ["cc", "-w", *folders, "-o", str(tmp_path / "x"), str(tmp_path / "x.c")]
+    subprocess.run(command, check=True)
+    said = subprocess.run([tmp_path / "x"], capture_output=True, text=True, check=True).stdout
+    expected = {name: int(offset) for name, offset in (line.split() for line in said.splitlines())}
+
+    ours = asdict(LAYOUTS[3, int(version.partition(".")[2])])
+
+    assert len(expected) > 20
+    assert {name: ours[name] for name in expected} == expected
+
+
+# -- a process -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, "system"])
+def test_stacks_are_those_that_the_program_has(version: str, start: Start) -> None:
+    target = open_target(start(interpreter(version), str(PROGRAMS / "sleeper.py")).pid)
+    runtime = find_runtime(target)
+    reader = runtime.reader()
+
+    (thread,) = reader.thread_states(runtime.address)
+    codes = [reader.code(address) for address in reader.frames(thread)]
+
+    assert [code.name for code in codes] == ["wait_for_ever", "<module>"]
+    assert {code.filename for code in codes} == {str(PROGRAMS / "sleeper.py")}
+    assert codes[0].first_line == 6
+
+
+THREADS = """
+import threading, time
+class Own(threading.Thread):
+    def run(self): time.sleep(3600)
+def start(thread):
+    thread.daemon = True
+    thread.start()
+    return thread
+start(threading.Thread(target=time.sleep, args=(3600,), name="w\\u00e9rker \\u20ac"))
+start(Own(name="own"))
+many = start(Own(name="many attributes"))
+for number in range(40): setattr(many, "a%d" % number, number)
+start(Own(name="dict taken")).__dict__
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, "system"])
+def test_threads_have_the_names_that_the_program_gave_them(version: str, start: Start) -> None:
+    process = start(interpreter(version), "-c", THREADS)
+    target = open_target(process.pid)
+    names = ThreadNames(target.pid)
+
+    tids = [thread.tid for thread in target.threads()]
+    names.learn(find_runtime(target), set(tids))
+
+    expected = {"MainThread", "wérker €", "own", "many attributes", "dict taken"}
+    assert {names.name(tid) for tid in tids} == expected
+    assert names.name(process.pid) == "MainThread"
+    assert names.name(1) == "thread 1"
+
+
+def test_memory_that_is_not_there_is_told_from_a_process_that_is_gone() -> None:
+    with pytest.raises(UnreadableError):
+        Memory(os.getpid()).read(16, 8)
+    with subprocess.Popen([sys.executable, "-c", ""]) as done:
+        done.wait()
+    with pytest.raises(TargetError):
+        Memory(done.pid).read(4096, 8)
+
+
+@pytest.mark.parametrize(
+    ("interpreter_in_it", "reason"),
+    [
+        (Interpreter("PyPy", "3.10", True, False, "/usr/lib/libpypy3.10-c.so"), "PyPy is not CPython"),
+        (Interpreter("CPython", "3.11.2", True, False, "/nowhere/libpython3.11.so"), "cannot be read"),
+    ],
+)
+def test_what_is_not_known_is_refused(interpreter_in_it: Interpreter, reason: str) -> None:
+    ours = open_target(os.getpid())
+    target = Target(**{name: getattr(ours, name) for name in Target.__slots__} | {"interpreter": interpreter_in_it})
+
+    with pytest.raises(NotPossibleError, match=re.escape(reason)) as caught:
+        find_runtime(target)
+
+    assert "py-spy" in caught.value.hint
