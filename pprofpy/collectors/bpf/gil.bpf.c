@@ -308,6 +308,16 @@ static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now,
     }
 }
 
+/* A thread that was off the CPU with the lock is back. */
+static inline void end_hold(struct gil_thread *thread, u32 tid, u64 now)
+{
+    u64 since_ns = thread->hold_ns;
+    thread->hold_ns = 0;
+    thread->held_off_ns += now - since_ns;
+    add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
+    blame(thread, tid, thread->stack, now, 0, since_ns);
+}
+
 /* -- events -------------------------------------------------------------------------------------------------------- */
 
 int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
@@ -331,13 +341,8 @@ int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
         if (waiter)
             waiter->back_ns = now;
     }
-    if (thread->hold_ns) {
-        u64 since_ns = thread->hold_ns;
-        thread->hold_ns = 0;
-        thread->held_off_ns += now - since_ns;
-        add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
-        blame(thread, tid, thread->stack, now, 0, since_ns);
-    }
+    if (thread->hold_ns)
+        end_hold(thread, tid, now);
     return 1;
 }
 
@@ -360,9 +365,7 @@ int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
         if (thread->since_ns)
             thread->back_ns = now;
         if (thread->hold_ns) {
-            thread->held_off_ns += now - thread->hold_ns;
-            add_hold(ids.tid, ids.tgid, thread->stack, 0, now - thread->hold_ns);
-            thread->hold_ns = 0;
+            end_hold(thread, ids.tid, now);
         }
     }
     u64 thread_state = python_thread_state(target);
