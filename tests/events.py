@@ -39,8 +39,8 @@ SWITCH, WAKING = 0, 1
 
 
 def head(ts_ns: int, event: int, **others: Any) -> tuple[Any, ...]:
-    given = {"tgid": 10, "tid": 10, "cpu": 0, "flags": 0, "comm": b"main"} | others
-    return ts_ns, given["tgid"], given["tid"], given["cpu"], event, given["flags"], given["comm"]
+    given = {"tgid": 10, "tid": 10, "cpu": 0, "flags": 0, "comm": b"main", "stack": 0} | others
+    return ts_ns, given["tgid"], given["tid"], given["cpu"], event, given["flags"], given["comm"], given["stack"]
 
 
 def switch(ts_ns: int, prev: int, following: int, state: int = 0, **others: Any) -> tuple[Any, ...]:

@@ -72,23 +72,29 @@ def duration_of(duration_ns: int | None, choice: Choice) -> int | None:
 
 @contextmanager
 def recording(
-    choice: Choice, subprocesses: bool, interruption: Interruption, start: Callable[[Scope], _Recorder]
+    choice: Choice,
+    subprocesses: bool,
+    interruption: Interruption,
+    start: Callable[[Scope], _Recorder],
+    *,
+    everybody: bool = True,
 ) -> Iterator[tuple[_Recorder, Target | None]]:
     """Start a recording of what the command line names.
 
     For a COMMAND the probes are in place before it starts, so that nothing of it is missed but its first milliseconds.
 
     Args:
-        choice: The process; nobody in particular means the whole system.
+        choice: The process; nobody in particular means the whole system, or else the only Python process.
         subprocesses: Its children, too.
         interruption: Ends the wait for a command to become Python.
         start: Makes the recorder.
+        everybody: Can the whole system be recorded?
 
     Yields:
         The recorder, and the process it watches: None for the whole system.
     """
     choice.check()
-    if choice == Choice():
+    if choice == Choice() and everybody:
         if subprocesses:
             raise UsageError("--subprocesses needs a process", "name it with --pid PID; without, all are watched")
         with start(Scope()) as recorder:

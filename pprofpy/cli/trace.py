@@ -141,6 +141,7 @@ class _View:
 @click.option("--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="End after so many.")
 @click.option("--tid", type=click.IntRange(min=1), metavar="TID", help="Only this thread.")
 @click.option("--subprocesses", "--follow", is_flag=True, help="Follow child processes, too.")
+@click.option("--stacks", is_flag=True, help="With each event the Python stack of the thread that caused it.")
 @click.option("-o", "--output", metavar="FILE", default="", help="Save the events there, for --input.")
 @click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
 @click.option("-i", "--input", "input_path", metavar="FILE", default="", help="Show saved events.")
@@ -156,6 +157,7 @@ def command(
     max_events: int,
     tid: int | None,
     subprocesses: bool,
+    stacks: bool,
     output: str,
     force: bool,
     input_path: str,
@@ -179,7 +181,7 @@ def command(
             raise UsageError("--input shows what was recorded", "leave out the process and -o")
         _replay(input_path, wanted, view)
     else:
-        _record(choice, wanted, view, _Run(length_ns, subprocesses, output, force))
+        _record(choice, wanted, view, _Run(length_ns, subprocesses, stacks, output, force))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ class _Run:
 
     length_ns: int | None
     subprocesses: bool
+    stacks: bool
     output: str
     force: bool
 
@@ -217,6 +220,10 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
     from pprofpy.collectors.events import EventRecorder, Options
     from pprofpy.collectors.tracepoints import select
 
+    if how.stacks and (choice == Choice() or not (view.lines or how.output)):
+        raise UsageError(
+            "--stacks shows the stacks of one process, event by event", "name it with --pid PID; leave out --summary"
+        )
     if how.output and how.output != STDIO:
         check_free(Path(how.output), force=how.force)
     require()
@@ -225,7 +232,9 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
 
     def start(scope: Any) -> EventRecorder:
         return EventRecorder(
-            Options(selection, scope, wanted.tid, wanted.slower_than_ns, keeps_lines, view.with_summary)
+            Options(
+                selection, scope, wanted.tid, wanted.slower_than_ns, keeps_lines, view.with_summary, stacks=how.stacks
+            )
         )
 
     with interruptible() as interruption:
@@ -383,6 +392,7 @@ def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
             batch.calls_with_strings[is_named(batch.calls_with_strings["call"]["head"])],
             batch.fd_paths,
             batch.symbols,
+            batch.stacks,
         )
 
     return keep

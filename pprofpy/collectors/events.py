@@ -10,6 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import kernel_types
+from pprofpy.collectors.bpf.loader import Program, kernel_types
 from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.tracepoints import Selection
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, PprofpyError
 from pprofpy.events.log import (
     CALL,
     CALL_WITH_STRINGS,
@@ -44,7 +46,8 @@ from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram, histograms_by_owner
-from pprofpy.profile import Collection
+from pprofpy.profile import Collection, Frame
+from pprofpy.target import descendants_of, open_target, printable
 
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""
@@ -95,6 +98,7 @@ class Options:
         slower_than_ns: Only system calls that take at least this long.
         lines: Keep the events.
         summary: Sum them up in the kernel.
+        stacks: With each event that is kept, the Python stack of the thread that causes it. Not of everybody's.
     """
 
     selection: Selection
@@ -103,6 +107,7 @@ class Options:
     slower_than_ns: int = 0
     lines: bool = True
     summary: bool = False
+    stacks: bool = False
 
 
 class EventRecorder:
@@ -122,6 +127,7 @@ class EventRecorder:
         try:
             self._open_rings(data_bytes)
             self._lost = self._program.table("lost", _U4, _U8)
+            self._stacks = StackTexts(self._program, children=options.scope.children) if options.stacks else None
             self._fill_tables()
             self._paths = FdPaths()
             self._symbols = AddressNames(selection.tracepoints)
@@ -139,6 +145,7 @@ class EventRecorder:
         options = self._options
         constants = {
             **scheduler_constants(),
+            **(python_constants() if options.stacks else {}),
             **options.scope.constants(),
             **_file_constants(),
             "SELF_TGID": os.getpid(),
@@ -149,6 +156,7 @@ class EventRecorder:
             "ADOPT_CHILDREN": int(options.scope.named_later),
             "TID": options.tid,
             "LINES": int(options.lines),
+            "STACKS": int(options.stacks),
             "SUMMARY": int(options.summary),
             "SLOWER_THAN_NS": options.slower_than_ns,
             "CALLS": int(bool(options.selection.syscalls)),
@@ -160,6 +168,8 @@ class EventRecorder:
         layouts = {"head": HEAD, "call": CALL, "call_with_strings": CALL_WITH_STRINGS}
         if self._options.selection.tracepoints:
             layouts["record"] = record_dtype(data_bytes)
+        if self._options.stacks:
+            layouts |= PYTHON_LAYOUTS
         if self._options.summary:
             layouts |= {"summary_key": _KEY, "summary": _SUMMARY, "summary_bucket": _BUCKET}
         return layouts
@@ -194,12 +204,16 @@ class EventRecorder:
                 tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes)
             )
         if options.selection.syscalls:
+            if options.stacks:
+                program.attach_raw("sys_exit", "on_sys_exit_walk")
             program.attach_raw("sys_exit", "on_sys_exit")
             program.attach_raw("sys_enter", "on_sys_enter")
 
     def watch(self, pid: int) -> None:
         """Watch this process, if it was to be named later. Its threads are entered here; later ones as they begin."""
         self._target = f"pid {pid}"
+        if self._stacks:
+            self._stacks.watch(pid)
         threads = self._program.table("target_threads", _U4, _U1)
         for member in self._options.scope.watch(self._program, pid):
             for tid in _tids(member):
@@ -225,7 +239,8 @@ class EventRecorder:
         self._held = Batch(records[~ready[0]], calls[~ready[1]], with_strings[~ready[2]])
         batch = Batch(records[ready[0]], calls[ready[1]], with_strings[ready[2]])
         paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
-        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols)
+        stacks = self._stacks.of(batch) if self._stacks else {}
+        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols, stacks)
 
     def summary(self) -> EventSummary:
         """The sums so far. Only with `Options.summary`."""
@@ -272,7 +287,10 @@ class EventRecorder:
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
             target=self._target,
             dropped=sum(losses.values()),
-            notes=tuple(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
+            notes=(
+                *(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
+                *(self._stacks.notes() if self._stacks else ()),
+            ),
         )
 
     def drain(self) -> None:
@@ -286,6 +304,8 @@ class EventRecorder:
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
+        if self._stacks:
+            self._stacks.close()
         self._program.close()
 
     def __enter__(self) -> EventRecorder:
@@ -341,6 +361,48 @@ class AddressNames:
                 self._known |= addresses
                 found |= {address: kernel_symbols().name(address) for address in addresses}
         return found
+
+
+class StackTexts:
+    """The Python stacks of events, in words.
+
+    Args:
+        program: Walks them.
+        children: Also those of processes that a watched one starts.
+    """
+
+    def __init__(self, program: Program, *, children: bool) -> None:
+        self._stacks = PythonStacks(program, children=children)
+        self._children = children
+        self._known: set[int] = set()
+
+    def watch(self, pid: int) -> None:
+        """Have the stacks of a process walked, and of what it has started if that is wanted."""
+        self._stacks.watch(open_target(pid))
+        for child in descendants_of(pid) if self._children else ():
+            with suppress(PprofpyError):  # not all of them need be Python
+                self._stacks.watch(open_target(child))
+
+    def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
+        """Those of these events that were not met before; each frame as `module.function (file:line)`."""
+        self._stacks.poll()
+        numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
+        new = set(np.unique(numbers).tolist()) - self._known - {0}
+        self._known |= new
+        return {number: tuple(map(_frame_text, self._stacks.frames(number))) for number in new}
+
+    def notes(self) -> tuple[str, ...]:
+        """What is missing."""
+        return self._stacks.notes()
+
+    def close(self) -> None:
+        """Let go of the processes."""
+        self._stacks.close()
+
+
+def _frame_text(frame: Frame) -> str:
+    function = frame.function
+    return printable(f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name)
 
 
 def _path_of(key: FdKey) -> str:

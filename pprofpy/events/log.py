@@ -45,6 +45,7 @@ HEAD = np.dtype(
         ("event", "u2"),  # place in EventLog.tracepoints, or the system call's number
         ("flags", "u4"),  # of a call: see events.syscalls; else BY_OTHERS or 0
         ("comm", "S16"),
+        ("stack", "u8"),  # the Python stack of whoever did it: see Batch.stacks; 0 if there is none
     ]
 )
 CALL = np.dtype(
@@ -100,6 +101,7 @@ class Batch:
         calls_with_strings: The others, `CALL_WITH_STRINGS`.
         fd_paths: Full paths of files, as far as they were new and could be found out.
         symbols: Names of kernel addresses, as far as they were new.
+        stacks: Python stacks in words, innermost function first, by `HEAD.stack`, as far as they were new.
     """
 
     records: Records = field(default_factory=lambda: np.zeros(0, record_dtype(8)))
@@ -107,6 +109,7 @@ class Batch:
     calls_with_strings: Records = field(default_factory=lambda: np.zeros(0, CALL_WITH_STRINGS))
     fd_paths: Mapping[FdKey, str] = field(default_factory=dict)
     symbols: Mapping[int, str] = field(default_factory=dict)
+    stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records) + len(self.calls) + len(self.calls_with_strings)
@@ -136,6 +139,7 @@ class Batch:
                 self.calls_with_strings[part[at_strings:] - first_with_strings],
                 self.fd_paths,
                 self.symbols,
+                self.stacks,
             )
 
     def where(self, *, tids: frozenset[int] | None = None, slower_than_ns: int = 0) -> Batch:
@@ -156,6 +160,7 @@ class Batch:
             self.calls_with_strings[keep(with_strings["head"], with_strings["duration_ns"])],
             self.fd_paths,
             self.symbols,
+            self.stacks,
         )
 
 

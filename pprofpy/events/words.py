@@ -24,6 +24,7 @@ class Line(NamedTuple):
         thread: The thread's name, safe to print.
         event: `group:event`, or a system call's name.
         text: Its arguments (and of a call its result) in words.
+        stack: The Python stack of the thread, innermost function first; empty if it was not recorded.
     """
 
     ts_ns: int
@@ -34,6 +35,7 @@ class Line(NamedTuple):
     thread: str
     event: str
     text: str
+    stack: tuple[str, ...] = ()
 
 
 class Narrator:
@@ -48,11 +50,13 @@ class Narrator:
         self._formatters: dict[int, Formatter] = {}
         self._paths: dict[FdKey, str] = {}
         self._symbols: dict[int, str] = {}
+        self._stacks: dict[int, tuple[str, ...]] = {}
 
     def lines(self, batch: Batch) -> list[Line]:
         """All events of a batch, in order of time."""
         self._paths.update(batch.fd_paths)
         self._symbols.update(batch.symbols)
+        self._stacks.update(batch.stacks)
         texts: list[Line] = [*self._records(batch.records), *self._calls(batch)]
         return [texts[place] for place in batch.order().tolist()]
 
@@ -65,7 +69,7 @@ class Narrator:
             name = self._log.tracepoints[event].name
             for place, text in zip(places.tolist(), self._formatter(event)(Columns(raw)), strict=True):
                 words[place] = name, text
-        return _with_heads(records["head"], [-1] * len(records), words)
+        return self._with_heads(records["head"], [-1] * len(records), words)
 
     def _formatter(self, event: int) -> Formatter:
         if event not in self._formatters:
@@ -89,7 +93,17 @@ class Narrator:
             for place, text in zip(places.tolist(), texts, strict=True):
                 words[place] = call.name, text
         durations = np.where(heads["flags"] & _TIMELESS != 0, -1, calls["duration_ns"].astype(np.int64))
-        return _with_heads(heads, durations.tolist(), words)
+        return self._with_heads(heads, durations.tolist(), words)
+
+    def _with_heads(self, heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[Line]:
+        columns = (heads[name].tolist() for name in ("ts_ns", "cpu", "tgid", "tid", "comm", "stack"))
+        stacks = self._stacks
+        return [
+            Line(ts_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ()))
+            for ts_ns, cpu, tgid, tid, comm, stack, duration_ns, (event, text) in zip(
+                *columns, durations_ns, words, strict=True
+            )
+        ]
 
     def _fd_names(self, calls: Records) -> list[str]:
         """What the first argument of each call stands for: the full path if it is known for sure, else its end."""
@@ -132,11 +146,3 @@ def _call_texts(call: Syscall, flags: int, calls: Records, strings: list[list[by
     count = min(len(strings), call.string_mask.bit_count()) if len(strings[0]) == len(calls) else 0
     arguments = arguments_in_words(call, calls["args"], strings[:count], fds)
     return [f"({words}) = {result}" for words, result in zip(arguments, results, strict=True)]
-
-
-def _with_heads(heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[Line]:
-    columns = (heads[name].tolist() for name in ("ts_ns", "cpu", "tgid", "tid", "comm"))
-    return [
-        Line(ts_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text)
-        for ts_ns, cpu, tgid, tid, comm, duration_ns, (event, text) in zip(*columns, durations_ns, words, strict=True)
-    ]

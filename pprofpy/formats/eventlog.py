@@ -7,6 +7,7 @@ what comes, and the content, zlib-compressed: JSON, or records as the kernel's p
     RECS CALL STRS  records
     PATH  JSON  paths of open files
     SYMS  JSON  names of kernel addresses
+    STKS  JSON  Python stacks in words
     SUMM  JSON  how it was recorded and what was lost: always the last
 
 Nothing in it is executed or unpickled: a file from elsewhere can be opened without fear.
@@ -27,9 +28,10 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
 from pprofpy.events.tracepoint import parse_format
 from pprofpy.profile import Collection
+from pprofpy.target import printable
 
 SUFFIX = ".trace"
-MAGIC = b"pprofpy event log 1\n"
+MAGIC = b"pprofpy event log 2\n"
 
 _BLOCK = struct.Struct("<4sII")
 _LARGEST_BYTES = 1 << 30
@@ -64,6 +66,8 @@ class Writer:
             self._json(b"PATH", [[*key, path] for key, path in batch.fd_paths.items()])
         if batch.symbols:
             self._json(b"SYMS", list(batch.symbols.items()))
+        if batch.stacks:
+            self._json(b"STKS", list(batch.stacks.items()))
         for tag, records in ((b"RECS", batch.records), (b"CALL", batch.calls), (b"STRS", batch.calls_with_strings)):
             if len(records):
                 self._block(tag, records.tobytes())
@@ -110,7 +114,7 @@ class Reader:
         Raises:
             ProfileFormatError: A block contradicts itself. One that is not all there just ends the file.
         """
-        names: dict[str, Any] = {"fd_paths": {}, "symbols": {}}
+        names: dict[str, Any] = {"fd_paths": {}, "symbols": {}, "stacks": {}}
         dtypes = {b"RECS": record_dtype(self.log.data_bytes), b"CALL": CALL, b"STRS": CALL_WITH_STRINGS}
         places = {b"RECS": "records", b"CALL": "calls", b"STRS": "calls_with_strings"}
         while block := self._next():
@@ -119,6 +123,8 @@ class Reader:
                 names["fd_paths"] = _paths(content)
             elif tag == b"SYMS":
                 names["symbols"] = _symbols(content)
+            elif tag == b"STKS":
+                names["stacks"] = _stacks(content)
             elif tag == b"SUMM":
                 self._finish(content)
             elif tag in dtypes:
@@ -197,6 +203,13 @@ def _symbols(content: bytes) -> dict[int, str]:
         return {int(address): str(name) for address, name in _loads(content)}
     except (TypeError, ValueError) as error:
         raise _damaged("symbols cannot be read") from error
+
+
+def _stacks(content: bytes) -> dict[int, tuple[str, ...]]:
+    try:
+        return {int(number): tuple(map(printable, map(str, frames))) for number, frames in _loads(content)}
+    except (TypeError, ValueError) as error:
+        raise _damaged("stacks cannot be read") from error
 
 
 def _collection(saved: dict[str, Any]) -> Collection:

@@ -3,6 +3,8 @@
     TIME    TOOK CPU THREAD      EVENT
 0.022357   7.8us   1 python/778  openat(AT_FDCWD, "/etc/hostname", O_RDONLY|O_CLOEXEC) = 3
 0.022434           1 python/778  sched:sched_switch prev_comm=python prev_pid=778 ...
+
+and, if they were recorded, the functions that called for it, innermost first, in lines of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pprofpy.events.words import Line
 from pprofpy.units import NS_PER_S, format_short
 
 _NARROWEST_THREAD, _WIDEST_THREAD = 10, 24
+_STACK_INDENT = 25
 _SLOW_NS = 10_000_000
 _DIM, _RED, _BOLD, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 
@@ -50,23 +53,25 @@ class LinePrinter:
         self._write("".join([make(line) for line in lines]))
 
     def _plain(self, line: Line) -> str:
-        ts_ns, duration_ns, cpu, _, tid, thread, event, text = line
+        ts_ns, duration_ns, cpu, _, tid, thread, event, text, stack = line
         gap = " " if duration_ns < 0 and ":" in event else ""
         return (
             f"{(ts_ns - self._start_ns) / NS_PER_S:10.6f} {_took(duration_ns)} {cpu:3} "
             f"{f'{thread}/{tid}':<{self._thread_width}} {event}{gap}{text}\n"
+            + "".join([f"{'':{_STACK_INDENT}}{frame}\n" for frame in stack])
         )
 
     def _coloured(self, line: Line) -> str:
         """The same for a terminal: slow calls bold, failed ones red."""
-        text = self._plain(line)
-        head, body = text[:22], text[22:-1]
+        text, _, stack = self._plain(line).partition("\n")
+        head, body = text[:22], text[22:]
         time, took = head[:11], head[11:]
         if line.duration_ns >= _SLOW_NS:
             took = f"{_BOLD}{took}{_PLAIN}"
         if line.duration_ns >= 0 and ") = -1 E" in line.text:
             body = f"{_RED}{body}{_PLAIN}"
-        return f"{_DIM}{time}{_PLAIN}{took}{body}\n"
+        below = f"{_DIM}{stack}{_PLAIN}" if stack else ""
+        return f"{_DIM}{time}{_PLAIN}{took}{body}\n{below}"
 
 
 @lru_cache(1 << 16)
@@ -77,4 +82,6 @@ def _took(duration_ns: int) -> str:
 def to_json(line: Line, start_ns: int) -> dict[str, Any]:
     """A line for programs; times in nanoseconds, `at_ns` since the recording began."""
     fields = line._asdict()
+    if not line.stack:
+        del fields["stack"]
     return {"at_ns": fields.pop("ts_ns") - start_ns, **fields} | ({"duration_ns": None} if line.duration_ns < 0 else {})

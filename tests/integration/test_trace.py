@@ -24,7 +24,7 @@ from pprofpy.collectors.events import EventRecorder, Options
 from pprofpy.collectors.tracepoints import select
 from pprofpy.events.log import Batch, EventSummary
 from pprofpy.events.words import Line, Narrator
-from tests.conftest import PROGRAMS, CommandLine, Start, rounds_until_right, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 
 needs_perf = pytest.mark.skipif(not shutil.which("perf"), reason="perf is not installed")
 pytestmark = pytest.mark.ebpf
@@ -483,3 +483,39 @@ def test_what_cannot_be_kept_is_counted(start: Start) -> None:
     assert kept + summary.collection.dropped == 400_000
     assert summary.collection.notes == (f"lost: {400_000 - kept:,} system calls",)
     assert [(one.event, one.count) for one in summary.stats] == [("getppid", 400_000)]
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
+def test_stacks_are_shown_under_the_events_and_saved_with_them(
+    cli: CommandLine, start: Start, tmp_path: Path, version: str
+) -> None:
+    program = start(interpreter(version), str(PROGRAMS / "events.py"), stdin=subprocess.PIPE)
+    file = tmp_path / "x.trace"
+
+    words = ("-e", "write", "-e", "exceptions:page_fault_user", "-o", str(file))
+    recording = cli.start("trace", "--stacks", "--pid", str(program.pid), *words)
+    assert recording.stderr
+    assert "recording" in recording.stderr.readline()
+    program.communicate("\n\n")
+    _, remarks = recording.communicate()
+    assert recording.returncode == 0, remarks
+    shown = cli("trace", "--input", str(file), "--json").stdout.splitlines()
+
+    events = [json.loads(line) for line in shown]
+    callers = Counter((event["event"], event["stack"][0].partition(" (")[0]) for event in events if event.get("stack"))
+    assert callers["write", "events.write_often"] == 300
+    assert callers["write", "events.write_much"] == 50
+    assert callers["exceptions:page_fault_user", "events.touch_pages"] >= 400
+    (outermost,) = {event["stack"][-1] for event in events if event.get("stack", [""])[0].startswith("events.write")}
+    assert re.fullmatch(rf"events\.<module> \({re.escape(str(PROGRAMS))}/events\.py:\d+\)", outermost)
+    below = cli("trace", "--input", str(file), "-e", "write", "--max-events", "1").stdout.splitlines()
+    assert "write(" in below[1]
+    assert below[2].strip().startswith("events.write_often (")
+
+
+def test_stacks_need_a_process_and_events(cli: CommandLine) -> None:
+    for words in (("--stacks",), ("--stacks", "--summary", "--pid", "1")):
+        done = cli("trace", *words)
+
+        assert done.returncode == 2
+        assert "--stacks shows the stacks of one process" in done.stderr

@@ -24,7 +24,15 @@ import numpy as np
 
 from pprofpy.collectors.bpf.btf import VMLINUX, Btf
 from pprofpy.collectors.bpf.events import EventStream, RecordStream
-from pprofpy.collectors.bpf.perf import clock_event, link_perf_event, online_cpus, perf_event, run_at_event
+from pprofpy.collectors.bpf.perf import (
+    clock_event,
+    link_perf_event,
+    online_cpus,
+    perf_event,
+    run_at_event,
+    software_event,
+    start_event,
+)
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError
 from pprofpy.target import with_sudo
@@ -116,6 +124,20 @@ class Program:
         for event in events:
             run_at_event(descriptor, event)
         return len(events)
+
+    def attach_software_event(self, number: int, function: str, cookie: int) -> None:
+        """Run `function` each time that the kernel raises one of its software events, on every CPU.
+
+        Args:
+            number: `PERF_COUNT_SW_*`.
+            function: Takes a `struct bpf_perf_event_data`.
+            cookie: What `bpf_get_attach_cookie` tells it.
+        """
+        descriptor = self.load_function(function, PERF_EVENT)
+        for cpu in online_cpus():
+            event = software_event(cpu, number, period=1)
+            self._attachments += [event, link_perf_event(descriptor, event, cookie)]
+            start_event(event)
 
     def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
         """The map `name`, to be read as arrays of these types.

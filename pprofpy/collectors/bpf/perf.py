@@ -52,15 +52,29 @@ def clock_event(cpu: int, period_ns: int) -> int:
 
     Source: PERF_COUNT_SW_CPU_CLOCK; a timer, so that it works in virtual machines, too.
     """
-    attributes = struct.pack(
-        "<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, _CPU_CLOCK, period_ns, 0, 0, _FLAG_DISABLED
-    )
+    return software_event(cpu, _CPU_CLOCK, period_ns)
+
+
+def software_event(cpu: int, number: int, period: int) -> int:
+    """A file descriptor for an event that the kernel itself raises; it does not run yet.
+
+    Args:
+        cpu: Where.
+        number: `PERF_COUNT_SW_*`.
+        period: Every how many occurrences (or nanoseconds) a program is to run.
+    """
+    attributes = struct.pack("<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, number, period, 0, 0, _FLAG_DISABLED)
     return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
 
 
 def run_at_event(program: int, event: int) -> None:
     """Run a program whenever the event occurs, and start the event."""
     fcntl.ioctl(event, _IOC_SET_BPF, program)
+    start_event(event)
+
+
+def start_event(event: int) -> None:
+    """Let an event occur."""
     fcntl.ioctl(event, _IOC_ENABLE, 0)
 
 

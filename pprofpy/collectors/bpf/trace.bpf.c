@@ -5,11 +5,14 @@
  * picked out, and calls be counted, without sending each of them to user space.
  *
  * Compile-time switches: TGID or TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, TID, SELF_TGID, CALLS,
- * RECORD_BYTES, SLOWER_THAN_NS, LINES, SUMMARY.
+ * RECORD_BYTES, SLOWER_THAN_NS, LINES, SUMMARY, STACKS (with each line the Python stack of the thread).
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include "sched.h"
+#ifdef STACKS
+#include "python.h"
+#endif
 
 #define STRING_BYTES 256
 #define FD_NAME_BYTES 48
@@ -42,6 +45,7 @@ struct head {
     u16 event; /* tracepoint: user space's number for it; call: the system call's number */
     u32 flags;
     char comm[16];
+    u64 stack; /* the Python stack of whoever did it, as pystacks.py numbers them; 0: none */
 };
 
 struct call {
@@ -82,7 +86,17 @@ static inline bool is_watched(u64 pid_tgid)
 #endif
 }
 
-static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 event, u32 flags)
+/* The Python stack of the current thread. Once in a program: for the kernel's verifier it is long. */
+static inline u64 event_stack(void)
+{
+#ifdef STACKS
+    return python_stack();
+#else
+    return 0;
+#endif
+}
+
+static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 event, u32 flags, u64 stack)
 {
     head->ts_ns = ts_ns;
     head->tgid = pid_tgid >> 32;
@@ -91,6 +105,7 @@ static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 eve
     head->event = event;
     head->flags = flags;
     bpf_get_current_comm(head->comm, sizeof(head->comm));
+    head->stack = stack;
 }
 
 #if defined(TGID) || defined(TARGETS)
@@ -258,12 +273,13 @@ int on_tracepoint(void *ctx)
     summarize(pid_tgid, at.cookie.event, 0, 0, false);
 #endif
 #ifdef LINES
+    u64 stack = event_stack();
     struct record *record = records.ringbuf_reserve(sizeof(struct record));
     if (!record) {
         count_lost(LOST_RECORD);
         return 1;
     }
-    fill_head(&record->head, pid_tgid, bpf_ktime_get_ns(), at.cookie.event, flags);
+    fill_head(&record->head, pid_tgid, bpf_ktime_get_ns(), at.cookie.event, flags, stack);
     u32 size = at.cookie.size;
     if (size > RECORD_BYTES)
         size = RECORD_BYTES;
@@ -346,9 +362,10 @@ static inline void read_strings(struct strings *strings, u64 args[6], u8 mask)
     }
 }
 
-static inline void fill_call(struct call *event, u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result)
+static inline void fill_call(
+    struct call *event, u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack)
 {
-    fill_head(&event->head, pid_tgid, call->start_ns, call->number, call->flags);
+    fill_head(&event->head, pid_tgid, call->start_ns, call->number, call->flags, stack);
     event->duration_ns = duration_ns;
     event->result = result;
     __builtin_memcpy(event->args, call->args, sizeof(event->args));
@@ -356,26 +373,26 @@ static inline void fill_call(struct call *event, u64 pid_tgid, struct pending *c
     __builtin_memcpy(event->fd_name, call->fd_name, FD_NAME_BYTES);
 }
 
-static inline void send_call(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result)
+static inline void send_call(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack)
 {
     struct call *event = calls.ringbuf_reserve(sizeof(struct call));
     if (!event) {
         count_lost(LOST_CALL);
         return;
     }
-    fill_call(event, pid_tgid, call, duration_ns, result);
+    fill_call(event, pid_tgid, call, duration_ns, result, stack);
     calls.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
 static inline void send_call_with_strings(
-    u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, struct strings *strings, u8 mask)
+    u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack, struct strings *strings, u8 mask)
 {
     struct call_with_strings *event = calls_with_strings.ringbuf_reserve(sizeof(struct call_with_strings));
     if (!event) {
         count_lost(LOST_CALL);
         return;
     }
-    fill_call(&event->call, pid_tgid, call, duration_ns, result);
+    fill_call(&event->call, pid_tgid, call, duration_ns, result, stack);
     if (strings)
         __builtin_memcpy(event->strings, strings->text, sizeof(event->strings));
     else
@@ -384,7 +401,7 @@ static inline void send_call_with_strings(
 }
 #endif
 
-static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u8 want)
+static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack, u8 want)
 {
 #ifdef SUMMARY
     summarize(pid_tgid, call->number, 1, duration_ns, result < 0 && result >= -4095);
@@ -394,11 +411,11 @@ static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s
     struct strings *strings = NULL;
     if (want & WANT_STRINGS && !(call->flags & CALL_BEGAN_UNSEEN)) {
         strings = pending_strings.lookup(&tid);
-        send_call_with_strings(pid_tgid, call, duration_ns, result, strings, want & WANT_STRINGS);
+        send_call_with_strings(pid_tgid, call, duration_ns, result, stack, strings, want & WANT_STRINGS);
         if (strings)
             pending_strings.delete(&tid);
     } else {
-        send_call(pid_tgid, call, duration_ns, result);
+        send_call(pid_tgid, call, duration_ns, result, stack);
     }
 #endif
 }
@@ -446,7 +463,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
     call.start_ns = bpf_ktime_get_ns();
     if (!is_compat && (number == SYSCALL_EXIT || number == SYSCALL_EXIT_GROUP)) {
         call.flags |= CALL_NEVER_RETURNS;
-        finish(pid_tgid, &call, 0, 0, want);
+        finish(pid_tgid, &call, 0, 0, 0, want);
         return 1;
     }
     if (pending_calls.update(&tid, &call))
@@ -454,36 +471,76 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
     return 1;
 }
 
+/* A call that returns. */
+struct returning {
+    struct pending *begun; /* NULL: it began unseen */
+    u32 number;
+    bool is_wanted;
+};
+
+static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ctx, u32 tid, u64 now)
+{
+    s64 number = read_u64(ctx->args[0] + __builtin_offsetof(struct pt_regs, orig_ax));
+    struct pending *begun = pending_calls.lookup(&tid);
+    /* rt_sigreturn forgets its own number (-1). A thread that takes another's tid by execve meets that one's call. */
+    if (begun && number >= 0 && (u32)number != begun->number)
+        begun = NULL;
+    struct returning call = {.begun = begun, .number = number, .is_wanted = begun != NULL};
+#ifdef SLOWER_THAN_NS
+    if (begun && now - begun->start_ns < SLOWER_THAN_NS)
+        call.is_wanted = false;
+#elif defined(LINES)
+    if (!begun)
+        call.is_wanted = !(number < 0 || is_32_bit() || !(wanted_of(number) & WANT_CALL));
+#endif
+    return call;
+}
+
+#ifdef STACKS
+/* The Python stacks of threads whose call is about to be sent. */
+BPF_TABLE("lru_hash", u32, u64, call_stacks, 4096);
+
+/* Runs right before on_sys_exit: for the kernel's verifier both together would be too long. */
+int on_sys_exit_walk(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
+    u32 tid = pid_tgid;
+    if (!is_watched(pid_tgid) || !returning_call(ctx, tid, now).is_wanted)
+        return 1;
+    u64 stack = event_stack();
+    call_stacks.update(&tid, &stack);
+    return 1;
+}
+
+static inline u64 call_stack(u32 tid)
+{
+    u64 *known = call_stacks.lookup(&tid), stack = known ? *known : 0;
+    if (known)
+        call_stacks.delete(&tid);
+    return stack;
+}
+#else
+static inline u64 call_stack(u32 tid) { return 0; }
+#endif
+
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
     if (!is_watched(pid_tgid))
         return 1;
     u32 tid = pid_tgid;
-    s64 number = read_u64(ctx->args[0] + __builtin_offsetof(struct pt_regs, orig_ax));
-    struct pending *begun = pending_calls.lookup(&tid);
-    /* rt_sigreturn forgets its own number (-1). A thread that takes another's tid by execve meets that one's call. */
-    if (begun && (number < 0 || (u32)number == begun->number)) {
-        u64 duration_ns = now - begun->start_ns;
-#ifdef SLOWER_THAN_NS
-        if (duration_ns < SLOWER_THAN_NS) {
-            pending_calls.delete(&tid);
-            return 1;
-        }
-#endif
-        u8 want = wanted_of(begun->flags & CALL_IS_32_BIT ? SYSCALLS - 1 : begun->number);
-        finish(pid_tgid, begun, duration_ns, ctx->args[1], want);
-        pending_calls.delete(&tid);
-        return 1;
+    struct returning call = returning_call(ctx, tid, now);
+    if (call.is_wanted && call.begun) {
+        u8 want = wanted_of(call.begun->flags & CALL_IS_32_BIT ? SYSCALLS - 1 : call.begun->number);
+        finish(pid_tgid, call.begun, now - call.begun->start_ns, ctx->args[1], call_stack(tid), want);
     }
-    if (begun)
-        pending_calls.delete(&tid);
-#if defined(LINES) && !defined(SLOWER_THAN_NS)
-    if (number < 0 || is_32_bit() || !(wanted_of(number) & WANT_CALL))
-        return 1;
-    struct pending unseen = {.start_ns = now, .number = number, .flags = CALL_BEGAN_UNSEEN};
-    send_call(pid_tgid, &unseen, 0, ctx->args[1]);
+#ifdef LINES
+    if (call.is_wanted && !call.begun) {
+        struct pending unseen = {.start_ns = now, .number = call.number, .flags = CALL_BEGAN_UNSEEN};
+        send_call(pid_tgid, &unseen, 0, ctx->args[1], call_stack(tid));
+    }
 #endif
+    pending_calls.delete(&tid);
     return 1;
 }
 #endif

@@ -1,0 +1,101 @@
+"""`pprofpy events`: any kernel event as a profile: how often, or how much, by Python stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pprofpy.cli import top
+from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.recording import Output, keep, output_options, remark
+from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.view import print_json, view_of
+from pprofpy.collectors.bpf.loader import require
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
+from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.launch import interruptible
+from pprofpy.profile import Profile
+from pprofpy.reports import top as top_report
+from pprofpy.reports.trim import Limits
+from pprofpy.target import Target
+
+EPILOG = """\b
+Examples:
+  pprofpy events -e page-faults --pid 1234            where memory is touched for the first time
+  pprofpy events -e kmem:mm_page_alloc -p 1234        where the kernel hands out pages
+  pprofpy events -e write,sendto -p 1234 -d 10        system calls, by name
+  pprofpy events -e syscalls:sys_exit_read --weight ret -p 1234    bytes that were read
+  pprofpy events -e 'block:block_rq_*' -- python app.py            start a program and record until it ends
+  pprofpy trace --list                                the events that there are
+"""
+
+
+@click.command("events", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@click.option(
+    "-e", "--event", "events", multiple=True, required=True, metavar="NAMES",
+    help="Tracepoints, system calls, page-faults, minor-faults, major-faults or context-switches; with commas and "
+    "wildcards.",
+)  # fmt: skip
+@click.option("-w", "--weight", metavar="FIELD", default="", help="Add up this field of a tracepoint, too.")
+@target_options
+@length_options
+@output_options
+@click.option("--nodecount", type=click.IntRange(min=0), default=top_report.DEFAULT_NODE_COUNT, help="Rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(
+    events: tuple[str, ...],
+    weight: str,
+    duration_ns: int | None,
+    subprocesses: bool,
+    nodecount: int,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Any kernel event as a profile: how often it happens, or how much of it, by Python stack.
+
+    Every event is counted, in the kernel, with the Python stack of the thread that causes it; nothing is sampled.
+    Without --pid, --name or a COMMAND, the only Python process is taken. Needs root.
+    """
+    choice = Choice(others["pid"], others["name"], others["command"])
+    duration_ns = duration_of(duration_ns, choice)
+    output = Output.of(others["output"], others["format_name"], force=others["force"])
+    require()
+    wanted = choose(events, weight)
+    with interruptible() as interruption:
+
+        def start(scope: Scope) -> EventProfileRecorder:
+            return EventProfileRecorder(wanted, scope)
+
+        with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
+            run(recorder, target, duration_ns, interruption, recorder.tick)
+            profile = recorder.stop()
+        try:
+            _check_found(profile, target, was_interrupted=interruption.wait(0))
+            path = keep(profile, "events", target, output)
+            if not output.is_stdout:
+                _show(profile, str(path), nodecount, as_json=as_json)
+                remark(f"saved: {path}")
+        finally:
+            wait_for_command(interruption.child)
+
+
+def _check_found(profile: Profile, target: Target | None, *, was_interrupted: bool) -> None:
+    """A recording without an event is fine, unless it never really began."""
+    if len(profile):
+        return
+    if was_interrupted:
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if target and not target.is_alive():
+        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
+    remark("no such event happened in a thread of this process")
+
+
+def _show(profile: Profile, source: str, nodecount: int, *, as_json: bool) -> None:
+    view = view_of(profile, source)
+    if as_json:
+        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
+        print_json({**top_report.to_json(table), "path": source})
+    else:
+        top.show(view, Limits(nodecount))

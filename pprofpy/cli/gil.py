@@ -1,0 +1,101 @@
+"""`pprofpy gil`: who waits for the interpreter lock, for how long, and who holds it meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.kernel_recording import duration_of, recording, run, wait_for_command
+from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.view import print_json
+from pprofpy.collectors.bpf.loader import require
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
+from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.gil import GilRecord
+from pprofpy.launch import interruptible
+from pprofpy.reports import gil as report
+from pprofpy.target import Target
+
+EPILOG = """\b
+Examples:
+  pprofpy gil --pid 1234                    30 seconds: by thread, by place, and who blocks whom
+  pprofpy gil -p 1234 -d 10 --interval 1s   second by second
+  pprofpy gil -- python app.py              start a program and record until it ends
+  pprofpy flamegraph -o gil.svg             then: those who waited below, those who held it above
+"""
+
+_FASTEST_HZ = 20_000
+
+
+@click.command("gil", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@click.option(
+    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
+    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
+)  # fmt: skip
+@click.option(
+    "-r", "--rate", "-F", "--frequency", "rate_hz", type=click.IntRange(1, _FASTEST_HZ), metavar="HZ",
+    default=DEFAULT_RATE_HZ, show_default=True, help="Looks per second at threads that run.",
+)  # fmt: skip
+@click.option(
+    "--interval", "interval_ns", type=Duration(), metavar="TIME", default=0, help="Show how busy the lock was in each."
+)
+@output_options
+@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(
+    duration_ns: int | None,
+    rate_hz: int,
+    interval_ns: int,
+    nodecount: int,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Who waits for the interpreter lock (GIL), for how long, and who holds it meanwhile.
+
+    Every wait is measured in the kernel, from the moment that a thread goes to sleep for the lock until it comes back
+    with it. Who holds the lock is seen whenever a thread with the lock leaves the CPU, and RATE times a second while
+    it runs. Without --pid, --name or a COMMAND, the only Python process is taken. Needs root.
+    """
+    choice = Choice(others["pid"], others["name"], others["command"])
+    duration_ns = duration_of(duration_ns, choice)
+    output = Output.of(others["output"], others["format_name"], force=others["force"])
+    require()
+    with interruptible() as interruption:
+
+        def start(scope: Scope) -> GilRecorder:
+            return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
+
+        with recording(choice, False, interruption, start, everybody=False) as (recorder, target):
+            run(recorder, target, duration_ns, interruption, recorder.tick)
+            record = recorder.stop()
+        try:
+            _check_found(record, target, was_interrupted=interruption.wait(0))
+            if not output.is_stdout:
+                _show(record, nodecount, as_json=as_json, by_interval=bool(interval_ns))
+            if path := keep(record.to_profile(), "gil", target, output):
+                remark(f"saved: {path}")
+        finally:
+            wait_for_command(interruption.child)
+
+
+def _check_found(record: GilRecord, target: Target | None, *, was_interrupted: bool) -> None:
+    """A recording in which no thread did anything is fine, unless it never really began."""
+    if record.threads:
+        return
+    if was_interrupted:
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if target and not target.is_alive():
+        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
+
+
+def _show(record: GilRecord, nodecount: int, *, as_json: bool, by_interval: bool) -> None:
+    table = report.build(record, nodecount)
+    if as_json:
+        print_json(report.to_json(table))
+    else:
+        report.render(table, stdout_console(), by_interval=by_interval)

@@ -1,0 +1,446 @@
+/* The interpreter lock (GIL): who waits for it, how long and where in the program; who holds it meanwhile.
+ *
+ * Waiting is exact. A thread that wants the lock sleeps in a futex inside of the lock, which is seen when it is switched
+ * out. It wakes up again and again (every 5 ms, to ask the holder to let go; or because somebody else was faster): all
+ * these sleeps are one wait, which ends when the thread comes back for the last time.
+ *
+ * Holding is exact for a holder that is off the CPU (it blocks with the lock in hand, or was preempted). Of one that runs
+ * only its own clock samples can tell: each stands for the time since the last one on that CPU.
+ *
+ * (Some things go through memory for no other reason than that the kernel's verifier forgets their values there, and
+ * then has fewer cases to look at.)
+ *
+ * Whom it blocks: whoever waits while a sample of the holder is taken, or while the holder is off the CPU.
+ */
+#include <linux/types.h>
+#include <uapi/linux/ptrace.h>
+#include <uapi/linux/bpf_perf_event.h>
+#include "sched.h"
+#include "python.h"
+
+/* Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.14 with glibc: interval,
+ * last_holder, locked, switch_number, cond, mutex, switch_cond, switch_mutex. */
+#define GIL_SWITCH_NUMBER 24
+#define GIL_COND 32
+#define GIL_SWITCH_COND 120
+#define GIL_END 208
+#define GIL_HOLDER 8
+
+#define SYSCALL_FUTEX 202
+#define FUTEX_COMMAND 0x7f
+#define FUTEX_WAIT 0
+#define FUTEX_WAIT_BITSET 9
+
+/* What a thread is about when it is switched out. */
+enum { ELSEWHERE, FOR_A_TAKER, FOR_THE_GIL, WITH_THE_GIL };
+enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
+
+/* One writer at a time: the thread itself, at its switches and samples. */
+struct gil_thread {
+    u64 since_ns;   /* it waits for the GIL since then; 0: it does not */
+    u64 back_ns;    /* while it waits: it has the CPU again since then, and perhaps the GIL; 0: it is off */
+    u64 switches;   /* then: how often the GIL had changed hands so far, or fewer */
+    u64 hold_ns;    /* it is off the CPU with the GIL since then; 0: it is not */
+    u64 handover_ns; /* it waits for another thread to take the GIL that it dropped, since then; 0: it does not */
+    u64 gil;
+    u64 stack;      /* where it began to wait, or went off the CPU with the GIL */
+    u64 wait_count;
+    u64 wait_total_ns;
+    u64 wait_max_ns;
+    u64 handover_total_ns;
+    u64 held_off_ns; /* exact */
+    u64 held_on_ns;  /* from samples */
+    u64 on_cpu_ns;   /* from samples */
+    u64 thread_state;
+    u32 tgid;
+    s32 place; /* in `waiters`; -1: none */
+    u32 dead;
+    u32 goes; /* as it was switched out last */
+};
+
+/* Those who wait right now, to be gone through by the holder. */
+struct waiter {
+    u64 since_ns; /* 0: nobody */
+    u64 back_ns;
+    u64 gil;
+    u64 stack;
+    u32 tid;
+    u32 tgid;
+};
+
+struct at {
+    u64 stack;
+    u32 tid;
+    u32 tgid;
+};
+
+struct times {
+    u64 count;
+    u64 total_ns;
+    u64 max_ns;
+};
+
+struct held {
+    u64 on_ns;
+    u64 off_ns;
+};
+
+struct blocked {
+    u64 holder_stack;
+    u64 waiter_stack;
+    u32 holder;
+    u32 waiter;
+    u32 tgid;
+    u32 unused;
+};
+
+struct clock {
+    u64 at_ns;     /* the last sample */
+    u64 sample_ns; /* what it stands for */
+};
+
+struct lock {
+    u64 gil;
+    u64 tgid;
+};
+
+BPF_TABLE("hash", u32, struct gil_thread, gil_threads, 16384);
+BPF_TABLE("hash", struct at, struct times, waits, 65536);
+BPF_TABLE("hash", struct at, struct held, holds, 65536);
+BPF_TABLE("hash", struct blocked, u64, blocks, 131072);
+BPF_TABLE("hash", u32, u32, place_owners, MAX_WAITERS);
+BPF_ARRAY(waiters, struct waiter, MAX_WAITERS);
+BPF_ARRAY(places_used, u32, 1);
+BPF_TABLE("lru_hash", struct lock, u64, switch_numbers, 1024);
+BPF_PERCPU_ARRAY(clocks, struct clock, 1);
+BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
+
+static inline void count_lost(int reason)
+{
+    u64 *count = lost.lookup(&reason);
+    if (count)
+        *count += 1;
+}
+
+static inline struct gil_thread *thread_entry(u32 tid, u32 tgid)
+{
+    struct gil_thread *known = gil_threads.lookup(&tid);
+    if (known)
+        return known;
+    struct gil_thread fresh = {.tgid = tgid, .place = -1};
+    gil_threads.insert(&tid, &fresh);
+    known = gil_threads.lookup(&tid);
+    if (!known)
+        count_lost(LOST_THREAD);
+    return known;
+}
+
+/* -- the lock ------------------------------------------------------------------------------------------------------ */
+
+/* The address of the structure. What python_gil() gives may be that of a later member. */
+static inline u64 gil_of(struct python_target *target, u64 thread_state)
+{
+    u64 gil = python_gil(target, thread_state);
+    return gil ? gil + target->gil_holder - GIL_HOLDER : 0;
+}
+
+/* How often the lock has changed hands; what is known of it while none of its threads runs is kept. */
+static inline u64 switch_number(u64 gil, u32 tgid)
+{
+    struct lock key = {.gil = gil, .tgid = tgid};
+    u64 number = python_read(gil + GIL_SWITCH_NUMBER);
+    switch_numbers.update(&key, &number);
+    return number;
+}
+
+/* What the current thread sleeps for, if it does: for the GIL, or for somebody to take it. */
+static inline int sleeps_for(u64 gil)
+{
+    struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    u64 number = 0, address = 0, command = 0;
+    bpf_probe_read_kernel(&number, sizeof(number), &registers->orig_ax);
+    if (number != SYSCALL_FUTEX)
+        return ELSEWHERE;
+    bpf_probe_read_kernel(&address, sizeof(address), &registers->di);
+    bpf_probe_read_kernel(&command, sizeof(command), &registers->si);
+    command &= FUTEX_COMMAND;
+    if (command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)
+        return ELSEWHERE;
+    if (address >= gil + GIL_COND && address < gil + GIL_SWITCH_COND)
+        return FOR_THE_GIL;
+    return address >= gil + GIL_SWITCH_COND && address < gil + GIL_END ? FOR_A_TAKER : ELSEWHERE;
+}
+
+/* -- those who wait ------------------------------------------------------------------------------------------------ */
+
+/* A place in the list, until it has the lock. */
+static inline void take_place(struct gil_thread *thread, u32 tid)
+{
+    int zero = 0;
+    u32 *used = places_used.lookup(&zero);
+    if (!used)
+        return;
+    for (u32 i = 0; i < MAX_WAITERS; i++) {
+        u32 place = i;
+        if (place_owners.insert(&place, &tid))
+            continue;
+        thread->place = i;
+        if (*used <= i)
+            *used = i + 1;
+        return;
+    }
+    count_lost(LOST_WAITER);
+}
+
+static inline struct waiter *waiter_of(struct gil_thread *thread)
+{
+    u32 place = thread->place;
+    return waiters.lookup(&place);
+}
+
+static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now)
+{
+    thread->since_ns = now;
+    thread->back_ns = 0;
+    volatile struct waiter *waiter = waiter_of(thread);
+    if (!waiter)
+        return;
+    waiter->back_ns = 0;
+    waiter->gil = thread->gil;
+    waiter->stack = thread->stack;
+    waiter->tid = tid;
+    waiter->tgid = thread->tgid;
+    waiter->since_ns = now; /* last: now it counts */
+}
+
+/* It was woken in vain. */
+static inline void wait_again(struct gil_thread *thread)
+{
+    struct waiter *waiter = waiter_of(thread);
+    if (waiter)
+        waiter->back_ns = 0;
+    thread->back_ns = 0;
+}
+
+static inline void end_wait(struct gil_thread *thread, u32 tid)
+{
+    u64 wait_ns = thread->back_ns - thread->since_ns;
+    struct at at = {.stack = thread->stack, .tid = tid, .tgid = thread->tgid};
+    struct waiter *waiter = waiter_of(thread);
+    if (waiter) {
+        u32 place = thread->place;
+        waiter->since_ns = 0;
+        thread->place = -1;
+        place_owners.delete(&place);
+    }
+    thread->since_ns = 0;
+    thread->back_ns = 0;
+    thread->wait_count += 1;
+    thread->wait_total_ns += wait_ns;
+    if (wait_ns > thread->wait_max_ns)
+        thread->wait_max_ns = wait_ns;
+    struct times *times = waits.lookup(&at);
+    if (times) {
+        times->count += 1;
+        times->total_ns += wait_ns;
+        if (wait_ns > times->max_ns)
+            times->max_ns = wait_ns;
+        return;
+    }
+    struct times first = {.count = 1, .total_ns = wait_ns, .max_ns = wait_ns};
+    if (waits.update(&at, &first))
+        count_lost(LOST_WAIT);
+}
+
+/* Has a thread got the GIL since it came back? If it took and dropped it meanwhile, the lock has changed hands twice at
+ * least: to it, and to another. */
+static inline bool got_it(struct gil_thread *thread, u64 thread_state, u64 gil, u64 switches)
+{
+    return python_read(gil + GIL_HOLDER) == thread_state || switches >= thread->switches + 2;
+}
+
+/* -- those who hold ------------------------------------------------------------------------------------------------ */
+
+static inline void add_hold(u32 tid, u32 tgid, u64 stack, u64 on_ns, u64 off_ns)
+{
+    struct at at = {.stack = stack, .tid = tid, .tgid = tgid};
+    struct held *held = holds.lookup(&at);
+    if (held) {
+        held->on_ns += on_ns;
+        held->off_ns += off_ns;
+        return;
+    }
+    struct held first = {.on_ns = on_ns, .off_ns = off_ns};
+    if (holds.update(&at, &first))
+        count_lost(LOST_HOLD);
+}
+
+/* All who wait for a lock are blocked by its holder: for as long as a sample stands for (`sample_ns`), or since the
+ * holder went off the CPU. Who is back since before that and has not gone to sleep again does not wait any more. */
+static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
+{
+    int zero = 0;
+    u64 nothing = 0, gil = holder->gil;
+    u32 *used = places_used.lookup(&zero), count = used ? *used : 0;
+    struct blocked key = {.holder_stack = stack, .holder = tid, .tgid = holder->tgid};
+    for (u32 i = 0; i < MAX_WAITERS; i++) {
+        u32 place = i;
+        volatile struct waiter *waiter = waiters.lookup(&place);
+        if (i >= count || !waiter)
+            break;
+        u64 since_ns = waiter->since_ns, time_ns = sample_ns;
+        if (off_since_ns)
+            time_ns = now - (since_ns > off_since_ns ? since_ns : off_since_ns);
+        bool waits = since_ns - 1 < now - 1 && waiter->back_ns - 1 >= off_since_ns - 1;
+        if (!waits || waiter->gil != gil)
+            continue;
+        key.waiter_stack = waiter->stack;
+        key.waiter = waiter->tid;
+        u64 *known = blocks.lookup(&key);
+        if (!known) {
+            blocks.insert(&key, &nothing);
+            known = blocks.lookup(&key);
+        }
+        if (known)
+            __sync_fetch_and_add(known, time_ns);
+        else
+            count_lost(LOST_BLOCKED);
+    }
+}
+
+/* A thread that was off the CPU with the lock is back. */
+static inline void end_hold(struct gil_thread *thread, u32 tid, u64 now)
+{
+    u64 since_ns = thread->hold_ns;
+    thread->hold_ns = 0;
+    thread->held_off_ns += now - since_ns;
+    add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
+    blame(thread, tid, thread->stack, now, 0, since_ns);
+}
+
+/* -- events -------------------------------------------------------------------------------------------------------- */
+
+int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct ids ids = task_ids(ctx->args[2]);
+    u32 tid = ids.tid;
+    u64 now = bpf_ktime_get_ns();
+    struct gil_thread *thread = tid ? gil_threads.lookup(&tid) : NULL;
+    if (!thread || thread->tgid != ids.tgid)
+        return 1;
+    if (thread->handover_ns) {
+        thread->handover_total_ns += now - thread->handover_ns;
+        thread->handover_ns = 0;
+    }
+    if (thread->since_ns && !thread->back_ns) {
+        struct lock key = {.gil = thread->gil, .tgid = thread->tgid};
+        u64 *number = switch_numbers.lookup(&key);
+        thread->switches = number ? *number : 0;
+        thread->back_ns = now;
+        struct waiter *waiter = waiter_of(thread);
+        if (waiter)
+            waiter->back_ns = now;
+    }
+    if (thread->hold_ns)
+        end_hold(thread, tid, now);
+    return 1;
+}
+
+/* What the thread that loses the CPU does with the lock. Its stack is walked by another program, right after this one:
+ * for the kernel's verifier both together would be too long. */
+int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct ids ids = current_ids();
+    struct python_target *target = python_current();
+    if (!target)
+        return 1;
+    struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
+    if (!thread)
+        return 1;
+    u64 now = bpf_ktime_get_ns();
+    thread->goes = ELSEWHERE;
+    if ((thread->since_ns && !thread->back_ns) || thread->hold_ns) {
+        /* It was off already: the kernel has not shown that it came back. That was not long ago, as a rule. */
+        count_lost(HIDDEN_SWITCH);
+        if (thread->since_ns)
+            thread->back_ns = now;
+        if (thread->hold_ns) {
+            end_hold(thread, ids.tid, now);
+        }
+    }
+    u64 thread_state = python_thread_state(target);
+    u64 gil = thread_state ? gil_of(target, thread_state) : 0;
+    bool ends = previous_state(ctx) & TASK_STATE_DEAD;
+    if (!gil || ends) {
+        if (thread->since_ns)
+            end_wait(thread, ids.tid);
+        thread->dead = ends;
+        return 1;
+    }
+    thread->gil = gil;
+    u64 switches = switch_number(gil, ids.tgid);
+    if (thread->since_ns) {
+        if (!got_it(thread, thread_state, gil, switches)) {
+            wait_again(thread);
+            return 1;
+        }
+        end_wait(thread, ids.tid);
+    }
+    if (python_holds_gil(target, thread_state))
+        thread->goes = WITH_THE_GIL;
+    else
+        thread->goes = sleeps_for(gil);
+    if (thread->goes == FOR_A_TAKER)
+        thread->handover_ns = now;
+    if (thread->goes == FOR_THE_GIL)
+        take_place(thread, ids.tid);
+    thread->thread_state = thread_state;
+    return 1;
+}
+
+int on_switch_out_walk(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 now = bpf_ktime_get_ns();
+    struct python_target *target = python_current();
+    u32 tid = bpf_get_current_pid_tgid();
+    struct gil_thread *thread = target ? gil_threads.lookup(&tid) : NULL;
+    if (!thread || thread->goes < FOR_THE_GIL)
+        return 1;
+    u64 stack = python_stack_of(target, thread->thread_state);
+    thread->stack = stack;
+    if (thread->goes == WITH_THE_GIL)
+        thread->hold_ns = now;
+    else
+        begin_wait(thread, tid, now);
+    thread->goes = ELSEWHERE;
+    return 1;
+}
+
+int on_clock(struct bpf_perf_event_data *ctx)
+{
+    int zero = 0;
+    u64 now = bpf_ktime_get_ns();
+    volatile struct clock *clock = clocks.lookup(&zero);
+    if (!clock)
+        return 0;
+    clock->sample_ns = clock->at_ns ? now - clock->at_ns : PERIOD_NS;
+    clock->at_ns = now;
+    struct python_target *target = python_current();
+    if (!target)
+        return 0;
+    struct ids ids = current_ids();
+    volatile struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
+    if (!thread)
+        return 0;
+    thread->thread_state = python_thread_state(target);
+    u64 thread_state = thread->thread_state, sample_ns = clock->sample_ns;
+    thread->on_cpu_ns += sample_ns;
+    if (!thread_state || !python_holds_gil(target, thread_state))
+        return 0;
+    thread->held_on_ns += sample_ns;
+    u64 stack = python_stack_of(target, thread_state);
+    add_hold(ids.tid, ids.tgid, stack, sample_ns, 0);
+    thread->gil = gil_of(target, thread_state);
+    blame((struct gil_thread *)thread, ids.tid, stack, now, sample_ns, 0);
+    return 0;
+}

@@ -1,0 +1,260 @@
+"""Any kernel event as a profile: counts, or the sums of one of its fields, by Python stack (`bpf/eventprofile.bpf.c`).
+
+Tracepoints, system calls (as they begin) and software events (page faults). What counts is in whose context an event
+happens: a thread of the process causes it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy import __version__
+from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.tracepoints import Selection, select
+from pprofpy.errors import PprofpyError, UsageError
+from pprofpy.events.syscalls import SYSCALLS
+from pprofpy.events.tracepoint import Field, Tracepoint
+from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, ValueType
+from pprofpy.target import Target, descendants_of, open_target
+
+SOFTWARE_EVENTS = {"page-faults": 2, "context-switches": 3, "minor-faults": 5, "major-faults": 6}
+"""Names as `perf` has them -> numbers. Source: <linux/perf_event.h>, PERF_COUNT_SW_*."""
+
+_ALIASES = {"faults": "page-faults", "cs": "context-switches"}
+_COUNT = ValueType("events", "count")
+_NO_PYTHON = Frame(Function("[no Python stack]"))
+_MAX_HITS = 65_536
+_FORGET_STACKS = 200_000
+_EVENTS, _LOST_COUNT = range(2)
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("window", "u4")])
+_SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
+
+
+@dataclass(frozen=True, slots=True)
+class EventChoice:
+    """What to count.
+
+    Attributes:
+        selection: Tracepoints and system calls.
+        software: Names of SOFTWARE_EVENTS.
+        weight: A field of all these tracepoints, to be summed up; empty to count only.
+    """
+
+    selection: Selection
+    software: tuple[str, ...] = ()
+    weight: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The events; an event's number is its place in here."""
+        tracepoints = [one.name for one in self.selection.tracepoints]
+        return [*tracepoints, *self.software, *(SYSCALLS[number].name for number in self.selection.syscalls)]
+
+    @property
+    def value_types(self) -> tuple[ValueType, ...]:
+        """The sample types of the profile."""
+        return (_COUNT, ValueType(self.weight, _unit_of(self.weight))) if self.weight else (_COUNT,)
+
+
+def choose(wanted: Sequence[str], weight: str = "") -> EventChoice:
+    """Find the events that `-e` names, as `pprofpy trace` does, and the field that `--weight` names.
+
+    Raises:
+        UsageError: There is no such event or field; the nearest names are suggested.
+        NotPossibleError: The kernel's tracing files cannot be reached.
+    """
+    words = [word.strip() for value in wanted for word in value.split(",") if word.strip()]
+    software = [name for word in words if (name := _ALIASES.get(word, word)) in SOFTWARE_EVENTS]
+    others = [word for word in words if _ALIASES.get(word, word) not in SOFTWARE_EVENTS]
+    selection = select(others) if others or not software else Selection((), ())
+    choice = EventChoice(selection, tuple(dict.fromkeys(software)), weight)
+    if weight:
+        _check_weight(choice)
+    return choice
+
+
+def _check_weight(choice: EventChoice) -> None:
+    if choice.software or choice.selection.syscalls:
+        name = choice.names[-1]
+        raise UsageError(
+            f"{name} has no fields to weigh by",
+            "tracepoints have: -e syscalls:sys_exit_read --weight ret, -e kmem:kmalloc --weight bytes_alloc",
+        )
+    for tracepoint in choice.selection.tracepoints:
+        fields = _numeric_fields(tracepoint)
+        if choice.weight not in fields:
+            near = get_close_matches(choice.weight, fields, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(fields) or 'none'}"
+            raise UsageError(f"{tracepoint.name} has no numeric field {choice.weight!r}", hint)
+
+
+def _numeric_fields(tracepoint: Tracepoint) -> list[str]:
+    return [field.name for field in tracepoint.fields if field.is_number and not field.is_pointer]
+
+
+def _unit_of(field: str) -> str:
+    """What a field's name tells of its unit. Source: include/trace/events/*.h."""
+    if "bytes" in field:
+        return "bytes"
+    return "nanoseconds" if field.endswith("_ns") or field in ("delay", "runtime") else "count"
+
+
+class EventProfileRecorder:
+    """A recording, from the moment that its process is named until `stop()`.
+
+    Args:
+        choice: What to count.
+        scope: Whose; not everybody's.
+
+    Raises:
+        NotPossibleError: eBPF cannot work here, or the process's stacks cannot be walked.
+        TargetError: There is no such process.
+    """
+
+    def __init__(self, choice: EventChoice, scope: Scope) -> None:
+        scope.check()
+        self._choice = choice
+        self._scope = scope
+        self._target: Target | None = None
+        self._names: dict[int, ThreadNames] = {}
+        self._sums: defaultdict[tuple[tuple[Frame, ...], int, int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self._window_number = 0
+        layouts = {"hit": _HIT, "sums": _SUMS}
+        self._program = load(
+            "eventprofile.bpf.c", python_constants() | {"MAX_HITS": _MAX_HITS}, layouts | PYTHON_LAYOUTS
+        )
+        try:
+            self._stacks = PythonStacks(self._program, children=scope.children)
+            self._hits = self._program.table("hits", _HIT, _SUMS)
+            self._window = self._program.table("window", _U4, _U4)
+            self._attach()
+            self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+            if scope.pid:
+                self.watch(scope.pid)
+        except BaseException:
+            self._program.close()
+            raise
+
+    def _attach(self) -> None:
+        program, selection = self._program, self._choice.selection
+        for place, tracepoint in enumerate(selection.tracepoints):
+            cookie = _cookie(place, tracepoint.by_name.get(self._choice.weight))
+            program.attach_tracepoint(tracepoint.number, "on_tracepoint", cookie)
+        place = len(selection.tracepoints)
+        for name in self._choice.software:
+            program.attach_software_event(SOFTWARE_EVENTS[name], "on_software_event", _cookie(place, None))
+            place += 1
+        if selection.syscalls:
+            wanted = program.table("wanted", _U4, _U4)
+            for number in selection.syscalls:
+                place += 1
+                wanted.put(number, place)
+            program.attach_raw("sys_enter", "on_sys_enter")
+
+    def watch(self, pid: int) -> None:
+        """Name the process, if it was to be named later. The recording begins here."""
+        self._target = open_target(pid)
+        self._stacks.watch(self._target)
+        if self._scope.children:
+            for child in descendants_of(pid):
+                with suppress(PprofpyError):  # not all of them need be Python
+                    self._stacks.watch(open_target(child))
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Take in new stacks; call it some ten times a second."""
+        self._stacks.poll()
+
+    def drain(self) -> None:
+        """Take what was counted before the previous drain: nobody writes to that any more."""
+        self._stacks.poll()
+        keys, sums = self._hits.items()
+        done = keys["window"] != self._window_number
+        self._collect(keys[done], sums[done])
+        self._hits.clear(keys[done])
+        self._window_number += 1
+        self._window.put(0, self._window_number)
+        if len(self._stacks) > _FORGET_STACKS:
+            self._stacks.forget()
+
+    def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
+        for pid in np.unique(keys["tgid"]).tolist():
+            if runtime := self._stacks.runtimes.get(pid):
+                names = self._names.setdefault(pid, ThreadNames(pid))
+                names.learn(runtime, set(keys["tid"][keys["tgid"] == pid].tolist()))
+        for (stack, tid, pid, event, _), values in zip(keys.tolist(), sums.tolist(), strict=True):
+            known = self._sums[self._stacks.frames(stack) or (_NO_PYTHON,), pid, tid, event]
+            known[0] += values[0]
+            known[1] += values[1]
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def stop(self) -> Profile:
+        """End the recording; everything that it found."""
+        self._program.detach()
+        end_ns = time.monotonic_ns()
+        self._stacks.poll()
+        self._collect(*self._hits.items())
+        names, types = self._choice.names, self._choice.value_types
+        builder = ProfileBuilder(types)
+        for (stack, pid, tid, event), values in self._sums.items():
+            thread = self._names[pid].name(tid) if pid in self._names else f"thread {tid}"
+            labels = (Label("event", names[event]), Label("thread", thread), Label("tid", tid), Label("pid", pid))
+            builder.add(stack, values[: len(types)], labels)
+        profile = builder.build()
+        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self.start_ns
+        profile.period_type, profile.period = _COUNT, 1
+        profile.collection = self._collection()
+        return profile
+
+    def _collection(self) -> Collection:
+        tallies = self._program.table("tallies", _U4, _U8).items()[1].sum(axis=1).tolist()
+        losses = {
+            "events that found no room in the kernel's table": tallies[_LOST_COUNT],
+            "events that the kernel did not hand over": self._program.missed(),
+        }
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF",
+            target=str(self._target) if self._target else "",
+            dropped=sum(losses.values()),
+            truncated=self._stacks.truncated,
+            errors=self._stacks.failed,
+            notes=(
+                *(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
+                *self._stacks.notes(),
+            ),
+        )
+
+    def close(self) -> None:
+        """Leave nothing in the kernel."""
+        self._stacks.close()
+        self._program.close()
+
+    def __enter__(self) -> EventProfileRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _cookie(place: int, weight: Field | None) -> int:
+    """What the kernel's program is told of an event. Source: `union cookie` in eventprofile.bpf.c."""
+    where = (weight.offset, weight.size, weight.is_signed) if weight else (0, 0, False)
+    return int.from_bytes(struct.pack("<HHBBH", place, *where, 0), "little")
