@@ -103,10 +103,9 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     deadline = started + timeout_s
     try:
         refusals.check(target)
-        load = _prepare(target, code)
-        tid, borrowed, stopped_us = _enter(load, target, deadline)
+        tid, borrowed, stopped_us = _enter(target, code, deadline)
         attached = time.monotonic()
-        kind, content = _Reply(load.memory, borrowed.region).wait(target, deadline)
+        kind, content = _Reply(Memory(target.pid), borrowed.region).wait(target, deadline)
     except (GoneError, ProcessLookupError, FileNotFoundError) as error:
         raise refusals.ended(target) from error
     except PermissionError as error:
@@ -216,13 +215,14 @@ def _region(calls: list[int], code: str) -> bytes:
 # -- in -----------------------------------------------------------------------------------------------------------------
 
 
-def _enter(load: Load, target: Target, deadline: float) -> tuple[int, Borrowed, int]:
+def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, int]:
     """Borrow one thread after the other until one starts ours."""
     stopped_us, pause_s = 0, _RETRY_S[0]
     tracer_deadline = min(deadline, time.monotonic() + _TRACER_PATIENCE_S)
     cleared: dict[int, str] = {}
     while True:
         refused: OSError | None = None
+        load = _prepare(target, code)
         for tid in candidates(load.pid, load.layout):
             try:
                 if tid not in cleared:
