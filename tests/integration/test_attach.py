@@ -8,6 +8,8 @@ import random
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -101,7 +103,9 @@ def start_harmless(version: str, library: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start: Start) -> None:
     target = attach_to(start(interpreter(version), "-c", TWO_IDLE_THREADS))
-    look = "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
+    look = (
+        "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
+    )
 
     before = run(target, look).result
     answers = [run(target, "import sys; x = 1; result = '%d.%d' % sys.version_info[:2]") for _ in range(3)]
@@ -141,7 +145,9 @@ def test_an_exception_comes_back_as_an_error(version: str, code: str, said: str,
 
 
 def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> None:
-    process = start(sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE)
+    process = start(
+        sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE
+    )
     run(attach_to(process), "pass")
 
     process.communicate("\n")
@@ -157,7 +163,7 @@ def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> Non
 def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Start) -> None:
     """Waits are neither broken off nor begun again: attaches cost them milliseconds at most."""
     text = PREAMBLE.format(case=CASES[case], has_socket="socket_" in CASES[case])
-    ours, theirs = __import__("socket").socketpair()
+    ours, theirs = socket.socketpair()
     with ours, theirs:
         process = start(interpreter(version), "-c", text, stdin=theirs)
         target = attach_to(process)
@@ -173,7 +179,9 @@ def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Star
 
 
 def test_a_long_computation_in_c_is_not_disturbed_and_the_code_never_runs(start: Start) -> None:
-    program = "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
+    program = (
+        "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
+    )
     process = start(sys.executable, "-c", program)
 
     with pytest.raises(NotAnsweredError):
@@ -234,7 +242,9 @@ def test_no_signal_is_lost_or_late(version: str, registers: str, harmless: list[
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
-@pytest.mark.parametrize("company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"])
+@pytest.mark.parametrize(
+    "company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"]
+)
 def test_no_signal_is_lost_when_the_main_thread_is_borrowed(version: str, company: str, start: Start) -> None:
     """It is if it is alone, or if the others compute outside of Python."""
     program = f"""
@@ -282,20 +292,16 @@ def sleeps(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
-@pytest.mark.parametrize("first", [0, 1, 2, 3])
-def test_death_at_any_step_does_no_harm(
-    version: str, first: int, registers: str, harmless: list[subprocess.Popen[str]]
-) -> None:
+def test_death_at_any_step_does_no_harm(version: str, registers: str, harmless: list[subprocess.Popen[str]]) -> None:
     """Killed (-9) before or after each call that touches the target; a later attach works, and the target ends well."""
     harmless.append(start_harmless(version, registers))
     pid = str(harmless[0].pid)
 
     done = subprocess.run(
-        [sys.executable, "-m", "tests.attach_steps", pid, str(first + 1), "4"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.attach_steps", pid], capture_output=True, text=True, check=True, cwd=ROOT
+    )
 
-    assert int(done.stdout) > 50
+    assert int(done.stdout) > 40
     assert run(open_target(int(pid)), "result = 'alive'").result == "alive"
 
 
@@ -401,7 +407,7 @@ def test_a_stopped_process_is_refused(start: Start) -> None:
 def test_another_users_process_is_refused(start: Start) -> None:
     process = start(interpreter("system"), "-c", TWO_IDLE_THREADS)
     program = "import sys; sys.path.insert(0, sys.argv[2]); from pprofpy.collectors.attach import run; from pprofpy.target " \
-              "import open_target; import os, pickle; t = open_target(int(sys.argv[1])); os.setuid(65534); run(t, 'pass')"  # fmt: skip
+              "import open_target; import os; t = open_target(int(sys.argv[1])); os.setuid(65534); run(t, 'pass')"  # fmt: skip
 
     done = subprocess.run(
         [sys.executable, "-c", program, str(process.pid), str(ROOT)], capture_output=True, text=True, check=False
@@ -430,10 +436,10 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may read filters")
 def test_a_filter_that_would_kill_is_seen_before_it_does(start: Start) -> None:
-    gettid, ptrace = 186, 101
+    tkill, ptrace = 200, 101
 
-    process = start(sys.executable, "-c", SECCOMP.format(forbidden=gettid) + TWO_IDLE_THREADS)
-    with pytest.raises(NotPossibleError, match="its filters forbid gettid"):
+    process = start(sys.executable, "-c", SECCOMP.format(forbidden=tkill) + TWO_IDLE_THREADS)
+    with pytest.raises(NotPossibleError, match="its filters forbid tkill"):
         run(attach_to(process), "pass")
     assert process.poll() is None
 
@@ -443,7 +449,7 @@ def test_a_filter_that_would_kill_is_seen_before_it_does(start: Start) -> None:
 
 def test_a_filter_is_judged_by_what_it_does_with_our_calls() -> None:
     def program(*rules: tuple[int, int, int, int]) -> bytes:
-        return b"".join(__import__("struct").pack("<HBBI", *rule) for rule in rules)
+        return b"".join(struct.pack("<HBBI", *rule) for rule in rules)
 
     allow, refuse, kill = (6, 0, 0, 0x7FFF0000), (6, 0, 0, 0x50026), (6, 0, 0, 0)
     only_clone3 = program((0x20, 0, 0, 0), (0x15, 0, 1, 435), refuse, allow)

@@ -6,6 +6,7 @@ from a Python handler in the main thread, which sleeps. Each real-time signal is
 it; it then prints what it found, as JSON.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -41,7 +42,7 @@ def sleeps():
         time.sleep(0.02)
         took_ms = (time.monotonic() - start) * 1000
         if took_ms < 19.9:
-            wrong("a sleep of 20 ms took %.1f ms" % took_ms)
+            wrong(f"a sleep of 20 ms took {took_ms:.1f} ms")
         found["late_ms"] = max(found["late_ms"], took_ms - 20)
         found["sleeps"] += 1
 
@@ -57,7 +58,7 @@ def sums():
     while not ended.is_set():
         total = sum_of_floats()
         if total != expected_sum:
-            wrong("a sum is %r" % total)
+            wrong(f"a sum is {total!r}")
         found["sums"] += 1
 
 
@@ -73,7 +74,7 @@ def allocates():
 
 def waits():
     """Waits with a time-out, on things that never come."""
-    left, right = socket.socketpair()
+    _left, right = socket.socketpair()
     right.settimeout(0.03)
     lock = threading.Lock()
     lock.acquire()
@@ -82,7 +83,7 @@ def waits():
         try:
             right.recv(1)
             wrong("something was received")
-        except socket.timeout:
+        except TimeoutError:
             pass
         if select.select([right], [], [], 0.03)[0] or lock.acquire(timeout=0.03):
             wrong("a wait was over without a reason")
@@ -144,10 +145,8 @@ def main():
     for thread in threads:
         thread.start()
     print("ready", flush=True)
-    try:
+    with contextlib.suppress(End):
         time.sleep(3600)
-    except End:
-        pass
     for thread in threads:
         thread.join()
     print(json.dumps(found), flush=True)

@@ -141,7 +141,7 @@ class _Loan:
 
     def _halt(self) -> None:
         """Stop it, unless a signal comes first: that is delivered, and this is no time."""
-        self._tracee.interrupt()
+        self._tracee.seize()
         stop = self._tracee.wait(_STOP_PATIENCE_S)
         while stop is None:  # in the kernel, in a wait that nothing interrupts: only from a stop can it be let go
             stop = self._tracee.wait(_STOP_PATIENCE_S)

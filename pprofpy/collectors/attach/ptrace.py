@@ -75,19 +75,19 @@ class GoneError(Exception):
 
 
 class Tracee:
-    """A thread that we trace, from its creation to `detach()`. It may run or be stopped.
+    """A thread that we trace, from `seize()` to `detach()`. It may run or be stopped.
 
-    Raises:
+    Raises (all methods):
         OSError: EPERM: somebody else traces it, or we may not.
         GoneError: There is no such thread any more.
     """
 
     def __init__(self, tid: int) -> None:
         self.tid = tid
-        self._ptrace(_SEIZE)
 
-    def interrupt(self) -> None:
-        """Ask it to stop; `wait()` says when it does."""
+    def seize(self) -> None:
+        """Trace it, and ask it to stop; `wait()` says when it does."""
+        self._ptrace(_SEIZE)
         self._ptrace(_INTERRUPT)
 
     def wait(self, timeout_s: float) -> Stop | None:
@@ -149,7 +149,7 @@ class Tracee:
         try:
             self.detach(self._signal_at_hand(ours))
         except GoneError:
-            self.interrupt()
+            self._ptrace(_INTERRUPT)
             while self.wait(_BURIAL_S) is None:
                 pass
             self.detach(self._signal_at_hand(ours))
@@ -166,11 +166,11 @@ class Tracee:
     def bury(self) -> None:
         """Collect a thread that ended while we traced it: the process has not ended before we did.
 
-        A child of ours is left to whoever of us waits for it.
+        A child of ours is left to whoever of us waits for it; its other threads are nobody's but ours.
         """
         deadline = time.monotonic() + _BURIAL_S
         with suppress(OSError, GoneError):
-            while _parent_of(self.tid) != os.getpid() and time.monotonic() < deadline:
+            while not _is_child(self.tid) and time.monotonic() < deadline:
                 os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
                 os.sched_yield()
 
@@ -247,6 +247,8 @@ SYNCHRONOUS = mask_of(signal.SIGTRAP, signal.SIGSEGV, signal.SIGBUS, signal.SIGI
 """Signals that a thread sends itself by what it does. Blocking them would not help it."""
 
 
-def _parent_of(tid: int) -> int:
-    with open(f"/proc/{tid}/stat", "rb") as stream:  # noqa: PTH123 - fast
-        return int(stream.read().rpartition(b")")[2].split()[1])
+def _is_child(tid: int) -> bool:
+    """Is it the main thread of a child process of ours?"""
+    with open(f"/proc/{tid}/status", "rb") as stream:  # noqa: PTH123 - fast
+        lines = dict(line.split(b":", 1) for line in stream.read().splitlines())
+    return int(lines[b"Tgid"]) == tid and int(lines[b"PPid"]) == os.getpid()
