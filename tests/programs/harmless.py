@@ -1,9 +1,9 @@
-"""A program that notices when something is done to it: sleeps and waits that end too early or too late, changed registers,
-wrong sums, errno of another call, signals that get lost.
+"""Notices when something is done to it: sleeps and waits that end too early, changed registers, wrong sums,
+errno of another call, signals that get lost.
 
-Usage: harmless.py [LIBRARY built of registers.c]. Prints `ready`. Each SIGUSR1 is acknowledged on standard error by `1`,
-from a Python handler in the main thread, which sleeps. Each real-time signal is counted in C. A line on standard input ends
-it; it then prints what it found, as JSON.
+Usage: harmless.py [LIBRARY built of registers.c]. Prints `ready`. Each SIGUSR1 is answered on standard error by `1`,
+from a Python handler in the main thread, which sleeps. Each real-time signal is counted in C. A line on standard input
+ends it; it then prints what it found, as JSON.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ ended = threading.Event()
 wakeup_in, wakeup_out = socket.socketpair()
 
 
-class End(Exception):
+class EndError(Exception):
     """The main thread sleeps no longer."""
 
 
 def end(*_):
-    raise End
+    raise EndError
 
 
 def wrong(text):
@@ -103,15 +103,15 @@ def registers(path):
             arguments = [ctypes.c_long(value) for value in call]
             changed = library.changed_registers(*arguments, ctypes.byref(result))
             if changed:
-                wrong("%d registers changed in system call %d" % (changed, call[0]))
+                wrong(f"{changed} registers changed in system call {call[0]}")
             if result.value == -errno.EINTR:
                 found["interrupted"] += 1
             elif result.value:
-                wrong("system call %d returned %d" % (call[0], result.value))
+                wrong(f"system call {call[0]} returned {result.value}")
             found["registers"] += 1
         libc.close(-1)
         if ctypes.get_errno() != errno.EBADF:
-            wrong("errno is %d" % ctypes.get_errno())
+            wrong(f"errno is {ctypes.get_errno()}")
 
 
 def counts_signals():
@@ -145,7 +145,7 @@ def main():
     for thread in threads:
         thread.start()
     print("ready", flush=True)
-    with contextlib.suppress(End):
+    with contextlib.suppress(EndError):
         time.sleep(3600)
     for thread in threads:
         thread.join()
