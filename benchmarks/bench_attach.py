@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def bench(version: str, program: str, library: Path, rounds: int, deaths: int) -> None:
-    """One line for the rounds, one for the deaths."""
+    """Print what the rounds cost, what became of the signals, and what the target found."""
     pipe = subprocess.PIPE
     command = [program, str(PROGRAMS / "harmless.py"), str(library)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -96,7 +96,7 @@ def bench(version: str, program: str, library: Path, rounds: int, deaths: int) -
         target = open_target(process.pid)
         answers: list[Answer] = []
         answered, counted = Signals(process, False), Signals(process, True)
-        rss_kb = [0, 0]
+        rss_kb: list[int] = []
         for signals, share in ((answered, 0.5), (counted, 0.5)):
             signals.start()
             answers += [run(target, "result = '1'") for _ in range(int(rounds * share))]
@@ -106,15 +106,16 @@ def bench(version: str, program: str, library: Path, rounds: int, deaths: int) -
         run(target, "result = '1'")
         out, _ = process.communicate("\n", timeout=60)
     found = json.loads(out)
+    figures = {"attach": [one.attach_ms for one in answers], "stopped": [one.stopped_us / 1000 for one in answers]}
+    figures["answer"] = [one.total_ms for one in answers]
+    looks = f"{found['registers']} looks at registers, {found['sums']} sums, {found['sleeps']} sleeps"
     print(
-        f"{version:7} {len(answers)} rounds: attach {spread([one.attach_ms for one in answers], 'ms')}, stopped "
-        f"{spread([one.stopped_us / 1000 for one in answers], 'ms')}, answer {spread([one.total_ms for one in answers], 'ms')}"
-        f"\n        {answered.sent} SIGUSR1, {answered.late} late; {counted.sent} real-time signals, "
-        f"{counted.sent - found['rt']} lost; RSS {rss_kb[-1] - rss_kb[-2]:+} kB over the second half"
-        f"\n        {died} of us killed; the target found wrong: {found['wrong'] or 'nothing'}, in {found['registers']} looks "
-        f"at registers, {found['sums']} sums, {found['sleeps']} sleeps; status {process.returncode}",
-        flush=True,
+        f"{version}: {len(answers)} rounds: {', '.join(f'{name} {spread(values)}' for name, values in figures.items())}"
     )
+    print(f"    {answered.sent} SIGUSR1, {answered.late} late; {counted.sent} real-time signals,", end=" ")
+    print(f"{counted.sent - found['rt']} lost; RSS {rss_kb[-1] - rss_kb[-2]:+} kB over the second half")
+    print(f"    {died} of us killed; found wrong by the target: {found['wrong'] or 'nothing'} ({looks})", end="; ")
+    print(f"its status {process.returncode}", flush=True)
 
 
 def die(target: Target, deaths: int) -> int:
@@ -132,12 +133,10 @@ def die(target: Target, deaths: int) -> int:
     return deaths
 
 
-def spread(values: list[float], unit: str) -> str:
-    """Median, 95th percentile and largest."""
+def spread(values: list[float]) -> str:
+    """Median, 95th percentile and largest, in milliseconds."""
     ordered = sorted(values)
-    return (
-        f"p50 {statistics.median(ordered):.1f} p95 {ordered[int(len(ordered) * 0.95)]:.1f} max {ordered[-1]:.0f} {unit}"
-    )
+    return f"p50 {statistics.median(ordered):.1f} p95 {ordered[int(len(ordered) * 0.95)]:.1f} max {ordered[-1]:.0f} ms"
 
 
 def sleeps(pid: int) -> bool:

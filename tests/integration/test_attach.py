@@ -37,17 +37,17 @@ print("ready", flush=True)
 time.sleep(3600)
 """
 CASES = {
-    "sleep": "time.sleep(1.5); print('over', flush=True)",
+    "sleep": "time.sleep(1.0); print('over', flush=True)",
     "recv": "print('over' if socket_.recv(9) == b'go' else 'wrong', flush=True)",
-    "select": "print('wrong' if any(select.select([socket_], [], [], 1.5)) else 'over', flush=True)",
+    "select": "print('wrong' if any(select.select([socket_], [], [], 1.0)) else 'over', flush=True)",
     "poll": "p = select.poll(); p.register(socket_, select.POLLIN)\n"
-    "print('wrong' if p.poll(1500) else 'over', flush=True)",
-    "lock": "l = threading.Lock(); l.acquire(); print('wrong' if l.acquire(timeout=1.5) else 'over', flush=True)",
-    "join": "t = threading.Thread(target=time.sleep, args=(1.5,)); t.start(); t.join(); print('over', flush=True)",
-    "asyncio": "import asyncio; asyncio.run(asyncio.sleep(1.5)); print('over', flush=True)",
-    "waitpid": "p = os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1.5'); os.waitpid(p, 0); print('over', flush=True)",
-    "busy": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: sum(range(99))\nprint('over', flush=True)",
-    "malloc": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: [bytes(n) for n in range(500, 3000)]\n"
+    "print('wrong' if p.poll(1000) else 'over', flush=True)",
+    "lock": "l = threading.Lock(); l.acquire(); print('wrong' if l.acquire(timeout=1.0) else 'over', flush=True)",
+    "join": "t = threading.Thread(target=time.sleep, args=(1.0,)); t.start(); t.join(); print('over', flush=True)",
+    "asyncio": "import asyncio; asyncio.run(asyncio.sleep(1.0)); print('over', flush=True)",
+    "waitpid": "p = os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1.0'); os.waitpid(p, 0); print('over', flush=True)",
+    "busy": "t = time.monotonic() + 1.0\nwhile time.monotonic() < t: sum(range(99))\nprint('over', flush=True)",
+    "malloc": "t = time.monotonic() + 1.0\nwhile time.monotonic() < t: [bytes(n) for n in range(500, 3000)]\n"
     "print('over', flush=True)",
 }  # fmt: skip
 TIMED = {case for case in CASES if case != "recv"}
@@ -168,15 +168,15 @@ def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Star
     with ours, theirs:
         process = start(interpreter(version), "-c", text, stdin=theirs)
         target = attach_to(process)
-        stopped_s = sum(attaches(target, 0.8)) / 1e6
+        stopped_s = sum(attaches(target, 0.5)) / 1e6
         if case == "recv":
             ours.send(b"go")
         assert process.stdout
         assert process.stdout.readline() == "over\n"
         took_s = float(process.stdout.readline())
 
-    assert case not in TIMED or took_s >= 1.499
-    assert case not in TIMED or took_s < 1.5 + stopped_s + 0.5
+    assert case not in TIMED or took_s >= 0.999
+    assert case not in TIMED or took_s < 1.0 + stopped_s + 0.5
 
 
 def attaches(target: Target, duration_s: float) -> Iterator[int]:
@@ -310,7 +310,7 @@ def sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/syscall").read_text().split()[0] in ("230", "23", "270")
 
 
-@pytest.mark.parametrize("version", OLD_AND_NEW)
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
 def test_death_at_any_step_does_no_harm(version: str, registers: str, harmless: list[subprocess.Popen[str]]) -> None:
     """Killed (-9) before or after each call that touches the target; a later attach works, and the target ends well."""
     harmless.append(start_harmless(version, registers))
