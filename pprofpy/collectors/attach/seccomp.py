@@ -30,7 +30,6 @@ _NEEDED = {
     "munmap": (11, 0, 4096),
     "brk": (12, 0),
     "gettid": (186,),
-    "sched_yield": (24,),
     "rt_sigpending": (127, 0, 8),
     "tkill": (200, 1, 23),
     "clone": (56, _THREAD_FLAGS),
