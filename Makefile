@@ -21,7 +21,7 @@ setup:
 	@scripts/setup.sh runtime
 	@$(MAKE) --silent --no-print-directory $(READY)
 
-$(READY): pyproject.toml scripts/venv.sh
+$(READY): pyproject.toml scripts/venv.sh hatch_build.py pprofpy/collectors/heapagent/sampler.c
 	@scripts/venv.sh $(VENV)
 	@touch $@
 
