@@ -1,0 +1,118 @@
+"""Which thread may be borrowed for a moment, and in which state.
+
+A borrowed thread calls pthread_create, so it must hold no lock that this takes: malloc's, the loader's, the C library's
+own. Two states are known to be free of them:
+
+- *parked*: it waits in a system call that no allocator or loader waits in, and the wait was broken off without effect, so
+  that the kernel repeats it. Futexes count only as FUTEX_WAIT_BITSET (semaphores, condition variables, joins: how Python
+  waits), since glibc's own locks use FUTEX_WAIT.
+- *running Python*: the innermost function is the interpreter's. Nothing that holds the C library's locks calls it.
+
+Parked threads other than the main one come first: signals to a process go to the main thread while that is free, and
+only there does Python react to them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pprofpy.collectors.attach.image import Mapping
+from pprofpy.collectors.attach.ptrace import Registers
+
+EINTR = 4
+REPEATED = {512, 513, 514, 516}
+"""ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: the kernel will repeat the call."""
+
+_FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 202, 0x7F, 9
+_WAITS = {
+    0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep", 42: "connect",
+    43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 72: "fcntl", 73: "flock",
+    128: "rt_sigtimedwait", 202: "futex", 230: "clock_nanosleep", 232: "epoll_wait", 247: "waitid", 270: "pselect6",
+    271: "ppoll", 281: "epoll_pwait", 288: "accept4", 441: "epoll_pwait2",
+}  # fmt: skip
+_STACK_BYTES = 16_384
+"""pthread_create with its calls to malloc and the loader uses far less."""
+
+
+class State(StrEnum):
+    """In which of the two states a thread is."""
+
+    PARKED = "parked"
+    RUNNING = "running Python"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a process lie that tell a thread's state.
+
+    Attributes:
+        mappings: All of them, by address.
+        interpreter: The ranges of the interpreter's own code.
+        room_bytes: What the machine code needs on a stack, besides what it calls.
+    """
+
+    mappings: list[Mapping]
+    interpreter: tuple[tuple[int, int], ...]
+    room_bytes: int
+
+    def is_interpreter(self, address: int) -> bool:
+        """Does the interpreter's own code lie there?"""
+        return any(start <= address < end for start, end in self.interpreter)
+
+    def has_room(self, stack_pointer: int) -> bool:
+        """Is there enough stack below? A stack that is not known yet has none."""
+        at = bisect.bisect_right(self.mappings, stack_pointer, key=lambda mapping: mapping.start) - 1
+        mapping = self.mappings[at]
+        low = stack_pointer - self.room_bytes - _STACK_BYTES
+        return mapping.start <= low and stack_pointer < mapping.end and mapping.permissions.startswith("rw")
+
+
+def candidates(pid: int, layout: Layout) -> Iterator[int]:
+    """The tids that look as if they could be borrowed, best first. Looks only; what holds is what is seen at the stop."""
+    running, main = [], []
+    for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int, reverse=True):  # noqa: PTH208 - names only
+        with suppress(OSError, ValueError):
+            with open(f"/proc/{pid}/task/{name}/syscall", "rb") as stream:  # noqa: PTH123 - fast
+                words = stream.read().split()
+            if words[0] in (b"running", b"-1"):
+                running.append(int(name))
+            elif _is_wait(int(words[0]), int(words[2], 16)) and layout.has_room(int(words[-2], 16)):
+                if int(name) == pid:
+                    main.append(pid)
+                else:
+                    yield int(name)
+    yield from main
+    yield from running
+
+
+def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> State | None:
+    """The state of a thread that stands still, if it may be borrowed.
+
+    Args:
+        registers: Its registers.
+        layout: The process.
+        handles_signal: It seems to be in a signal handler: it blocks a signal that the program catches.
+    """
+    if not layout.has_room(registers.rsp):
+        return None
+    number = signed(registers.orig_rax)
+    if number < 0:
+        return State.RUNNING if layout.is_interpreter(registers.rip) and not handles_signal else None
+    broken_off = -signed(registers.rax) in REPEATED | {EINTR}
+    return State.PARKED if broken_off and _is_wait(number, registers.rsi) else None
+
+
+def signed(register: int) -> int:
+    """A register's value as a signed number."""
+    return register - (register >> 63 << 64)
+
+
+def _is_wait(number: int, second_argument: int) -> bool:
+    if number == _FUTEX:
+        return second_argument & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
+    return number in _WAITS

@@ -1,0 +1,199 @@
+"""One stopped thread of another process, by ptrace(2); and the memory of that process.
+
+Everything about one thread must be called from the one thread of ours that seized it: the kernel binds them. Stops are
+waited for with waitid(WSTOPPED) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do
+not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
+
+Source: ptrace(2), process_vm_readv(2), struct user_regs_struct in the kernel's asm/user_64.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+_SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
+_POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
+_WALL = 0x40000000
+_EVENT_STOP = 128
+_WORD = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
+    _call.restype = ctypes.c_ssize_t
+    _call.argtypes = [ctypes.c_int, *[ctypes.c_void_p, ctypes.c_ulong] * 2, ctypes.c_ulong]
+
+_REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+
+
+class Registers(ctypes.Structure):
+    """The general registers, in the kernel's order."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in _REGISTERS.split()]  # noqa: RUF012 - as ctypes wants it
+
+    r10: int
+    rax: int
+    rbx: int
+    rsi: int
+    rip: int
+    rsp: int
+    eflags: int
+    orig_rax: int
+
+    def copy(self) -> Registers:
+        """Another set with the same values."""
+        return Registers.from_buffer_copy(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a thread stands still.
+
+    Attributes:
+        signal: The signal that is about to be delivered, or that stopped the whole process.
+        is_event: It is about no signal's delivery: we interrupted it, or the process was stopped.
+    """
+
+    signal: int
+    is_event: bool
+
+
+class GoneError(Exception):
+    """The thread has ended."""
+
+
+class Tracee:
+    """A thread that we trace, from its creation to `detach()`. It may run or be stopped.
+
+    Raises:
+        OSError: EPERM: somebody else traces it, or we may not.
+        GoneError: There is no such thread any more.
+    """
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+        self._ptrace(_SEIZE)
+
+    def interrupt(self) -> None:
+        """Ask it to stop; `wait()` says when it does."""
+        self._ptrace(_INTERRUPT)
+
+    def wait(self, timeout_s: float) -> Stop | None:
+        """Its next stop, or None after `timeout_s`. Does not sleep: each wake-up later is time that the target stands."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                status = os.waitid(os.P_PID, self.tid, os.WSTOPPED | os.WNOHANG | _WALL)
+            except ChildProcessError:
+                raise GoneError from None
+            if status is not None:
+                return Stop(status.si_status & 0xFF, status.si_status >> 8 == _EVENT_STOP)
+            if time.monotonic() > deadline:
+                return None
+            os.sched_yield()
+
+    def registers(self) -> Registers:
+        """What it would go on with."""
+        registers = Registers()
+        self._ptrace(_GETREGS, 0, ctypes.addressof(registers))
+        return registers
+
+    def set_registers(self, registers: Registers) -> None:
+        """All of them at once: the only step that changes what the thread will do."""
+        self._ptrace(_SETREGS, 0, ctypes.addressof(registers))
+
+    def signal_mask(self) -> int:
+        """The signals that it blocks; bit 0 is signal 1."""
+        mask = ctypes.c_uint64()
+        self._ptrace(_GETSIGMASK, _WORD, ctypes.addressof(mask))
+        return mask.value
+
+    def set_signal_mask(self, mask: int) -> None:
+        """The signals to block from now on."""
+        value = ctypes.c_uint64(mask)
+        self._ptrace(_SETSIGMASK, _WORD, ctypes.addressof(value))
+
+    def poke(self, address: int, content: bytes) -> None:
+        """Write whole words where the target itself could not write: into its own copy of a page of code."""
+        for start in range(0, len(content), _WORD):
+            self._ptrace(_POKETEXT, address + start, int.from_bytes(content[start : start + _WORD], "little"))
+
+    def resume(self, signal_number: int = 0) -> None:
+        """Let it run on, with a signal or without."""
+        self._ptrace(_CONT, 0, signal_number)
+
+    def detach(self, signal_number: int = 0) -> None:
+        """Let it go, from a stop."""
+        self._ptrace(_DETACH, 0, signal_number)
+
+    def bury(self) -> None:
+        """Collect a thread that ended while we traced it, unless it is a child that somebody of ours waits for."""
+        with suppress(OSError):
+            if _parent_of(self.tid) != os.getpid():
+                os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
+
+    def _ptrace(self, request: int, address: int = 0, data: int = 0) -> None:
+        if _libc.ptrace(request, self.tid, address, data) == -1:
+            number = ctypes.get_errno()
+            if number == errno.ESRCH:
+                raise GoneError
+            raise OSError(number, os.strerror(number))
+
+
+class Memory:
+    """The memory of a process, reached without stopping it.
+
+    Raises (all methods):
+        OSError: EPERM, ESRCH, or EFAULT where nothing is mapped.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def read(self, address: int, length: int) -> bytearray:
+        """`length` bytes from `address` on."""
+        content = bytearray(length)
+        if length:
+            self._copy(_libc.process_vm_readv, (ctypes.c_char * length).from_buffer(content), address, length)
+        return content
+
+    def write(self, address: int, content: bytes) -> None:
+        """Put `content` at `address`, which the target itself must be able to write."""
+        buffer = ctypes.create_string_buffer(content, len(content))
+        self._copy(_libc.process_vm_writev, buffer, address, len(content))
+
+    def word(self, address: int) -> int:
+        """The 64 bits there."""
+        return int.from_bytes(self.read(address, _WORD), "little")
+
+    def set_word(self, address: int, value: int) -> None:
+        """Put 64 bits there."""
+        self.write(address, value.to_bytes(_WORD, "little"))
+
+    def _copy(self, call: ctypes._NamedFuncPointer, buffer: ctypes.Array[ctypes.c_char], address: int, length: int) -> None:
+        ours = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), length)
+        theirs = (ctypes.c_uint64 * 2)(address, length)
+        if (done := call(self._pid, ours, 1, theirs, 1, 0)) != length:
+            number = ctypes.get_errno() if done == -1 else errno.EFAULT
+            raise OSError(number, os.strerror(number))
+
+
+def mask_of(*numbers: int) -> int:
+    """The signals as a bit set."""
+    return sum(1 << (number - 1) for number in numbers)
+
+
+SYNCHRONOUS = mask_of(signal.SIGTRAP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS)
+"""Signals that a thread sends itself by what it does. Blocking them would not help it."""
+
+
+def _parent_of(tid: int) -> int:
+    with open(f"/proc/{tid}/stat", "rb") as stream:  # noqa: PTH123 - fast
+        return int(stream.read().rpartition(b")")[2].split()[1])

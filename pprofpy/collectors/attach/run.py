@@ -1,0 +1,310 @@
+"""From a piece of code to its answer: what is made ready before, what is waited for after."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pprofpy.collectors.attach import machine_code as machine
+from pprofpy.collectors.attach.borrow import Borrowed, Load, borrow
+from pprofpy.collectors.attach.borrowing import Layout, candidates
+from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
+from pprofpy.collectors.attach.image import Image, Mapping, mappings
+from pprofpy.collectors.attach.ptrace import GoneError, Memory, mask_of
+from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
+from pprofpy.target import Target, permission_error
+
+_THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
+_PYTHON_FUNCTIONS = (
+    "Py_IsInitialized", "PyGILState_Ensure", "PyGILState_Release", "PyDict_New", "PyRun_StringFlags", "Py_DecRef",
+    "PyDict_GetItemString", "PyBytes_AsString", "PyBytes_Size", "PyErr_Clear", "PyEval_SaveThread", "PyEval_RestoreThread",
+)  # fmt: skip
+"""In the order of CALLS in machine.S."""
+_C_LIBRARIES = ("libc.so", "libc-", "libpthread", "ld-musl")
+
+_IGNORED_BY_DEFAULT = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
+_OFTEN_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+_AT_MINSIGSTKSZ = 51
+_PAUSE_NS = 1_000_000
+_PATIENCE_PAUSES = 2_000
+_RETRY_S = (0.001, 0.1)
+_POLL_S = (0.0002, 0.02)
+_CHUNK_BYTES = 16 << 20
+_PAGE = 4096
+
+_WRAPPER = """
+try:
+    _space = {{"__name__": "pprofpy_code", "__builtins__": __builtins__}}
+    exec(compile({code!r}, "<pprofpy>", "exec"), _space)
+    answer, kind = _space.get("result", ""), b"bytes"
+    if isinstance(answer, str):
+        answer, kind = answer.encode("utf-8", "surrogatepass"), b"str"
+    elif type(answer) is not bytes:
+        raise TypeError("result must be str or bytes, not " + type(answer).__name__)
+except BaseException as _error:
+    kind = b"error"
+    try:
+        import traceback
+        answer = "".join(traceback.format_exception(type(_error), _error, _error.__traceback__)).encode("utf-8", "replace")
+    except BaseException:
+        answer = type(_error).__name__.encode("utf-8", "replace")
+    _error = None
+_space = None
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        result: What the code left in `result`: str or bytes; an empty str if nothing.
+        way: How the code got in: "thread" is the only way so far.
+        tid: The thread that was borrowed, in our pid namespace.
+        stopped_us: How long it was kept from its own work, all tries together.
+        attach_ms: From the call until the code's thread had been started.
+        total_ms: From the call until the answer was here.
+    """
+
+    result: str | bytes
+    way: str
+    tid: int
+    stopped_us: int
+    attach_ms: float
+    total_ms: float
+
+
+def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
+    """Run `code` in the interpreter of `target`, and wait for its `result`.
+
+    It runs once or not at all. If time is over before it has begun, it will not begin; if it has begun, it ends in its own
+    time and its answer is dropped.
+
+    Args:
+        target: A CPython of 3.8 or later.
+        code: Must not end the process, wait for what others hold, or call `threading.current_thread()` (which leaves a
+            dummy behind before 3.12). It sees builtins, and nothing of the program's names.
+        timeout_s: For everything together.
+
+    Raises:
+        CodeError: The code raised something.
+        NotAnsweredError: Time is over.
+        NotPossibleError: This target cannot be entered, or we may not.
+        TargetError: It has ended.
+    """
+    started = time.monotonic()
+    deadline = started + timeout_s
+    try:
+        load = _prepare(target, code)
+        tid, borrowed, stopped_us = _enter(load, target, deadline)
+        attached = time.monotonic()
+        kind, content = _Reply(load.memory, borrowed.region).wait(target, deadline)
+    except (GoneError, ProcessLookupError, FileNotFoundError) as error:
+        raise _ended(target) from error
+    except PermissionError as error:
+        raise permission_error(target.pid, target.user) from error
+    if kind == b"error":
+        traceback = content.decode("utf-8", "replace")
+        raise CodeError(f"the code failed in {target}: {traceback.strip().rpartition(chr(10))[2]}", traceback)
+    result = content.decode("utf-8", "surrogatepass") if kind == b"str" else bytes(content)
+    now = time.monotonic()
+    return Answer(result, "thread", tid, stopped_us, (attached - started) * 1e3, (now - started) * 1e3)
+
+
+# -- before: nothing stands still ---------------------------------------------------------------------------------------
+
+
+def _prepare(target: Target, code: str) -> Load:
+    pid = target.pid
+    memory, mapped, status = Memory(pid), mappings(pid), _status(pid)
+    ours = [mapping for mapping in mapped if mapping.path.removesuffix(" (deleted)") == target.interpreter.path]
+    libraries = [mapping for mapping in mapped if mapping.path.rpartition("/")[2].startswith(_C_LIBRARIES)]
+    python = _functions(memory, ours, _PYTHON_FUNCTIONS)
+    threads = _functions(memory, libraries + ours, _THREAD_FUNCTIONS)
+    missing = [name for name in (*_PYTHON_FUNCTIONS, *_THREAD_FUNCTIONS) if name not in python | threads]
+    if missing:
+        raise NotPossibleError(
+            f"{target} does not export {missing[0]}: its interpreter was built without dynamic symbols",
+            "run the program with a Python that was built with the usual options",
+        )
+    calls = [threads[name] for name in _THREAD_FUNCTIONS[1:]] + [python[name] for name in _PYTHON_FUNCTIONS]
+    caught, ignored = int(status["SigCgt"], 16), int(status["SigIgn"], 16)
+    xsave_bytes = _xsave_bytes()
+    return Load(
+        pid=pid,
+        memory=memory,
+        layout=Layout(mapped, tuple((one.start, one.end) for one in ours if "x" in one.permissions), xsave_bytes + 1024),
+        code=_place(memory, mapped, ours + libraries),
+        pthread_create=threads["pthread_create"],
+        region=_region(calls, code),
+        gate=_gate(caught, ignored),
+        caught=caught,
+        is_alone=status["Threads"] == "1",
+        xsave_bytes=xsave_bytes,
+    )
+
+
+def _functions(memory: Memory, mapped: list[Mapping], names: tuple[str, ...]) -> dict[str, int]:
+    """Where the functions are, in whichever of the loaded files has them."""
+    found: dict[str, int] = {}
+    for mapping in mapped:
+        wanted = [name for name in names if name not in found]
+        if wanted and not mapping.offset:
+            try:
+                found |= Image(memory, mapping.start).functions(wanted)
+            except ValueError:
+                continue
+    return found
+
+
+def _place(memory: Memory, mapped: list[Mapping], files: list[Mapping]) -> int:
+    """Where the machine code goes, or lies already: the unused last bytes of a page of code.
+
+    The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own; what
+    is written there is never changed or removed, since a thread may still run in it.
+    """
+    vdso = [mapping for mapping in mapped if mapping.path == "[vdso]"]
+    for mapping in (*vdso, *files):
+        if "x" in mapping.permissions and mapping.permissions.endswith("p"):
+            place = mapping.end - len(machine.CODE_BYTES)
+            there = memory.read(place - 16, len(machine.CODE_BYTES) + 16)
+            pairs = zip(there, bytes(16) + machine.CODE_BYTES, strict=True)
+            if all(old in (0, new) for old, new in pairs):
+                return place
+    raise NotPossibleError("there is no room for code in this process", "this is new to us: please report it")
+
+
+def _gate(caught: int, ignored: int) -> int:
+    """A signal that the target ignores. If it catches them all, one that a program expects at any time."""
+    for number in _IGNORED_BY_DEFAULT:
+        if not mask_of(number) & caught:
+            return number
+    for number in _OFTEN_IGNORED:
+        if mask_of(number) & ignored:
+            return number
+    return signal.SIGWINCH
+
+
+def _xsave_bytes() -> int:
+    """Room for what XSAVE writes on this processor; the kernel says how much its own signal frames need at most."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype = ctypes.c_ulong
+    return (max(int(getauxval(_AT_MINSIGSTKSZ)), _PAGE) + 63) & ~63
+
+
+def _region(calls: list[int], code: str) -> bytes:
+    """The content of the region, as machine.S lays it out; not yet marked as ready."""
+    text = _WRAPPER.format(code=code).encode("utf-8", "surrogatepass") + b"\0"
+    length = (machine.CODE + len(text) + _PAGE - 1) // _PAGE * _PAGE
+    region = bytearray(machine.CODE)
+    struct.pack_into("<Q", region, machine.BYTES, length)
+    struct.pack_into("<QQQ", region, machine.PAUSE, 0, _PAUSE_NS, _PATIENCE_PAUSES)
+    struct.pack_into(f"<{len(calls)}Q", region, machine.CALLS, *calls)
+    region[machine.ANSWER_NAME : machine.ANSWER_NAME + 6] = b"answer"
+    region[machine.KIND_NAME : machine.KIND_NAME + 4] = b"kind"
+    return bytes(region + text).ljust(length, b"\0")
+
+
+# -- in -----------------------------------------------------------------------------------------------------------------
+
+
+def _enter(load: Load, target: Target, deadline: float) -> tuple[int, Borrowed, int]:
+    """Borrow one thread after the other until one starts ours."""
+    stopped_us, pause_s = 0, _RETRY_S[0]
+    refused: OSError | None = None
+    while True:
+        for tid in candidates(load.pid, load.layout):
+            try:
+                borrowed = borrow(tid, load)
+            except GoneError:
+                continue
+            except PermissionError as error:
+                refused = error
+                continue
+            stopped_us += borrowed.stopped_us
+            if borrowed.error:
+                raise PprofpyError(f"{target} cannot start a thread: {os.strerror(borrowed.error)}", "look at its limits")
+            if borrowed.region:
+                return tid, borrowed, stopped_us
+            if time.monotonic() > deadline:
+                break
+        if not target.is_alive():
+            raise _ended(target)
+        if time.monotonic() + pause_s > deadline:
+            if refused:
+                raise refused
+            raise NotAnsweredError(
+                f"no thread of {target} came to a point where it could be borrowed",
+                "try again, or give it more time: it may be in a long computation outside of Python",
+            )
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, _RETRY_S[1])
+
+
+# -- after --------------------------------------------------------------------------------------------------------------
+
+
+class _Reply:
+    """What the new thread hands over, read while the target runs."""
+
+    def __init__(self, memory: Memory, region: int) -> None:
+        self._memory, self._region = memory, region
+
+    def wait(self, target: Target, deadline: float) -> tuple[bytes, bytearray]:
+        """Kind and content."""
+        pause_s = _POLL_S[0]
+        try:
+            while (stage := self._word(machine.STAGE)) not in (machine.DONE, machine.UNREADY):
+                if time.monotonic() > deadline:
+                    raise self._give_up(target)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 1.2, _POLL_S[1])
+            if stage == machine.UNREADY:
+                self._put(machine.KEEP, 2)
+                raise NotPossibleError(f"{target} starts up or ends: there is no interpreter in it now", "try again")
+            kind, content = bytes(self._content(machine.KIND)), self._content(machine.ANSWER)
+            self._put(machine.KEEP, 2)
+        except OSError as error:
+            if error.errno == errno.EFAULT and target.is_alive():
+                raise NotAnsweredError(f"the answer of {target} was not read in time", "try again") from error
+            raise
+        return kind or b"error", content
+
+    def _give_up(self, target: Target) -> NotAnsweredError:
+        self._put(machine.CANCEL, 1)
+        if self._word(machine.STAGE) == machine.STARTED:
+            return NotAnsweredError(f"{target} has not finished in time; its answer will be dropped", "give it more time")
+        return NotAnsweredError(
+            f"the interpreter of {target} was not free in time: something holds its lock (GIL)",
+            "try again; a long call into C code that keeps the lock is the usual reason",
+        )
+
+    def _content(self, slot: int) -> bytearray:
+        """The bytes that a slot points to, in pieces with a sign of life after each."""
+        address, length = struct.unpack("<QQ", self._memory.read(self._region + slot, 16))
+        content = bytearray()
+        for start in range(0, length, _CHUNK_BYTES):
+            content += self._memory.read(address + start, min(_CHUNK_BYTES, length - start))
+            self._put(machine.KEEP, 1)
+        return content
+
+    def _word(self, offset: int) -> int:
+        return self._memory.word(self._region + offset)
+
+    def _put(self, offset: int, value: int) -> None:
+        self._memory.set_word(self._region + offset, value)
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _ended(target: Target) -> TargetError:
+    return TargetError(f"{target} has ended", "list Python processes with 'pgrep -af python'")
