@@ -12,8 +12,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("pprofpy/collectors/heapagent")
-FLAGS = "-std=gnu11 -O2 -Wall -Wextra -fPIC -shared -fvisibility=hidden -s".split()
-STANDALONE = "-nostdlib -Wl,-z,nodelete -Wl,-z,noseparate-code -Wl,--build-id=none".split()
+FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", "-s"]
+STANDALONE = ["-nostdlib", "-Wl,-z,nodelete", "-Wl,-z,noseparate-code", "-Wl,--build-id=none"]
 """Linked against nothing, so that no version of libc or Python is asked for where it is loaded; and never unloaded."""
 
 

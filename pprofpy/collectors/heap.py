@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pprofpy.collectors.attach import CodeError
 from pprofpy.collectors.heapagent.engines import Engine, choose
 from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.collectors.heapagent.session import LONG_S, Session
@@ -111,7 +112,7 @@ def record(
         engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, reading)
         try:
             engine.start()
-        except TargetError as error:
+        except CodeError as error:
             raise _explained(error, target) from error
         return _Recording(session, engine, options).run(stop, progress)
 
@@ -187,9 +188,9 @@ class _Recording:
         return HeapRecording(self._snapshots[-1][1], self._snapshots)
 
 
-def _explained(error: TargetError, target: Target) -> PprofpyError:
+def _explained(error: CodeError, target: Target) -> PprofpyError:
     """What the agent could not do, in words for the user."""
-    if "layout" in error.message or "unknown version" in error.message:
+    if "layout" in error.message or "unknown version" in error.message or "unreadable" in error.message:
         return NotPossibleError(
             f"the sampler does not know this build of Python ({target.interpreter})", "use --engine tracemalloc"
         )

@@ -16,7 +16,10 @@ import marshal
 import os
 import sys
 import time
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
+    from typing import Any
 
 MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
 CHUNK = 50_000
@@ -45,7 +48,7 @@ def anonymous_file() -> int:
 def is_open() -> bool:
     """Is the control file's descriptor still ours? Some programs close what they do not know."""
     try:
-        return control["fd"] >= 0 and os.fstat(control["fd"]).st_ino == control["inode"]
+        return bool(control["fd"] >= 0) and os.fstat(control["fd"]).st_ino == control["inode"]
     except OSError:
         return False
 
@@ -80,17 +83,17 @@ def close_control() -> None:
     control["fd"] = -1
 
 
-def say(data: object) -> int:
+def say(data: Any) -> int:
     """Make `data` the content of the control file; returns its length."""
     os.ftruncate(control["fd"], 0)
-    return write(marshal.dumps(data, MARSHAL_VERSION), 0)
+    return write(control["fd"], marshal.dumps(data, MARSHAL_VERSION), 0)
 
 
-def write(content: bytes, at: int) -> int:
-    """Put all of it into the control file; returns its length."""
+def write(fd: int, content: bytes, at: int) -> int:
+    """Put all of it into a file; returns its length."""
     done = 0
     while done < len(content):
-        done += os.pwrite(control["fd"], content[done:], at + done)
+        done += os.pwrite(fd, content[done:], at + done)
     return done
 
 
@@ -149,14 +152,14 @@ def sampler_is_busy() -> bool:
 
 def load_sampler(size: int) -> Any:
     """Load the library that pprofpy has put into the control file; it stays loaded for good."""
-    from importlib.machinery import ExtensionFileLoader, ModuleSpec
-
+    make_spec = sys.modules["_frozen_importlib"].ModuleSpec
+    make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
     fd = anonymous_file()
     try:
-        os.write(fd, os.pread(control["fd"], size, 0))
+        write(fd, os.pread(control["fd"], size, 0), 0)
         path = "/proc/self/fd/%d" % fd
-        loader = ExtensionFileLoader(SAMPLER, path)
-        module = loader.create_module(ModuleSpec(SAMPLER, loader, origin=path))
+        loader = make_loader(SAMPLER, path)
+        module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
         loader.exec_module(module)
     finally:
         os.close(fd)
@@ -303,12 +306,12 @@ def read_traces(collect: bool) -> int:
 
     if collect:
         gc.collect()
-    traces: list[Any] = _tracemalloc._get_traces()  # type: ignore[attr-defined]
+    traces: Any = _tracemalloc._get_traces()
     length = say((len(traces), _tracemalloc.get_tracemalloc_memory()))
     while traces:
         piece = traces[-CHUNK:]
         del traces[-CHUNK:]
-        length += write(marshal.dumps(piece, MARSHAL_VERSION), length)
+        length += write(control["fd"], marshal.dumps(piece, MARSHAL_VERSION), length)
         del piece
         time.sleep(0)
     return length

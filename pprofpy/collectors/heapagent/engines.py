@@ -16,7 +16,8 @@ from pprofpy.profile import Collection, Profile, ValueType
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
 _SPACE = ValueType("space", "bytes")
 _PROGRESS_PERIOD_S = 0.2
-_OLD = "What was allocated before is not in it."
+_SINCE_ATTACH = "since attach"
+_SINCE_TRACING = "since it began to trace, before the attach"
 
 
 class Engine(Protocol):
@@ -90,7 +91,7 @@ class Sampling:
         profile = samples.to_profile(reading, self._names, self._threads)
         counts = reading.counts
         lost = counts.lost_live + counts.lost_stacks + counts.busy
-        notes = [f"One sample in {self._sample_bytes} bytes on average: values are estimates. {_OLD}", *self._notes]
+        notes = [f"One sample in {self._sample_bytes} bytes on average: values are estimates.", *self._notes]
         if counts.lost_live:
             notes.append(f"{counts.lost_live} sampled blocks found no room: they are missing from what is in use.")
         if not reading.is_hooked:
@@ -98,7 +99,7 @@ class Sampling:
         profile.period_type, profile.period = _SPACE, self._sample_bytes
         profile.collection = Collection(
             engine=f"pprofpy {__version__}, sampled allocations",
-            target=str(self._session.target),
+            target=f"{self._session.target}, {_SINCE_ATTACH}",
             got=counts.samples,
             dropped=lost,
             truncated=counts.truncated,
@@ -157,16 +158,14 @@ class Tracing:
         found = traces.Traces.of(content)
         profile = traces.to_profile(found, self._names)
         profile.period_type, profile.period = _SPACE, 1
-        since = _OLD
-        if self._session.traced_frames:
-            since = "The process traced already: blocks from before the attach are in it, since tracing began."
+        since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
         profile.collection = Collection(
             engine=f"tracemalloc, {self._frames} frame{'s' * (self._frames > 1)}",
-            target=str(self._session.target),
+            target=f"{self._session.target}, {since}",
             got=found.count,
             dropped=0,
             truncated=found.truncated,
-            notes=(since, "Functions are named by the source files as they are now."),
+            notes=("Functions are named by the source files as they are now.",),
         )
         return profile
 

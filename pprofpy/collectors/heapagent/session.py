@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import marshal
 import os
 import struct
 from pathlib import Path
@@ -33,7 +34,8 @@ if agent is None:
     agent = type(sys)({name!r})
     exec(compile({source!r}, "<pprofpy>", "exec"), agent.__dict__)
     sys.modules[{name!r}] = agent
-result = agent.{expression}
+import marshal
+result = marshal.dumps(agent.{expression}, 4)
 """
 
 
@@ -72,9 +74,14 @@ class Session:
         self._file = _open_locked(target, about["fd"])
 
     def call(self, expression: str, timeout_s: float = 10.0) -> Any:
-        """Have the agent evaluate `agent.<expression>`; returns the result."""
+        """Have the agent evaluate `agent.<expression>`; returns the result.
+
+        Raises:
+            CodeError: It raised an exception.
+        """
         code = _CALL.format(name=self._name, source=self._source, expression=expression)
-        return attach.run(self.target, code, timeout_s).result
+        answer = attach.run(self.target, code, timeout_s).result
+        return marshal.loads(answer if isinstance(answer, bytes) else answer.encode())  # noqa: S302 - only plain data
 
     def put(self, content: bytes) -> None:
         """Make `content` that of the control file."""
