@@ -27,7 +27,9 @@ WATCH_PERIOD_S = 0.2
 SAMPLER = "_pprofpy_sampler"
 UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
 
-control: dict[str, Any] = {"fd": -1, "inode": 0, "pid": 0, "engine": "", "knows_forks": False}
+# The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own, so
+# that those who still look after an earlier one do not touch it.
+state: dict[str, Any] = {"session": {"pid": 0, "engine": ""}, "knows_forks": False}
 
 
 # -- the control file ----------------------------------------------------------------------------------------------
@@ -40,53 +42,58 @@ def anonymous_file() -> int:
     for folder in ("/dev/shm", "/tmp", "/var/tmp"):  # noqa: S108 - it has no name there
         try:
             return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:  # noqa: PERF203 - the next one, then
+        except OSError:
             pass
     raise RuntimeError("no folder for a file without a name")
 
 
-def is_open() -> bool:
+def is_open(session: dict[str, Any]) -> bool:
     """Is the control file's descriptor still ours? Some programs close what they do not know."""
     try:
-        return bool(control["fd"] >= 0) and os.fstat(control["fd"]).st_ino == control["inode"]
-    except OSError:
+        return os.fstat(session["fd"]).st_ino == session["inode"]
+    except (KeyError, OSError):
         return False
 
 
-def owner_lives() -> bool:
+def owner_lives(session: dict[str, Any]) -> bool:
     """Does a pprofpy hold its lock?"""
     try:
-        if is_open():
-            os.lseek(control["fd"], 0, os.SEEK_SET)
-            os.lockf(control["fd"], os.F_TEST, 1)
-    except OSError:
+        if is_open(session):
+            os.lseek(session["fd"], 0, os.SEEK_SET)
+            os.lockf(session["fd"], os.F_TEST, 1)
+    except (BlockingIOError, PermissionError):
         return True
+    except (KeyError, OSError):
+        pass
     return False
 
 
 def open_control() -> dict[str, Any]:
     """Make the control file; returns what pprofpy needs to know before it chooses an engine."""
-    is_mine = control["pid"] == os.getpid()  # else we are the child of a fork
-    if sampler_is_busy() or (is_mine and (control["engine"] == "tracing" or owner_lives())):
+    session = state["session"]
+    is_mine = session["pid"] == os.getpid()  # else we are the child of a fork
+    if sampler_is_busy() or (is_mine and (session["engine"] == "tracing" or owner_lives(session))):
         return {"busy": True}
-    close_control()
+    close_control(session)
     fd = anonymous_file()
-    control.update(fd=fd, inode=os.fstat(fd).st_ino, pid=os.getpid(), engine="")
+    state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
     has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
     return {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": has_lock}
 
 
-def close_control() -> None:
+def close_control(session: dict[str, Any]) -> None:
     """Close the control file, unless its descriptor has become another's."""
-    if is_open():
-        os.close(control["fd"])
-    control["fd"] = -1
+    if is_open(session):
+        fd = session.pop("fd", -1)  # of two who come here at once, only one gets it
+        if fd >= 0:
+            os.close(fd)
 
 
 def say(data: Any) -> int:
     """Make `data` the content of the control file; returns its length."""
-    os.ftruncate(control["fd"], 0)
-    return write(control["fd"], marshal.dumps(data, MARSHAL_VERSION), 0)
+    fd = state["session"]["fd"]
+    os.ftruncate(fd, 0)
+    return write(fd, marshal.dumps(data, MARSHAL_VERSION), 0)
 
 
 def write(fd: int, content: bytes, at: int) -> int:
@@ -99,33 +106,36 @@ def write(fd: int, content: bytes, at: int) -> int:
 
 def begin(engine: str) -> None:
     """Note what is running, and be there when the program ends: its last words would be lost."""
-    if not control["knows_forks"]:
+    if not state["knows_forks"]:
         os.register_at_fork(after_in_child=in_child)
-        control["knows_forks"] = True
-    control["engine"] = engine
+        state["knows_forks"] = True
+    state["session"]["engine"] = engine
     atexit.register(at_exit)
 
 
-def end() -> None:
-    """Stop the tracing that we started, if we did."""
-    atexit.unregister(at_exit)
-    if control["engine"] == "tracing":
+def end(session: Any = None) -> None:
+    """Stop the tracing that this session has started, if it did."""
+    session = session or state["session"]
+    engine, session["engine"] = session["engine"], ""
+    if session is state["session"]:
+        atexit.unregister(at_exit)
+    if engine == "tracing":
         import _tracemalloc
 
         _tracemalloc.stop()
-    control["engine"] = ""
 
 
 def at_exit() -> None:
     """The program ends: leave in the control file what there is. pprofpy has it open, too."""
+    session = state["session"]
     try:
-        if control["pid"] == os.getpid() and owner_lives():
-            if control["engine"] == "sampling":
+        if session["pid"] == os.getpid() and owner_lives(session):
+            if session["engine"] == "sampling":
                 read_sampler(False)
-            elif control["engine"]:
+            elif session["engine"]:
                 read_traces(False)
-    except Exception:  # noqa: BLE001, S110 - it is not our program
-        pass
+    except Exception:  # noqa: BLE001 - it is not our program
+        session["engine"] = ""
 
 
 def in_child() -> None:
@@ -133,12 +143,12 @@ def in_child() -> None:
     end()
 
 
-def watch() -> None:
+def watch(session: dict[str, Any]) -> None:
     """Stop and close everything when pprofpy lets go."""
-    while owner_lives():
+    while owner_lives(session):
         time.sleep(WATCH_PERIOD_S)
-    end()
-    close_control()
+    end(session)
+    close_control(session)
 
 
 # -- the sampler ---------------------------------------------------------------------------------------------------
@@ -156,7 +166,7 @@ def load_sampler(size: int) -> Any:
     make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
     fd = anonymous_file()
     try:
-        write(fd, os.pread(control["fd"], size, 0), 0)
+        write(fd, os.pread(state["session"]["fd"], size, 0), 0)
         path = "/proc/self/fd/%d" % fd
         loader = make_loader(SAMPLER, path)
         module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
@@ -174,9 +184,9 @@ def start_sampling(size: int, rate_bytes: float, frames: int) -> bool | None:
         Are NumPy's arrays counted? None if NumPy is not loaded.
     """
     sampler: Any = sys.modules.get(SAMPLER) or load_sampler(size)
-    sampler.open(control["fd"])
+    sampler.open(state["session"]["fd"])
     check_stacks(sampler)
-    os.ftruncate(control["fd"], 0)
+    os.ftruncate(state["session"]["fd"], 0)
     begin("sampling")
     sampler.start(rate_bytes, frames)
     return hook_numpy(sampler)
@@ -293,7 +303,7 @@ def start_tracing(frames: int) -> None:
     begin("tracing" if is_new else "reading")
     if is_new:
         _tracemalloc.start(frames)
-    _thread.start_new_thread(watch, ())
+    _thread.start_new_thread(watch, (state["session"],))
 
 
 def read_traces(collect: bool) -> int:
@@ -311,7 +321,7 @@ def read_traces(collect: bool) -> int:
     while traces:
         piece = traces[-CHUNK:]
         del traces[-CHUNK:]
-        length += write(control["fd"], marshal.dumps(piece, MARSHAL_VERSION), length)
+        length += write(state["session"]["fd"], marshal.dumps(piece, MARSHAL_VERSION), length)
         del piece
         time.sleep(0)
     return length

@@ -171,6 +171,7 @@ static Allocator *numpy_allocator;
 static uint32_t on;         /* the number of the recording; 0: none */
 static uint32_t generation; /* of the latest recording */
 static int32_t users;       /* threads inside the tables */
+static int32_t readable;    /* read() may come in, though no recording is on */
 static int32_t interning;   /* somebody adds to them */
 static double rate;
 static int max_depth;
@@ -668,15 +669,19 @@ static int release_codes(void *unused)
 static void discard_tables(void)
 {
     const struct timespec pause = {0, 1000000};
+    STORE(readable, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     for (int tries = 0; LOAD(users) && tries < 5000; tries++) nanosleep(&pause, NULL);
-    Tables *old = __atomic_exchange_n(&tables, NULL, __ATOMIC_ACQ_REL);
-    if (!old || LOAD(users)) return; /* somebody sleeps inside: rather leak than crash */
-    if (!garbage.codes && (garbage.codes = malloc((old->places_count + 1) * sizeof(PyObject *)))) {
-        for (uint32_t i = 0; i < old->places_count; i++) garbage.codes[i] = old->places[i].code;
+    Tables *old = tables;
+    if (!LOAD(users)) { /* else somebody sleeps inside: rather leak than crash */
+        PyObject **codes = garbage.codes ? NULL : malloc((old->places_count + 1) * sizeof(PyObject *));
+        for (uint32_t i = 0; codes && i < old->places_count; i++) codes[i] = old->places[i].code;
         garbage.count = old->places_count;
+        if (codes) STORE(garbage.codes, codes);
+        munmap(old, sizeof(Tables));
+        madvise(filter, sizeof filter, MADV_DONTNEED); /* also makes it all zero */
     }
-    munmap(old, sizeof(Tables));
-    madvise(filter, sizeof filter, MADV_DONTNEED); /* also makes it all zero */
+    STORE(tables, NULL);
 }
 
 /* Switch off; once for each recording, by whoever comes first. Needs no interpreter lock. */
@@ -692,6 +697,7 @@ static int switch_off(uint32_t recording)
 static void after_fork(void)
 {
     STORE(on, 0);
+    STORE(readable, 0);
     interning = 0;
     users = 0;
     mine.inside = 0;
@@ -720,10 +726,10 @@ static void *watch(void *argument)
     syscall(SYS_prctl, PR_SET_NAME, "pprofpy", 0, 0, 0);
     while (owner_lives()) nanosleep(&period, NULL);
     switch_off(recording);
-    discard_tables();
-    if (garbage.codes && Py_IsInitialized()) Py_AddPendingCall(release_codes, NULL);
     if (inode_of(control_fd) == control_inode) close(control_fd);
     STORE(control_fd, -1);
+    discard_tables(); /* last: until then the sampler is busy, and nobody opens another control file */
+    if (LOAD(garbage.codes) && Py_IsInitialized()) Py_AddPendingCall(release_codes, NULL);
     return NULL;
 }
 
@@ -831,6 +837,7 @@ static PyObject *py_start(PyObject *self, PyObject *arguments)
         return fail(is_registered ? "no thread can be started" : "no way to notice a fork");
     }
     for (int domain = RAW; domain <= OBJ; domain++) install(domain);
+    STORE(readable, 1);
     STORE(on, recording);
     return none();
 }
@@ -860,7 +867,7 @@ static PyObject *py_read(PyObject *self, PyObject *arguments)
 {
     (void)self, (void)arguments;
     ADD(users, 1);
-    if (!tables) {
+    if (!LOAD(readable)) {
         ADD(users, -1);
         return fail("no recording");
     }
