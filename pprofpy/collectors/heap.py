@@ -7,6 +7,7 @@ unless the target traced before.
 from __future__ import annotations
 
 import marshal
+import os
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Protocol
 from pprofpy.collectors.attach import CodeError
 from pprofpy.collectors.heapagent.engines import Engine, choose
 from pprofpy.collectors.heapagent.memory import measure
-from pprofpy.collectors.heapagent.session import LONG_S, Session
+from pprofpy.collectors.heapagent.session import LONG_S, BusyError, Session
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
 from pprofpy.heap import HeapRecording, ObjectType
 from pprofpy.profile import Profile
@@ -29,6 +30,7 @@ MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
 DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
+_STARTING_S = 3.0
 _TYPES, _EXAMPLES = 20, 20
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
@@ -108,13 +110,30 @@ def record(
         NotPossibleError: A privilege is missing, or the engine cannot work there.
     """
     options.check()
-    with Session(target) as session:
+    with _open(target, stop) as session:
         engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, reading)
         try:
             engine.start()
         except CodeError as error:
             raise _explained(error, target) from error
         return _Recording(session, engine, options).run(stop, progress)
+
+
+def _open(target: Target, stop: Stop) -> Session:
+    """Open the agent; a process that has only just started gets time to become an interpreter."""
+    deadline = time.monotonic() + _STARTING_S
+    while True:
+        try:
+            return Session(target)
+        except BusyError:
+            raise
+        except NotPossibleError:
+            if _age_s(target) > _STARTING_S or time.monotonic() > deadline or stop.wait(_TICK_S):
+                raise
+
+
+def _age_s(target: Target) -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - target.started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 class _Recording:

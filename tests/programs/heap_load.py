@@ -1,9 +1,10 @@
 """Allocates what it is told to on standard input, a task a line, and answers each with the truth: `done BLOCKS BYTES`.
 
-Each task allocates on one line only, named after it by a comment. The numbers are of what that line has allocated in all;
-what tasks keep is kept for ever.
+Each task allocates on one line only, named after it by a comment. The numbers are of what that line has allocated in
+all; what tasks keep is kept for ever.
 """
 
+import _thread
 import array
 import os
 import sys
@@ -106,6 +107,18 @@ def busy(number):
         kept.append({number: [bytes(300), bytearray(5000), array.array("d", [0.0] * 500)]})
         if len(kept) > 200:
             del kept[::2]
+
+
+def births():
+    """Threads that begin and end, one after the other."""
+
+    def bear():
+        while True:
+            _thread.start_new_thread(bytes, (100,))
+            time.sleep(0.0005)
+
+    threading.Thread(target=bear, daemon=True).start()
+    return 0, 0
 
 
 def stop():

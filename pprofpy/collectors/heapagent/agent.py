@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
 MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
 CHUNK = 50_000
 WATCH_PERIOD_S = 0.2
+DRAIN_S = 0.1
 SAMPLER = "_pprofpy_sampler"
 UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
 
@@ -50,7 +51,7 @@ def anonymous_file() -> int:
 def is_open(session: dict[str, Any]) -> bool:
     """Is the control file's descriptor still ours? Some programs close what they do not know."""
     try:
-        return os.fstat(session["fd"]).st_ino == session["inode"]
+        return bool(os.fstat(session["fd"]).st_ino == session["inode"])
     except (KeyError, OSError):
         return False
 
@@ -120,9 +121,7 @@ def end(session: Any = None) -> None:
     if session is state["session"]:
         atexit.unregister(at_exit)
     if engine == "tracing":
-        import _tracemalloc
-
-        _tracemalloc.stop()
+        stop_tracing()
 
 
 def at_exit() -> None:
@@ -269,13 +268,40 @@ def stop_sampling() -> bool:
 
 def is_tracing() -> int:
     """0, or how many frames tracemalloc keeps of each stack."""
-    tracemalloc: Any = sys.modules.get("_tracemalloc")
-    return tracemalloc.get_traceback_limit() if tracemalloc and tracemalloc.is_tracing() else 0
+    import _tracemalloc  # built into the interpreter; `-X tracemalloc` does not import it
+
+    return _tracemalloc.get_traceback_limit() if _tracemalloc.is_tracing() else 0
 
 
-def cost_of_tracing(frames: int) -> tuple[float, float]:
-    """Nanoseconds that an allocation takes here as it is, and while it is traced. Traces for a few milliseconds."""
+def trace(frames: int) -> None:
+    """Switch tracemalloc on, and note what the allocators were before."""
     import _tracemalloc
+
+    sampler: Any = sys.modules.get(SAMPLER)
+    if sampler:
+        sampler.save_allocators()
+    _tracemalloc.start(frames)
+
+
+def stop_tracing() -> None:
+    """Switch tracemalloc off, as no thread is inside it any more.
+
+    Before 3.12.9 and 3.13.2, `stop()` frees tables that a thread may still be about to use which waits for the interpreter's
+    lock in an allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
+
+    Source: https://github.com/python/cpython/issues/128679
+    """
+    import _tracemalloc
+
+    sampler: Any = sys.modules.get(SAMPLER)
+    if sampler and sampler.restore_allocators():
+        time.sleep(DRAIN_S)
+    _tracemalloc.stop()
+
+
+def cost_of_tracing(size: int, frames: int) -> tuple[float, float]:
+    """Nanoseconds that an allocation takes here as it is, and while it is traced. Traces for a few milliseconds."""
+    prepare_tracing(size)
 
     def nanoseconds(depth: int) -> float:
         if depth:
@@ -289,20 +315,26 @@ def cost_of_tracing(frames: int) -> tuple[float, float]:
         return best * 1e6
 
     plain = nanoseconds(min(frames, 25))
-    _tracemalloc.start(frames)
+    trace(frames)
     traced = nanoseconds(min(frames, 25))
-    _tracemalloc.stop()
+    stop_tracing()
     return plain, traced
 
 
-def start_tracing(frames: int) -> None:
-    """Let tracemalloc trace from now on, until pprofpy stops it or ends. If it traces already, only watch."""
-    import _tracemalloc
+def prepare_tracing(size: int) -> None:
+    """Load the sampler's library if pprofpy has put it into the control file: it can put allocators back."""
+    if size and SAMPLER not in sys.modules:
+        load_sampler(size)
+    os.ftruncate(state["session"]["fd"], 0)
 
+
+def start_tracing(size: int, frames: int) -> None:
+    """Let tracemalloc trace from now on, until pprofpy stops it or ends. If it traces already, only watch."""
+    prepare_tracing(size)
     is_new = not is_tracing()
     begin("tracing" if is_new else "reading")
     if is_new:
-        _tracemalloc.start(frames)
+        trace(frames)
     _thread.start_new_thread(watch, (state["session"],))
 
 

@@ -131,13 +131,15 @@ class Tracing:
 
     def start(self) -> None:
         """Trace from now on; a target that traces already is left as it is."""
+        library = sampler_library() or b""  # for what it knows of allocators
+        self._session.put(library)
         if not self._session.traced_frames:
-            plain, traced = self._session.call(f"cost_of_tracing({self._frames})")
+            plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")
             self._warn(
                 f"tracemalloc slows the process: an allocation of 100 bytes takes {plain:.0f} ns here, traced {traced:.0f}"
                 " ns, and each block in use needs memory to be remembered"
             )
-        self._session.call(f"start_tracing({self._frames})")
+        self._session.call(f"start_tracing({len(library)}, {self._frames})")
 
     def read(self, *, collect: bool) -> Profile:
         """All traced blocks in use."""

@@ -850,6 +850,31 @@ static PyObject *py_stop(PyObject *self, PyObject *arguments)
     return Py_BuildValue("i", !is_reached(RAW) && !is_reached(MEM) && !is_reached(OBJ));
 }
 
+/* save_allocators(), restore_allocators() -> were they there to be restored?: for who puts others on top in between. */
+static Allocator saved[NUMPY];
+
+static PyObject *py_save_allocators(PyObject *self, PyObject *arguments)
+{
+    (void)self, (void)arguments;
+    for (int domain = RAW; domain <= OBJ; domain++) PyMem_GetAllocator(domain, &saved[domain]);
+    return none();
+}
+
+static PyObject *py_restore_allocators(PyObject *self, PyObject *arguments)
+{
+    int is_saved = saved[RAW].malloc != NULL;
+    Allocator now;
+    (void)self, (void)arguments;
+    for (int domain = RAW; domain <= OBJ && is_saved; domain++) {
+        PyMem_GetAllocator(domain, &now);
+        /* Python's own allocators do without a context: leave it, for threads that have read the function already. */
+        if (!saved[domain].ctx) saved[domain].ctx = now.ctx;
+        PyMem_SetAllocator(domain, &saved[domain]);
+    }
+    memset(saved, 0, sizeof saved);
+    return Py_BuildValue("i", is_saved);
+}
+
 /* hush(flag): do not count what this thread allocates. */
 static PyObject *py_hush(PyObject *self, PyObject *arguments)
 {
@@ -924,6 +949,8 @@ static PyMethodDef methods[] = {
     {"use_numpy", py_use_numpy, VARARGS, NULL},
     {"start", py_start, VARARGS, NULL},
     {"stop", py_stop, NOARGS, NULL},
+    {"save_allocators", py_save_allocators, NOARGS, NULL},
+    {"restore_allocators", py_restore_allocators, NOARGS, NULL},
     {"hush", py_hush, VARARGS, NULL},
     {"read", py_read, NOARGS, NULL},
     {"state", py_state, NOARGS, NULL},

@@ -44,6 +44,10 @@ def sampler_library() -> bytes | None:
     return SAMPLER.read_bytes() if SAMPLER.exists() else None
 
 
+class BusyError(NotPossibleError):
+    """Another pprofpy is at it."""
+
+
 class Session:
     """An opened agent in a target; at its end, everything there is stopped and given back.
 
@@ -53,7 +57,8 @@ class Session:
     Raises:
         TargetError: It ended, or did not answer.
         TargetPermissionError: We may not look inside.
-        NotPossibleError: Another pprofpy is at it, or it cannot be done there.
+        BusyError: Another pprofpy is at it.
+        NotPossibleError: It cannot be done there.
 
     Attributes:
         traced_frames: How many frames tracemalloc kept of each stack before we came; 0 if it did not trace.
@@ -66,7 +71,7 @@ class Session:
         self._name = "_pprofpy_heap_" + hashlib.sha256(self._source.encode()).hexdigest()[:8]
         about = self.call("open_control()")
         if about["busy"]:
-            raise NotPossibleError(
+            raise BusyError(
                 f"another pprofpy records the heap of process {target.pid}", "wait until it has finished"
             )
         self.traced_frames: int = about["tracing"]
