@@ -1,4 +1,4 @@
-"""Assemble pprofpy/collectors/attach/machine.S into machine_code.py beside it. `--check` only says whether it is current.
+"""Assemble collectors/attach/machine.S into machine_code.py beside it. `--check` only says whether it is current.
 
 Users need no assembler: the bytes are kept with the code, and a test holds them against the source. Needs binutils.
 """

@@ -5,13 +5,21 @@ thread does, each in one system call: setting its registers to the machine code,
 written where nobody looks (below the stack's red zone, and in the unused end of a page of code), and setting them
 back. In between, the thread is on its own anyway: see machine.S.
 
-Signals are never taken from the target. One that is about to be delivered before the thread blocks them ends the try,
-and is delivered as if we had not been there. Later ones stay pending until the thread has its old registers and mask
-back, so the kernel itself decides what they break off.
+Signals are never taken from the target. While it is borrowed, the thread blocks them all; they stay pending, or go to
+other threads as they do when it computes. Then it must not snatch a signal to the process that has already woken the main
+thread: Python's handlers run there, and only a signal that main gets itself breaks off its wait. How it ends is therefore
+different:
+
+- most threads end by themselves: they let such signals pass, unblock the rest, and begin their wait anew;
+- the main thread, and one whose wait has a relative time, gets its old registers back from us, so that the kernel goes on
+  with the wait or breaks it off, as signals demand. A main thread that has company is told that its wait was broken off:
+  a signal may have come that others took, and it must look.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import struct
 import time
@@ -20,7 +28,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from pprofpy.collectors.attach import machine_code as machine
-from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, signed, state_of
+from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, signed, state_of
 from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of
 
 _ALL = (1 << 64) - 1
@@ -32,6 +40,8 @@ _DIRECTION, _TRAP, _ALIGNMENT = 1 << 10, 1 << 8, 1 << 18
 _USER_CODE_64 = 0x33
 _STOP_PATIENCE_S = 0.25
 _CALL_PATIENCE_S = 1.0
+_PASSING_S = 0.002
+_SYSCALL_BYTES = 2
 _STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
@@ -70,7 +80,7 @@ class Borrowed:
 
     Attributes:
         region: Where the region is that the new thread works on; 0: this was no time to borrow this thread.
-        error: What pthread_create or mmap returned, if it was not 0.
+        error: What mmap returned, if it failed.
         stopped_us: How long the thread was kept from its own work.
     """
 
@@ -93,6 +103,10 @@ def borrow(tid: int, load: Load) -> Borrowed:
     except GoneError:
         tracee.bury()
         raise
+    except BaseException:  # Ctrl-C: at every step the thread can be left to itself
+        with suppress(GoneError):
+            tracee.give_up(load.gate)
+        raise
     return Borrowed(region, error, (time.perf_counter_ns() - started_ns) // 1000)
 
 
@@ -101,11 +115,11 @@ class _Over(Exception):  # noqa: N818 - no error
 
 
 class _Loan:
-    """A thread, from the moment it is traced."""
+    """A thread, from the moment it is traced until it is let go."""
 
     def __init__(self, tracee: Tracee, load: Load) -> None:
         self._tracee, self._load = tracee, load
-        self._region = self._error = 0
+        self._region = self._error = self._mask = 0
 
     def take(self) -> tuple[int, int]:
         """Region and error; see `Borrowed`. The thread is let go in any case."""
@@ -117,8 +131,10 @@ class _Loan:
             if state is None or self._before.cs != _USER_CODE_64:
                 self._let_go()
             self._write_code()
-            self._divert(state is State.PARKED)
+            look_in = self._divert(state)
             self._fill(self._until(machine.AT_FILLED))
+            if not look_in:
+                self._leave()
             self._until(machine.AT_FINISH)
             self._put_back()
         return self._region, self._error
@@ -140,23 +156,36 @@ class _Loan:
         if load.memory.read(load.code, len(machine.CODE_BYTES)) != machine.CODE_BYTES:
             self._tracee.poke(load.code, machine.CODE_BYTES)
 
-    def _divert(self, is_parked: bool) -> None:
-        """Write the frame, and send the thread to the machine code."""
+    def _divert(self, state: State) -> bool:
+        """Write the frame, and send the thread to the machine code. Returns whether to look in at the end."""
         load, before = self._load, self._before
-        base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
         saved = before.copy()
-        if is_parked:
+        look_in = state is State.PARKED and not self._begins_anew(saved)
+        if look_in:
             saved.rax = -EINTR & _ALL  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
+        base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
         mask = ~(SYNCHRONOUS | mask_of(load.gate, _SETXID, _CANCEL)) & _ALL
-        words = (mask, self._mask, load.pthread_create, load.xsave_bytes, len(load.region), load.gate, 0, 0)
+        words = (mask, self._mask, load.pthread_create, load.xsave_bytes, len(load.region), load.gate, 0, _ALL, look_in)
         self._frame = base
-        load.memory.write(base, bytes(saved) + struct.pack("<8Q", *words))
+        load.memory.write(base, bytes(saved) + struct.pack("<9Q", *words))
         diverted = before.copy()
         diverted.rip, diverted.rsp, diverted.rbx = load.code + machine.AT_BORROW, base, base
         diverted.orig_rax = _ALL
         diverted.eflags &= ~(_DIRECTION | _TRAP | _ALIGNMENT)
         self._tracee.set_registers(diverted)
+        self._tracee.set_signal_mask(mask)
         self._tracee.resume()
+        return look_in
+
+    def _begins_anew(self, saved: Registers) -> bool:
+        """Let a wait begin anew, where that makes no difference."""
+        if self._tracee.tid == self._load.pid:
+            return False
+        if -signed(saved.rax) in REPEATED:
+            if not can_begin_anew(saved.orig_rax, saved.rsi, saved.rdx):
+                return False
+            saved.rax, saved.rip = saved.orig_rax, saved.rip - _SYSCALL_BYTES
+        return True
 
     def _until(self, gate: int) -> int:
         """Wait until the thread is at a gate (or at the last one, having skipped the first); which it is."""
@@ -164,24 +193,17 @@ class _Loan:
         while True:
             stop = self._tracee.wait(deadline - time.monotonic())
             if stop is None:
-                self._leave_alone()
-            elif stop.is_event:
-                if stop.signal in _STOPPING:
-                    self._let_go()
-                self._tracee.resume()
-                continue
+                self._tracee.give_up(self._load.gate)  # a lock, a busy machine: it ends by itself
+                raise _Over
             at = self._tracee.registers().rip - self._load.code
             if stop.signal == self._load.gate and at in (gate, machine.AT_FINISH):
                 return at
-            if 0 <= at < machine.AT_BLOCKED:
-                self._tracee.set_registers(self._before)
-                self._let_go(stop.signal)
             if stop.signal in _STOPPING:
-                self._let_go(stop.signal)
-            self._tracee.resume(stop.signal)
+                self._let_go(0 if stop.is_event else stop.signal)
+            self._tracee.resume(0 if stop.is_event else stop.signal)
 
     def _fill(self, gate: int) -> None:
-        """Fill the region, and let the thread start another on it."""
+        """Fill the region: the thread then starts another on it."""
         region = self._load.memory.word(self._frame + machine.REGION)
         if gate == machine.AT_FINISH:
             self._error = -signed(region)
@@ -189,35 +211,47 @@ class _Loan:
         self._load.memory.write(region, self._load.region)
         self._load.memory.set_word(region + machine.READY, 1)
         self._region = region
-        self._tracee.resume()
+
+    def _leave(self) -> NoReturn:
+        """Let it go on by itself, and see how long that takes."""
+        self._tracee.detach()
+        deadline = time.monotonic() + _STOP_PATIENCE_S
+        with suppress(OSError):
+            while self._load.memory.word(self._frame + machine.CREATED) == _ALL and time.monotonic() < deadline:
+                os.sched_yield()
+        raise _Over
 
     def _put_back(self) -> NoReturn:
-        """Give the thread its mask and registers back: the kernel then repeats or breaks off its call as it would have."""
-        if self._region and (error := self._load.memory.word(self._frame + machine.CREATED)):
-            self._error, self._region = error, 0
+        """Give the thread its mask and registers back: the kernel then goes on with its call, or breaks it off."""
         before = self._before.copy()
         if self._may_have_missed_a_signal():
             before.rax, before.orig_rax = -EINTR & _ALL, _ALL
+        self._let_signals_pass()
         self._tracee.set_signal_mask(self._mask)
         self._tracee.set_registers(before)
-        self._let_go()
+        self._tracee.detach()
+        raise _Over
 
     def _may_have_missed_a_signal(self) -> bool:
         """The main thread, if others stood in for it: Python must look whether a signal came, as it would have done."""
         is_main = self._tracee.tid == self._load.pid and not self._load.is_alone
-        before = self._before
-        return is_main and signed(before.orig_rax) >= 0 and -signed(before.rax) in REPEATED
-
-    def _leave_alone(self) -> NoReturn:
-        """It takes too long (a lock, a busy machine): the thread finishes by itself."""
-        self._tracee.interrupt()
-        while (stop := self._tracee.wait(_STOP_PATIENCE_S)) is None:
-            pass
-        self._let_go(0 if stop.is_event or stop.signal == self._load.gate else stop.signal)
+        return is_main and -signed(self._before.rax) in REPEATED
 
     def _let_go(self, signal_number: int = 0) -> NoReturn:
+        self._let_signals_pass()
         self._tracee.detach(signal_number)
         raise _Over
 
+    def _let_signals_pass(self) -> None:
+        """A signal to the process is on its way to another thread: this one, woken too, must not snatch it."""
+        if self._load.is_alone:
+            return
+        deadline = time.monotonic() + _PASSING_S
+        while time.monotonic() < deadline and pending_signals(self._load.pid) & ~self._mask:
+            os.sched_yield()
 
-__all__ = ["Borrowed", "Load", "Registers", "borrow"]
+
+def pending_signals(pid: int) -> int:
+    """The signals that wait for any thread of a process to take them."""
+    with open(f"/proc/{pid}/status", "rb") as stream:  # noqa: PTH123 - fast
+        return int(re.search(rb"ShdPnd:\s*(\w+)", stream.read())[1], 16)  # type: ignore[index]

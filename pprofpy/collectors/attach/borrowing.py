@@ -9,7 +9,7 @@ own. Two states are known to be free of them:
 - *running Python*: the innermost function is the interpreter's. Nothing that holds the C library's locks calls it.
 
 Parked threads other than the main one come first: signals to a process go to the main thread while that is free, and
-only there does Python react to them.
+only there does Python react to them. Among them, those whose wait can simply be begun anew come first.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ REPEATED = {512, 513, 514, 516}
 """ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: the kernel will repeat the call."""
 
 _FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 202, 0x7F, 9
+_POLL, _NANOSLEEP, _CLOCK_NANOSLEEP, _ABSOLUTE, _FOR_EVER = 7, 35, 230, 1, (1 << 32) - 1
 _WAITS = {
     0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep", 42: "connect",
     43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 72: "fcntl", 73: "flock",
@@ -74,18 +75,24 @@ class Layout:
 
 def candidates(pid: int, layout: Layout) -> Iterator[int]:
     """The tids that look as if they could be borrowed, best first. Looks only; what holds is what is seen at the stop."""
-    running, main = [], []
+    running, main, relative = [], [], []
     for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int, reverse=True):  # noqa: PTH208 - names only
+        tid = int(name)
         with suppress(OSError, ValueError):
             with open(f"/proc/{pid}/task/{name}/syscall", "rb") as stream:  # noqa: PTH123 - fast
                 words = stream.read().split()
             if words[0] in (b"running", b"-1"):
-                running.append(int(name))
-            elif _is_wait(int(words[0]), int(words[2], 16)) and layout.has_room(int(words[-2], 16)):
-                if int(name) == pid:
-                    main.append(pid)
+                running.append(tid)
+                continue
+            number, (_, second, third, *_), stack = int(words[0]), (int(word, 16) for word in words[1:7]), int(words[7], 16)
+            if is_wait(number, second) and layout.has_room(stack):
+                if tid == pid:
+                    main.append(tid)
+                elif can_begin_anew(number, second, third):
+                    yield tid
                 else:
-                    yield int(name)
+                    relative.append(tid)
+    yield from relative
     yield from main
     yield from running
 
@@ -104,7 +111,7 @@ def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> Stat
     if number < 0:
         return State.RUNNING if layout.is_interpreter(registers.rip) and not handles_signal else None
     broken_off = -signed(registers.rax) in REPEATED | {EINTR}
-    return State.PARKED if broken_off and _is_wait(number, registers.rsi) else None
+    return State.PARKED if broken_off and is_wait(number, registers.rsi) else None
 
 
 def signed(register: int) -> int:
@@ -112,7 +119,18 @@ def signed(register: int) -> int:
     return register - (register >> 63 << 64)
 
 
-def _is_wait(number: int, second_argument: int) -> bool:
+def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:
+    """Does the same call with the same arguments end when the first would have?
+
+    The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time.
+    """
+    if number == _POLL:
+        return third_argument & _FOR_EVER == _FOR_EVER
+    return number != _NANOSLEEP and (number != _CLOCK_NANOSLEEP or bool(second_argument & _ABSOLUTE))
+
+
+def is_wait(number: int, second_argument: int) -> bool:
+    """Is it one of the calls that a thread may be parked in?"""
     if number == _FUTEX:
         return second_argument & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
     return number in _WAITS

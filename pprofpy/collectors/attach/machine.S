@@ -12,6 +12,8 @@
     .set GATE_SIGNAL, 256
     .set REGION, 264            # out: its address, or a negative errno
     .set CREATED, 272           # out: what pthread_create returned
+    .set LOOK_IN, 280           # a living tracer finishes; otherwise the thread does by itself
+    .set PENDING, 288           # scratch
 
 # The region, mapped for one attach; the new thread unmaps it at its end.
     .set READY, 0               # set from outside once the region is filled
@@ -47,11 +49,14 @@
     .set STARTED, 1
     .set DONE, 2
     .set UNREADY, 3             # there is no initialized interpreter
+    .set FAILED, 4              # there is no new thread; ANSWER has the reason
 
     .set SYS_mmap, 9
     .set SYS_munmap, 11
     .set SYS_rt_sigprocmask, 14
+    .set SYS_sched_yield, 24
     .set SYS_nanosleep, 35
+    .set SYS_rt_sigpending, 127
     .set SYS_gettid, 186
     .set SYS_tkill, 200
     .set SIG_SETMASK, 2
@@ -111,8 +116,11 @@ blocked:
     mov %eax, %eax
     mov %rax, CREATED(%rbx)
     test %eax, %eax
-    je 2f
-1:  mov $SYS_munmap, %eax       # the tracer has died, or there is no room for a thread
+    je 2f                       # from here on the region is the new thread's
+    mov %rax, ANSWER(%r12)
+    movq $FAILED, STAGE(%r12)
+    jmp 2f
+1:  mov $SYS_munmap, %eax       # the tracer has died
     mov %r12, %rdi
     mov REGION_BYTES(%rbx), %rsi
     syscall
@@ -120,8 +128,24 @@ blocked:
     mov %eax, %edx
     xrstor64 (%rsp)
 
-    gate finish                 # a living tracer puts everything back here; otherwise:
-    mov $SYS_rt_sigprocmask, %eax
+    cmpq $0, LOOK_IN(%rbx)
+    je 3f
+    gate finish                 # a living tracer puts everything back here
+3:  mov $1000, %r12d            # a signal to the process is on its way to another thread: do not snatch it
+4:  mov $SYS_rt_sigpending, %eax
+    lea PENDING(%rbx), %rdi
+    mov $8, %esi
+    syscall
+    mov OLD_MASK(%rbx), %rax
+    not %rax
+    and PENDING(%rbx), %rax
+    je 5f
+    dec %r12d
+    je 5f
+    mov $SYS_sched_yield, %eax
+    syscall
+    jmp 4b
+5:  mov $SYS_rt_sigprocmask, %eax
     mov $SIG_SETMASK, %edi
     lea OLD_MASK(%rbx), %rsi
     xor %edx, %edx

@@ -1,8 +1,8 @@
 """One stopped thread of another process, by ptrace(2); and the memory of that process.
 
 Everything about one thread must be called from the one thread of ours that seized it: the kernel binds them. Stops are
-waited for with waitid(WSTOPPED) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do
-not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
+looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do not
+call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
 
 Source: ptrace(2), process_vm_readv(2), struct user_regs_struct in the kernel's asm/user_64.h.
 """
@@ -18,17 +18,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
-_POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
+_POKETEXT, _GETREGS, _SETREGS, _GETSIGINFO, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x4202, 0x420A, 0x420B
+_SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _EVENT_STOP = 128
 _WORD = 8
+_SIGINFO_BYTES = 128
+_BURIAL_S = 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
     _call.restype = ctypes.c_ssize_t
-    _call.argtypes = [ctypes.c_int, *[ctypes.c_void_p, ctypes.c_ulong] * 2, ctypes.c_ulong]
+    _call.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+    ]  # fmt: skip
 
 _REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
 
@@ -89,15 +94,21 @@ class Tracee:
         """Its next stop, or None after `timeout_s`. Does not sleep: each wake-up later is time that the target stands."""
         deadline = time.monotonic() + timeout_s
         while True:
-            try:
-                status = os.waitid(os.P_PID, self.tid, os.WSTOPPED | os.WNOHANG | _WALL)
-            except ChildProcessError:
-                raise GoneError from None
+            status = self._look()
             if status is not None:
+                if status.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
+                    raise GoneError
                 return Stop(status.si_status & 0xFF, status.si_status >> 8 == _EVENT_STOP)
             if time.monotonic() > deadline:
                 return None
             os.sched_yield()
+
+    def _look(self) -> os.waitid_result | None:
+        """Its stop or its end, if it came to one; left there for others to see."""
+        try:
+            return os.waitid(os.P_PID, self.tid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+        except ChildProcessError:
+            raise GoneError from None
 
     def registers(self) -> Registers:
         """What it would go on with."""
@@ -133,18 +144,60 @@ class Tracee:
         """Let it go, from a stop."""
         self._ptrace(_DETACH, 0, signal_number)
 
-    def bury(self) -> None:
-        """Collect a thread that ended while we traced it, unless it is a child that somebody of ours waits for."""
-        with suppress(OSError):
-            if _parent_of(self.tid) != os.getpid():
-                os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
+    def give_up(self, ours: int) -> None:
+        """Let it go from whatever state it is in, with the signal that is about to be delivered, unless that is `ours`."""
+        try:
+            self.detach(self._signal_at_hand(ours))
+        except GoneError:
+            self.interrupt()
+            while self.wait(_BURIAL_S) is None:
+                pass
+            self.detach(self._signal_at_hand(ours))
 
-    def _ptrace(self, request: int, address: int = 0, data: int = 0) -> None:
-        if _libc.ptrace(request, self.tid, address, data) == -1:
+    def _signal_at_hand(self, ours: int) -> int:
+        info = (ctypes.c_int32 * (_SIGINFO_BYTES // 4))()
+        try:
+            self._ptrace(_GETSIGINFO, 0, ctypes.addressof(info))
+        except OSError:  # the whole process is stopped
+            return 0
+        number, code = info[0], info[2]
+        return 0 if number == ours or code >> 8 == _EVENT_STOP else int(number)
+
+    def bury(self) -> None:
+        """Collect a thread that ended while we traced it: the process has not ended before we did.
+
+        A child of ours is left to whoever of us waits for it.
+        """
+        deadline = time.monotonic() + _BURIAL_S
+        with suppress(OSError, GoneError):
+            while _parent_of(self.tid) != os.getpid() and time.monotonic() < deadline:
+                os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
+                os.sched_yield()
+
+    def filters(self) -> list[bytes]:
+        """The seccomp filters that it is under, each a classic BPF program (struct sock_filter).
+
+        Raises:
+            OSError: EACCES: only CAP_SYS_ADMIN may ask. EINVAL, EIO: this kernel does not tell.
+        """
+        found: list[bytes] = []
+        while True:
+            try:
+                length = self._ptrace(_SECCOMP_GET_FILTER, len(found), 0)
+            except FileNotFoundError:
+                return found
+            program = ctypes.create_string_buffer(length * _WORD)
+            self._ptrace(_SECCOMP_GET_FILTER, len(found), ctypes.addressof(program))
+            found.append(program.raw)
+
+    def _ptrace(self, request: int, address: int = 0, data: int = 0) -> int:
+        result = _libc.ptrace(request, self.tid, address, data)
+        if result == -1:
             number = ctypes.get_errno()
             if number == errno.ESRCH:
                 raise GoneError
             raise OSError(number, os.strerror(number))
+        return int(result)
 
 
 class Memory:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import signal
 import struct
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from pprofpy.collectors.attach import machine_code as machine
+from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Borrowed, Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.image import Image, Mapping, mappings
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, mask_of
-from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
-from pprofpy.target import Target, permission_error
+from pprofpy.errors import NotPossibleError
+from pprofpy.target import Target
 
 _THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
 _PYTHON_FUNCTIONS = (
@@ -34,6 +33,8 @@ _AT_MINSIGSTKSZ = 51
 _PAUSE_NS = 1_000_000
 _PATIENCE_PAUSES = 2_000
 _RETRY_S = (0.001, 0.1)
+_TRACER_PATIENCE_S = 1.0
+"""Another pprofpy is gone after some milliseconds, a debugger is not."""
 _POLL_S = (0.0002, 0.02)
 _CHUNK_BYTES = 16 << 20
 _PAGE = 4096
@@ -101,14 +102,14 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     started = time.monotonic()
     deadline = started + timeout_s
     try:
-        load = _prepare(target, code)
-        tid, borrowed, stopped_us = _enter(load, target, deadline)
+        refusals.check(target)
+        tid, borrowed, stopped_us = _enter(target, code, deadline)
         attached = time.monotonic()
-        kind, content = _Reply(load.memory, borrowed.region).wait(target, deadline)
+        kind, content = _Reply(Memory(target.pid), borrowed.region).wait(target, deadline)
     except (GoneError, ProcessLookupError, FileNotFoundError) as error:
-        raise _ended(target) from error
+        raise refusals.ended(target) from error
     except PermissionError as error:
-        raise permission_error(target.pid, target.user) from error
+        raise refusals.not_allowed(target) from error
     if kind == b"error":
         traceback = content.decode("utf-8", "replace")
         raise CodeError(f"the code failed in {target}: {traceback.strip().rpartition(chr(10))[2]}", traceback)
@@ -122,7 +123,7 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
 
 def _prepare(target: Target, code: str) -> Load:
     pid = target.pid
-    memory, mapped, status = Memory(pid), mappings(pid), _status(pid)
+    memory, mapped, status = Memory(pid), mappings(pid), refusals.status(pid)
     ours = [mapping for mapping in mapped if mapping.path.removesuffix(" (deleted)") == target.interpreter.path]
     libraries = [mapping for mapping in mapped if mapping.path.rpartition("/")[2].startswith(_C_LIBRARIES)]
     python = _functions(memory, ours, _PYTHON_FUNCTIONS)
@@ -214,13 +215,20 @@ def _region(calls: list[int], code: str) -> bytes:
 # -- in -----------------------------------------------------------------------------------------------------------------
 
 
-def _enter(load: Load, target: Target, deadline: float) -> tuple[int, Borrowed, int]:
+def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, int]:
     """Borrow one thread after the other until one starts ours."""
     stopped_us, pause_s = 0, _RETRY_S[0]
-    refused: OSError | None = None
+    tracer_deadline = min(deadline, time.monotonic() + _TRACER_PATIENCE_S)
+    cleared: dict[int, str] = {}
     while True:
+        refused: OSError | None = None
+        load = _prepare(target, code)
         for tid in candidates(load.pid, load.layout):
             try:
+                if tid not in cleared:
+                    cleared[tid] = seccomp.objection(tid)
+                if cleared[tid]:
+                    continue
                 borrowed = borrow(tid, load)
             except GoneError:
                 continue
@@ -229,16 +237,18 @@ def _enter(load: Load, target: Target, deadline: float) -> tuple[int, Borrowed, 
                 continue
             stopped_us += borrowed.stopped_us
             if borrowed.error:
-                raise PprofpyError(f"{target} cannot start a thread: {os.strerror(borrowed.error)}", "look at its limits")
+                raise refusals.no_thread(target, borrowed.error)
             if borrowed.region:
                 return tid, borrowed, stopped_us
             if time.monotonic() > deadline:
                 break
         if not target.is_alive():
-            raise _ended(target)
+            raise refusals.ended(target)
+        if refused and (time.monotonic() > tracer_deadline or not refusals.tracer_of(target)):
+            raise refused
+        if cleared and all(cleared.values()):
+            raise refusals.filtered(target, next(iter(cleared.values())))
         if time.monotonic() + pause_s > deadline:
-            if refused:
-                raise refused
             raise NotAnsweredError(
                 f"no thread of {target} came to a point where it could be borrowed",
                 "try again, or give it more time: it may be in a long computation outside of Python",
@@ -260,16 +270,21 @@ class _Reply:
         """Kind and content."""
         pause_s = _POLL_S[0]
         try:
-            while (stage := self._word(machine.STAGE)) not in (machine.DONE, machine.UNREADY):
+            while (stage := self._word(machine.STAGE)) not in (machine.DONE, machine.UNREADY, machine.FAILED):
                 if time.monotonic() > deadline:
                     raise self._give_up(target)
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 1.2, _POLL_S[1])
+            if stage == machine.FAILED:
+                raise refusals.no_thread(target, self._word(machine.ANSWER))
             if stage == machine.UNREADY:
                 self._put(machine.KEEP, 2)
                 raise NotPossibleError(f"{target} starts up or ends: there is no interpreter in it now", "try again")
             kind, content = bytes(self._content(machine.KIND)), self._content(machine.ANSWER)
             self._put(machine.KEEP, 2)
+        except KeyboardInterrupt:
+            self._put(machine.CANCEL, 1)
+            raise
         except OSError as error:
             if error.errno == errno.EFAULT and target.is_alive():
                 raise NotAnsweredError(f"the answer of {target} was not read in time", "try again") from error
@@ -299,12 +314,3 @@ class _Reply:
 
     def _put(self, offset: int, value: int) -> None:
         self._memory.set_word(self._region + offset, value)
-
-
-def _status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _ended(target: Target) -> TargetError:
-    return TargetError(f"{target} has ended", "list Python processes with 'pgrep -af python'")

@@ -1,0 +1,468 @@
+"""Attaching to live interpreters: what comes back, that nothing is changed in the target, and how it is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.attach import CodeError, NotAnsweredError, run
+from pprofpy.collectors.attach.seccomp import verdict
+from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
+from pprofpy.target import Target, open_target
+from tests.attach_steps import at_step
+from tests.conftest import PROGRAMS, Start, interpreter, wait_until
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system"]
+OLD_AND_NEW = ["3.8", "3.12", "3.13"]
+TWO_IDLE_THREADS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+print("ready", flush=True)
+time.sleep(3600)
+"""
+CASES = {
+    "sleep": "time.sleep(1.5); print('over', flush=True)",
+    "recv": "print('over' if socket_.recv(9) == b'go' else 'wrong', flush=True)",
+    "select": "print('over' if select.select([socket_], [], [], 1.5) == ([], [], []) else 'wrong', flush=True)",
+    "poll": "p = select.poll(); p.register(socket_, select.POLLIN); print('wrong' if p.poll(1500) else 'over', flush=True)",
+    "lock": "l = threading.Lock(); l.acquire(); print('wrong' if l.acquire(timeout=1.5) else 'over', flush=True)",
+    "join": "t = threading.Thread(target=time.sleep, args=(1.5,)); t.start(); t.join(); print('over', flush=True)",
+    "asyncio": "import asyncio; asyncio.run(asyncio.sleep(1.5)); print('over', flush=True)",
+    "waitpid": "p = os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1.5'); os.waitpid(p, 0); print('over', flush=True)",
+    "busy": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: sum(range(99))\nprint('over', flush=True)",
+    "malloc": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: [bytes(n) for n in range(500, 3000)]\n"
+    "print('over', flush=True)",
+}  # fmt: skip
+TIMED = {case for case in CASES if case != "recv"}
+PREAMBLE = """
+import os, select, socket, sys, threading, time
+socket_ = socket.socket(fileno=os.dup(0)) if {has_socket} else None
+print("ready", flush=True)
+start = time.monotonic()
+{case}
+print(time.monotonic() - start, flush=True)
+"""
+
+
+def attach_to(process: subprocess.Popen[str]) -> Target:
+    return open_target(process.pid)
+
+
+@pytest.fixture(scope="session")
+def registers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The library that looks whether registers change in a system call."""
+    if not shutil.which("cc") or " avx " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("needs a C compiler and AVX")
+    library = tmp_path_factory.mktemp("registers") / "registers.so"
+    source = PROGRAMS / "registers.c"
+    subprocess.run(["cc", "-O1", "-mavx", "-mno-red-zone", "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(library)
+
+
+@pytest.fixture
+def harmless(registers: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Programs that notice harm; each must have noticed none, and ends by itself."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        with process:
+            out, _ = process.communicate("\n", timeout=60)
+        found = json.loads(out)
+        assert (found["wrong"], process.returncode) == ([], 0)
+        assert min(found[work] for work in ("sleeps", "sums", "registers")) > 0
+
+
+def start_harmless(version: str, library: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    program = [interpreter(version), str(PROGRAMS / "harmless.py"), library]
+    process = subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+# -- what comes back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start: Start) -> None:
+    target = attach_to(start(interpreter(version), "-c", TWO_IDLE_THREADS))
+    look = "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
+
+    before = run(target, look).result
+    answers = [run(target, "import sys; x = 1; result = '%d.%d' % sys.version_info[:2]") for _ in range(3)]
+
+    assert {answer.result for answer in answers} == {".".join(target.interpreter.version.split(".")[:2])}
+    assert run(target, look).result == before
+    wait_until(lambda: len(target.threads()) == 2, "the threads of the code have ended")
+
+
+def test_results_are_text_or_bytes_of_any_size(start: Start) -> None:
+    target = attach_to(start(sys.executable, "-c", TWO_IDLE_THREADS))
+
+    assert run(target, "result = 'größe \\ud800 \\0'").result == "größe \ud800 \0"
+    assert run(target, "result = b'\\0\\xff'").result == b"\0\xff"
+    assert run(target, "pass").result == ""
+    assert run(target, "result = bytes(range(256)) * 200_000").result == bytes(range(256)) * 200_000
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def f():\n    1 / 0\nf()", "ZeroDivisionError"),
+        ("syntax error", "SyntaxError"),
+        ("raise SystemExit(7)", "SystemExit: 7"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("result = 42", "result must be str or bytes, not int"),
+    ],
+)
+def test_an_exception_comes_back_as_an_error(version: str, code: str, said: str, start: Start) -> None:
+    process = start(interpreter(version), "-c", TWO_IDLE_THREADS)
+
+    with pytest.raises(CodeError, match=said):
+        run(attach_to(process), code)
+
+    assert process.poll() is None
+
+
+def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> None:
+    process = start(sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE)
+    run(attach_to(process), "pass")
+
+    process.communicate("\n")
+
+    assert process.returncode == 7
+
+
+# -- whatever the target does ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+@pytest.mark.parametrize("case", CASES)
+def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Start) -> None:
+    """Waits are neither broken off nor begun again: attaches cost them milliseconds at most."""
+    text = PREAMBLE.format(case=CASES[case], has_socket="socket_" in CASES[case])
+    ours, theirs = __import__("socket").socketpair()
+    with ours, theirs:
+        process = start(interpreter(version), "-c", text, stdin=theirs)
+        target = attach_to(process)
+        stopped_s = sum(run(target, "pass").stopped_us for _ in range(8)) / 1e6
+        if case == "recv":
+            ours.send(b"go")
+        assert process.stdout
+        assert process.stdout.readline() == "over\n"
+        took_s = float(process.stdout.readline())
+
+    assert case not in TIMED or took_s >= 1.499
+    assert case not in TIMED or took_s < 1.5 + stopped_s + 0.5
+
+
+def test_a_long_computation_in_c_is_not_disturbed_and_the_code_never_runs(start: Start) -> None:
+    program = "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
+    process = start(sys.executable, "-c", program)
+
+    with pytest.raises(NotAnsweredError):
+        run(attach_to(process), "import os; os.environ['HARMED'] = '1'", timeout_s=0.1)
+
+    assert process.communicate()[0] == "None\n"
+    assert process.returncode == 0
+
+
+def test_one_of_500_threads_is_borrowed(start: Start) -> None:
+    program = f"import threading\nfor _ in range(499): threading.Thread(target=threading.Event().wait, daemon=True).start()\n{TWO_IDLE_THREADS}"
+    target = attach_to(start(sys.executable, "-c", program))
+
+    answers = [run(target, "import threading; result = str(threading.active_count())") for _ in range(5)]
+
+    assert {answer.result for answer in answers} == {"501"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces")
+def test_a_process_in_namespaces_of_its_own(start: Start) -> None:
+    words = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
+    outer = start(*words, interpreter("system"), "-c", TWO_IDLE_THREADS)
+    inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+
+    assert run(open_target(inner), "import os; result = str(os.getpid())").result == "1"
+
+
+def test_two_of_us_at_once_both_get_their_answers(start: Start) -> None:
+    target = attach_to(start(sys.executable, "-c", TWO_IDLE_THREADS))
+    command = [sys.executable, "-c", "import sys; from pprofpy.target import open_target as o; from pprofpy.collectors.attach "
+               "import run; t = o(int(sys.argv[1])); print([run(t, 'result = \"1\"').result for _ in range(60)].count('1'))"]  # fmt: skip
+    ours = [
+        subprocess.Popen([*command, str(target.pid)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
+    ]
+
+    assert [process.communicate()[0] for process in ours] == ["60\n"] * 3
+
+
+# -- no harm ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+def test_no_register_sum_wait_or_errno_changes(
+    version: str, registers: str, harmless: list[subprocess.Popen[str]]
+) -> None:
+    harmless.append(start_harmless(version, registers))
+    target = attach_to(harmless[0])
+
+    for _ in range(40):
+        run(target, "result = '1'")
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+def test_no_signal_is_lost_or_late(version: str, registers: str, harmless: list[subprocess.Popen[str]]) -> None:
+    """SIGUSR1 to a main thread that sleeps: its Python handler answers, each time, while we attach all the time."""
+    harmless.append(start_harmless(version, registers))
+    assert late_answers(harmless[0], 60) == 0
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+@pytest.mark.parametrize("company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"])
+def test_no_signal_is_lost_when_the_main_thread_is_borrowed(version: str, company: str, start: Start) -> None:
+    """It is if it is alone, or if the others compute outside of Python."""
+    program = f"""
+import hashlib, os, signal, threading, time
+work = ("sha256", b"x", b"y", 50_000_000)
+signal.signal(signal.SIGUSR1, lambda *_: os.write(2, b"1"))
+{company}
+print("ready", flush=True)
+time.sleep(3600)
+"""
+    process = start(interpreter(version), "-c", program, stderr=subprocess.PIPE)
+    with process.stderr:  # type: ignore[union-attr]
+        assert late_answers(process, 40) == 0
+
+
+def late_answers(process: subprocess.Popen[str], signals: int) -> int:
+    """Send signals, each when the main thread sleeps, and attach meanwhile; how many went without an answer for 5 s."""
+    target, late, ended = attach_to(process), 0, threading.Event()
+    assert process.stderr
+
+    def attach_all_the_time() -> None:
+        while not ended.is_set():
+            run(target, "result = '1'")
+
+    attaching = threading.Thread(target=attach_all_the_time)
+    attaching.start()
+    try:
+        for _ in range(signals):
+            wait_until(lambda: sleeps(process.pid), "the main thread sleeps")
+            time.sleep(random.random() * 0.003)
+            os.kill(process.pid, signal.SIGUSR1)
+            if select.select([process.stderr], [], [], 5)[0]:
+                os.read(process.stderr.fileno(), 1)
+            else:
+                late += 1
+    finally:
+        ended.set()
+        attaching.join()
+    return late
+
+
+def sleeps(pid: int) -> bool:
+    """Is it in clock_nanosleep, select or pselect?"""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0] in ("230", "23", "270")
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_death_at_any_step_does_no_harm(
+    version: str, first: int, registers: str, harmless: list[subprocess.Popen[str]]
+) -> None:
+    """Killed (-9) before or after each call that touches the target; a later attach works, and the target ends well."""
+    harmless.append(start_harmless(version, registers))
+    pid = str(harmless[0].pid)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.attach_steps", pid, str(first + 1), "4"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+
+    assert int(done.stdout) > 50
+    assert run(open_target(int(pid)), "result = 'alive'").result == "alive"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_ctrl_c_at_any_step_leaves_the_target_running(alone: bool, start: Start) -> None:
+    program = "import time; print('ready', flush=True); time.sleep(3600)" if alone else TWO_IDLE_THREADS
+    target = attach_to(start(sys.executable, "-c", program))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    step = interrupted = 0
+    while interrupted == step:
+        step += 1
+        with suppress(KeyboardInterrupt), at_step(step, interrupt):
+            run(target, "result = 'alive'")
+            continue
+        interrupted += 1
+        assert not any(traced_or_stopped(thread.tid) for thread in target.threads())
+
+    assert interrupted > 50
+    assert run(target, "result = 'alive'").result == "alive"
+
+
+def traced_or_stopped(tid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{tid}/status").read_text()
+        return "TracerPid:\t0\n" not in status or "State:\tt" in status
+    return False
+
+
+def test_a_target_may_be_stopped_and_continued_at_any_time(start: Start) -> None:
+    process = start(sys.executable, "-c", TWO_IDLE_THREADS)
+    target, ended = attach_to(process), threading.Event()
+
+    def stop_and_continue() -> None:
+        while not ended.is_set():
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                os.kill(process.pid, number)
+                time.sleep(random.random() * 0.002)
+
+    disturbing = threading.Thread(target=stop_and_continue)
+    disturbing.start()
+    answered = 0
+    try:
+        for _ in range(60):
+            with suppress(NotPossibleError, NotAnsweredError):  # stopped just then
+                answered += run(target, "result = '1'", timeout_s=5).result == "1"
+    finally:
+        ended.set()
+        disturbing.join()
+
+    assert answered > 0
+    assert run(target, "result = '1'").result == "1"
+
+
+def test_a_target_may_end_at_any_time() -> None:
+    for _ in range(25):
+        life_s = random.random() * 0.04
+        with subprocess.Popen([sys.executable, "-S", "-c", f"import time; time.sleep({life_s})"]) as process:
+            try:
+                target = open_target(process.pid)
+                while True:
+                    run(target, "result = '1'")
+            except PprofpyError as error:
+                assert isinstance(error, (TargetError, NotPossibleError)), error  # noqa: PT017 - any of them will do
+            assert process.wait(timeout=10) == 0
+
+
+# -- refused ------------------------------------------------------------------------------------------------------------
+
+
+def test_another_tracer_is_named(start: Start) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    process = start(sys.executable, "-c", TWO_IDLE_THREADS)
+    target = attach_to(process)
+    with subprocess.Popen(["strace", "-f", "-p", str(process.pid)], stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr
+        assert "attached" in strace.stderr.readline()
+        wait_until(lambda: all(traced_or_stopped(thread.tid) for thread in target.threads()), "strace has all threads")
+        with pytest.raises(NotPossibleError, match="is being traced by strace") as raised:
+            run(target, "pass")
+        strace.terminate()
+
+    assert "end strace" in raised.value.hint
+    assert run(target, "result = '1'").result == "1"
+
+
+def test_a_stopped_process_is_refused(start: Start) -> None:
+    process = start(sys.executable, "-c", TWO_IDLE_THREADS)
+    target = attach_to(process)
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: target.state() == "T", "it is stopped")
+
+    with pytest.raises(NotPossibleError, match="is stopped") as raised:
+        run(target, "pass")
+
+    assert "kill -CONT" in raised.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_another_users_process_is_refused(start: Start) -> None:
+    process = start(interpreter("system"), "-c", TWO_IDLE_THREADS)
+    program = "import sys; sys.path.insert(0, sys.argv[2]); from pprofpy.collectors.attach import run; from pprofpy.target " \
+              "import open_target; import os, pickle; t = open_target(int(sys.argv[1])); os.setuid(65534); run(t, 'pass')"  # fmt: skip
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(process.pid), str(ROOT)], capture_output=True, text=True, check=False
+    )
+
+    assert "TargetPermissionError" in done.stderr
+
+
+def test_an_old_python_is_refused(start: Start) -> None:
+    with pytest.raises(NotPossibleError, match="too old"):
+        run(attach_to(start(interpreter("3.7"), "-c", TWO_IDLE_THREADS)), "pass")
+
+
+SECCOMP = """
+import ctypes, struct, threading, time
+def load(): return 0x20, 0, 0, 0  # the number of the call
+def jump(number, to): return 0x15, to, 0, number
+rules = [load(), jump({forbidden}, 1), (6, 0, 0, 0x7fff0000), (6, 0, 0, 0x80000000)]
+code = b"".join(struct.pack("<HBBI", *rule) for rule in rules)
+buffer = ctypes.create_string_buffer(code)
+program = struct.pack("<HxxxxxxQ", len(rules), ctypes.addressof(buffer))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read filters")
+def test_a_filter_that_would_kill_is_seen_before_it_does(start: Start) -> None:
+    gettid, ptrace = 186, 101
+
+    process = start(sys.executable, "-c", SECCOMP.format(forbidden=gettid) + TWO_IDLE_THREADS)
+    with pytest.raises(NotPossibleError, match="its filters forbid gettid"):
+        run(attach_to(process), "pass")
+    assert process.poll() is None
+
+    process = start(sys.executable, "-c", SECCOMP.format(forbidden=ptrace) + TWO_IDLE_THREADS)
+    assert run(attach_to(process), "result = '1'").result == "1"
+
+
+def test_a_filter_is_judged_by_what_it_does_with_our_calls() -> None:
+    def program(*rules: tuple[int, int, int, int]) -> bytes:
+        return b"".join(__import__("struct").pack("<HBBI", *rule) for rule in rules)
+
+    allow, refuse, kill = (6, 0, 0, 0x7FFF0000), (6, 0, 0, 0x50026), (6, 0, 0, 0)
+    only_clone3 = program((0x20, 0, 0, 0), (0x15, 0, 1, 435), refuse, allow)
+    writable_code = program((0x20, 0, 0, 0), (0x15, 0, 3, 9), (0x20, 0, 0, 32), (0x45, 0, 1, 4), kill, allow)
+
+    assert verdict([program(allow)]) == ""
+    assert verdict([only_clone3]) == ""
+    assert verdict([writable_code]) == ""
+    assert verdict([program(allow), program(kill)]) == "its filters forbid rt_sigprocmask"
+
+
+# -- the machine code -----------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_code_is_what_its_source_says() -> None:
+    if not shutil.which("as"):
+        pytest.skip("needs binutils")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "machine_code.py", "--check"], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
