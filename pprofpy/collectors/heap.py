@@ -21,7 +21,7 @@ from pprofpy.collectors.heapagent.session import LONG_S, BusyError, Session
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
 from pprofpy.heap import HeapRecording, ObjectType
 from pprofpy.profile import Profile
-from pprofpy.target import Target
+from pprofpy.target import Target, open_target
 from pprofpy.units import NS_PER_S, format_duration
 
 ENGINES = ("sampling", "tracemalloc")
@@ -130,6 +130,7 @@ def _open(target: Target, stop: Stop) -> Session:
         except NotPossibleError:
             if _age_s(target) > _STARTING_S or time.monotonic() > deadline or stop.wait(_TICK_S):
                 raise
+            target = open_target(target.pid)  # it has loaded more by now, perhaps the interpreter itself
 
 
 def _age_s(target: Target) -> float:
