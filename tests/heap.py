@@ -1,4 +1,4 @@
-"""What the heap tests share: tasks for programs/heap_load.py, recordings of them, and a look at the target's allocators."""
+"""What the heap tests share: tasks for programs/heap_load.py, recordings of them, and looks at the target."""
 
 from __future__ import annotations
 

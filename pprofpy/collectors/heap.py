@@ -1,7 +1,7 @@
 """The heap of a running process: what can be asked for, and how a recording goes.
 
-Two engines: `sampling` (see heapagent/sampler.c) and `tracemalloc`. Both see only what is allocated from their start on,
-unless the target traced before.
+Two engines: `sampling` (see heapagent/sampler.c) and `tracemalloc`. Both see only what is allocated from their start
+on, unless the target traced before.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +40,7 @@ class GrowthRow:
 
     @property
     def score(self) -> float:
-        """Growth, counted only as far as it is steady: what rises every time is a leak, what rises once perhaps a cache."""
+        """Growth as far as it is steady: what rises every time is a leak, what rises once perhaps a cache."""
         return self.growth_bytes * self.rises / (len(self.bytes_by_snapshot) - 1)
 
 
@@ -73,7 +74,7 @@ def build(snapshots: Sequence[tuple[int, Profile]], limit: int = DEFAULT_ROWS) -
         for stack, sample_values, _ in profile.samples():
             values[stack][index] += sample_values[column]
     rows = [
-        GrowthRow(stack, tuple(sizes), sum(after > before for before, after in zip(sizes, sizes[1:], strict=False)))
+        GrowthRow(stack, tuple(sizes), sum(after > before for before, after in pairwise(sizes)))
         for stack, sizes in values.items()
     ]
     grown = sorted((row for row in rows if row.score > 0), key=lambda row: -row.score)
@@ -119,7 +120,8 @@ def to_json(report: Growth) -> dict[str, Any]:
 
 def _lines(row: GrowthRow, span_ns: int, width: int) -> list[str]:
     a_minute = round(row.growth_bytes * 60 * NS_PER_S / max(span_ns, 1))
-    growth, speed, now = (format_short(value, "bytes") for value in (row.growth_bytes, a_minute, row.bytes_by_snapshot[-1]))
+    sizes = row.growth_bytes, a_minute, row.bytes_by_snapshot[-1]
+    growth, speed, now = (format_short(size, "bytes") for size in sizes)
     rises = f"{row.rises}/{len(row.bytes_by_snapshot) - 1}"
     places = [shorten(_place(frame), width) for frame in row.stack[:2]]
     lines = [f"{growth:>8} {speed:>9} {rises:>6} {now:>8}  {places[0] if places else '?'}"]

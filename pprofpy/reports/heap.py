@@ -30,7 +30,8 @@ def memory_lines(memory: Memory) -> list[str]:
         arenas, used = format_short(memory.arenas, "bytes"), format_short(memory.small_objects, "bytes")
         lines.append(f"{arenas:>10}  Python's arenas, for objects up to 512 bytes; in use: {used}")
     if memory.malloc >= 0:
-        lines.append(f"{format_short(memory.malloc, 'bytes'):>10}  malloc, in use: Python's larger objects, and C libraries")
+        malloc = format_short(memory.malloc, "bytes")
+        lines.append(f"{malloc:>10}  malloc, in use: Python's larger objects, and C libraries")
     if memory.arenas >= 0 and memory.malloc >= 0 and (rest := memory.uss - memory.arenas - memory.malloc) > 0:
         lines.append(f"{format_short(rest, 'bytes'):>10}  the rest of USS: program data, thread stacks, freed but kept")
     return lines

@@ -101,9 +101,7 @@ def start_harmless(version: str, library: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start: Start) -> None:
     target = attach_to(start(interpreter(version), "-c", TWO_IDLE_THREADS))
-    look = (
-        "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
-    )
+    look = "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
 
     before = run(target, look).result
     answers = [run(target, "import sys; x = 1; result = '%d.%d' % sys.version_info[:2]") for _ in range(3)]
@@ -143,9 +141,7 @@ def test_an_exception_comes_back_as_an_error(version: str, code: str, said: str,
 
 
 def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> None:
-    process = start(
-        sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE
-    )
+    process = start(sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE)
     run(attach_to(process), "pass")
 
     process.communicate("\n")
@@ -177,9 +173,7 @@ def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Star
 
 
 def test_a_long_computation_in_c_is_not_disturbed_and_the_code_never_runs(start: Start) -> None:
-    program = (
-        "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
-    )
+    program = "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
     process = start(sys.executable, "-c", program)
 
     with pytest.raises(NotAnsweredError):
@@ -240,9 +234,7 @@ def test_no_signal_is_lost_or_late(version: str, registers: str, harmless: list[
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
-@pytest.mark.parametrize(
-    "company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"]
-)
+@pytest.mark.parametrize("company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"])
 def test_no_signal_is_lost_when_the_main_thread_is_borrowed(version: str, company: str, start: Start) -> None:
     """It is if it is alone, or if the others compute outside of Python."""
     program = f"""

@@ -1,10 +1,11 @@
-"""What `pprofpy heap` runs inside the target: opens the control file, loads the sampler, starts, reads and stops an engine.
+"""What `pprofpy heap` runs inside the target: starts, reads and stops an engine.
 
-This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, import nothing
-that the process may lack, run no code of the program's own (no `__repr__`, no property), and never raise in its threads.
+This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, import
+nothing that the process may lack, run no code of the program's own (no `__repr__`, no property), and never raise in its
+threads.
 
-The control file has no name; pprofpy reaches it through /proc/PID/fd and holds a lock on it for as long as it lives. Data
-go through it both ways. When the lock is gone, what was started is stopped.
+The control file has no name; pprofpy reaches it through /proc/PID/fd and holds a lock on it for as long as it lives.
+Data go through it both ways. When the lock is gone, what was started is stopped.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ DRAIN_S = 0.1
 SAMPLER = "_pprofpy_sampler"
 UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
 
-# The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own, so
-# that those who still look after an earlier one do not touch it.
+# The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own,
+# so that those who still look after an earlier one do not touch it.
 state: dict[str, Any] = {"session": {"pid": 0, "engine": ""}, "knows_forks": False}
 
 
@@ -133,7 +134,7 @@ def at_exit() -> None:
                 read_sampler(False)
             elif session["engine"]:
                 read_traces(False)
-    except Exception:  # noqa: BLE001 - it is not our program
+    except Exception:  # it is not our program
         session["engine"] = ""
 
 
@@ -166,7 +167,7 @@ def load_sampler(size: int) -> Any:
     fd = anonymous_file()
     try:
         write(fd, os.pread(state["session"]["fd"], size, 0), 0)
-        path = "/proc/self/fd/%d" % fd
+        path = f"/proc/self/fd/{fd}"
         loader = make_loader(SAMPLER, path)
         module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
         loader.exec_module(module)
@@ -286,8 +287,8 @@ def trace(frames: int) -> None:
 def stop_tracing() -> None:
     """Switch tracemalloc off, as no thread is inside it any more.
 
-    Before 3.12.9 and 3.13.2, `stop()` frees tables that a thread may still be about to use which waits for the interpreter's
-    lock in an allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
+    Before 3.12.9 and 3.13.2, `stop()` frees tables that a thread still uses which waits for the interpreter's lock in an
+    allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
 
     Source: https://github.com/python/cpython/issues/128679
     """

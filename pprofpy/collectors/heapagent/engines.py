@@ -1,4 +1,4 @@
-"""The two ways to see a heap from inside: sampled allocations, and tracemalloc's traces. Each starts, reads and stops."""
+"""The two ways to see a heap from inside: sampled allocations, and tracemalloc's traces."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ class Tracing:
         if not self._session.traced_frames:
             plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")
             self._warn(
-                f"tracemalloc slows the process: an allocation of 100 bytes takes {plain:.0f} ns here, traced {traced:.0f}"
-                " ns, and each block in use needs memory to be remembered"
+                f"tracemalloc slows the process: an allocation of 100 bytes takes {plain:.0f} ns here, "
+                f"traced {traced:.0f} ns, and each block in use needs memory to be remembered"
             )
         self._session.call(f"start_tracing({len(library)}, {self._frames})")
 

@@ -1,10 +1,11 @@
-"""Names for the functions of a heap profile, from code objects or, where only file and line are known, from the source."""
+"""Names for the functions of a heap profile: from code objects or, where only file and line are known, the source."""
 
 from __future__ import annotations
 
 import ast
 import re
 from bisect import bisect_right
+from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.collectors.pyspy.modules import ModuleNames
@@ -51,10 +52,8 @@ class _Source:
         self._starts: list[int] = []
         self._functions: list[tuple[str, int]] = []
         changes: dict[int, tuple[str, int]] = {0: ("<module>", 1)}
-        try:
+        with suppress(SyntaxError, ValueError, RecursionError):  # another version's syntax: all lines are the module's
             _enter(ast.parse(text), "", ("<module>", 1), changes)
-        except (SyntaxError, ValueError, RecursionError):
-            pass  # another version's syntax: all lines are the module's
         for line in sorted(changes):
             self._starts.append(line)
             self._functions.append(changes[line])

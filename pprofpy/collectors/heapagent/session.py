@@ -1,8 +1,8 @@
 """Our side of the talk with the agent: calls into the target, and the control file that carries the data.
 
-The control file lives in the target's memory and has no name. We reach it through /proc/PID/fd, in whatever namespaces the
-target is, and hold a lock on it. The kernel drops that lock when we end, however that comes about: this is how the agent
-notices.
+The control file lives in the target's memory and has no name. We reach it through /proc/PID/fd, in whatever namespaces
+the target is, and hold a lock on it. The kernel drops that lock when we end, however that comes about: this is how the
+agent notices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From tracemalloc's traces to a profile: exact, of what is in use only, with lines but no function names of its own."""
+"""From tracemalloc's traces to a profile: exact, only of what is in use, with lines but no names of functions."""
 
 from __future__ import annotations
 
