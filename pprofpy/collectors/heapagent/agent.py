@@ -349,7 +349,11 @@ def read_traces(collect: bool) -> int:
 
     if collect:
         gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()  # millions of new tuples would make it run again and again
     traces: Any = _tracemalloc._get_traces()
+    if was_enabled:
+        gc.enable()
     length = say((len(traces), _tracemalloc.get_tracemalloc_memory()))
     while traces:
         piece = traces[-CHUNK:]

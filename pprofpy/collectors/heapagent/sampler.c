@@ -134,8 +134,9 @@ static const Layout *layout;
 #define MAX_FRAMES (1 << 21)
 #define MAX_DEPTH 256
 #define HASH_SIZE (1 << 17)
-#define BUCKETS (1 << 15)
+#define BUCKETS (1 << 13)
 #define BUCKET_SLOTS 8
+#define PAGES_SIZE (1 << 15)
 #define FILTER_SIZE (1 << 17)
 #define FIXED_POINT 1024 /* counts of objects are kept in parts of this, so that they cancel out exactly */
 #define NONE UINT32_MAX
@@ -157,20 +158,22 @@ typedef struct {
 } Tables;
 
 enum { SAMPLES, LOST_LIVE, LOST_STACKS, NO_STACK, TRUNCATED, LIVE, BUSY, COUNTERS };
-static int64_t counters[COUNTERS];
+static int64_t counters[COUNTERS] __attribute__((aligned(64)));
 
 static Tables *tables;
-static uint8_t filter[FILTER_SIZE] __attribute__((aligned(4096))); /* how many sampled blocks hash here: a quick no */
+/* How many sampled blocks lie in pages that share this entry, and how many hash here: two quick noes, the first of which
+ * stays in the processor's nearest cache. */
+static struct { uint8_t pages[PAGES_SIZE], blocks[FILTER_SIZE]; } filter __attribute__((aligned(4096)));
 
 /* -- state --------------------------------------------------------------------------------------------------------- */
 
 enum { RAW, MEM, OBJ, NUMPY, DOMAINS };
-static Allocator originals[DOMAINS];
+static Allocator originals[DOMAINS] __attribute__((aligned(64))); /* often read: apart from what is often written */
 static Allocator *numpy_allocator;
+static uint32_t on; /* the number of the recording; 0: none */
 
-static uint32_t on;         /* the number of the recording; 0: none */
+static int32_t users __attribute__((aligned(64))); /* threads inside the tables */
 static uint32_t generation; /* of the latest recording */
-static int32_t users;       /* threads inside the tables */
 static int32_t readable;    /* read() may come in, though no recording is on */
 static int32_t interning;   /* somebody adds to them */
 static double rate;
@@ -183,13 +186,17 @@ static struct {
     uint32_t count;
 } garbage; /* references that could not be given back yet */
 
+#define NEVER (INT64_MAX / 4)  /* bytes: no recording, or a thread of ours */
+#define NESTED (INT64_MAX / 2) /* bytes: within an allocation that counts already */
+#define PROBE UINT32_MAX
+
 LOCAL_FAST struct {
-    int64_t left;  /* bytes until the next sample */
-    uint64_t seed;
-    uint32_t recording; /* that `left` belongs to */
+    int64_t left;       /* bytes until the next sample */
+    uint32_t recording; /* that `left` belongs to; PROBE: see is_reached() */
     uint32_t tid;
-    uint8_t inside; /* an allocation within an allocation, or a thread of ours: do not count */
-    uint8_t probe;
+    uint64_t seed;
+    int8_t probed;  /* the domain */
+    int8_t reached; /* did a call to it come by? */
 } mine;
 
 /* -- arithmetic: no libm, whose symbol versions would tie us to one glibc ------------------------------------------- */
@@ -408,7 +415,9 @@ static uint32_t cell_here(void)
 
 static uint64_t hash_of(const void *block) { return mix((uintptr_t)block >> 4); }
 
-static uint8_t *filter_of(uint64_t hash) { return &filter[(hash >> 20) % FILTER_SIZE]; }
+static uint8_t *page_filter(const void *block) { return &filter.pages[((uintptr_t)block >> 12) % PAGES_SIZE]; }
+
+static uint8_t *block_filter(uint64_t hash) { return &filter.blocks[(hash >> 20) % FILTER_SIZE]; }
 
 /* Two buckets may hold a block; whoever looks for it looks into both. */
 static Bucket *bucket_of(uint64_t hash, int choice) { return &tables->buckets[(choice ? hash >> 44 : hash) % BUCKETS]; }
@@ -433,7 +442,8 @@ static int remember(void *block, Block about)
                 continue;
             bucket->block[i] = about;
             STORE(bucket->address[i], (uintptr_t)block);
-            filter_add(filter_of(hash), 1);
+            filter_add(block_filter(hash), 1);
+            filter_add(page_filter(block), 1);
             return 1;
         }
     }
@@ -449,7 +459,8 @@ static int forget(void *block, Block *about)
             if (LOAD(bucket->address[i]) != (uintptr_t)block) continue;
             *about = bucket->block[i];
             STORE(bucket->address[i], 0);
-            filter_add(filter_of(hash), -1);
+            filter_add(block_filter(hash), -1);
+            filter_add(page_filter(block), -1);
             return 1;
         }
     }
@@ -485,10 +496,10 @@ static void put_live(void *block, Block about)
         ADD(counters[LOST_LIVE], 1);
 }
 
-static __attribute__((noinline)) void sample(void *block, size_t size)
+static void sample(void *block, size_t size)
 {
     if (!enter()) return;
-    mine.inside = 1;
+    mine.left = NEVER;
     Block about = {.size = size, .cell = cell_here()};
     Cell *cell = &tables->cells[about.cell];
     ADD(counters[SAMPLES], 1);
@@ -496,40 +507,57 @@ static __attribute__((noinline)) void sample(void *block, size_t size)
     ADD(cell->alloc_bytes, weighted_bytes(size));
     put_live(block, about);
     mine.left = draw();
-    mine.inside = 0;
     leave();
 }
 
-static __attribute__((noinline)) void join_recording(uint32_t number)
+static __attribute__((noinline)) void count_slowly(void *block, size_t size, int domain)
 {
-    mine.recording = number;
-    mine.tid = syscall(SYS_gettid);
-    mine.left = draw();
+    uint32_t recording = LOAD(on);
+    if (mine.recording == PROBE) {
+        if (mine.probed == domain) mine.reached = 1;
+        return;
+    }
+    if (mine.left > NEVER + (NESTED - NEVER) / 2) return;
+    if (mine.recording != recording) { /* this thread's first allocation in a recording, or after it */
+        mine.recording = recording;
+        mine.tid = syscall(SYS_gettid);
+        mine.left = recording ? draw() - (int64_t)size : NEVER;
+    }
+    if (mine.left >= 0) return;
+    if (block)
+        sample(block, size);
+    else
+        mine.left = 0; /* out of memory: the next one, then */
 }
 
-static inline __attribute__((always_inline)) void on_allocation(void *block, size_t size)
+/* `left` is what was left before the allocation. */
+static inline __attribute__((always_inline)) void on_allocation(int64_t left, void *block, size_t size, int domain)
 {
-    uint32_t recording = __atomic_load_n(&on, __ATOMIC_RELAXED);
-    if (UNLIKELY(!recording) || mine.inside || UNLIKELY(!block)) return;
-    if (UNLIKELY(mine.recording != recording)) join_recording(recording);
-    mine.left -= size ? size : 1;
-    if (UNLIKELY(mine.left < 0)) sample(block, size);
+    mine.left = left -= size;
+    if (UNLIKELY(left < 0) || UNLIKELY(mine.recording != __atomic_load_n(&on, __ATOMIC_RELAXED)))
+        count_slowly(block, size, domain);
 }
 
 static __attribute__((noinline)) int take(void *block, Block *about)
 {
-    if (!enter()) return 0;
+    if (!block || !LOAD(*block_filter(hash_of(block))) || !enter()) return 0;
     int found = forget(block, about);
     if (found) count_live(*about, -1);
     leave();
     return found;
 }
 
-static inline __attribute__((always_inline)) int on_free(void *block, Block *about)
+/* Off, or for no block at all, the answer is no, or take() finds out. */
+static inline __attribute__((always_inline)) int may_be_sampled(const void *block)
 {
-    if (!__atomic_load_n(&on, __ATOMIC_RELAXED)) return 0;
-    if (__builtin_expect(!__atomic_load_n(filter_of(hash_of(block)), __ATOMIC_RELAXED), 1)) return 0;
-    return take(block, about);
+    return UNLIKELY(__atomic_load_n(page_filter(block), __ATOMIC_RELAXED));
+}
+
+static __attribute__((noinline)) void free_slowly(void *ctx, void *block, int domain)
+{
+    Block about;
+    take(block, &about);
+    originals[domain].free(ctx, block);
 }
 
 static __attribute__((noinline)) void put_back(void *block, Block about)
@@ -539,46 +567,39 @@ static __attribute__((noinline)) void put_back(void *block, Block about)
     leave();
 }
 
-/* Domains above RAW come down to it for large blocks: only the outermost call counts. The context that a hook gets is the
- * original's own, so that a thread which reads the function before and the context after a change finds a pair that fits. */
-#define NESTED(domain, call)                      \
-    ({                                            \
-        uint8_t before = mine.inside;             \
-        if ((domain) != RAW) mine.inside = 1;     \
-        void *result = (call);                    \
-        if ((domain) != RAW) mine.inside = before; \
-        result;                                   \
-    })
+/* Domains above RAW come down to it for large blocks: only the outermost call counts, and no sample is due within it.
+ * The context that a hook gets is the original's own, so that a thread which reads the function before and the context
+ * after a change finds a pair that fits. */
+#define ALLOCATE(domain, size, call)                   \
+    int64_t left = mine.left;                          \
+    if ((domain) != RAW) mine.left = NESTED;           \
+    void *block = originals[domain].call;              \
+    on_allocation(left, block, size, domain)
 
 #define ALLOCATING(domain)                                                         \
     static void *malloc_##domain(void *ctx, size_t size)                           \
     {                                                                              \
-        if (UNLIKELY(mine.probe)) mine.probe = 2;                                  \
-        void *block = NESTED(domain, originals[domain].malloc(ctx, size));         \
-        on_allocation(block, size);                                                \
+        ALLOCATE(domain, size, malloc(ctx, size));                                 \
         return block;                                                              \
     }                                                                              \
     static void *calloc_##domain(void *ctx, size_t count, size_t size)             \
     {                                                                              \
-        void *block = NESTED(domain, originals[domain].calloc(ctx, count, size));  \
-        on_allocation(block, count *size);                                         \
+        ALLOCATE(domain, count *size, calloc(ctx, count, size));                   \
         return block;                                                              \
     }                                                                              \
     static void *realloc_##domain(void *ctx, void *old, size_t size)               \
     {                                                                              \
         Block about;                                                               \
-        int was_sampled = old && on_free(old, &about);                             \
-        void *block = NESTED(domain, originals[domain].realloc(ctx, old, size));   \
+        int was_sampled = may_be_sampled(old) && take(old, &about);                \
+        ALLOCATE(domain, size, realloc(ctx, old, size));                           \
         if (UNLIKELY(!block && was_sampled)) put_back(old, about);                 \
-        on_allocation(block, size);                                                \
         return block;                                                              \
     }
 
 #define FREEING(domain)                                                            \
     static void free_##domain(void *ctx, void *block)                              \
     {                                                                              \
-        Block about;                                                               \
-        if (block) on_free(block, &about);                                         \
+        if (may_be_sampled(block)) return free_slowly(ctx, block, domain);         \
         originals[domain].free(ctx, block);                                        \
     }
 
@@ -596,7 +617,7 @@ typedef void SizedFree(void *ctx, void *block, size_t size);
 static void free_sized(void *ctx, void *block, size_t size)
 {
     Block about;
-    if (block) on_free(block, &about);
+    if (may_be_sampled(block)) take(block, &about);
     ((SizedFree *)(void *)originals[NUMPY].free)(ctx, block, size);
 }
 
@@ -619,12 +640,14 @@ static int is_reached(int domain)
 {
     static void *(*const allocate[])(size_t) = {PyMem_RawMalloc, PyMem_Malloc, PyObject_Malloc};
     static void (*const release[])(void *) = {PyMem_RawFree, PyMem_Free, PyObject_Free};
-    mine.probe = 1;
+    uint32_t recording = mine.recording;
+    mine.recording = PROBE;
+    mine.probed = domain;
+    mine.reached = 0;
     void *block = allocate[domain](40);
-    int reached = mine.probe == 2;
-    mine.probe = 0;
+    mine.recording = recording;
     release[domain](block);
-    return reached;
+    return mine.reached;
 }
 
 static void install(int domain)
@@ -679,7 +702,7 @@ static void discard_tables(void)
         garbage.count = old->places_count;
         if (codes) STORE(garbage.codes, codes);
         munmap(old, sizeof(Tables));
-        madvise(filter, sizeof filter, MADV_DONTNEED); /* also makes it all zero */
+        madvise(&filter, sizeof filter, MADV_DONTNEED); /* also makes it all zero */
     }
     STORE(tables, NULL);
 }
@@ -700,12 +723,11 @@ static void after_fork(void)
     STORE(readable, 0);
     interning = 0;
     users = 0;
-    mine.inside = 0;
     control_fd = -1;
     if (tables) munmap(tables, sizeof(Tables));
     tables = NULL;
     garbage.codes = NULL;
-    madvise(filter, sizeof filter, MADV_DONTNEED);
+    madvise(&filter, sizeof filter, MADV_DONTNEED);
 }
 
 /* -- the watch ----------------------------------------------------------------------------------------------------- */
@@ -881,7 +903,8 @@ static PyObject *py_hush(PyObject *self, PyObject *arguments)
     int flag;
     (void)self;
     if (!PyArg_ParseTuple(arguments, "i", &flag)) return NULL;
-    mine.inside = flag;
+    mine.recording = flag ? LOAD(on) : 0; /* 0: it joins again */
+    mine.left = NEVER;
     return none();
 }
 
