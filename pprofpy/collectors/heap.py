@@ -210,11 +210,13 @@ class _Recording:
 
 def _explained(error: CodeError, target: Target) -> PprofpyError:
     """What the agent could not do, in words for the user."""
-    if "layout" in error.message or "unknown version" in error.message or "unreadable" in error.message:
-        return NotPossibleError(
-            f"the sampler does not know this build of Python ({target.interpreter})", "use --engine tracemalloc"
-        )
-    return error
+    reason = error.traceback.strip().rpartition("\n")[2]
+    kind, _, what = reason.partition(": ")
+    if kind not in ("RuntimeError", "ImportError", "OSError", "PermissionError"):
+        return error
+    return NotPossibleError(
+        f"the sampler cannot work in {target}, {target.interpreter}: {what}", "use --engine tracemalloc"
+    )
 
 
 def _type_name(text: str) -> str:
