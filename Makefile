@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 .PHONY: help setup demo test lint format docs bench clean
 
 help:
-	@echo "make demo    profile an example service; leaves demo/cpu.svg and demo/cpu.pb.gz"
+	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
@@ -21,7 +21,7 @@ setup:
 	@scripts/setup.sh runtime
 	@$(MAKE) --silent --no-print-directory $(READY)
 
-$(READY): pyproject.toml scripts/venv.sh
+$(READY): pyproject.toml scripts/venv.sh hatch_build.py pprofpy/collectors/heapagent/sampler.c
 	@scripts/venv.sh $(VENV)
 	@touch $@
 

@@ -165,6 +165,22 @@ def parse_duration_ns(text: str) -> int:
     return round(total_ns)
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])i?)?b?")
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as `65536`, `64k`, `64kB` or `1.5M`; as everywhere here, a k is 1024.
+
+    Raises:
+        UsageError: `text` is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size", "write it as 65536, 64k or 1M")
+    power = "kmgt".index(match[2]) + 1 if match[2] else 0
+    return round(float(match[1]) * (1 << 10 * power))
+
+
 def format_duration(duration_ns: int) -> str:
     """A length of time in words that a tired reader takes in at once: `0.8 s`, `30 s`, `2 min 5 s`."""
     seconds = duration_ns / NS_PER_S

@@ -30,4 +30,6 @@ echo "examples/shop.py runs as process $service and serves its own customers."
 # The shop has several threads: count the one that holds the interpreter lock, not those that wait for it.
 show "$pprofpy" cpu --pid "$service" --gil --seconds "${DEMO_SECONDS:-10}" -o demo/cpu.pb.gz
 show "$pprofpy" flamegraph demo/cpu.pb.gz -o demo/cpu.svg
+try demo/heap.txt "$pprofpy" heap --pid "$service" --sample-bytes 64k --snapshots 5 --seconds "${DEMO_SECONDS:-10}" \
+    -o demo/heap.pb.gz
 try demo/sched-latency.txt "$pprofpy" sched-latency --pid "$service" --seconds "${DEMO_SECONDS:-5}"

@@ -8,11 +8,12 @@ set -euo pipefail
 runtime_needs=(
     "test -d /usr/lib/python3/dist-packages/bcc|python3-bpfcc|the eBPF commands"
     "has_python|$("$(dirname "$0")/python.sh" --packages)|pprofpy itself: Python 3.11 or later, with venv"
+    "command -v cc|gcc|the sampler of pprofpy heap"
+    "test -e /usr/include/stdio.h|libc6-dev|the sampler of pprofpy heap"
 )
 test_needs=(
     "command -v chromium|chromium|the tests that open flame graphs in a browser"
     "command -v npm|npm|the tests with speedscope's own importer"
-    "command -v cc|gcc|the tests that compile small programs"
     "command -v perf|linux-perf linux-tools-generic|the tests against perf"
     "command -v setpriv|util-linux|the tests as another user"
 )

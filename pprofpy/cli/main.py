@@ -22,6 +22,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
+    "heap": ("pprofpy.cli.heap", "Record which code allocates a running process's memory, and what of it stays."),
     "trace": ("pprofpy.cli.trace", "System calls and kernel events as they happen."),
     "timeline": ("pprofpy.cli.timeline", "What each thread did all the time, also for Perfetto."),
     "sched-latency": ("pprofpy.cli.sched_latency", "How long threads that could run waited for a CPU."),

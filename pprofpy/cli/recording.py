@@ -125,14 +125,14 @@ def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> 
     return Path(output.path)
 
 
-def next_steps(path: Path | None) -> None:
-    """Say where the recording is and what can be done with it."""
+def next_steps(path: Path | None, kind: str = "cpu") -> None:
+    """Say where the recording is and what can be done with it; `kind`: what it is of."""
     if path is None:
         return
     quoted = shlex.quote(str(path))
     remark(f"saved: {path}")
     remark(f"  source by line:  pprofpy list FUNCTION {quoted}")
-    remark(f"  flame graph:     pprofpy flamegraph {quoted} -o cpu.svg")
+    remark(f"  flame graph:     pprofpy flamegraph {quoted} -o {kind}.svg")
 
 
 def remark(text: str) -> None:

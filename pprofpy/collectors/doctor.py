@@ -19,6 +19,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pprofpy import target as targets
+from pprofpy.collectors.heapagent.session import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import program
 from pprofpy.errors import PprofpyError
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, with_sudo
@@ -162,6 +163,14 @@ def _bcc() -> Check:
     return Check("bcc", Verdict.WARNING, finding, "sudo apt-get install python3-bpfcc", "kernel")
 
 
+def _heap_sampler() -> Check:
+    """Compiled when pprofpy was installed, if there was a compiler."""
+    if sampler_library() is not None:
+        return Check("heap sampler", Verdict.OK, str(SAMPLER))
+    remedy = "sudo apt-get install gcc libc6-dev, then: pip install --force-reinstall --no-cache-dir pprofpy"
+    return Check("heap sampler", Verdict.WARNING, "not compiled: 'pprofpy heap' only has tracemalloc", remedy)
+
+
 def _confinement() -> Check:
     """Containers and system-call filters: not a fault, but the reason for many."""
     status = _read("/proc/self/status")
@@ -176,6 +185,7 @@ def _confinement() -> Check:
 
 _MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
     _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _perf, _btf, _tracefs, _bcc,
+    _heap_sampler,
 )  # fmt: skip
 
 

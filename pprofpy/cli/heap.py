@@ -1,0 +1,157 @@
+"""`pprofpy heap`: record which code allocates a running process's memory, and what of it stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pprofpy.cli import top
+from pprofpy.cli.console import stdout_console
+from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
+from pprofpy.cli.recording import Duration, Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.target_options import Choice, chosen_target, target_options
+from pprofpy.cli.view import print_json, view_of
+from pprofpy.collectors import heap
+from pprofpy.collectors.heap import FOREVER, HeapOptions
+from pprofpy.graph import Granularity, total_of
+from pprofpy.heap import HeapRecording
+from pprofpy.launch import Interruption, interruptible
+from pprofpy.reports import growth, text
+from pprofpy.reports import heap as heap_report
+from pprofpy.reports import top as top_report
+from pprofpy.reports.trim import Limits
+from pprofpy.target import Target
+from pprofpy.units import format_duration, format_value, parse_bytes
+
+EPILOG = """\b
+Examples:
+  pprofpy heap --pid 1234                       30 seconds: which lines hold the memory
+  pprofpy heap -p 1234 --snapshots 6 -d 60      what grows, again and again: leaks
+  pprofpy heap -p 1234 --sample-index alloc_space   who allocates most, kept or not
+  pprofpy heap -p 1234 --engine tracemalloc     every block, exactly; slows the process
+  pprofpy heap -- python app.py                 start a program and record until it ends
+"""
+
+SAMPLE_TYPES = ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects")
+_REMARK_EVERY_BYTES = 16 << 20
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
+    """A number of bytes on the command line: `64k`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`65536`, `64k`, `1M`."""
+        return value if isinstance(value, int) else parse_bytes(value)
+
+
+@click.command("heap", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
+@target_options
+@click.option(
+    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
+    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["auto", *heap.ENGINES]), default="auto", show_default=True,
+    help="sampling: cheap estimates. tracemalloc: exact and dear. auto: sampling, unless the process traces already.",
+)  # fmt: skip
+@click.option(
+    "--sample-bytes", type=Size(), metavar="SIZE", default=heap.DEFAULT_SAMPLE_BYTES, show_default="512k",
+    help="sampling: one sample in so many bytes.",
+)  # fmt: skip
+@click.option("--frames", type=int, metavar="N", default=0, help="Depth of stacks; by default 64, tracemalloc: 1.")
+@click.option("--snapshots", type=int, metavar="N", default=1, help="Compare so many, and rank what grows.")
+@click.option("--gc", "collect", is_flag=True, help="Let the garbage collector run before each snapshot.")
+@click.option("--types", is_flag=True, help="Also show the types with the biggest objects, and who refers to them.")
+@click.option(
+    "--sample-index", type=click.Choice(SAMPLE_TYPES), default=SAMPLE_TYPES[0], show_default=True,
+    help="What to show: in use at the end, or allocated meanwhile.",
+)  # fmt: skip
+@click.option("--functions", is_flag=True, help="One row for each function instead of each line.")
+@output_options
+@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=10, show_default=True, help="Rows; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+def command(
+    duration_ns: int | None,
+    sample_index: str,
+    functions: bool,
+    nodecount: int,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Record which code allocates a running Python process's memory, and what of it stays in use.
+
+    Nothing has to be prepared. What was allocated before the attach is not seen, unless the process traced already
+    (PYTHONTRACEMALLOC). Ctrl-C ends early and keeps what there is.
+    Without --pid, --name or a COMMAND, the only Python process is taken, or you are asked which.
+    """
+    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
+    choice.check()
+    output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
+    if duration_ns is None:
+        duration_ns = FOREVER if choice.command and others["snapshots"] == 1 else DEFAULT_DURATION_NS
+    options = HeapOptions(duration_ns=duration_ns, **others)
+    options.check()
+    with interruptible() as interruption:
+        with chosen_target(choice, interruption) as target:
+            recording = _record(target, options, interruption)
+        try:
+            recording.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
+            path = keep(recording.profile, "heap", target, output)
+            if not output.is_stdout:
+                _show(recording, path, sample_index, nodecount, functions=functions, as_json=as_json)
+            next_steps(path, "heap")
+        finally:
+            wait_for_command(interruption.child)
+
+
+def _record(target: Target, options: HeapOptions, interruption: Interruption) -> HeapRecording:
+    length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
+    remark(f"recording the heap of {text.printable(str(target))} {length}; Ctrl-C ends early")
+    told_bytes = 0
+
+    def reading(size_bytes: int) -> None:
+        nonlocal told_bytes
+        if size_bytes < told_bytes:
+            told_bytes = 0
+        if size_bytes >= told_bytes + _REMARK_EVERY_BYTES:
+            told_bytes = size_bytes
+            remark(f"fetching the traces: {format_value(size_bytes, 'bytes')} so far")
+
+    with progress_bar("recording", options.duration_ns) as progress:
+        return heap.record(target, options, interruption, progress, remark, reading)
+
+
+def _show(
+    recording: HeapRecording, path: Path | None, sample_index: str, nodecount: int, *, functions: bool, as_json: bool
+) -> None:
+    """The growth if there are snapshots, the top table, and what stands beside it."""
+    profile = recording.profile
+    value_index = profile.value_index(sample_index)
+    view = replace(
+        view_of(profile, str(path)),
+        sample_index=sample_index,
+        value_index=value_index,
+        total=total_of(profile, value_index),
+        granularity=Granularity.FUNCTIONS if functions else Granularity.LINES,
+    )
+    grown = growth.build(recording.snapshots, nodecount) if len(recording.snapshots) > 1 else None
+    if as_json:
+        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
+        data = {**top_report.to_json(table), **heap_report.to_json(recording), "path": str(path)}
+        print_json(data | ({"growth": growth.to_json(grown)} if grown else {}))
+        return
+    console = stdout_console()
+    top.show(view, Limits(nodecount))
+    if grown:
+        click.echo()
+        growth.render(grown, console)
+    if recording.types:
+        click.echo()
+        heap_report.render_types(recording.types[: nodecount or None], recording.objects_count, console)
+    click.echo()
+    heap_report.render_memory(recording.memory, console)

@@ -1,0 +1,225 @@
+"""The heap of a running process: what can be asked for, and how a recording goes.
+
+Two engines: `sampling` (see heapagent/sampler.c) and `tracemalloc`. Both see only what is allocated from their start
+on, unless the target traced before.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pprofpy.collectors.attach import CodeError
+from pprofpy.collectors.heapagent.engines import Engine, choose
+from pprofpy.collectors.heapagent.memory import measure
+from pprofpy.collectors.heapagent.session import LONG_S, BusyError, Session
+from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
+from pprofpy.heap import HeapRecording, ObjectType
+from pprofpy.profile import Profile
+from pprofpy.target import Target, open_target
+from pprofpy.units import NS_PER_S, format_duration
+
+ENGINES = ("sampling", "tracemalloc")
+FOREVER = None
+MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
+DEFAULT_SAMPLE_BYTES = 512 << 10
+
+_TICK_S = 0.05
+_STARTING_S = 3.0
+_TYPES, _EXAMPLES = 20, 20
+_CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
+_MOST_FRAMES = 256
+
+
+class Stop(Protocol):
+    """Tells a recording to end early; `threading.Event` is one."""
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until told to stop, `timeout` seconds at most; True if told."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeapOptions:
+    """What to record.
+
+    Attributes:
+        engine: One of ENGINES, or "auto".
+        duration_ns: How long; FOREVER for as long as the target lives.
+        sample_bytes: The sampler takes one sample in so many bytes, on average.
+        frames: At most so many frames of each stack; 0 for what is usual with the engine.
+        snapshots: So many, evenly spaced, the last one at the end.
+        collect: Let the garbage collector run before each snapshot.
+        types: Also look for the types with the biggest objects.
+    """
+
+    engine: str = "auto"
+    duration_ns: int | None = 30 * NS_PER_S
+    sample_bytes: int = DEFAULT_SAMPLE_BYTES
+    frames: int = 0
+    snapshots: int = 1
+    collect: bool = False
+    types: bool = False
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            UsageError: A value is out of range, or two contradict each other.
+        """
+        if self.duration_ns is not FOREVER and not 0 < self.duration_ns <= MAX_DURATION_NS:
+            raise UsageError(
+                f"a duration of {format_duration(self.duration_ns)} is out of range",
+                "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
+            )
+        if not 1 <= self.sample_bytes <= 1 << 40:
+            raise UsageError("a sample in so many bytes is out of range", "512k is usual, 64k finer and dearer")
+        if not 0 <= self.frames <= _MOST_FRAMES:
+            raise UsageError(f"{self.frames} frames are out of range", f"choose 1 to {_MOST_FRAMES}")
+        if self.snapshots < 1:
+            raise UsageError("there is at least one snapshot", "choose --snapshots 5 to see what grows")
+        if self.snapshots > 1 and self.duration_ns is FOREVER:
+            raise UsageError("snapshots are spaced evenly over a given time", "add --duration")
+
+
+def record(
+    target: Target,
+    options: HeapOptions,
+    stop: Stop,
+    progress: Callable[[int], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
+    reading: Callable[[int], None] = lambda _: None,
+) -> HeapRecording:
+    """Record a heap.
+
+    Args:
+        target: The process.
+        options: What to record.
+        stop: Ends the recording early; what was recorded is returned.
+        progress: Told the nanoseconds recorded so far.
+        warn: Told what the user should know before it begins.
+        reading: Told the bytes fetched so far when a snapshot is large.
+
+    Raises:
+        UsageError: The options make no sense.
+        TargetError: The target ended before anything was recorded.
+        NotPossibleError: A privilege is missing, or the engine cannot work there.
+    """
+    options.check()
+    with _open(target, stop) as session:
+        engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, reading)
+        try:
+            engine.start()
+        except CodeError as error:
+            raise _explained(error, target) from error
+        return _Recording(session, engine, options).run(stop, progress)
+
+
+def _open(target: Target, stop: Stop) -> Session:
+    """Open the agent; a process that has only just started gets time to become an interpreter."""
+    deadline = time.monotonic() + _STARTING_S
+    while True:
+        try:
+            return Session(target)
+        except BusyError:
+            raise
+        except NotPossibleError:
+            if _age_s(target) > _STARTING_S or time.monotonic() > deadline or stop.wait(_TICK_S):
+                raise
+            target = open_target(target.pid)  # it has loaded more by now, perhaps the interpreter itself
+
+
+def _age_s(target: Target) -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - target.started_ticks / os.sysconf("SC_CLK_TCK")
+
+
+class _Recording:
+    """One recording, from the engine's start to its stop."""
+
+    def __init__(self, session: Session, engine: Engine, options: HeapOptions) -> None:
+        self._session = session
+        self._engine = engine
+        self._options = options
+        self._start_ns, self._time_ns = time.monotonic_ns(), time.time_ns()
+        self._snapshots: list[tuple[int, Profile]] = []
+
+    def run(self, stop: Stop, progress: Callable[[int], None]) -> HeapRecording:
+        try:
+            self._wait(stop, progress)
+            self._snapshot()
+            self._engine.stop()
+            recording = HeapRecording(self._snapshots[-1][1], self._snapshots)
+            self._look_beside(recording)
+        except PprofpyError:
+            if self._session.target.is_alive():
+                raise
+            recording = self._after_its_end()
+        return recording
+
+    def _wait(self, stop: Stop, progress: Callable[[int], None]) -> None:
+        """Until the time is over, or somebody says so; takes the snapshots that are due before the last one."""
+        options = self._options
+        while not stop.wait(_TICK_S):
+            elapsed_ns = time.monotonic_ns() - self._start_ns
+            progress(elapsed_ns)
+            if not self._session.target.is_alive():
+                raise TargetError("it has ended")
+            if options.duration_ns is FOREVER:
+                continue
+            if elapsed_ns >= options.duration_ns:
+                return
+            if elapsed_ns * options.snapshots >= options.duration_ns * (len(self._snapshots) + 1):
+                self._snapshot()
+
+    def _snapshot(self) -> None:
+        elapsed_ns = time.monotonic_ns() - self._start_ns
+        self._keep(self._engine.read(collect=self._options.collect), elapsed_ns)
+
+    def _keep(self, profile: Profile, elapsed_ns: int) -> None:
+        profile.time_ns, profile.duration_ns = self._time_ns, elapsed_ns
+        profile.default_sample_type = "inuse_space"
+        self._snapshots.append((elapsed_ns, profile))
+
+    def _look_beside(self, recording: HeapRecording) -> None:
+        """What is not the engine's: the process's memory, and types."""
+        recording.memory = measure(self._session.target.pid, tuple(self._session.call("memory()")))
+        if self._options.types:
+            self._session.call(f"objects({_TYPES}, {_EXAMPLES})", LONG_S)
+            recording.objects_count, rows = marshal.loads(self._session.take())  # noqa: S302 - makes only plain data
+            recording.types = tuple(
+                ObjectType(_type_name(name), count, size, tuple((_type_name(who), often) for who, often in referrers))
+                for name, count, size, referrers in rows
+            )
+
+    def _after_its_end(self) -> HeapRecording:
+        """The target has ended: what it left us, else the last snapshot."""
+        elapsed_ns = time.monotonic_ns() - self._start_ns
+        if (profile := self._engine.last_words()) is not None:
+            self._keep(profile, elapsed_ns)
+        if not self._snapshots:
+            raise TargetError(
+                f"process {self._session.target.pid} ended before its heap could be read",
+                "record for a shorter time; a process that is killed can tell nothing",
+            )
+        return HeapRecording(self._snapshots[-1][1], self._snapshots)
+
+
+def _explained(error: CodeError, target: Target) -> PprofpyError:
+    """What the agent could not do, in words for the user."""
+    reason = error.traceback.strip().rpartition("\n")[2]
+    kind, _, what = reason.partition(": ")
+    if kind not in ("RuntimeError", "ImportError", "OSError", "PermissionError"):
+        return error
+    return NotPossibleError(
+        f"the sampler cannot work in {target}, {target.interpreter}: {what}", "use --engine tracemalloc"
+    )
+
+
+def _type_name(text: str) -> str:
+    """`<class 'shop.Order'>` without its frame."""
+    match = _CLASS.fullmatch(text)
+    return match[1] if match else text

@@ -1,0 +1,406 @@
+"""What `pprofpy heap` runs inside the target: starts, reads and stops an engine.
+
+This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, import
+nothing that the process may lack, run no code of the program's own (no `__repr__`, no property), and never raise in its
+threads.
+
+The control file has no name; pprofpy reaches it through /proc/PID/fd and holds a lock on it for as long as it lives.
+Data go through it both ways. When the lock is gone, what was started is stopped.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import gc
+import marshal
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
+    from typing import Any
+
+MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
+CHUNK = 50_000
+WATCH_PERIOD_S = 0.2
+DRAIN_S = 0.1
+SAMPLER = "_pprofpy_sampler"
+UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
+
+# The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own,
+# so that those who still look after an earlier one do not touch it.
+state: dict[str, Any] = {"session": {"pid": 0, "engine": ""}, "knows_forks": False}
+
+
+# -- the control file ----------------------------------------------------------------------------------------------
+
+
+def anonymous_file() -> int:
+    """The descriptor of a new file without a name, in memory where possible."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("pprofpy", os.MFD_CLOEXEC)
+    for folder in ("/dev/shm", "/tmp", "/var/tmp"):  # noqa: S108 - it has no name there
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            pass
+    raise RuntimeError("no folder for a file without a name")
+
+
+def is_open(session: dict[str, Any]) -> bool:
+    """Is the control file's descriptor still ours? Some programs close what they do not know."""
+    try:
+        return bool(os.fstat(session["fd"]).st_ino == session["inode"])
+    except (KeyError, OSError):
+        return False
+
+
+def owner_lives(session: dict[str, Any]) -> bool:
+    """Does a pprofpy hold its lock?"""
+    try:
+        if is_open(session):
+            os.lseek(session["fd"], 0, os.SEEK_SET)
+            os.lockf(session["fd"], os.F_TEST, 1)
+    except (BlockingIOError, PermissionError):
+        return True
+    except (KeyError, OSError):
+        pass
+    return False
+
+
+def open_control() -> dict[str, Any]:
+    """Make the control file; returns what pprofpy needs to know before it chooses an engine."""
+    session = state["session"]
+    is_mine = session["pid"] == os.getpid()  # else we are the child of a fork
+    if sampler_is_busy() or (is_mine and (session["engine"] == "tracing" or owner_lives(session))):
+        return {"busy": True}
+    close_control(session)
+    fd = anonymous_file()
+    state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": has_lock}
+
+
+def close_control(session: dict[str, Any]) -> None:
+    """Close the control file, unless its descriptor has become another's."""
+    if is_open(session):
+        fd = session.pop("fd", -1)  # of two who come here at once, only one gets it
+        if fd >= 0:
+            os.close(fd)
+
+
+def say(data: Any) -> int:
+    """Make `data` the content of the control file; returns its length."""
+    fd = state["session"]["fd"]
+    os.ftruncate(fd, 0)
+    return write(fd, marshal.dumps(data, MARSHAL_VERSION), 0)
+
+
+def write(fd: int, content: bytes, at: int) -> int:
+    """Put all of it into a file; returns its length."""
+    done = 0
+    while done < len(content):
+        done += os.pwrite(fd, content[done:], at + done)
+    return done
+
+
+def begin(engine: str) -> None:
+    """Note what is running, and be there when the program ends: its last words would be lost."""
+    if not state["knows_forks"]:
+        os.register_at_fork(after_in_child=in_child)
+        state["knows_forks"] = True
+    state["session"]["engine"] = engine
+    atexit.register(at_exit)
+
+
+def end(session: Any = None) -> None:
+    """Stop the tracing that this session has started, if it did."""
+    session = session or state["session"]
+    engine, session["engine"] = session["engine"], ""
+    if session is state["session"]:
+        atexit.unregister(at_exit)
+    if engine == "tracing":
+        stop_tracing()
+
+
+def at_exit() -> None:
+    """The program ends: leave in the control file what there is. pprofpy has it open, too."""
+    session = state["session"]
+    try:
+        if session["pid"] == os.getpid() and owner_lives(session):
+            if session["engine"] == "sampling":
+                read_sampler(False)
+            elif session["engine"]:
+                read_traces(False)
+    except Exception:  # it is not our program
+        session["engine"] = ""
+
+
+def in_child() -> None:
+    """The child of a fork: nobody would stop the tracing here. (The sampler is off: it has noticed by itself.)"""
+    end()
+
+
+def watch(session: dict[str, Any]) -> None:
+    """Stop and close everything when pprofpy lets go."""
+    while owner_lives(session):
+        time.sleep(WATCH_PERIOD_S)
+    end(session)
+    close_control(session)
+
+
+# -- the sampler ---------------------------------------------------------------------------------------------------
+
+
+def sampler_is_busy() -> bool:
+    """Is it on, or are its tables still there?"""
+    sampler = sys.modules.get(SAMPLER)
+    return sampler is not None and any(sampler.state()[:2])
+
+
+def load_sampler(size: int) -> Any:
+    """Load the library that pprofpy has put into the control file; it stays loaded for good."""
+    make_spec = sys.modules["_frozen_importlib"].ModuleSpec
+    make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
+    fd = anonymous_file()
+    try:
+        write(fd, os.pread(state["session"]["fd"], size, 0), 0)
+        path = f"/proc/self/fd/{fd}"
+        loader = make_loader(SAMPLER, path)
+        module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
+        loader.exec_module(module)
+    finally:
+        os.close(fd)
+    sys.modules[SAMPLER] = module
+    return module
+
+
+def start_sampling(size: int, rate_bytes: float, frames: int) -> bool | None:
+    """Load the sampler if it is not there yet, check that it reads stacks as they are, and switch it on.
+
+    Returns:
+        Are NumPy's arrays counted? None if NumPy is not loaded.
+    """
+    sampler: Any = sys.modules.get(SAMPLER) or load_sampler(size)
+    sampler.open(state["session"]["fd"])
+    check_stacks(sampler)
+    os.ftruncate(state["session"]["fd"], 0)
+    begin("sampling")
+    sampler.start(rate_bytes, frames)
+    return hook_numpy(sampler)
+
+
+def check_stacks(sampler: Any) -> None:
+    """Compare what the sampler sees with what the interpreter says: through calls from C, and out of a generator."""
+
+    def compare(_: int = 0) -> int:
+        seen, frame = sampler.walk(), sys._getframe()
+        if seen[0][0] is not frame.f_code:
+            raise RuntimeError(UNKNOWN_LAYOUT)
+        for code, line in seen[1:]:
+            frame = frame.f_back  # type: ignore[assignment]  # checked in the next line
+            if frame is None or code is not frame.f_code or line != frame.f_lineno:
+                raise RuntimeError(UNKNOWN_LAYOUT)
+        if frame.f_back is not None:
+            raise RuntimeError(UNKNOWN_LAYOUT)
+        return 0
+
+    def generate() -> Any:
+        yield compare()
+
+    max([1, 2], key=compare)
+    list(map(compare, [1]))
+    next(generate())
+
+
+def hook_numpy(sampler: Any) -> bool | None:
+    """Have the data of arrays counted, too."""
+    for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):
+        module = sys.modules.get(name)
+        if module is not None and "_ARRAY_API" in module.__dict__:
+            return bool(sampler.use_numpy(module.__dict__["_ARRAY_API"]))
+    return None
+
+
+def read_sampler(collect: bool) -> int:
+    """Put the samples so far into the control file; returns their length."""
+    if collect:
+        gc.collect()
+    sampler: Any = sys.modules[SAMPLER]
+    sampler.hush(1)
+    try:
+        places, stacks, frames, cells, counters, is_hooked = sampler.read()
+        codes: list[tuple[str, str, int]] = []
+        numbers: dict[int, int] = {}
+        lines = []
+        for code, line in places:
+            number = numbers.get(id(code))
+            if number is None:
+                number = numbers[id(code)] = len(codes)
+                codes.append((code.co_filename, getattr(code, "co_qualname", code.co_name), code.co_firstlineno))
+            lines.append((number, line))
+        return say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names()))
+    finally:
+        sampler.hush(0)
+
+
+def thread_names() -> dict[int, str]:
+    """Thread id of the kernel -> name, for the threads that the threading module knows."""
+    threading = sys.modules.get("threading")
+    names = {}
+    for thread in list(getattr(threading, "_active", {}).values()):
+        fields = object.__getattribute__(thread, "__dict__")
+        if type(fields.get("_native_id")) is int and type(fields.get("_name")) is str:
+            names[fields["_native_id"]] = fields["_name"]
+    return names
+
+
+def stop_sampling() -> bool:
+    """Switch it off; its tables go when pprofpy lets go of the control file. Were the hooks taken out everywhere?"""
+    end()
+    sampler: Any = sys.modules[SAMPLER]
+    return bool(sampler.stop())
+
+
+# -- tracemalloc ---------------------------------------------------------------------------------------------------
+
+
+def is_tracing() -> int:
+    """0, or how many frames tracemalloc keeps of each stack."""
+    import _tracemalloc  # built into the interpreter; `-X tracemalloc` does not import it
+
+    return _tracemalloc.get_traceback_limit() if _tracemalloc.is_tracing() else 0
+
+
+def trace(frames: int) -> None:
+    """Switch tracemalloc on, and note what the allocators were before."""
+    import _tracemalloc
+
+    sampler: Any = sys.modules.get(SAMPLER)
+    if sampler:
+        sampler.save_allocators()
+    _tracemalloc.start(frames)
+
+
+def stop_tracing() -> None:
+    """Switch tracemalloc off, as no thread is inside it any more.
+
+    Before 3.12.9 and 3.13.2, `stop()` frees tables that a thread still uses which waits for the interpreter's lock in an
+    allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
+
+    Source: https://github.com/python/cpython/issues/128679
+    """
+    import _tracemalloc
+
+    sampler: Any = sys.modules.get(SAMPLER)
+    if sampler and sampler.restore_allocators():
+        time.sleep(DRAIN_S)
+    _tracemalloc.stop()
+
+
+def cost_of_tracing(size: int, frames: int) -> tuple[float, float]:
+    """Nanoseconds that an allocation takes here as it is, and while it is traced. Traces for a few milliseconds."""
+    prepare_tracing(size)
+
+    def nanoseconds(depth: int) -> float:
+        if depth:
+            return nanoseconds(depth - 1)
+        best = 1.0
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(1000):
+                bytes(100)
+            best = min(best, time.perf_counter() - start)
+        return best * 1e6
+
+    plain = nanoseconds(min(frames, 25))
+    trace(frames)
+    traced = nanoseconds(min(frames, 25))
+    stop_tracing()
+    return plain, traced
+
+
+def prepare_tracing(size: int) -> None:
+    """Load the sampler's library if pprofpy has put it into the control file: it can put allocators back."""
+    if size and SAMPLER not in sys.modules:
+        load_sampler(size)
+    os.ftruncate(state["session"]["fd"], 0)
+
+
+def start_tracing(size: int, frames: int) -> None:
+    """Let tracemalloc trace from now on, until pprofpy stops it or ends. If it traces already, only watch."""
+    prepare_tracing(size)
+    is_new = not is_tracing()
+    begin("tracing" if is_new else "reading")
+    if is_new:
+        trace(frames)
+    _thread.start_new_thread(watch, (state["session"],))
+
+
+def read_traces(collect: bool) -> int:
+    """Put all traces into the control file, in pieces, so that the program goes on in between; returns their length.
+
+    The first piece says how many traces there are and what tracemalloc itself needs; each further one is a list of
+    (domain, size, frames, ...).
+    """
+    import _tracemalloc
+
+    if collect:
+        gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()  # millions of new tuples would make it run again and again
+    traces: Any = _tracemalloc._get_traces()
+    if was_enabled:
+        gc.enable()
+    length = say((len(traces), _tracemalloc.get_tracemalloc_memory()))
+    while traces:
+        piece = traces[-CHUNK:]
+        del traces[-CHUNK:]
+        length += write(state["session"]["fd"], marshal.dumps(piece, MARSHAL_VERSION), length)
+        del piece
+        time.sleep(0)
+    return length
+
+
+# -- beside the engines ----------------------------------------------------------------------------------------------
+
+
+def memory() -> tuple[str, int]:
+    """What the interpreter's and C's allocators say of themselves, where the sampler is there to ask them."""
+    sampler: Any = sys.modules.get(SAMPLER)
+    return sampler.memory() if sampler else ("", -1)
+
+
+def objects(limit: int, examples: int) -> int:
+    """Put the biggest types of objects, and who refers to them, into the control file; returns its length.
+
+    Only objects that the garbage collector knows: no strings, no numbers. Sizes without what they refer to.
+    """
+    flags, basic = type.__dict__["__flags__"].__get__, type.__dict__["__basicsize__"].__get__
+    found: dict[type, list[Any]] = {}
+    everything = gc.get_objects()
+    for thing in everything:
+        kind = type(thing)
+        entry = found.get(kind)
+        if entry is None:
+            has_own_sizeof = flags(kind) & 1 << 9  # made by a class statement: perhaps with a __sizeof__ of its own
+            entry = found[kind] = [0, 0, [], has_own_sizeof, basic(kind) + 16]
+        entry[0] += 1
+        entry[1] += entry[4] if entry[3] else sys.getsizeof(thing, 0)
+        if len(entry[2]) < examples:
+            entry[2].append(thing)
+    biggest = sorted(found.items(), key=lambda item: -item[1][1])[:limit]
+    ours = {id(everything), id(found), id(biggest), id(globals())}
+    for entry in found.values():
+        ours.update((id(entry), id(entry[2])))
+    rows = []
+    for kind, (count, size, some, _, _) in biggest:
+        referrers: dict[str, int] = {}
+        for referrer in gc.get_referrers(*some):
+            if id(referrer) not in ours and type(referrer) is not type(sys._getframe()):
+                name = type.__repr__(type(referrer))
+                referrers[name] = referrers.get(name, 0) + 1
+        rows.append((type.__repr__(kind), count, size, sorted(referrers.items(), key=lambda item: -item[1])[:3]))
+    return say((len(everything), rows))

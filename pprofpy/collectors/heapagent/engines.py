@@ -1,0 +1,211 @@
+"""The two ways to see a heap from inside: sampled allocations, and tracemalloc's traces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from pprofpy import __version__
+from pprofpy.collectors.heapagent import samples, traces
+from pprofpy.collectors.heapagent.frames import Frames
+from pprofpy.collectors.heapagent.session import LONG_S, Session, sampler_library
+from pprofpy.errors import NotPossibleError
+from pprofpy.profile import Collection, Profile, ValueType
+
+NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
+_SPACE = ValueType("space", "bytes")
+_PROGRESS_PERIOD_S = 0.2
+_SINCE_ATTACH = "since attach"
+_SINCE_TRACING = "since it began to trace, before the attach"
+
+
+class Engine(Protocol):
+    """Something that sees a heap."""
+
+    def start(self) -> None:
+        """Begin to see."""
+
+    def read(self, *, collect: bool) -> Profile:
+        """What there is now; `collect`: without what the garbage collector would free."""
+
+    def last_words(self) -> Profile | None:
+        """What the target left in the control file when it ended; None if it left nothing."""
+
+    def stop(self) -> None:
+        """See no more; the target is as it was."""
+
+
+class Sampling:
+    """Allocations sampled by sampler.c: cheap, all four sample types, estimates.
+
+    Args:
+        session: The opened agent.
+        sample_bytes: On average, so many bytes lie between two samples.
+        frames: At most so many frames of each stack.
+    """
+
+    DEFAULT_FRAMES = 64
+
+    def __init__(self, session: Session, sample_bytes: int, frames: int) -> None:
+        self._session = session
+        self._sample_bytes = sample_bytes
+        self._frames = frames or self.DEFAULT_FRAMES
+        self._names = Frames(session.target.root)
+        self._threads: dict[int, tuple[int, str]] = {}
+        self._notes: list[str] = []
+
+    def start(self) -> None:
+        """Load the library if it is not there yet, and switch it on."""
+        library = sampler_library()
+        if library is None:
+            raise NotPossibleError(NO_SAMPLER, "install gcc and pprofpy again, or use --engine tracemalloc")
+        if not self._session.has_lock:
+            raise NotPossibleError("the sampler needs an interpreter with a global lock", "use --engine tracemalloc")
+        self._session.put(library)
+        call = f"start_sampling({len(library)}, {float(self._sample_bytes)}, {self._frames})"
+        if self._session.call(call) is False:
+            self._notes.append("The data of NumPy's arrays are not in it: this version of NumPy is not known.")
+        self._note_threads()
+
+    def read(self, *, collect: bool) -> Profile:
+        """The samples so far."""
+        self._session.call(f"read_sampler({collect})", LONG_S)
+        self._note_threads()
+        return self._profile(self._session.take())
+
+    def last_words(self) -> Profile | None:
+        """The samples at the target's orderly end."""
+        content = self._session.take()
+        return self._profile(content) if content else None
+
+    def stop(self) -> None:
+        """Take the hooks out."""
+        self._session.call("stop_sampling()")
+
+    def _note_threads(self) -> None:
+        self._threads |= {thread.inner_tid: (thread.tid, thread.name) for thread in self._session.target.threads()}
+
+    def _profile(self, content: bytes) -> Profile:
+        reading = samples.Reading.of(content)
+        profile = samples.to_profile(reading, self._names, self._threads)
+        counts = reading.counts
+        lost = counts.lost_live + counts.lost_stacks + counts.busy
+        notes = [f"One sample in {self._sample_bytes} bytes on average: values are estimates.", *self._notes]
+        if counts.lost_live:
+            notes.append(f"{counts.lost_live} sampled blocks found no room: they are missing from what is in use.")
+        if not reading.is_hooked:
+            notes.append("Something in the program replaced the allocators meanwhile: this is only a part.")
+        profile.period_type, profile.period = _SPACE, self._sample_bytes
+        profile.collection = Collection(
+            engine=f"pprofpy {__version__}, sampled allocations",
+            target=f"{self._session.target}, {_SINCE_ATTACH}",
+            got=counts.samples,
+            dropped=lost,
+            truncated=counts.truncated,
+            notes=tuple(notes),
+        )
+        return profile
+
+
+class Tracing:
+    """tracemalloc: every block in use, exactly, at a high cost to the target.
+
+    Args:
+        session: The opened agent.
+        frames: How many frames of each stack it keeps.
+        warn: Told what tracing costs, before it begins.
+        progress: Told the bytes read so far while a snapshot is fetched.
+    """
+
+    DEFAULT_FRAMES = 1
+
+    def __init__(
+        self, session: Session, frames: int, warn: Callable[[str], None], progress: Callable[[int], None]
+    ) -> None:
+        self._session = session
+        self._frames = session.traced_frames or frames or self.DEFAULT_FRAMES
+        self._warn = warn
+        self._progress = progress
+        self._names = Frames(session.target.root)
+
+    def start(self) -> None:
+        """Trace from now on; a target that traces already is left as it is."""
+        library = sampler_library() or b""  # for what it knows of allocators
+        self._session.put(library)
+        if not self._session.traced_frames:
+            plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")
+            self._warn(
+                f"tracemalloc slows the process: an allocation of 100 bytes takes {plain:.0f} ns here, "
+                f"traced {traced:.0f} ns, and each block in use needs memory to be remembered"
+            )
+        self._session.call(f"start_tracing({len(library)}, {self._frames})")
+
+    def read(self, *, collect: bool) -> Profile:
+        """All traced blocks in use."""
+        with _Watch(self._session, self._progress):
+            self._session.call(f"read_traces({collect})", LONG_S)
+        return self._profile(self._session.take())
+
+    def last_words(self) -> Profile | None:
+        """What was in use at the target's orderly end."""
+        content = self._session.take()
+        return self._profile(content) if content else None
+
+    def stop(self) -> None:
+        """Stop tracing, if it was we who started it."""
+        self._session.call("end()", LONG_S)
+
+    def _profile(self, content: bytes) -> Profile:
+        found = traces.Traces.of(content)
+        profile = traces.to_profile(found, self._names)
+        profile.period_type, profile.period = _SPACE, 1
+        since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
+        profile.collection = Collection(
+            engine=f"tracemalloc, {self._frames} frame{'s' * (self._frames > 1)}",
+            target=f"{self._session.target}, {since}",
+            got=found.count,
+            dropped=0,
+            truncated=found.truncated,
+            notes=("Functions are named by the source files as they are now.",),
+        )
+        return profile
+
+
+class _Watch:
+    """While it lasts, tells how much of a snapshot has arrived."""
+
+    def __init__(self, session: Session, progress: Callable[[int], None]) -> None:
+        self._session = session
+        self._progress = progress
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._done.wait(_PROGRESS_PERIOD_S):
+            self._progress(self._session.length())
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def choose(
+    name: str, session: Session, sample_bytes: int, frames: int, warn: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Engine:  # fmt: skip
+    """The engine that was asked for; `auto`: the target's own traces if it traces, else the sampler if it is there."""
+    if name == "auto":
+        can_sample = sampler_library() is not None and session.has_lock
+        name = "sampling" if can_sample and not session.traced_frames else "tracemalloc"
+        if not can_sample and not session.traced_frames:
+            reason = NO_SAMPLER if session.has_lock else "the sampler needs an interpreter with a global lock"
+            warn(f"{reason}: using tracemalloc")
+    if name == "sampling":
+        return Sampling(session, sample_bytes, frames)
+    return Tracing(session, frames, warn, progress)
+
+

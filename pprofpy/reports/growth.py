@@ -1,0 +1,133 @@
+"""What grows: stacks ranked by how much, and how steadily, their memory rises from snapshot to snapshot."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pprofpy.profile import Frame, Profile, Stack
+from pprofpy.reports.text import name_width, printable, shorten, write_lines
+from pprofpy.units import NS_PER_S, format_duration, format_short
+
+DEFAULT_ROWS = 10
+_INDENT = 35
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthRow:
+    """One stack.
+
+    Attributes:
+        stack: Leaf-first.
+        bytes_by_snapshot: In use at each snapshot.
+        rises: How many times it had grown since the snapshot before.
+    """
+
+    stack: Stack
+    bytes_by_snapshot: tuple[int, ...]
+    rises: int
+
+    @property
+    def growth_bytes(self) -> int:
+        """From the first snapshot to the last."""
+        return self.bytes_by_snapshot[-1] - self.bytes_by_snapshot[0]
+
+    @property
+    def score(self) -> float:
+        """Growth as far as it is steady: what rises every time is a leak, what rises once perhaps a cache."""
+        return self.growth_bytes * self.rises / (len(self.bytes_by_snapshot) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The report.
+
+    Attributes:
+        rows: Highest score first.
+        hidden: How many further stacks have grown.
+        times_ns: Of the snapshots, since the start.
+        totals_bytes: In use in all at each snapshot.
+    """
+
+    rows: list[GrowthRow]
+    hidden: int
+    times_ns: tuple[int, ...]
+    totals_bytes: tuple[int, ...]
+
+
+def build(snapshots: Sequence[tuple[int, Profile]], limit: int = DEFAULT_ROWS) -> Growth:
+    """Compare snapshots of one recording.
+
+    Args:
+        snapshots: At least two: nanoseconds since the start, and a profile with `inuse_space`.
+        limit: So many rows; 0 for all.
+    """
+    values: defaultdict[Stack, list[int]] = defaultdict(lambda: [0] * len(snapshots))
+    for index, (_, profile) in enumerate(snapshots):
+        column = profile.value_index("inuse_space")
+        for stack, sample_values, _ in profile.samples():
+            values[stack][index] += sample_values[column]
+    rows = [
+        GrowthRow(stack, tuple(sizes), sum(after > before for before, after in pairwise(sizes)))
+        for stack, sizes in values.items()
+    ]
+    grown = sorted((row for row in rows if row.score > 0), key=lambda row: -row.score)
+    shown = limit or len(grown)
+    return Growth(
+        grown[:shown],
+        len(grown[shown:]),
+        tuple(time_ns for time_ns, _ in snapshots),
+        tuple(sum(column) for column in zip(*values.values(), strict=True)) or (0,) * len(snapshots),
+    )
+
+
+def render(report: Growth, console: Console) -> None:
+    """Print the table: a line for the place that allocates, one for the call that led there."""
+    span_ns = report.times_ns[-1] - report.times_ns[0]
+    first, last = (format_short(report.totals_bytes[index], "bytes") for index in (0, -1))
+    title = f"Growth over {len(report.times_ns)} snapshots in {format_duration(span_ns)}: {first} -> {last} in use"
+    heading = f"{'growth':>8} {'a minute':>9} {'rises':>6} {'now':>8}  where"
+    write_lines(console, [title, Text(heading, "bold")])
+    width = name_width(console, _INDENT)
+    for row in report.rows:
+        write_lines(console, _lines(row, span_ns, width))
+    if report.hidden:
+        write_lines(console, [Text(f"{'':{_INDENT}}… {report.hidden} more: -n 0 shows all", "dim")])
+    if not report.rows:
+        write_lines(console, ["nothing has grown"])
+
+
+def to_json(report: Growth) -> dict[str, Any]:
+    """The report for programs."""
+    data = asdict(report)
+    data["rows"] = [
+        {
+            "growth_bytes": row.growth_bytes,
+            "rises": row.rises,
+            "bytes_by_snapshot": list(row.bytes_by_snapshot),
+            "stack": [_place(frame) for frame in row.stack],
+        }
+        for row in report.rows
+    ]
+    return data
+
+
+def _lines(row: GrowthRow, span_ns: int, width: int) -> list[str]:
+    a_minute = round(row.growth_bytes * 60 * NS_PER_S / max(span_ns, 1))
+    sizes = row.growth_bytes, a_minute, row.bytes_by_snapshot[-1]
+    growth, speed, now = (format_short(size, "bytes") for size in sizes)
+    rises = f"{row.rises}/{len(row.bytes_by_snapshot) - 1}"
+    places = [shorten(_place(frame), width) for frame in row.stack[:2]]
+    lines = [f"{growth:>8} {speed:>9} {rises:>6} {now:>8}  {places[0] if places else '?'}"]
+    return lines + [f"{'':{_INDENT}}from {place}" for place in places[1:]]
+
+
+def _place(frame: Frame) -> str:
+    function, line = frame.function, f":{frame.line}" if frame.line else ""
+    return printable(f"{function.name} {function.filename}{line}".rstrip())

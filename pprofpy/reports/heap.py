@@ -1,0 +1,58 @@
+"""What stands beside a heap profile: where the process's memory is, and which types its objects have."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pprofpy.heap import HeapRecording, Memory, ObjectType
+from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.units import format_short
+
+_TYPE_WIDTH = 34
+
+
+def render_memory(memory: Memory, console: Console) -> None:
+    """Print it in a few lines; what is not known is left out."""
+    write_lines(console, memory_lines(memory))
+
+
+def memory_lines(memory: Memory) -> list[str]:
+    """The process's memory, Python's part and the rest."""
+    if memory.rss < 0:
+        return []
+    rss, pss, uss = (format_short(value, "bytes") for value in (memory.rss, memory.pss, memory.uss))
+    lines = [f"Memory of the process: {rss} RSS, {pss} PSS, {uss} USS"]
+    if memory.arenas >= 0:
+        arenas, used = format_short(memory.arenas, "bytes"), format_short(memory.small_objects, "bytes")
+        lines.append(f"{arenas:>10}  Python's arenas, for objects up to 512 bytes; in use: {used}")
+    if memory.malloc >= 0:
+        malloc = format_short(memory.malloc, "bytes")
+        lines.append(f"{malloc:>10}  malloc, in use: Python's larger objects, and C libraries")
+    if memory.arenas >= 0 and memory.malloc >= 0 and (rest := memory.uss - memory.arenas - memory.malloc) > 0:
+        lines.append(f"{format_short(rest, 'bytes'):>10}  the rest of USS: program data, thread stacks, freed but kept")
+    return lines
+
+
+def render_types(types: tuple[ObjectType, ...], objects_count: int, console: Console) -> None:
+    """Print the table of types."""
+    title = f"Types of the {objects_count} objects that the garbage collector knows (own size; no strings, no numbers)"
+    heading = f"{'size':>8} {'objects':>9}  {'type':{_TYPE_WIDTH}} mostly referred to by"
+    write_lines(console, [title, Text(heading, "bold")])
+    write_lines(console, [_type_line(row) for row in types])
+
+
+def to_json(recording: HeapRecording) -> dict[str, Any]:
+    """Memory and types for programs; bytes."""
+    memory = {f"{name}_bytes": value for name, value in asdict(recording.memory).items() if value >= 0}
+    types = [asdict(row) for row in recording.types]
+    return {"memory": memory} | ({"types": types, "objects_count": recording.objects_count} if types else {})
+
+
+def _type_line(row: ObjectType) -> str:
+    name = shorten(printable(row.name), _TYPE_WIDTH)
+    referrers = ", ".join(printable(who) for who, _ in row.referrers)
+    return f"{format_short(row.size_bytes, 'bytes'):>8} {row.count:>9}  {name:{_TYPE_WIDTH}} {referrers}".rstrip()

@@ -1,0 +1,178 @@
+"""`pprofpy heap` against programs that know what they allocate: on which line, how many blocks, how many bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from pprofpy.collectors.heap import HeapOptions
+from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
+from pprofpy.collectors.heapagent.session import sampler_library
+from pprofpy.collectors.heapagent.traces import TRACED_TYPES
+from tests.conftest import Start, interpreter, rounds_until_right
+from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record_tasks, thread_names
+
+FINE = HeapOptions(engine="sampling", sample_bytes=64 << 10)
+EXACT = HeapOptions(engine="tracemalloc")
+LEAK = (10_000, 40_570_000)
+
+needs_sampler = pytest.mark.skipif(sampler_library() is None, reason="there was no C compiler")
+
+
+@pytest.fixture
+def load(start: Start) -> Callable[..., subprocess.Popen[str]]:
+    return partial(_start_load, start)
+
+
+def _start_load(start: Start, python: str = sys.executable, *words: str) -> subprocess.Popen[str]:
+    return start(python, str(LOAD), *words, stdin=subprocess.PIPE)
+
+
+@needs_sampler
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_leak_is_first_and_estimated_by_samples(load: Callable[..., subprocess.Popen[str]], version: str) -> None:
+    """41 MB at a sample in 64 KiB: a standard deviation of 4 %."""
+    program = load(interpreter(version))
+
+    def measure() -> list[str]:
+        recording, truth = record_tasks(program, FINE, "leak", "churn")
+        leak, churn = at_line(recording.profile, "leak"), at_line(recording.profile, "churn")
+        assert truth[0] == LEAK
+        assert recording.profile.sample_types == SAMPLED_TYPES
+        assert first_line(recording.profile) == (str(LOAD), line_of("leak"))
+        assert churn["inuse_space"] < 1 << 20
+        errors = {
+            "leak's inuse_space": off_by(leak["inuse_space"], LEAK[1]) / 0.10,
+            "leak's inuse_objects": off_by(leak["inuse_objects"], LEAK[0]) / 0.10,
+            "leak's alloc_space": off_by(leak["alloc_space"], LEAK[1]) / 0.10,
+            "churn's alloc_space": off_by(churn["alloc_space"], truth[1][1]) / 0.05,
+            "churn's alloc_objects": off_by(churn["alloc_objects"], truth[1][0]) / 0.05,
+        }
+        return [f"{what} is off by {error:.2f} of what is allowed" for what, error in errors.items() if error > 1]
+
+    rounds_until_right(measure)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_leak_is_first_and_exact_with_tracemalloc(load: Callable[..., subprocess.Popen[str]], version: str) -> None:
+    recording, _ = record_tasks(load(interpreter(version)), EXACT, "leak", "churn")
+
+    leak = at_line(recording.profile, "leak")
+
+    assert recording.profile.sample_types == TRACED_TYPES
+    assert first_line(recording.profile) == (str(LOAD), line_of("leak"))
+    # The blocks, and what the list that holds them was enlarged by on the same line.
+    assert off_by(leak["inuse_space"], LEAK[1]) < 0.01
+    assert LEAK[0] <= leak["inuse_objects"] <= LEAK[0] + 2
+    assert [stack[0].function.name for stack, values, _ in recording.profile.samples() if values[1] > 40e6] == [
+        "heap_load.leak"
+    ]
+
+
+@needs_sampler
+@pytest.mark.parametrize(
+    ("name", "sample_bytes", "kept"),
+    [("mixed", 16 << 10, 0.5), ("big", 512 << 10, 1.0), ("elsewhere", 16 << 10, 0.0)],
+)
+def test_sizes_of_all_kinds(
+    load: Callable[..., subprocess.Popen[str]], name: str, sample_bytes: int, kept: float
+) -> None:
+    """In arenas, in malloc; blocks above the rate, which are always hit; blocks that another thread frees."""
+    program = load()
+
+    def measure() -> list[str]:
+        recording, [(count, size)] = record_tasks(
+            program, HeapOptions(engine="sampling", sample_bytes=sample_bytes), name
+        )
+        found = at_line(recording.profile, name)
+        errors = {
+            "alloc_space": found["alloc_space"] - size,
+            "inuse_space": found["inuse_space"] - kept * size,
+        }
+        assert found["alloc_objects"] > 0
+        assert abs(found["alloc_objects"] - count) < 0.25 * count  # the smallest are hit seldom, and count for many
+        return [f"{what} is off by {error} of {size}" for what, error in errors.items() if abs(error) > 0.06 * size]
+
+    rounds_until_right(measure)
+
+
+@needs_sampler
+def test_a_buffer_that_grows_is_one_block_in_use(load: Callable[..., subprocess.Popen[str]]) -> None:
+    """20 MB, above the rate by far: hit for sure. Each move counts as an allocation."""
+    recording, [(_, size)] = record_tasks(load(), FINE, "grow")
+
+    found = at_line(recording.profile, "grow")
+
+    assert found["inuse_objects"] == 1
+    assert off_by(found["inuse_space"], size) < 0.01
+    assert found["alloc_space"] > 5 * size
+
+
+@needs_sampler
+def test_the_data_of_numpy_arrays(load: Callable[..., subprocess.Popen[str]]) -> None:
+    program = load(sys.executable, "numpy")
+
+    def measure() -> list[str]:
+        recording, [(_, size)] = record_tasks(program, FINE, "numpy")
+        stacks = [(stack, values) for stack, values, _ in recording.profile.samples()]
+        found = sum(values[3] for stack, values in stacks if any(frame.line == line_of("numpy") for frame in stack))
+        return [f"{found} of {size}"] if off_by(found, size) > 0.05 else []
+
+    rounds_until_right(measure)
+
+
+@needs_sampler
+def test_samples_carry_the_thread(load: Callable[..., subprocess.Popen[str]]) -> None:
+    program = load()
+
+    recording, _ = record_tasks(program, HeapOptions(engine="sampling", sample_bytes=4096), "leak")
+
+    labels = {labels for stack, values, labels in recording.profile.samples() if values[3] > 30e6}
+    assert [{label.key: label.value for label in one} for one in labels] == [
+        {"thread": "MainThread", "tid": program.pid}
+    ]
+
+
+@needs_sampler
+def test_stacks_deeper_than_asked_are_cut_and_counted(load: Callable[..., subprocess.Popen[str]]) -> None:
+    recording, _ = record_tasks(load(), HeapOptions(engine="sampling", sample_bytes=4096, frames=1), "leak")
+
+    assert recording.profile.stacks.depths.max() == 1
+    assert recording.profile.collection.truncated > 5000
+
+
+@needs_sampler
+def test_every_allocation_can_be_a_sample(load: Callable[..., subprocess.Popen[str]]) -> None:
+    """At a sample in one byte on average nothing is missed, and nothing is weighted."""
+    recording, [truth] = record_tasks(load(), HeapOptions(engine="sampling", sample_bytes=1), "leak")
+
+    leak = at_line(recording.profile, "leak")
+
+    assert LEAK[0] <= leak["inuse_objects"] <= LEAK[0] + 2
+    assert off_by(leak["inuse_space"], LEAK[1]) < 0.01
+    assert recording.profile.collection.dropped == 0
+    assert truth == LEAK
+
+
+@pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])
+def test_memory_and_types_stand_beside_it(load: Callable[..., subprocess.Popen[str]], engine: str) -> None:
+    program = load()
+
+    recording, _ = record_tasks(program, HeapOptions(engine=engine, types=True, collect=True), "leak")
+
+    assert recording.memory.rss > LEAK[1]
+    assert recording.memory.rss >= recording.memory.pss >= recording.memory.uss > LEAK[1]
+    if engine == "sampling":
+        assert recording.memory.malloc > LEAK[1]  # blocks above 512 bytes
+        assert 1 << 20 <= recording.memory.small_objects <= recording.memory.arenas < LEAK[1]
+    names = [row.name for row in recording.types]
+    assert {"dict", "function", "type"} <= set(names)
+    assert [row.size_bytes for row in recording.types] == sorted(
+        (row.size_bytes for row in recording.types), reverse=True
+    )
+    assert recording.objects_count > sum(row.count for row in recording.types) > 1000
+    assert thread_names(program.pid)  # and it is alive

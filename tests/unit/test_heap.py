@@ -1,0 +1,141 @@
+"""The parts of a heap recording that need no process: naming functions by their source, growth, sizes, memory lines."""
+
+from __future__ import annotations
+
+import marshal
+import os
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.heapagent.frames import Frames, is_ours
+from pprofpy.collectors.heapagent.memory import measure
+from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
+from pprofpy.collectors.heapagent.traces import Traces, to_profile
+from pprofpy.errors import UsageError
+from pprofpy.heap import Memory
+from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
+from pprofpy.reports import growth
+from pprofpy.reports.heap import memory_lines
+from pprofpy.units import parse_bytes
+
+SOURCE = """\
+import os
+
+
+def outer():
+    def inner():
+        return 1
+    return inner
+
+
+class Shop:
+    limit = 3
+
+    async def serve(self):
+        return [x for x in range(3)]
+
+
+def last(): return 1
+after = 2
+"""
+AROUND = {
+    1: "<module>",
+    4: "outer",
+    5: "outer.<locals>.inner",
+    6: "outer.<locals>.inner",
+    7: "outer",
+    8: "<module>",
+    10: "Shop",
+    13: "Shop.serve",
+    14: "Shop.serve",
+    17: "last",
+    18: "<module>",
+}
+
+
+def heap_of(**bytes_by_function: int) -> Profile:
+    builder = ProfileBuilder((INUSE_OBJECTS, INUSE_SPACE))
+    for name, size in bytes_by_function.items():
+        builder.add([Frame(Function(name, name, "shop.py"), 7), Frame(Function("main"), 1)], (1, size))
+    return builder.build()
+
+
+@pytest.mark.parametrize(("line", "name"), AROUND.items())
+def test_the_function_around_a_line_is_found_in_the_source(tmp_path: Path, line: int, name: str) -> None:
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / "shop.py").write_text(SOURCE)
+
+    frame = Frames(tmp_path).frame("/srv/shop.py", line)
+
+    assert frame == Frame(Function(f"shop.{name}", name, "/srv/shop.py", frame.function.start_line), line)
+
+
+@pytest.mark.parametrize("filename", ["/gone.py", "<frozen importlib._bootstrap>", "../../etc/passwd", "", "a\0b"])
+def test_without_a_source_lines_belong_to_the_module(tmp_path: Path, filename: str) -> None:
+    assert Frames(tmp_path).frame(filename, 3).function.system_name == "<module>"
+
+
+def test_traces_are_summed_by_stack_without_our_own() -> None:
+    here, ours = (("/srv/a.py", 1),), (("<pprofpy>", 2), ("/srv/a.py", 1))
+    content = marshal.dumps((4, 100)) + marshal.dumps([(0, 10, here, 1), (0, 5, here, 3)])
+    content += marshal.dumps([(0, 7, ours, 2), (389047, 1, here, 1)])
+
+    traces = Traces.of(content)
+    profile = to_profile(traces, Frames(Path("/nowhere")))
+
+    assert (traces.count, traces.truncated) == (4, 1)
+    assert profile.values.tolist() == [[3, 16]]
+    assert is_ours("<pprofpy>")
+    assert not is_ours("/srv/pprofpy.py")
+
+
+def test_steady_growth_comes_before_a_larger_jump() -> None:
+    sizes = [{"leak": 10, "cache": 0}, {"leak": 20, "cache": 0}, {"leak": 30, "cache": 25}, {"leak": 40, "cache": 25}]
+
+    report = growth.build([(index * 10**9, heap_of(**one)) for index, one in enumerate(sizes)])
+
+    assert [(row.stack[0].function.name, row.growth_bytes, row.rises) for row in report.rows] == [
+        ("leak", 30, 3),
+        ("cache", 25, 1),
+    ]
+    assert report.totals_bytes == (10, 20, 55, 65)
+
+
+def test_what_shrinks_is_not_listed_and_what_is_hidden_is_counted() -> None:
+    first, last = heap_of(a=10, b=10, c=10), heap_of(a=5, b=20, c=30)
+
+    report = growth.build([(0, first), (60 * 10**9, last)], limit=1)
+
+    assert [row.stack[0].function.name for row in report.rows] == ["c"]
+    assert report.hidden == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("65536", 65536), ("64k", 65536), ("64 kB", 65536), ("1.5M", 1536 << 10), ("2GiB", 2 << 30)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "1x", "1 2"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a size"):
+        parse_bytes(text)
+
+
+def test_what_is_not_known_of_the_memory_is_left_out() -> None:
+    assert memory_lines(Memory()) == []
+    assert len(memory_lines(Memory(rss=3, pss=2, uss=1))) == 1
+    assert len(memory_lines(Memory(rss=3 << 20, pss=3 << 20, uss=3 << 20, arenas=1, small_objects=1, malloc=1))) == 4
+
+
+def test_our_own_memory_is_as_the_kernel_says() -> None:
+    printed = (
+        "12 arenas * 1048576 bytes/arena     =           12,582,912\n# bytes in allocated blocks        =    9,000\n"
+    )
+
+    memory = measure(os.getpid(), (printed, 77))
+
+    assert memory.rss >= memory.uss > 0
+    assert (memory.arenas, memory.small_objects, memory.malloc) == (12_582_912, 9000, 77)
