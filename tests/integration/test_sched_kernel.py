@@ -179,6 +179,25 @@ def test_a_long_wait_names_who_had_the_cpu() -> None:
     assert sum(part.duration_ns for part in waits[0].ran) + waits[0].unknown_ns == waits[0].wait_ns
 
 
+def test_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
+    program = """
+import sys
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+with SchedRecorder(SchedOptions(Scope())) as recorder:
+    record = recorder.stop()
+print("pprofpy_bcc" in sys.modules)
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    compiled = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for _ in range(2)
+    ]
+    assert compiled == ["True\n", "False\n"]
+
+
 # -- helpers -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,10 @@ The public face is small:
     program.close()
 
 Nothing of it outlives the process: the kernel drops programs, attachments and maps with their last file descriptor,
-so that even `kill -9` leaves nothing behind. Nothing is written to disk.
+so that even `kill -9` leaves nothing behind. What is written to disk is a cache of compiled programs.
 
-`loader` finds and drives bcc, `btf` knows where things lie in the kernel's structs, `tables` reads maps and `events`
+`compiler` finds and drives bcc, `bytecode` is what comes out, `cache` keeps it, `kernel` is the bpf(2) system call,
+`loader` puts it all together; `btf` knows where things lie in the kernel's structs, `tables` reads maps and `events`
 ring buffers into NumPy arrays, `symbols` names kernel addresses.
 """
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pprofpy.collectors.bpf.loader import Program, kernel_types
+from pprofpy.collectors.bpf.btf import Btf
+from pprofpy.collectors.bpf.loader import Program, kernel_constants
 from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import line_of
 from pprofpy.collectors.cpython.memory import UnreadableError
@@ -121,7 +122,10 @@ def python_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    types = kernel_types()
+    return kernel_constants(_find_out)
+
+
+def _find_out(types: Btf) -> dict[str, int]:
     try:
         return {
             "TASK_FSBASE": types.offset("task_struct", "thread.fsbase"),

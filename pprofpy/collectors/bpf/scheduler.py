@@ -6,7 +6,7 @@ import platform
 from functools import cache
 
 from pprofpy.collectors.bpf.btf import Btf
-from pprofpy.collectors.bpf.loader import kernel_types
+from pprofpy.collectors.bpf.loader import kernel_constants
 from pprofpy.errors import NotPossibleError
 
 CONTEXTS = ("task", "irq", "softirq")
@@ -20,7 +20,10 @@ def scheduler_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel's scheduler looks like none that we know.
     """
-    types = kernel_types()
+    return kernel_constants(_find_out)
+
+
+def _find_out(types: Btf) -> dict[str, int]:
     try:
         constants = {
             "TASK_PID": types.offset("task_struct", "pid"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.bpf import kernel
 from pprofpy.errors import PprofpyError
 
 _ANY, _ONLY_NEW = 0, 1
@@ -25,7 +26,6 @@ class Table:
     """One map of a loaded program.
 
     Args:
-        lib: libbcc.
         descriptor: The map's file descriptor; it belongs to the program.
         key, value: What an entry is read as.
 
@@ -33,13 +33,12 @@ class Table:
         PprofpyError: The sizes are not those of the C side.
     """
 
-    def __init__(self, lib: Any, descriptor: int, key: np.dtype[Any], value: np.dtype[Any]) -> None:
+    def __init__(self, descriptor: int, key: np.dtype[Any], value: np.dtype[Any]) -> None:
         facts = kernel_facts(descriptor)
         sizes = facts["key_size"], facts["value_size"]
         if sizes != (key.itemsize, value.itemsize):
             raise PprofpyError(f"a kernel map has entries of {sizes} bytes, not {(key.itemsize, value.itemsize)}")
         self.capacity = facts["max_entries"]
-        self._lib = lib
         self._descriptor = descriptor
         self._key = key
         self._value = value
@@ -65,35 +64,44 @@ class Table:
 
     def put(self, key: Any, value: Any) -> None:
         """Set an entry of a map that is not per-CPU."""
-        if self._update(key, value, _ANY):
-            raise PprofpyError(f"a kernel map could not be written: {os.strerror(ctypes.get_errno())}")
+        try:
+            self._update(key, value, _ANY)
+        except OSError as error:
+            raise PprofpyError(f"a kernel map could not be written: {error.strerror}") from error
 
     def put_new(self, key: Any, value: Any) -> bool:
         """Add an entry unless there is one; returns whether it was added."""
-        return not self._update(key, value, _ONLY_NEW)
+        try:
+            self._update(key, value, _ONLY_NEW)
+        except OSError:
+            return False
+        return True
 
-    def _update(self, key: Any, value: Any, mode: int) -> int:
+    def _update(self, key: Any, value: Any, mode: int) -> None:
         raw_key, raw_value = np.array([key], self._key), np.array([value], self._value)
-        return int(self._lib.bpf_update_elem(self._descriptor, _pointer(raw_key), _pointer(raw_value), mode))
+        kernel.update(self._descriptor, raw_key.ctypes.data, raw_value.ctypes.data, mode)
 
     def delete(self, keys: Records) -> None:
         """Remove entries; those that are gone already are skipped."""
         for key in np.ascontiguousarray(keys, self._key).reshape(-1, 1):
-            self._lib.bpf_delete_elem(self._descriptor, _pointer(key))
+            with suppress(OSError):
+                kernel.delete(self._descriptor, key.ctypes.data)
 
     def clear(self, keys: Records) -> None:
         """Remove many entries at once; those that are gone already do not matter."""
         keys = np.ascontiguousarray(keys, self._key)
         done = 0
         while done < len(keys):
-            count = ctypes.c_uint32(len(keys) - done)
-            self._lib.bpf_delete_batch(self._descriptor, _pointer(keys[done:]), ctypes.byref(count))
-            done += count.value + 1  # the one that it stopped at was gone
+            count, _ = kernel.delete_batch(self._descriptor, keys[done:].ctypes.data, len(keys) - done)
+            done += count + 1  # the one that it stopped at was gone
 
     def _lookup(self, key: Any) -> Records:
         values = np.zeros((1, self._copies), self._padded())
-        if self._lib.bpf_lookup_elem(self._descriptor, _pointer(np.array([key], self._key)), _pointer(values)):
-            raise PprofpyError(f"a kernel map could not be read: {os.strerror(ctypes.get_errno())}")
+        raw_key = np.array([key], self._key)
+        try:
+            kernel.lookup(self._descriptor, raw_key.ctypes.data, values.ctypes.data)
+        except OSError as error:
+            raise PprofpyError(f"a kernel map could not be read: {error.strerror}") from error
         return self._trimmed(values)[:, 0] if self._copies == 1 else self._trimmed(values)
 
     def _read_hash(self) -> tuple[Records, Records]:
@@ -103,16 +111,12 @@ class Table:
         started = False
         while True:
             keys, values = self._buffers(self.capacity)
-            count = ctypes.c_uint32(self.capacity)
-            before = ctypes.cast(_pointer(place), ctypes.POINTER(ctypes.c_uint32)) if started else None
-            after = ctypes.cast(_pointer(place), ctypes.POINTER(ctypes.c_uint32))
-            failed = self._lib.bpf_lookup_batch(
-                self._descriptor, before, after, _pointer(keys), _pointer(values), ctypes.byref(count)
-            )
-            problem = ctypes.get_errno() if failed else 0
+            before = place.ctypes.data if started else 0
+            addresses = before, place.ctypes.data, keys.ctypes.data, values.ctypes.data
+            count, problem = kernel.lookup_batch(self._descriptor, *addresses, self.capacity)
             if problem not in (0, errno.ENOENT):
                 raise PprofpyError(f"a kernel map could not be read: {os.strerror(problem)}")
-            parts.append((keys[: count.value].copy(), self._trimmed(values[: count.value]).copy()))
+            parts.append((keys[:count].copy(), self._trimmed(values[:count]).copy()))
             started = True
             if problem == errno.ENOENT:
                 return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
@@ -144,8 +148,3 @@ def possible_cpus() -> int:
     """How many copies a per-CPU map holds."""
     last = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")[-1]
     return int(last.split("-")[-1]) + 1
-
-
-def _pointer(array: Records) -> ctypes.c_void_p:
-    """Its address; the pointer keeps the array alive."""
-    return array.ctypes.data_as(ctypes.c_void_p)
