@@ -8,7 +8,7 @@ from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
 
-from pprofpy.collectors.pyspy.modules import ModuleNames
+from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.profile import Frame, Function
 
 _OURS = re.compile(r"<pprofpy.*>")
