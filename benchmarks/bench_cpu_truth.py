@@ -1,6 +1,6 @@
 """Is what the kernel engine says true? Many samples of programs that know the answer, on every interpreter there is.
 
-For each: the largest error of any function's share (in points) on burn.py and shares.py at 5 kHz, and how many stacks of
+For each: the largest error of any share (in points) on burn.py and shares.py at 5 kHz, and how many stacks of
 paths.py, which switches between call paths as fast as it can, at 10 kHz, are such as never were.
 
     python -m benchmarks.bench_cpu_truth [SECONDS]
