@@ -5,7 +5,7 @@
  * these sleeps are one wait, which ends when the thread comes back for the last time.
  *
  * Holding is exact for a holder that is off the CPU (it blocks with the lock in hand, or was preempted). Of one that runs
- * only its own clock samples can tell: each stands for the time since the last one on that CPU.
+ * only its own clock samples can tell: each stands for one period of the clock.
  *
  * (Some things go through memory for no other reason than that the kernel's verifier forgets their values there, and
  * then has fewer cases to look at.)
@@ -94,11 +94,6 @@ struct blocked {
     u32 unused;
 };
 
-struct clock {
-    u64 at_ns;     /* the last sample */
-    u64 sample_ns; /* what it stands for */
-};
-
 struct lock {
     u64 gil;
     u64 tgid;
@@ -112,7 +107,6 @@ BPF_TABLE("hash", u32, u32, place_owners, MAX_WAITERS);
 BPF_ARRAY(waiters, struct waiter, MAX_WAITERS);
 BPF_ARRAY(places_used, u32, 1);
 BPF_TABLE("lru_hash", struct lock, u64, switch_numbers, 1024);
-BPF_PERCPU_ARRAY(clocks, struct clock, 1);
 BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
 
 static inline void count_lost(int reason)
@@ -418,13 +412,7 @@ int on_switch_out_walk(struct bpf_raw_tracepoint_args *ctx)
 
 int on_clock(struct bpf_perf_event_data *ctx)
 {
-    int zero = 0;
     u64 now = bpf_ktime_get_ns();
-    volatile struct clock *clock = clocks.lookup(&zero);
-    if (!clock)
-        return 0;
-    clock->sample_ns = clock->at_ns ? now - clock->at_ns : PERIOD_NS;
-    clock->at_ns = now;
     struct python_target *target = python_current();
     if (!target)
         return 0;
@@ -433,14 +421,14 @@ int on_clock(struct bpf_perf_event_data *ctx)
     if (!thread)
         return 0;
     thread->thread_state = python_thread_state(target);
-    u64 thread_state = thread->thread_state, sample_ns = clock->sample_ns;
-    thread->on_cpu_ns += sample_ns;
+    u64 thread_state = thread->thread_state;
+    thread->on_cpu_ns += PERIOD_NS;
     if (!thread_state || !python_holds_gil(target, thread_state))
         return 0;
-    thread->held_on_ns += sample_ns;
+    thread->held_on_ns += PERIOD_NS;
     u64 stack = python_stack_of(target, thread_state);
-    add_hold(ids.tid, ids.tgid, stack, sample_ns, 0);
+    add_hold(ids.tid, ids.tgid, stack, PERIOD_NS, 0);
     thread->gil = gil_of(target, thread_state);
-    blame((struct gil_thread *)thread, ids.tid, stack, now, sample_ns, 0);
+    blame((struct gil_thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
     return 0;
 }
