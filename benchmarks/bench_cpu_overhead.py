@@ -4,7 +4,7 @@ Prints the CPU time that the work took (it holds all that the engine makes the p
 hardly touches it), the slowdown against nobody watching within the same turn, and how many of the looks that were due
 were taken. Then the shares that each engine reports for a program whose shares are known.
 
-    python -m benchmarks.bench_cpu_overhead [ROUNDS]
+    python -m benchmarks.bench_cpu_overhead [ROUNDS [THREADS@HZ ...]]
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def main() -> None:
     """Run everything, by turns."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     print(f"{'threads@Hz':>12}  {'engine':8} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
-    for threads, rate_hz in CASES:
+    chosen = [tuple(map(int, word.split("@"))) for word in sys.argv[2:]]
+    for threads, rate_hz in chosen or CASES:
         turns: dict[str, list[Turn]] = {engine: [] for engine in ENGINES}
         for _ in range(rounds):
             for engine in ENGINES:

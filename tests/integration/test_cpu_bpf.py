@@ -282,7 +282,7 @@ def test_threads_that_come_and_go_are_all_counted(start: Start) -> None:
 def test_only_the_holder_of_the_lock_counts_if_that_is_wanted(start: Start) -> None:
     program = """
 import threading, hashlib
-data = bytes(1 << 20)
+data = bytes(1 << 24)
 def hashing():
     while True: hashlib.sha256(data).digest()   # without the lock
 def counting():
@@ -299,7 +299,7 @@ counting()
             let_run(recording, 1.5)
             measured[gil] = shares(list(recording.stop().samples()))
 
-    assert measured[False]["hashing"] > 25
+    assert measured[False]["hashing"] > 10  # nearly half, where there are two CPUs for it
     assert measured[True].get("hashing", 0) < 5
     assert measured[True]["counting"] > 95
 

@@ -19,7 +19,7 @@ from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target
-from tests.conftest import PROGRAMS, Start, interpreter
+from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 
@@ -191,6 +191,7 @@ def test_stacks_are_those_that_the_program_has(version: str, start: Start) -> No
     reader = runtime.reader()
 
     (thread,) = reader.thread_states(runtime.address)
+    wait_until(lambda: len(reader.frames(thread)) == 2, "it waits")  # it says that it is ready just before
     codes = [reader.code(address) for address in reader.frames(thread)]
 
     assert [code.name for code in codes] == ["wait_for_ever", "<module>"]
