@@ -31,6 +31,8 @@ DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
 _STARTING_S = 3.0
+_ENDING_S = 3.0
+"""So long a recording that has just ended may take to leave the target."""
 _TYPES, _EXAMPLES = 20, 20
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
@@ -120,13 +122,15 @@ def record(
 
 
 def _open(target: Target, stop: Stop) -> Session:
-    """Open the agent; a process that has only just started gets time to become an interpreter."""
-    deadline = time.monotonic() + _STARTING_S
+    """Open the agent; a process that has only just started gets time to become an interpreter, one recording to end."""
+    now = time.monotonic()
+    deadline, busy_deadline = now + _STARTING_S, now + _ENDING_S
     while True:
         try:
             return Session(target)
         except BusyError:
-            raise
+            if time.monotonic() > busy_deadline or stop.wait(_TICK_S):
+                raise
         except NotPossibleError:
             if _age_s(target) > _STARTING_S or time.monotonic() > deadline or stop.wait(_TICK_S):
                 raise
