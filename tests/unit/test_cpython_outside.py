@@ -248,7 +248,10 @@ def test_memory_that_is_not_there_is_told_from_a_process_that_is_gone() -> None:
         (Interpreter("CPython", "3.11.2", True, False, "/nowhere/libpython3.11.so"), "cannot be read"),
     ],
 )
-def test_what_is_not_known_is_refused(interpreter_in_it: Interpreter, reason: str) -> None:
+def test_what_is_not_known_is_refused(
+    interpreter_in_it: Interpreter, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pprofpy.collectors.cpython.runtime._PATIENCE_S", 0.0)  # we may have started just now
     ours = open_target(os.getpid())
     target = Target(**{name: getattr(ours, name) for name in Target.__slots__} | {"interpreter": interpreter_in_it})
 
