@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pprofpy.cli import top
-from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.recording import Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -72,24 +72,15 @@ def command(
             run(recorder, target, duration_ns, interruption, recorder.tick)
             profile = recorder.stop()
         try:
-            _check_found(profile, target, was_interrupted=interruption.wait(0))
+            check_began(not len(profile), target, interruption)
+            if not len(profile):
+                remark("no such event happened in a thread of this process")
             path = keep(profile, "events", target, output)
             if not output.is_stdout:
                 _show(profile, str(path), nodecount, as_json=as_json)
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
-
-
-def _check_found(profile: Profile, target: Target | None, *, was_interrupted: bool) -> None:
-    """A recording without an event is fine, unless it never really began."""
-    if len(profile):
-        return
-    if was_interrupted:
-        raise InterruptedEarly("interrupted before anything was recorded")
-    if target and not target.is_alive():
-        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
-    remark("no such event happened in a thread of this process")
 
 
 def _show(profile: Profile, source: str, nodecount: int, *, as_json: bool) -> None:

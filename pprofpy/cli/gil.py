@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pprofpy.cli.console import stdout_console
-from pprofpy.cli.kernel_recording import duration_of, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import check_began, duration_of, recording, run, wait_for_command
 from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -74,23 +74,13 @@ def command(
             run(recorder, target, duration_ns, interruption, recorder.tick)
             record = recorder.stop()
         try:
-            _check_found(record, target, was_interrupted=interruption.wait(0))
+            check_began(not record.threads, target, interruption)
             if not output.is_stdout:
                 _show(record, nodecount, as_json=as_json, by_interval=bool(interval_ns))
             if path := keep(record.to_profile(), "gil", target, output):
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
-
-
-def _check_found(record: GilRecord, target: Target | None, *, was_interrupted: bool) -> None:
-    """A recording in which no thread did anything is fine, unless it never really began."""
-    if record.threads:
-        return
-    if was_interrupted:
-        raise InterruptedEarly("interrupted before anything was recorded")
-    if target and not target.is_alive():
-        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
 
 
 def _show(record: GilRecord, nodecount: int, *, as_json: bool, by_interval: bool) -> None:

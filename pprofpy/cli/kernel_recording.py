@@ -12,7 +12,7 @@ import click
 from pprofpy.cli.recording import Duration, progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.errors import UsageError
+from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.launch import Interruption, Launched, status_in_words
 from pprofpy.reports.text import printable
 from pprofpy.target import Target
@@ -144,6 +144,19 @@ def run(
                 drained_ns = now_ns
             if (duration_ns and now_ns - start_ns >= duration_ns) or (target and not target.is_alive()):
                 return
+
+
+def check_began(is_empty: bool, target: Target | None, interruption: Interruption) -> None:
+    """A recording in which nothing happened is fine, unless it never really began.
+
+    Raises:
+        InterruptedEarly: The user ended it before anything was recorded.
+        TargetError: The target's own end did.
+    """
+    if is_empty and interruption.wait(0):
+        raise InterruptedEarly("interrupted before anything was recorded")
+    if is_empty and target and not target.is_alive():
+        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
 
 
 def wait_for_command(child: Launched | None) -> None:

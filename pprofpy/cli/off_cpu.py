@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pprofpy.cli.console import stdout_console
-from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -75,23 +75,13 @@ def command(
             if recorder.without_python:
                 remark(f"no Python stacks, only the kernel's: {printable(recorder.without_python)}")
         try:
-            _check_found(profile, target, was_interrupted=interruption.wait(0))
+            check_began(not len(profile), target, interruption)
             if not output.is_stdout:
                 _show(profile, nodecount, as_json=as_json)
             if path := keep(profile, "off-cpu", target, output):
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
-
-
-def _check_found(profile: Profile, target: Target | None, *, was_interrupted: bool) -> None:
-    """A recording without a single time off the CPU is fine, unless it never really began."""
-    if len(profile):
-        return
-    if was_interrupted:
-        raise InterruptedEarly("interrupted before anything was recorded")
-    if target and not target.is_alive():
-        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
 
 
 def _show(profile: Profile, nodecount: int, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pprofpy.cli.console import stdout_console
-from pprofpy.cli.kernel_recording import duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -127,7 +127,8 @@ def command(
             live.take(recorder.poll())
             trace = recorder.trace(record) if with_trace else None
         try:
-            _check_found(record, target, was_interrupted=interruption.wait(0))
+            is_empty = not any(one.woken.count or one.preempted.count for one in record.threads)
+            check_began(is_empty, target, interruption)
             _show(record, live, nodecount, as_json=as_json, is_quiet=output.is_stdout)
             _keep(record, trace, target, output, force=others["force"])
         finally:
@@ -138,16 +139,6 @@ def _check_positive(**times: int | None) -> None:
     for name, time_ns in times.items():
         if time_ns is not None and time_ns <= 0:
             raise UsageError(f"--{name} must be longer than nothing", f"write it as --{name} 5ms or --{name} 1s")
-
-
-def _check_found(record: LatencyRecord, target: Target | None, *, was_interrupted: bool) -> None:
-    """A recording without a single wait is fine, unless it never really began."""
-    if any(one.woken.count or one.preempted.count for one in record.threads):
-        return
-    if was_interrupted:
-        raise InterruptedEarly("interrupted before anything was recorded")
-    if target and not target.is_alive():
-        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
 
 
 def _show(record: LatencyRecord, live: _Live, nodecount: int, *, as_json: bool, is_quiet: bool) -> None:

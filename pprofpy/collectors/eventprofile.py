@@ -230,17 +230,7 @@ class EventProfileRecorder:
             "events that found no room in the kernel's table": tallies[_LOST_COUNT],
             "events that the kernel did not hand over": self._program.missed(),
         }
-        return Collection(
-            engine=f"pprofpy {__version__}, eBPF",
-            target=str(self._target) if self._target else "",
-            dropped=sum(losses.values()),
-            truncated=self._stacks.truncated,
-            errors=self._stacks.failed,
-            notes=(
-                *(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
-                *self._stacks.notes(),
-            ),
-        )
+        return self._stacks.collection("eBPF", self._target, losses)
 
     def close(self) -> None:
         """Leave nothing in the kernel."""

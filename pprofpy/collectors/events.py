@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program, kernel_types
+from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
@@ -438,24 +438,18 @@ def _file_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel has none of these.
     """
-    types = kernel_types()
-    try:
-        return {
-            "TASK_STATUS": types.offset("task_struct", "thread_info.status"),
-            "TASK_FILES": types.offset("task_struct", "files"),
-            "FILES_FDT": types.offset("files_struct", "fdt"),
-            "FDT_MAX_FDS": types.offset("fdtable", "max_fds"),
-            "FDT_FD": types.offset("fdtable", "fd"),
-            "FILE_INODE": types.offset("file", "f_inode"),
-            "FILE_DENTRY": types.offset("file", "f_path.dentry"),
-            "DENTRY_NAME": types.offset("dentry", "d_name.name"),
-            "INODE_INO": types.offset("inode", "i_ino"),
-        }
-    except KeyError as error:
-        raise NotPossibleError(
-            f"this kernel has no {error.args[0]}: its files are not as pprofpy knows them",
-            "please report it with the output of 'uname -a'",
-        ) from error
+    members = {
+        "TASK_STATUS": "task_struct.thread_info.status",
+        "TASK_FILES": "task_struct.files",
+        "FILES_FDT": "files_struct.fdt",
+        "FDT_MAX_FDS": "fdtable.max_fds",
+        "FDT_FD": "fdtable.fd",
+        "FILE_INODE": "file.f_inode",
+        "FILE_DENTRY": "file.f_path.dentry",
+        "DENTRY_NAME": "dentry.d_name.name",
+        "INODE_INO": "inode.i_ino",
+    }
+    return struct_offsets(members, "its files are not as pprofpy knows them")
 
 
 def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int], Histogram]:

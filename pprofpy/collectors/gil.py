@@ -223,17 +223,7 @@ class GilRecorder:
         _, counts = self._program.table("lost", _U4, _U8).items()
         losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
         losses["events that the kernel did not hand over"] = self._program.missed()
-        return Collection(
-            engine=f"pprofpy {__version__}, eBPF at switches and {self._rate_hz} times a second",
-            target=str(self._target) if self._target else "",
-            dropped=sum(losses.values()),
-            truncated=self._stacks.truncated,
-            errors=self._stacks.failed,
-            notes=(
-                *(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
-                *self._stacks.notes(),
-            ),
-        )
+        return self._stacks.collection(f"eBPF at switches and {self._rate_hz} times a second", self._target, losses)
 
     def close(self) -> None:
         """Leave nothing in the kernel."""

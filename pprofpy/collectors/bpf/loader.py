@@ -238,14 +238,43 @@ def kernel_types() -> Btf:
 
 def kernel_constants(find_out: Callable[[Btf], dict[str, int]]) -> dict[str, int]:
     """What a function finds in the running kernel's types; it is asked again only when it or the kernel has changed."""
-    source = Path(inspect.getfile(find_out)).read_text()
-    try:
-        types = hashlib.sha256(VMLINUX.read_bytes()).hexdigest()
-    except OSError:
-        types = ""
-    key = (types, find_out.__qualname__, source)
+    key = (_types_digest(), find_out.__qualname__, Path(inspect.getfile(find_out)).read_text())
     found: dict[str, int] = json.loads(remembered("types", key, lambda: json.dumps(find_out(kernel_types()))))
     return found
+
+
+def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]:
+    """Where members of the running kernel's structs lie: name of a constant -> offset.
+
+    Args:
+        members: Name of the constant -> `struct.member` (dots descend further).
+        complaint: What it means if one of them does not exist.
+
+    Raises:
+        NotPossibleError: It does not.
+    """
+
+    def find_out() -> str:
+        types = kernel_types()
+        return json.dumps({name: types.offset(*path.split(".", 1)) for name, path in members.items()})
+
+    try:
+        key = (_types_digest(), *(f"{name}={path}" for name, path in members.items()))
+        found: dict[str, int] = json.loads(remembered("types", key, find_out))
+    except KeyError as error:
+        raise NotPossibleError(
+            f"this kernel has no {error.args[0]}: {complaint}", "please report it with the output of 'uname -a'"
+        ) from error
+    return found
+
+
+@cache
+def _types_digest() -> str:
+    """Tells one kernel's types from another's; empty if there are none."""
+    try:
+        return hashlib.sha256(VMLINUX.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _make_map(shape: MapShape) -> int:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pprofpy.collectors.bpf.btf import Btf
-from pprofpy.collectors.bpf.loader import Program, kernel_constants
+from pprofpy import __version__
+from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import line_of
 from pprofpy.collectors.cpython.memory import UnreadableError
@@ -31,7 +31,7 @@ from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
-from pprofpy.profile import Frame, Function
+from pprofpy.profile import Collection, Frame, Function
 from pprofpy.target import Target, open_target
 
 TRUNCATED = Frame(Function("[truncated]"))
@@ -122,20 +122,8 @@ def python_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    return kernel_constants(_find_out)
-
-
-def _find_out(types: Btf) -> dict[str, int]:
-    try:
-        return {
-            "TASK_FSBASE": types.offset("task_struct", "thread.fsbase"),
-            "TASK_TGID": types.offset("task_struct", "tgid"),
-        }
-    except KeyError as error:
-        raise NotPossibleError(
-            f"this kernel has no {error.args[0]}: threads of Python cannot be told apart in it",
-            "please report it with the output of 'uname -a'",
-        ) from error
+    members = {"TASK_FSBASE": "task_struct.thread.fsbase", "TASK_TGID": "task_struct.tgid"}
+    return struct_offsets(members, "threads of Python cannot be told apart in it")
 
 
 @dataclass(slots=True)
@@ -269,6 +257,24 @@ class PythonStacks:
         if self.unnamed:
             texts.append(f"{self.unnamed} functions were gone before they could be named.")
         return tuple(texts)
+
+    def collection(self, engine: str, target: Target | None, losses: dict[str, int]) -> Collection:
+        """How complete a recording is.
+
+        Args:
+            engine: What recorded it.
+            target: The process; None for many.
+            losses: How much of what was lost, besides stacks.
+        """
+        lost = (f"lost: {count:,} {reason}" for reason, count in losses.items() if count)
+        return Collection(
+            engine=f"pprofpy {__version__}, {engine}",
+            target=str(target) if target else "",
+            dropped=sum(losses.values()),
+            truncated=self.truncated,
+            errors=self.failed,
+            notes=(*lost, *self.notes()),
+        )
 
     def close(self) -> None:
         """Let go of the processes' folders."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.collectors.bpf.loader import Program, kernel_types
+from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.errors import NotPossibleError
 from pprofpy.events.syscalls import SYSCALLS, Syscall
 
@@ -62,25 +62,19 @@ def reason_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    types = kernel_types()
-    try:
-        return {
-            "TASK_FLAGS": types.offset("task_struct", "flags"),
-            "TASK_STATUS": types.offset("task_struct", "thread_info.status"),
-            "TASK_FILES": types.offset("task_struct", "files"),
-            "FILES_FDT": types.offset("files_struct", "fdt"),
-            "FDT_MAX_FDS": types.offset("fdtable", "max_fds"),
-            "FDT_FD": types.offset("fdtable", "fd"),
-            "FILE_INODE": types.offset("file", "f_inode"),
-            "INODE_MODE": types.offset("inode", "i_mode"),
-            "INODE_SUPERBLOCK": types.offset("inode", "i_sb"),
-            "SUPERBLOCK_MAGIC": types.offset("super_block", "s_magic"),
-        }
-    except KeyError as error:
-        raise NotPossibleError(
-            f"this kernel has no {error.args[0]}: its tasks and files are not as pprofpy knows them",
-            "please report it with the output of 'uname -a'",
-        ) from error
+    members = {
+        "TASK_FLAGS": "task_struct.flags",
+        "TASK_STATUS": "task_struct.thread_info.status",
+        "TASK_FILES": "task_struct.files",
+        "FILES_FDT": "files_struct.fdt",
+        "FDT_MAX_FDS": "fdtable.max_fds",
+        "FDT_FD": "fdtable.fd",
+        "FILE_INODE": "file.f_inode",
+        "INODE_MODE": "inode.i_mode",
+        "INODE_SUPERBLOCK": "inode.i_sb",
+        "SUPERBLOCK_MAGIC": "super_block.s_magic",
+    }
+    return struct_offsets(members, "its tasks and files are not as pprofpy knows them")
 
 
 def tell_reasons(program: Program) -> None:
