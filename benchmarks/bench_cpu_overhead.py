@@ -40,7 +40,7 @@ for thread in started: thread.join()
 print(time.perf_counter() - begin, time.process_time() - before, flush=True)
 sys.stdin.readline()
 """
-WORK = 30_000
+WORK = 100_000
 CASES = ((1, 100), (1, 1000), (1, 10_000), (4, 1000), (16, 100), (16, 1000), (16, 10_000))
 """(threads, looks a second)"""
 
@@ -59,7 +59,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     """Run everything, by turns."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print(f"{'threads@Hz':>12}  {'engine':8} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
     chosen = [tuple(map(int, word.split("@"))) for word in sys.argv[2:]]
     for threads, rate_hz in chosen or CASES:
