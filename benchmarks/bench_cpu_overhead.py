@@ -86,7 +86,8 @@ def report(threads: int, rate_hz: int, turns: dict[str, list[Turn]]) -> None:
         taken = f"{got / asked:.2f}" if asked and got else ""
         cpu_s = statistics.median(run.cpu_s for run in runs)
         print(f"{threads:>5}@{rate_hz:<6}  {engine:8} {cpu_s:5.2f} s {wall:>+16.1%} {slower[engine]:>+7.1%}  {taken}")
-    print(f"{'':14}the kernel engine's cost in CPU time is {slower['bpf'] / slower['py-spy']:.2f} of py-spy's")
+    if min(slower["bpf"], slower["py-spy"]) > 0:  # else the machine's noise is all that there is
+        print(f"{'':14}the kernel engine's cost in CPU time is {slower['bpf'] / slower['py-spy']:.2f} of py-spy's")
 
 
 def play(engine: str, threads: int, rate_hz: int) -> Turn:
