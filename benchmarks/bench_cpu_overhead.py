@@ -40,7 +40,7 @@ for thread in started: thread.join()
 print(time.perf_counter() - begin, time.process_time() - before, flush=True)
 sys.stdin.readline()
 """
-WORK = 30_000
+WORK = 100_000
 CASES = ((1, 100), (1, 1000), (1, 10_000), (4, 1000), (16, 100), (16, 1000), (16, 10_000))
 """(threads, looks a second)"""
 
@@ -59,7 +59,7 @@ class Turn(NamedTuple):
 
 def main() -> None:
     """Run everything, by turns."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print(f"{'threads@Hz':>12}  {'engine':8} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
     chosen = [tuple(map(int, word.split("@"))) for word in sys.argv[2:]]
     for threads, rate_hz in chosen or CASES:
@@ -86,7 +86,8 @@ def report(threads: int, rate_hz: int, turns: dict[str, list[Turn]]) -> None:
         taken = f"{got / asked:.2f}" if asked and got else ""
         cpu_s = statistics.median(run.cpu_s for run in runs)
         print(f"{threads:>5}@{rate_hz:<6}  {engine:8} {cpu_s:5.2f} s {wall:>+16.1%} {slower[engine]:>+7.1%}  {taken}")
-    print(f"{'':14}the kernel engine's cost in CPU time is {slower['bpf'] / slower['py-spy']:.2f} of py-spy's")
+    if min(slower["bpf"], slower["py-spy"]) > 0:  # else the machine's noise is all that there is
+        print(f"{'':14}the kernel engine's cost in CPU time is {slower['bpf'] / slower['py-spy']:.2f} of py-spy's")
 
 
 def play(engine: str, threads: int, rate_hz: int) -> Turn:
