@@ -18,27 +18,27 @@ _TOUCHING = ((Tracee, "_ptrace"), (Memory, "_copy"))
 
 @contextmanager
 def at_step(number: int, act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` once, at this step."""
+    """Call `act` once, at this step, counted from when a thread is first traced: before, nothing is done to it."""
     originals = [getattr(owner, name) for owner, name in _TOUCHING]
     step = 0
 
-    def count() -> None:
+    def count(owner: type) -> None:
         nonlocal step
-        step += 1
+        step += bool(step or owner is Tracee)
         if step == number:
             act()
 
-    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(owner: type, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            count()
+            count(owner)
             result = original(*arguments)
-            count()
+            count(owner)
             return result
 
         return call
 
     for (owner, name), original in zip(_TOUCHING, originals, strict=True):
-        setattr(owner, name, counted(original))
+        setattr(owner, name, counted(owner, original))
     try:
         yield
     finally:
@@ -46,12 +46,12 @@ def at_step(number: int, act: Callable[[], None]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def die_at_each_step(target: Target, first: int = 1, every: int = 1) -> int:
+def die_at_each_step(target: Target) -> int:
     """Have children of ours attach, and kill each (-9) one step later than the last; how many were killed.
 
     Only for a process of one thread.
     """
-    number, killed = first, 0
+    number = 1
     while True:
         child = os.fork()
         if not child:
@@ -61,10 +61,9 @@ def die_at_each_step(target: Target, first: int = 1, every: int = 1) -> int:
             finally:
                 os._exit(0)
         if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):
-            return killed
-        killed += 1
-        number += every
+            return number - 1
+        number += 1
 
 
 if __name__ == "__main__":
-    print(die_at_each_step(open_target(int(sys.argv[1])), *map(int, sys.argv[2:])))
+    print(die_at_each_step(open_target(int(sys.argv[1]))))

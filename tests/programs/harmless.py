@@ -1,11 +1,12 @@
-"""A program that notices when something is done to it: sleeps and waits that end too early or too late, changed registers,
-wrong sums, errno of another call, signals that get lost.
+"""Notices when something is done to it: sleeps and waits that end too early, changed registers, wrong sums,
+errno of another call, signals that get lost.
 
-Usage: harmless.py [LIBRARY built of registers.c]. Prints `ready`. Each SIGUSR1 is acknowledged on standard error by `1`,
-from a Python handler in the main thread, which sleeps. Each real-time signal is counted in C. A line on standard input ends
-it; it then prints what it found, as JSON.
+Usage: harmless.py [LIBRARY built of registers.c]. Prints `ready`. Each SIGUSR1 is answered on standard error by `1`,
+from a Python handler in the main thread, which sleeps. Each real-time signal is counted in C. A line on standard input
+ends it; it then prints what it found, as JSON.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -22,12 +23,12 @@ ended = threading.Event()
 wakeup_in, wakeup_out = socket.socketpair()
 
 
-class End(Exception):
+class EndError(Exception):
     """The main thread sleeps no longer."""
 
 
 def end(*_):
-    raise End
+    raise EndError
 
 
 def wrong(text):
@@ -41,7 +42,7 @@ def sleeps():
         time.sleep(0.02)
         took_ms = (time.monotonic() - start) * 1000
         if took_ms < 19.9:
-            wrong("a sleep of 20 ms took %.1f ms" % took_ms)
+            wrong(f"a sleep of 20 ms took {took_ms:.1f} ms")
         found["late_ms"] = max(found["late_ms"], took_ms - 20)
         found["sleeps"] += 1
 
@@ -57,7 +58,7 @@ def sums():
     while not ended.is_set():
         total = sum_of_floats()
         if total != expected_sum:
-            wrong("a sum is %r" % total)
+            wrong(f"a sum is {total!r}")
         found["sums"] += 1
 
 
@@ -73,7 +74,7 @@ def allocates():
 
 def waits():
     """Waits with a time-out, on things that never come."""
-    left, right = socket.socketpair()
+    _left, right = socket.socketpair()
     right.settimeout(0.03)
     lock = threading.Lock()
     lock.acquire()
@@ -82,7 +83,7 @@ def waits():
         try:
             right.recv(1)
             wrong("something was received")
-        except socket.timeout:
+        except TimeoutError:
             pass
         if select.select([right], [], [], 0.03)[0] or lock.acquire(timeout=0.03):
             wrong("a wait was over without a reason")
@@ -102,15 +103,15 @@ def registers(path):
             arguments = [ctypes.c_long(value) for value in call]
             changed = library.changed_registers(*arguments, ctypes.byref(result))
             if changed:
-                wrong("%d registers changed in system call %d" % (changed, call[0]))
+                wrong(f"{changed} registers changed in system call {call[0]}")
             if result.value == -errno.EINTR:
                 found["interrupted"] += 1
             elif result.value:
-                wrong("system call %d returned %d" % (call[0], result.value))
+                wrong(f"system call {call[0]} returned {result.value}")
             found["registers"] += 1
         libc.close(-1)
         if ctypes.get_errno() != errno.EBADF:
-            wrong("errno is %d" % ctypes.get_errno())
+            wrong(f"errno is {ctypes.get_errno()}")
 
 
 def counts_signals():
@@ -144,10 +145,8 @@ def main():
     for thread in threads:
         thread.start()
     print("ready", flush=True)
-    try:
+    with contextlib.suppress(EndError):
         time.sleep(3600)
-    except End:
-        pass
     for thread in threads:
         thread.join()
     print(json.dumps(found), flush=True)

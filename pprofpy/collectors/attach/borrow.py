@@ -40,7 +40,8 @@ _DIRECTION, _TRAP, _ALIGNMENT = 1 << 10, 1 << 8, 1 << 18
 _USER_CODE_64 = 0x33
 _STOP_PATIENCE_S = 0.25
 _CALL_PATIENCE_S = 1.0
-_PASSING_S = 0.002
+_PASSING_S = 0.05
+_PAUSE_NS = 100_000
 _SYSCALL_BYTES = 2
 _STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -141,7 +142,7 @@ class _Loan:
 
     def _halt(self) -> None:
         """Stop it, unless a signal comes first: that is delivered, and this is no time."""
-        self._tracee.interrupt()
+        self._tracee.seize()
         stop = self._tracee.wait(_STOP_PATIENCE_S)
         while stop is None:  # in the kernel, in a wait that nothing interrupts: only from a stop can it be let go
             stop = self._tracee.wait(_STOP_PATIENCE_S)
@@ -165,9 +166,9 @@ class _Loan:
             saved.rax = -EINTR & _ALL  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
         base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
         mask = ~(SYNCHRONOUS | mask_of(load.gate, _SETXID, _CANCEL)) & _ALL
-        words = (mask, self._mask, load.pthread_create, load.xsave_bytes, len(load.region), load.gate, 0, _ALL, look_in)
+        words = (mask, self._mask, load.pthread_create, load.xsave_bytes, len(load.region), load.gate, 0, _ALL, look_in, 0, 0, _PAUSE_NS)
         self._frame = base
-        load.memory.write(base, bytes(saved) + struct.pack("<9Q", *words))
+        load.memory.write(base, bytes(saved) + struct.pack("<12Q", *words))
         diverted = before.copy()
         diverted.rip, diverted.rsp, diverted.rbx = load.code + machine.AT_BORROW, base, base
         diverted.orig_rax = _ALL
@@ -243,8 +244,8 @@ class _Loan:
         raise _Over
 
     def _let_signals_pass(self) -> None:
-        """A signal to the process is on its way to another thread: this one, woken too, must not snatch it."""
-        if self._load.is_alone:
+        """A signal to the process is on its way to the main thread: this one, woken too, must not snatch it."""
+        if self._tracee.tid == self._load.pid:
             return
         deadline = time.monotonic() + _PASSING_S
         while time.monotonic() < deadline and pending_signals(self._load.pid) & ~self._mask:

@@ -9,7 +9,7 @@ own. Two states are known to be free of them:
 - *running Python*: the innermost function is the interpreter's. Nothing that holds the C library's locks calls it.
 
 Parked threads other than the main one come first: signals to a process go to the main thread while that is free, and
-only there does Python react to them. Among them, those whose wait can simply be begun anew come first.
+only there does Python react to them. Among them, those whose wait can simply be begun anew come first, and the oldest, which rarely change what they do.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ REPEATED = {512, 513, 514, 516}
 """ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: the kernel will repeat the call."""
 
 _FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 202, 0x7F, 9
-_POLL, _NANOSLEEP, _CLOCK_NANOSLEEP, _ABSOLUTE, _FOR_EVER = 7, 35, 230, 1, (1 << 32) - 1
+_POLL, _NANOSLEEP, _CLOCK_NANOSLEEP, _RESTART = 7, 35, 230, 219
+_ABSOLUTE, _FOR_EVER = 1, (1 << 32) - 1
 _WAITS = {
-    0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep", 42: "connect",
-    43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 72: "fcntl", 73: "flock",
-    128: "rt_sigtimedwait", 202: "futex", 230: "clock_nanosleep", 232: "epoll_wait", 247: "waitid", 270: "pselect6",
-    271: "ppoll", 281: "epoll_pwait", 288: "accept4", 441: "epoll_pwait2",
+    0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep",
+    42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 72: "fcntl",
+    73: "flock", 128: "rt_sigtimedwait", 202: "futex", 219: "restart_syscall", 230: "clock_nanosleep",
+    232: "epoll_wait", 247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4",
+    441: "epoll_pwait2",
 }  # fmt: skip
 _STACK_BYTES = 16_384
 """pthread_create with its calls to malloc and the loader uses far less."""
@@ -76,7 +78,7 @@ class Layout:
 def candidates(pid: int, layout: Layout) -> Iterator[int]:
     """The tids that look as if they could be borrowed, best first. Looks only; what holds is what is seen at the stop."""
     running, main, relative = [], [], []
-    for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int, reverse=True):  # noqa: PTH208 - names only
+    for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):  # noqa: PTH208 - names only
         tid = int(name)
         with suppress(OSError, ValueError):
             with open(f"/proc/{pid}/task/{name}/syscall", "rb") as stream:  # noqa: PTH123 - fast
@@ -122,11 +124,12 @@ def signed(register: int) -> int:
 def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:
     """Does the same call with the same arguments end when the first would have?
 
-    The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time.
+    The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time. A wait
+    with a time limit that was broken off once before (restart_syscall) only the kernel can go on with.
     """
     if number == _POLL:
         return third_argument & _FOR_EVER == _FOR_EVER
-    return number != _NANOSLEEP and (number != _CLOCK_NANOSLEEP or bool(second_argument & _ABSOLUTE))
+    return number not in (_NANOSLEEP, _RESTART) and (number != _CLOCK_NANOSLEEP or bool(second_argument & _ABSOLUTE))
 
 
 def is_wait(number: int, second_argument: int) -> bool:

@@ -14,6 +14,7 @@
     .set CREATED, 272           # out: what pthread_create returned
     .set LOOK_IN, 280           # a living tracer finishes; otherwise the thread does by itself
     .set PENDING, 288           # scratch
+    .set SHORT_PAUSE, 296       # struct timespec
 
 # The region, mapped for one attach; the new thread unmaps it at its end.
     .set READY, 0               # set from outside once the region is filled
@@ -54,7 +55,6 @@
     .set SYS_mmap, 9
     .set SYS_munmap, 11
     .set SYS_rt_sigprocmask, 14
-    .set SYS_sched_yield, 24
     .set SYS_nanosleep, 35
     .set SYS_rt_sigpending, 127
     .set SYS_gettid, 186
@@ -131,7 +131,7 @@ blocked:
     cmpq $0, LOOK_IN(%rbx)
     je 3f
     gate finish                 # a living tracer puts everything back here
-3:  mov $1000, %r12d            # a signal to the process is on its way to another thread: do not snatch it
+3:  mov $500, %r12d             # a signal to the process is on its way to another thread: do not snatch it
 4:  mov $SYS_rt_sigpending, %eax
     lea PENDING(%rbx), %rdi
     mov $8, %esi
@@ -142,7 +142,9 @@ blocked:
     je 5f
     dec %r12d
     je 5f
-    mov $SYS_sched_yield, %eax
+    mov $SYS_nanosleep, %eax
+    lea SHORT_PAUSE(%rbx), %rdi
+    xor %esi, %esi
     syscall
     jmp 4b
 5:  mov $SYS_rt_sigprocmask, %eax

@@ -25,6 +25,8 @@ _EVENT_STOP = 128
 _WORD = 8
 _SIGINFO_BYTES = 128
 _BURIAL_S = 1.0
+_SPIN_S = 0.0005
+"""Stops come within this, if the processor is free; who yields on a busy machine gets it back only milliseconds later."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -75,33 +77,36 @@ class GoneError(Exception):
 
 
 class Tracee:
-    """A thread that we trace, from its creation to `detach()`. It may run or be stopped.
+    """A thread that we trace, from `seize()` to `detach()`. It may run or be stopped.
 
-    Raises:
+    Raises (all methods):
         OSError: EPERM: somebody else traces it, or we may not.
         GoneError: There is no such thread any more.
     """
 
     def __init__(self, tid: int) -> None:
         self.tid = tid
-        self._ptrace(_SEIZE)
 
-    def interrupt(self) -> None:
-        """Ask it to stop; `wait()` says when it does."""
+    def seize(self) -> None:
+        """Trace it, and ask it to stop; `wait()` says when it does."""
+        self._ptrace(_SEIZE)
         self._ptrace(_INTERRUPT)
 
     def wait(self, timeout_s: float) -> Stop | None:
         """Its next stop, or None after `timeout_s`. Does not sleep: each wake-up later is time that the target stands."""
-        deadline = time.monotonic() + timeout_s
+        impatient = time.monotonic() + _SPIN_S
+        deadline = impatient - _SPIN_S + timeout_s
         while True:
             status = self._look()
             if status is not None:
                 if status.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
                     raise GoneError
                 return Stop(status.si_status & 0xFF, status.si_status >> 8 == _EVENT_STOP)
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 return None
-            os.sched_yield()
+            if now > impatient:
+                os.sched_yield()
 
     def _look(self) -> os.waitid_result | None:
         """Its stop or its end, if it came to one; left there for others to see."""
@@ -149,7 +154,7 @@ class Tracee:
         try:
             self.detach(self._signal_at_hand(ours))
         except GoneError:
-            self.interrupt()
+            self._ptrace(_INTERRUPT)
             while self.wait(_BURIAL_S) is None:
                 pass
             self.detach(self._signal_at_hand(ours))
@@ -166,11 +171,11 @@ class Tracee:
     def bury(self) -> None:
         """Collect a thread that ended while we traced it: the process has not ended before we did.
 
-        A child of ours is left to whoever of us waits for it.
+        A child of ours is left to whoever of us waits for it; its other threads are nobody's but ours.
         """
         deadline = time.monotonic() + _BURIAL_S
         with suppress(OSError, GoneError):
-            while _parent_of(self.tid) != os.getpid() and time.monotonic() < deadline:
+            while not _is_child(self.tid) and time.monotonic() < deadline:
                 os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
                 os.sched_yield()
 
@@ -247,6 +252,8 @@ SYNCHRONOUS = mask_of(signal.SIGTRAP, signal.SIGSEGV, signal.SIGBUS, signal.SIGI
 """Signals that a thread sends itself by what it does. Blocking them would not help it."""
 
 
-def _parent_of(tid: int) -> int:
-    with open(f"/proc/{tid}/stat", "rb") as stream:  # noqa: PTH123 - fast
-        return int(stream.read().rpartition(b")")[2].split()[1])
+def _is_child(tid: int) -> bool:
+    """Is it the main thread of a child process of ours?"""
+    with open(f"/proc/{tid}/status", "rb") as stream:  # noqa: PTH123 - fast
+        lines = dict(line.split(b":", 1) for line in stream.read().splitlines())
+    return int(lines[b"Tgid"]) == tid and int(lines[b"PPid"]) == os.getpid()

@@ -8,6 +8,7 @@ Source: seccomp(2); the kernel's classic BPF interpreter (net/core/filter.c) and
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
@@ -29,7 +30,6 @@ _NEEDED = {
     "munmap": (11, 0, 4096),
     "brk": (12, 0),
     "gettid": (186,),
-    "sched_yield": (24,),
     "rt_sigpending": (127, 0, 8),
     "tkill": (200, 1, 23),
     "clone": (56, _THREAD_FLAGS),
@@ -56,12 +56,16 @@ def objection(tid: int) -> str:
         return "it may only read, write and exit (strict mode)"
     tracee = Tracee(tid)
     try:
-        tracee.interrupt()
+        tracee.seize()
         while tracee.wait(1) is None:
             pass
         filters = tracee.filters()
+    except PermissionError as error:
+        if error.errno == errno.EPERM:
+            raise
+        return "only root can read its filters"
     except OSError:
-        return "its filters cannot be read"
+        return "its filters cannot be read here"
     except GoneError:
         tracee.bury()
         raise
