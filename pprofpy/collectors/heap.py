@@ -30,9 +30,7 @@ MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
 DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
-_STARTING_S = 3.0
-_ENDING_S = 3.0
-"""So long a recording that has just ended may take to leave the target."""
+_STARTING_S, _CLEARING_S = 3.0, 3.0
 _TYPES, _EXAMPLES = 20, 20
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
@@ -112,7 +110,7 @@ def record(
         NotPossibleError: A privilege is missing, or the engine cannot work there.
     """
     options.check()
-    with _open(target, stop) as session:
+    with _open(target) as session:
         engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, reading)
         try:
             engine.start()
@@ -121,20 +119,20 @@ def record(
         return _Recording(session, engine, options).run(stop, progress)
 
 
-def _open(target: Target, stop: Stop) -> Session:
-    """Open the agent; a process that has only just started gets time to become an interpreter, one recording to end."""
-    now = time.monotonic()
-    deadline, busy_deadline = now + _STARTING_S, now + _ENDING_S
+def _open(target: Target) -> Session:
+    """Open the agent. An earlier recording gets time to be cleared away, a process to become an interpreter."""
+    begin = time.monotonic()
     while True:
         try:
             return Session(target)
         except BusyError:
-            if time.monotonic() > busy_deadline or stop.wait(_TICK_S):
+            if time.monotonic() - begin > _CLEARING_S:
                 raise
         except NotPossibleError:
-            if _age_s(target) > _STARTING_S or time.monotonic() > deadline or stop.wait(_TICK_S):
+            if _age_s(target) > _STARTING_S or time.monotonic() - begin > _STARTING_S:
                 raise
             target = open_target(target.pid)  # it has loaded more by now, perhaps the interpreter itself
+        time.sleep(_TICK_S)
 
 
 def _age_s(target: Target) -> float:

@@ -111,11 +111,14 @@ def test_the_profile_has_each_wait_once_with_the_holder_on_top() -> None:
         profile.check_valid()
         assert int(profile.values[:, 1].sum()) == sum(wait.total_ns for wait in found.waits)
         assert int(profile.values[:, 0].sum()) == sum(wait.count for wait in found.waits)
-        top_ns, longest = max(
+        waited = [
             (values[1], stack)
             for stack, values, labels in profile.samples()
             if ("tid", waiter.seen.tid) in [(label.key, label.value) for label in labels]
-        )
+        ]
+        if not waited:
+            return [f"no wait of thread {waiter.seen.tid} was seen", *found.collection.notes]
+        top_ns, longest = max(waited)
         names = [frame.function.system_name or frame.function.name for frame in longest]
         at = names.index(WAITS.function.name)
         wrong = differing("the longest", top_ns, waiter.says["wait_ns"], 0.1)

@@ -287,8 +287,8 @@ def trace(frames: int) -> None:
 def stop_tracing() -> None:
     """Switch tracemalloc off, as no thread is inside it any more.
 
-    Before 3.12.9 and 3.13.2, `stop()` frees tables that a thread still uses which waits for the interpreter's lock in an
-    allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
+    Before 3.12.9 and 3.13.2, `stop()` frees tables that are in use by threads which wait for the interpreter's lock in
+    an allocation: new threads do. So the allocators are put back first, and such threads get time to leave.
 
     Source: https://github.com/python/cpython/issues/128679
     """
