@@ -32,7 +32,11 @@ def draw(profile: Profile) -> bytes:
 @click.option("--by", metavar="LABEL", default="", help="Split by a label at the root: thread, tid, pid.")
 @click.option("--by-line", is_flag=True, help="One frame for each line rather than each function.")
 @click.option(
-    "--root", type=click.Choice(["top", "bottom"]), default="top", show_default=True, help="Where the outermost call is."
+    "--root",
+    type=click.Choice(["top", "bottom"]),
+    default="top",
+    show_default=True,
+    help="Where the outermost call is.",
 )
 @click.option(
     "--min-percent", type=click.FloatRange(0, 100), default=_STANDARD.min_percent, show_default=True,

@@ -14,11 +14,9 @@ from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
-from pprofpy.errors import InterruptedEarly, TargetError
 from pprofpy.gil import GilRecord
 from pprofpy.launch import interruptible
 from pprofpy.reports import gil as report
-from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
@@ -45,7 +43,9 @@ _FASTEST_HZ = 20_000
     "--interval", "interval_ns", type=Duration(), metavar="TIME", default=0, help="Show how busy the lock was in each."
 )
 @output_options
-@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
 def command(
     duration_ns: int | None,

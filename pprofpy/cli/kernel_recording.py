@@ -1,4 +1,4 @@
-"""What the commands share that record inside the kernel: whom they watch, how long, and the command that they started."""
+"""What the commands share that record inside the kernel: whom they watch, how long, and the command they started."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ _Recorder = TypeVar("_Recorder", bound=Recorder)
 
 def length_options(command: _Command) -> _Command:
     """Give a click command -d/--duration and -s/--subprocesses; it receives `duration_ns` and `subprocesses`."""
-    decorated: Any = click.option(
-        "-s", "--subprocesses", is_flag=True, help="Follow child processes, too."
-    )(command)
+    decorated: Any = click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes, too.")(command)
     return click.option(  # type: ignore[no-any-return]
         "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
         help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",

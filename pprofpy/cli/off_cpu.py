@@ -13,12 +13,11 @@ from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.errors import InterruptedEarly, TargetError, UsageError
+from pprofpy.errors import UsageError
 from pprofpy.launch import interruptible
 from pprofpy.profile import Profile
 from pprofpy.reports import off_cpu as report
 from pprofpy.reports.text import printable
-from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
@@ -34,12 +33,16 @@ Examples:
 @click.command("off-cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @length_options
-@click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU from this on.")
+@click.option(
+    "--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU from this on."
+)
 @click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU up to this.")
 @click.option("--wakers", is_flag=True, help="Put the stack of the thread that ended a wait on top of it.")
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did, on top of Python's stacks.")
 @output_options
-@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
 def command(
     duration_ns: int | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.errors import InterruptedEarly, TargetError, UsageError
+from pprofpy.errors import UsageError
 from pprofpy.formats import tracefile
 from pprofpy.formats.files import save, save_recording
 from pprofpy.latency import LatencyRecord, LongWait
@@ -89,7 +88,9 @@ class _Live:
 @click.option("--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, too.")
 @click.option("--stacks", "with_stacks", is_flag=True, help="Also by Python stack: where they waited, who woke them.")
 @output_options
-@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all.")
+@click.option(
+    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
 def command(
     duration_ns: int | None,

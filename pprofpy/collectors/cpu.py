@@ -143,9 +143,7 @@ class Recording:
             from pprofpy.collectors.bpf import cpu as bpf
 
             try:
-                return bpf.record(
-                    self._recorder, target, self._options.duration_ns, stop.wait, progress, self._say
-                )
+                return bpf.record(self._recorder, target, self._options.duration_ns, stop.wait, progress, self._say)
             except PprofpyError as error:
                 self._refuse(error)
         if self._refusal:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants

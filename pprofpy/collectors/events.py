@@ -26,7 +26,7 @@ from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.tracepoints import Selection
-from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.errors import PprofpyError
 from pprofpy.events.log import (
     CALL,
     CALL_WITH_STRINGS,

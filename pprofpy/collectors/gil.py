@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.processes import Scope
@@ -316,9 +315,7 @@ class _Slices:
         start_ns, held_before_ns, wait_before_ns = self._last
         if now_ns <= start_ns:
             return
-        self._slices.append(
-            Slice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0))
-        )
+        self._slices.append(Slice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0)))
         self._last = (now_ns, held_ns, wait_ns)
         if len(self._slices) > _MOST_SLICES and not self._is_fixed:
             self._length_ns *= 2

@@ -1,4 +1,4 @@
-"""Time off the CPU: where threads block, why, for how long, and who wakes them. Counted in the kernel (`bpf/offcpu.bpf.c`).
+"""Time off the CPU: where threads block, why, for how long, and who wakes them. Counted by `bpf/offcpu.bpf.c`.
 
 All times lie within the recording: what began before it counts from its start, what goes on after it up to its end. So
 for every thread: running + sleeping + disk + run queue = duration.
@@ -355,7 +355,9 @@ class OffCpuRecorder:
         wanted = {key.kernel_stack for key in self._spells if self._shows_kernel_stack(key)}
         symbols = kernel_symbols()
         stacks = {
-            number: tuple(symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address)
+            number: tuple(
+                symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address
+            )
             for number in wanted
             if 0 <= number < _FIRST_SEEDED_STACK
         }

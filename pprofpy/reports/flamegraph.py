@@ -102,7 +102,7 @@ class FlameGraph:
     is_difference: bool
 
 
-def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGraph:  # noqa: B008 - immutable
+def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGraph:
     """Lay out the frames.
 
     In a difference, what grew and what shrank would cancel out. There, a frame's width is the sum of all changes below
@@ -120,7 +120,7 @@ def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGra
     return FlameGraph(about, boxes, len(tree) - len(boxes) if boxes else 0, is_difference)
 
 
-def render(flame: FlameGraph, options: Options = Options()) -> str:  # noqa: B008 - immutable
+def render(flame: FlameGraph, options: Options = Options()) -> str:
     """The picture as the text of an SVG file."""
     total = flame.about.total
     heading = [_shorten(line, _LONGEST_LINE) for line in _subtitle(flame, options)]

@@ -137,7 +137,9 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
     summary = f"Held {report.held_share:.1%} of the time; {report.waiting:.2f} threads waited for it on average."
     write_lines(console, [printable(title), summary, *losses, ""])
     write_lines(console, _slice_table(report.slices) if by_interval else _chart(report.slices))
-    heading = f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'held':>8} {'running':>8} {'waited':>8} {'waits':>7} {'avg':>7} longest"
+    heading = (
+        f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'held':>8} {'running':>8} {'waited':>8} {'waits':>7} {'avg':>7} longest"
+    )
     write_lines(console, ["", Text(heading, "bold"), *map(_thread_line, report.threads)])
     write_lines(console, _more(report.hidden["threads"]))
     heading = f"{'waited':>8} {'waits':>7} {'avg':>7} {'longest':>8}  waited for the GIL in"

@@ -26,9 +26,7 @@ class Bar:
 
 def build(histogram: Histogram) -> list[Bar]:
     """The bars, shortest waits first, without gaps; none if nothing was counted."""
-    return [
-        Bar(1 << exponent if exponent else 0, 2 << exponent, count) for exponent, count in histogram.octaves()
-    ]
+    return [Bar(1 << exponent if exponent else 0, 2 << exponent, count) for exponent, count in histogram.octaves()]
 
 
 def render(bars: list[Bar], console: Console) -> None:

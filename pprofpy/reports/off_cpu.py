@@ -1,4 +1,4 @@
-"""Time off the CPU: by thread, split by what kept it off; by place and reason, with who ended the wait; and as chains."""
+"""Time off the CPU: by thread, split by what kept it off; by place and reason, with who ended it; and as chains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.blocking import STATES, unchain
-from pprofpy.profile import Collection, Frame, LabelSet, Profile, Stack
+from pprofpy.profile import Collection, LabelSet, Profile, Stack
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stacks import line, one_line, stack_json
 from pprofpy.reports.text import printable, shorten, write_lines
@@ -152,7 +152,9 @@ def render(report: OffCpu, console: Console) -> None:
     if not report.threads:
         write_lines(console, [printable(title), *losses, "No thread was off the CPU."])
         return
-    heading = f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'times':>8} {'off cpu':>8} {'sleeping':>9} {'disk':>8} {'run queue':>10}"
+    heading = (
+        f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'times':>8} {'off cpu':>8} {'sleeping':>9} {'disk':>8} {'run queue':>10}"
+    )
     write_lines(console, [printable(title), *losses, "", Text(heading, "bold")])
     write_lines(console, [_thread_line(row) for row in report.threads])
     write_lines(console, _more(report.hidden_threads))
@@ -161,7 +163,9 @@ def render(report: OffCpu, console: Console) -> None:
     write_lines(console, _more(report.hidden_places))
     if report.chains:
         heading = f"{'total':>8} {'times':>8} {'avg':>7} chains: what waited, and what ended it"
-        write_lines(console, ["", Text(heading, "bold"), *(text for row in report.chains for text in _chain_lines(row))])
+        write_lines(
+            console, ["", Text(heading, "bold"), *(text for row in report.chains for text in _chain_lines(row))]
+        )
         write_lines(console, _more(report.hidden_chains))
 
 
@@ -236,7 +240,8 @@ def _place_line(row: PlaceRow) -> str:
     total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
     place = shorten(printable(row.place), _PLACE_WIDTH)
     waker = shorten(printable(row.waker), _WAKER_WIDTH)
-    return f"{total:>8} {row.count:>8} {average:>7} {row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}".rstrip()
+    what = f"{row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}"
+    return f"{total:>8} {row.count:>8} {average:>7} {what}".rstrip()
 
 
 def _more(hidden: int) -> list[Text]:

@@ -269,7 +269,9 @@ def _same_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
 
 
 def _stack_lines(report: SchedLatency) -> Iterator[Text | str]:
-    yield Text(f"{'total':>8} {'waits':>7} {'avg':>7} {'max':>7}           where they waited, and who had woken them", "bold")
+    yield Text(
+        f"{'total':>8} {'waits':>7} {'avg':>7} {'max':>7}           where they waited, and who had woken them", "bold"
+    )
     for one in report.stacks:
         average_ns = round(one.total_ns / max(one.count, 1))
         times = " ".join(f"{format_short(time_ns, 'ns'):>7}" for time_ns in (average_ns, one.max_ns))
@@ -329,7 +331,10 @@ def _kind_headings() -> list[Text]:
     blank = f"{'':8}{'':{_NAME_WIDTH}}"
     return [
         Text(f"{blank} {'--- after a sleep ---':>22} {'---- preempted ----':>20}", "bold"),
-        Text(f"{blank} {'waits':>7} {'avg':>7} {'max':>6} {'waits':>6} {'avg':>6} {'max':>6} {'moves':>6} {'max at':>8}", "bold"),
+        Text(
+            f"{blank} {'waits':>7} {'avg':>7} {'max':>6} {'waits':>6} {'avg':>6} {'max':>6} {'moves':>6} {'max at':>8}",
+            "bold",
+        ),
     ]
 
 

@@ -78,7 +78,9 @@ def render(report: TimelineTable, console: Console) -> None:
     title = f"{threads} threads, {format_duration(report.duration_ns)}, {report.wakeups} wake-ups between threads"
     heading = f"{'THREAD':<{_NAME_WIDTH}} {'running':>8} {'':6} {'runnable':>8} {'blocked':>8}  blocked in"
     note = [f"Note: {report.holes} events are missing: the times around them are wrong."] if report.holes else []
-    write_lines(console, [title, *note, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)])
+    write_lines(
+        console, [title, *note, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)]
+    )
     if report.hidden:
         write_lines(console, [f"({report.hidden} more)"])
 

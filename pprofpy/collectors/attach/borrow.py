@@ -6,14 +6,15 @@ written where nobody looks (below the stack's red zone, and in the unused end of
 back. In between, the thread is on its own anyway: see machine.S.
 
 Signals are never taken from the target. While it is borrowed, the thread blocks them all; they stay pending, or go to
-other threads as they do when it computes. Then it must not snatch a signal to the process that has already woken the main
-thread: Python's handlers run there, and only a signal that main gets itself breaks off its wait. How it ends is therefore
-different:
+other threads as they do when it computes. Then it must not snatch a signal to the process that has already woken the
+main
+thread: Python's handlers run there, and only a signal that main gets itself breaks off its wait. How it ends is
+therefore different:
 
 - most threads end by themselves: they let such signals pass, unblock the rest, and begin their wait anew;
-- the main thread, and one whose wait has a relative time, gets its old registers back from us, so that the kernel goes on
-  with the wait or breaks it off, as signals demand. A main thread that has company is told that its wait was broken off:
-  a signal may have come that others took, and it must look.
+- the main thread, and one whose wait has a relative time, gets its old registers back from us, so that the kernel goes
+  on with the wait or breaks it off, as signals demand. A main thread that has company is told that its wait was broken
+  off: a signal may have come that others took, and it must look.
 """
 
 from __future__ import annotations
@@ -163,10 +164,25 @@ class _Loan:
         saved = before.copy()
         look_in = state is State.PARKED and not self._begins_anew(saved)
         if look_in:
-            saved.rax = -EINTR & _ALL  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
+            saved.rax = (
+                -EINTR & _ALL
+            )  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
         base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
         mask = ~(SYNCHRONOUS | mask_of(load.gate, _SETXID, _CANCEL)) & _ALL
-        words = (mask, self._mask, load.pthread_create, load.xsave_bytes, len(load.region), load.gate, 0, _ALL, look_in, 0, 0, _PAUSE_NS)
+        words = (
+            mask,
+            self._mask,
+            load.pthread_create,
+            load.xsave_bytes,
+            len(load.region),
+            load.gate,
+            0,
+            _ALL,
+            look_in,
+            0,
+            0,
+            _PAUSE_NS,
+        )
         self._frame = base
         load.memory.write(base, bytes(saved) + struct.pack("<12Q", *words))
         diverted = before.copy()

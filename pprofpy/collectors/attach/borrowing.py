@@ -3,13 +3,14 @@
 A borrowed thread calls pthread_create, so it must hold no lock that this takes: malloc's, the loader's, the C library's
 own. Two states are known to be free of them:
 
-- *parked*: it waits in a system call that no allocator or loader waits in, and the wait was broken off without effect, so
-  that the kernel repeats it. Futexes count only as FUTEX_WAIT_BITSET (semaphores, condition variables, joins: how Python
-  waits), since glibc's own locks use FUTEX_WAIT.
+- *parked*: it waits in a system call that no allocator or loader waits in, and the wait was broken off without effect,
+  so that the kernel repeats it. Futexes count only as FUTEX_WAIT_BITSET (semaphores, condition variables, joins: how
+  Python waits), since glibc's own locks use FUTEX_WAIT.
 - *running Python*: the innermost function is the interpreter's. Nothing that holds the C library's locks calls it.
 
 Parked threads other than the main one come first: signals to a process go to the main thread while that is free, and
-only there does Python react to them. Among them, those whose wait can simply be begun anew come first, and the oldest, which rarely change what they do.
+only there does Python react to them. Among them, those whose wait can simply be begun anew come first, and the oldest,
+which rarely change what they do.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Layout:
 
 
 def candidates(pid: int, layout: Layout) -> Iterator[int]:
-    """The tids that look as if they could be borrowed, best first. Looks only; what holds is what is seen at the stop."""
+    """The tids that look as if they could be borrowed, best first. Only a look; what is seen at the stop counts."""
     running, main, relative = [], [], []
     for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):  # noqa: PTH208 - names only
         tid = int(name)
@@ -86,7 +87,11 @@ def candidates(pid: int, layout: Layout) -> Iterator[int]:
             if words[0] in (b"running", b"-1"):
                 running.append(tid)
                 continue
-            number, (_, second, third, *_), stack = int(words[0]), (int(word, 16) for word in words[1:7]), int(words[7], 16)
+            number, (_, second, third, *_), stack = (
+                int(words[0]),
+                (int(word, 16) for word in words[1:7]),
+                int(words[7], 16),
+            )
             if is_wait(number, second) and layout.has_room(stack):
                 if tid == pid:
                     main.append(tid)
@@ -124,8 +129,8 @@ def signed(register: int) -> int:
 def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:
     """Does the same call with the same arguments end when the first would have?
 
-    The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time. A wait
-    with a time limit that was broken off once before (restart_syscall) only the kernel can go on with.
+    The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time. A
+    wait with a time limit that was broken off once before (restart_syscall) only the kernel can go on with.
     """
     if number == _POLL:
         return third_argument & _FOR_EVER == _FOR_EVER

@@ -1,8 +1,8 @@
 """One stopped thread of another process, by ptrace(2); and the memory of that process.
 
 Everything about one thread must be called from the one thread of ours that seized it: the kernel binds them. Stops are
-looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do not
-call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
+looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do
+not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
 
 Source: ptrace(2), process_vm_readv(2), struct user_regs_struct in the kernel's asm/user_64.h.
 """
@@ -26,7 +26,7 @@ _WORD = 8
 _SIGINFO_BYTES = 128
 _BURIAL_S = 1.0
 _SPIN_S = 0.0005
-"""Stops come within this, if the processor is free; who yields on a busy machine gets it back only milliseconds later."""
+"""Stops come within this, if the processor is free; who yields on a busy machine gets it back milliseconds later."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -43,7 +43,7 @@ _REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax
 class Registers(ctypes.Structure):
     """The general registers, in the kernel's order."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in _REGISTERS.split()]  # noqa: RUF012 - as ctypes wants it
+    _fields_ = [(name, ctypes.c_uint64) for name in _REGISTERS.split()]
 
     r10: int
     rax: int
@@ -93,7 +93,7 @@ class Tracee:
         self._ptrace(_INTERRUPT)
 
     def wait(self, timeout_s: float) -> Stop | None:
-        """Its next stop, or None after `timeout_s`. Does not sleep: each wake-up later is time that the target stands."""
+        """Its next stop, or None after `timeout_s`. Does not sleep: the target stands still meanwhile."""
         impatient = time.monotonic() + _SPIN_S
         deadline = impatient - _SPIN_S + timeout_s
         while True:
@@ -150,7 +150,7 @@ class Tracee:
         self._ptrace(_DETACH, 0, signal_number)
 
     def give_up(self, ours: int) -> None:
-        """Let it go from whatever state it is in, with the signal that is about to be delivered, unless that is `ours`."""
+        """Let it go from whatever state it is in, with the signal that is about to come, unless that is `ours`."""
         try:
             self.detach(self._signal_at_hand(ours))
         except GoneError:
@@ -235,7 +235,9 @@ class Memory:
         """Put 64 bits there."""
         self.write(address, value.to_bytes(_WORD, "little"))
 
-    def _copy(self, call: ctypes._NamedFuncPointer, buffer: ctypes.Array[ctypes.c_char], address: int, length: int) -> None:
+    def _copy(
+        self, call: ctypes._NamedFuncPointer, buffer: ctypes.Array[ctypes.c_char], address: int, length: int
+    ) -> None:
         ours = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), length)
         theirs = (ctypes.c_uint64 * 2)(address, length)
         if (done := call(self._pid, ours, 1, theirs, 1, 0)) != length:

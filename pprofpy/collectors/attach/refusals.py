@@ -37,7 +37,9 @@ def check(target: Target) -> None:
     if state == "T":
         raise NotPossibleError(f"{target} is stopped (state T)", f"let it go on first: kill -CONT {target.pid}")
     if "shstk" in status(target.pid).get("x86_Thread_features", ""):
-        raise NotPossibleError(f"{target} runs with shadow stacks", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off")
+        raise NotPossibleError(
+            f"{target} runs with shadow stacks", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
+        )
 
 
 def not_allowed(target: Target) -> NotPossibleError:
@@ -67,7 +69,9 @@ def filtered(target: Target, objection: str) -> NotPossibleError:
 
 def no_thread(target: Target, number: int) -> NotPossibleError:
     """The error for a process that may not have another thread, or no memory for it."""
-    return NotPossibleError(f"{target} cannot start a thread: {os.strerror(number)}", "look at its limits: ulimit -u, -v")
+    return NotPossibleError(
+        f"{target} cannot start a thread: {os.strerror(number)}", "look at its limits: ulimit -u, -v"
+    )
 
 
 def ended(target: Target) -> TargetError:

@@ -22,7 +22,8 @@ from pprofpy.target import Target
 _THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
 _PYTHON_FUNCTIONS = (
     "Py_IsInitialized", "PyGILState_Ensure", "PyGILState_Release", "PyDict_New", "PyRun_StringFlags", "Py_DecRef",
-    "PyDict_GetItemString", "PyBytes_AsString", "PyBytes_Size", "PyErr_Clear", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "PyDict_GetItemString", "PyBytes_AsString", "PyBytes_Size", "PyErr_Clear", "PyEval_SaveThread",
+    "PyEval_RestoreThread",
 )  # fmt: skip
 """In the order of CALLS in machine.S."""
 _C_LIBRARIES = ("libc.so", "libc-", "libpthread", "ld-musl")
@@ -52,7 +53,8 @@ except BaseException as _error:
     kind = b"error"
     try:
         import traceback
-        answer = "".join(traceback.format_exception(type(_error), _error, _error.__traceback__)).encode("utf-8", "replace")
+        answer = "".join(traceback.format_exception(type(_error), _error, _error.__traceback__))
+        answer = answer.encode("utf-8", "replace")
     except BaseException:
         answer = type(_error).__name__.encode("utf-8", "replace")
     _error = None
@@ -84,8 +86,8 @@ class Answer:
 def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     """Run `code` in the interpreter of `target`, and wait for its `result`.
 
-    It runs once or not at all. If time is over before it has begun, it will not begin; if it has begun, it ends in its own
-    time and its answer is dropped.
+    It runs once or not at all. If time is over before it has begun, it will not begin; if it has begun, it ends in its
+    own time and its answer is dropped.
 
     Args:
         target: A CPython of 3.8 or later.
@@ -118,7 +120,7 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     return Answer(result, "thread", tid, stopped_us, (attached - started) * 1e3, (now - started) * 1e3)
 
 
-# -- before: nothing stands still ---------------------------------------------------------------------------------------
+# -- before: nothing stands still ------------------------------------------------------------------------------------
 
 
 def _prepare(target: Target, code: str) -> Load:
@@ -142,7 +144,9 @@ def _prepare(target: Target, code: str) -> Load:
     return Load(
         pid=pid,
         memory=memory,
-        layout=Layout(mapped, tuple((one.start, one.end) for one in ours if "x" in one.permissions), xsave_bytes + 1024),
+        layout=Layout(
+            mapped, tuple((one.start, one.end) for one in ours if "x" in one.permissions), xsave_bytes + 1024
+        ),
         code=_place(memory, mapped, ours + libraries),
         pthread_create=threads["pthread_create"],
         region=_region(calls, code),
@@ -169,8 +173,8 @@ def _functions(memory: Memory, mapped: list[Mapping], names: tuple[str, ...]) ->
 def _place(memory: Memory, mapped: list[Mapping], files: list[Mapping]) -> int:
     """Where the machine code goes, or lies already: the unused last bytes of a page of code.
 
-    The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own; what
-    is written there is never changed or removed, since a thread may still run in it.
+    The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own;
+    what is written there is never changed or removed, since a thread may still run in it.
     """
     vdso = [mapping for mapping in mapped if mapping.path == "[vdso]"]
     for mapping in (*vdso, *files):
@@ -214,7 +218,7 @@ def _region(calls: list[int], code: str) -> bytes:
     return bytes(region + text).ljust(length, b"\0")
 
 
-# -- in -----------------------------------------------------------------------------------------------------------------
+# -- in --------------------------------------------------------------------------------------------------------------
 
 
 def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, int]:
@@ -259,7 +263,7 @@ def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, i
         pause_s = min(pause_s * 2, _RETRY_S[1])
 
 
-# -- after --------------------------------------------------------------------------------------------------------------
+# -- after -----------------------------------------------------------------------------------------------------------
 
 
 class _Reply:
@@ -296,7 +300,9 @@ class _Reply:
     def _give_up(self, target: Target) -> NotAnsweredError:
         self._put(machine.CANCEL, 1)
         if self._word(machine.STAGE) == machine.STARTED:
-            return NotAnsweredError(f"{target} has not finished in time; its answer will be dropped", "give it more time")
+            return NotAnsweredError(
+                f"{target} has not finished in time; its answer will be dropped", "give it more time"
+            )
         return NotAnsweredError(
             f"the interpreter of {target} was not free in time: something holds its lock (GIL)",
             "try again; a long call into C code that keeps the lock is the usual reason",

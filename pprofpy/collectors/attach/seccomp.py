@@ -1,9 +1,10 @@
-"""Would a thread's seccomp filters let the attach through? Answered by running them here, on the calls that it will make.
+"""Would a thread's seccomp filters let the attach through? Answered by running them here on the calls that it makes.
 
 A filter may kill the process for a call that it does not expect, so nothing is tried in the target. Filters belong to
 threads; a new thread is under those of the one that started it.
 
-Source: seccomp(2); the kernel's classic BPF interpreter (net/core/filter.c) and seccomp_check_filter (kernel/seccomp.c).
+Source: seccomp(2); the kernel's classic BPF interpreter (net/core/filter.c) and seccomp_check_filter
+(kernel/seccomp.c).
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ _NEEDED = {
     "exit": (60, 0),
 }
 """What machine.S, pthread_create and a thread's end call: number and arguments."""
-_WELCOME = {"clone3": (435, 0, 88), "rseq": (334, 0, 32, 0), "set_robust_list": (273, 0, 24), "madvise": (28, 0, 4096, 4)}
+_WELCOME = {
+    "clone3": (435, 0, 88),
+    "rseq": (334, 0, 32, 0),
+    "set_robust_list": (273, 0, 24),
+    "madvise": (28, 0, 4096, 4),
+}
 """The same, where an error would do no harm."""
 
 
@@ -88,7 +94,7 @@ def verdict(filters: Iterable[bytes]) -> str:
 
 
 def _run(program: list[tuple[int, int, int, int]], data: bytes) -> int:
-    """What a classic BPF program returns for a struct seccomp_data; KILL (0) for what the kernel would not have accepted."""
+    """What a classic BPF program returns for a struct seccomp_data; KILL (0) for what the kernel would not accept."""
     accumulator = index = at = 0
     memory = [0] * 16
     while at < len(program):

@@ -43,9 +43,7 @@ _INSTALL_HINT = (
 )
 
 
-def compile_source(
-    source: str, constants: Mapping[str, int], layouts: Mapping[str, np.dtype[Any]]
-) -> Bytecode:
+def compile_source(source: str, constants: Mapping[str, int], layouts: Mapping[str, np.dtype[Any]]) -> Bytecode:
     """Compile one of the C files of this package, or take what came out of it the last time.
 
     Args:
@@ -92,7 +90,7 @@ def _compile(source: str, text: str, flags: list[str]) -> Bytecode:
 
 
 def _extract(lib: Any, module: Any) -> Bytecode:
-    """The functions and maps of a bcc module. It has made the maps already; their file descriptors stand in the code."""
+    """The functions and maps of a bcc module. It has made the maps already; their descriptors stand in the code."""
     lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
     lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_char_p
     handle = module.module

@@ -26,7 +26,17 @@ from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.errors import InterruptedEarly, TargetError
 from pprofpy.latency import KERNEL_MAPPING
-from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType
+from pprofpy.profile import (
+    PYTHON_MAPPING,
+    Collection,
+    Frame,
+    Function,
+    Label,
+    LabelSet,
+    Profile,
+    ProfileBuilder,
+    ValueType,
+)
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S
 
@@ -91,7 +101,9 @@ class CpuRecorder:
         self._samples = self._program.table("samples", _SAMPLE, _U8)
         self._window = self._program.table("window", _U4, _U4)
         self._tallies = self._program.table("tallies", _U4, _U8)
-        self._kernel_stacks = self._program.table("kernel_stacks", _U4, _KERNEL_STACK) if options.kernel_stacks else None
+        self._kernel_stacks = (
+            self._program.table("kernel_stacks", _U4, _KERNEL_STACK) if options.kernel_stacks else None
+        )
         self._target: Target | None = None
         self._names: dict[int, ThreadNames] = {}
         self._cpu_ns: dict[int, tuple[int, int]] = {}
@@ -241,7 +253,9 @@ class CpuRecorder:
         """What the recording takes up, in words."""
         own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         kernel_mb = self._program.memory_bytes() >> 20
-        return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel, {len(self.stacks)} stacks known"
+        return (
+            f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel, {len(self.stacks)} stacks known"
+        )
 
     def close(self) -> None:
         """Leave nothing in the kernel."""

@@ -1,7 +1,8 @@
 """Events from the kernel to NumPy: a BPF ring buffer, mapped into memory and decoded a batch at a time.
 
-In most buffers all records have one type and one size (EventStream), so that whatever the kernel has written lies there as an array with
-a fixed stride: no callback and no copy per event. A million events a second cost the reader a few percent of a CPU.
+In most buffers all records have one type and one size (EventStream), so that whatever the kernel has written lies there
+as an array with a fixed stride: no callback and no copy per event. A million events a second cost the reader a few
+percent of a CPU.
 
 Source: Linux, kernel/bpf/ringbuf.c: the consumer's position on the first page, the producer's on the second, then the
 data, mapped twice in a row so that a record never wraps. A record is a header (32 bits of length with two flags on

@@ -44,7 +44,13 @@ _MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
 _NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
 _LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
 _TARGET = np.dtype(
-    [("runtime", "u8"), ("code_type", "u8"), ("gil", "u8"), ("flags", "u4"), *((name, "u2") for name in _LAYOUT_FIELDS)],
+    [
+        ("runtime", "u8"),
+        ("code_type", "u8"),
+        ("gil", "u8"),
+        ("flags", "u4"),
+        *((name, "u2") for name in _LAYOUT_FIELDS),
+    ],
     align=True,
 )
 _FRAME = np.dtype([("code", "u8"), ("instruction", "i4"), ("fingerprint", "u4")])
@@ -108,12 +114,13 @@ MISSED = (
     "threads that Python knows nothing of",
     "threads that ran no Python function",
     "stacks that could not be read",
-    "stacks deeper than {} frames".format(_MAX_FRAMES),
+    f"stacks deeper than {_MAX_FRAMES} frames",
     "stacks that found no room on their way out of the kernel",
     "names that found no room on their way out of the kernel",
     "stacks that could not be walked because an event interrupted another",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
+
 
 @cache
 def python_constants() -> dict[str, int]:
@@ -309,9 +316,20 @@ class PythonStacks:
     # -- records ---------------------------------------------------------------------------------------------------
 
     def _take_code(self, record: bytes) -> None:
-        (_, tgid, code, table, fingerprint, first_line, name_bytes, name_width, file_bytes, file_width, table_bytes, _) = (
-            _CODE_HEAD.unpack_from(record)
-        )
+        (
+            _,
+            tgid,
+            code,
+            table,
+            fingerprint,
+            first_line,
+            name_bytes,
+            name_width,
+            file_bytes,
+            file_width,
+            table_bytes,
+            _,
+        ) = _CODE_HEAD.unpack_from(record)
         name_at = _CODE_HEAD.size
         file_at, table_at = name_at + _NAME_BYTES, name_at + _NAME_BYTES + _FILE_BYTES
         lines = record[table_at : table_at + table_bytes]

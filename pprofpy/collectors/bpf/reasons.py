@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
-from pprofpy.errors import NotPossibleError
 from pprofpy.events.syscalls import SYSCALLS, Syscall
 
 REASONS = (

@@ -43,7 +43,7 @@ def _find_out(types: Btf) -> dict[str, int]:
 
 
 def _preempt_count(types: Btf) -> dict[str, int]:
-    """How to find a CPU's preempt_count; empty where that is unknown, and then no wake-up is told to be an interrupt's."""
+    """How to find a CPU's preempt_count; empty where that is unknown: then no wake-up is known as an interrupt's."""
     try:
         distance = _preempt_count_offset(types) - types.percpu_offset("runqueues")
         return {

@@ -1,8 +1,8 @@
 """Stacks of threads that are blocked, read from outside: as long as they are, nothing moves.
 
 Which thread a stack belongs to is not written anywhere that all versions have. But a thread's identity for Python is an
-address (of glibc's and musl's thread descriptor), and this lies in the same piece of memory as the thread's stack, above
-it. Only the main thread has its stack elsewhere; its state is the oldest.
+address (of glibc's and musl's thread descriptor), and this lies in the same piece of memory as the thread's stack,
+above it. Only the main thread has its stack elsewhere; its state is the oldest.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ import numpy as np
 _DYNAMIC_SYMBOLS, _ALL_SYMBOLS = 11, 2
 _LOAD = 1
 _PAGE = 4096
-_SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")])
+_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
 
 
 class NotElfError(ValueError):

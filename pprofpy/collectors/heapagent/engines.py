@@ -207,5 +207,3 @@ def choose(
     if name == "sampling":
         return Sampling(session, sample_bytes, frames)
     return Tracing(session, frames, warn, progress)
-
-

@@ -71,9 +71,7 @@ class Session:
         self._name = "_pprofpy_heap_" + hashlib.sha256(self._source.encode()).hexdigest()[:8]
         about = self.call("open_control()")
         if about["busy"]:
-            raise BusyError(
-                f"another pprofpy records the heap of process {target.pid}", "wait until it has finished"
-            )
+            raise BusyError(f"another pprofpy records the heap of process {target.pid}", "wait until it has finished")
         self.traced_frames: int = about["tracing"]
         self.has_lock: bool = about["has_lock"]
         self._file = _open_locked(target, about["fd"])
