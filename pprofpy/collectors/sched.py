@@ -102,7 +102,7 @@ _LOST = {
     "LOST_LONG_WAIT": "waits above the threshold that could not be handed over in time",
     "LOST_EVENT": "events that the trace lacks: they came faster than they could be read",
     "LOST_PROCESS": "child processes that are not followed: too many",
-    "HIDDEN_SWITCH": "switches that the kernel showed to nobody: threads left a CPU that they never got, or got it twice",
+    "HIDDEN_SWITCH": "switches that the kernel showed to nobody: threads left a CPU that they never got",
     "LOST_STACK": "waits that are missing from the stacks: the table is full",
 }
 """Why something could not be kept, in the order of the enum in sched.bpf.c."""
