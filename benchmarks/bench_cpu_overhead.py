@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,9 +122,11 @@ def recording(engine: str, pid: int, rate_hz: int) -> Iterator[dict[str, int]]:
             stderr=subprocess.PIPE,
             text=True,
         ) as pprofpy:
-            wait_until_it_samples(engine, pprofpy)
-            yield collection
-            pprofpy.terminate()
+            try:
+                wait_until_it_samples(engine, pprofpy)
+                yield collection
+            finally:
+                pprofpy.terminate()
             output, _ = pprofpy.communicate()
         collection |= json.loads(output)["collection"]
 
@@ -140,9 +142,11 @@ def wait_until_it_samples(engine: str, pprofpy: subprocess.Popen[str]) -> None:
     while True:
         os.sched_yield()
         for child in children.read_text().split():
-            stat = Path(f"/proc/{child}/stat").read_text()
-            if "(py-spy)" in stat and int(stat.rpartition(")")[2].split()[11]) > 0:
-                return
+            with suppress(FileNotFoundError):  # py-spy is asked for its version first
+                stat = Path(f"/proc/{child}/stat").read_text()
+                used_ticks = sum(map(int, stat.rpartition(")")[2].split()[11:13]))  # user and system time
+                if "(py-spy)" in stat and used_ticks:
+                    return
 
 
 def shares(engine: str) -> list[float]:
