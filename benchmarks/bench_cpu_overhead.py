@@ -142,7 +142,7 @@ def wait_until_it_samples(engine: str, pprofpy: subprocess.Popen[str]) -> None:
     while True:
         os.sched_yield()
         for child in children.read_text().split():
-            with suppress(FileNotFoundError):  # py-spy is asked for its version first
+            with suppress(OSError):  # gone: py-spy is asked for its version first
                 stat = Path(f"/proc/{child}/stat").read_text()
                 used_ticks = sum(map(int, stat.rpartition(")")[2].split()[11:13]))  # user and system time
                 if "(py-spy)" in stat and used_ticks:
