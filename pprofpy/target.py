@@ -14,6 +14,7 @@ import pwd
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,10 @@ class Target:
             return -1
         ticks = int(fields[11]) + int(fields[12])
         return -1 if fields[0] in "ZX" else ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+    def age_s(self) -> float:
+        """How long ago it started, in seconds."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started_ticks / os.sysconf("SC_CLK_TCK")
 
     def is_alive(self) -> bool:
         """Does it still run? A zombie does not."""

@@ -7,7 +7,6 @@ on, unless the target traced before.
 from __future__ import annotations
 
 import marshal
-import os
 import re
 import time
 from collections.abc import Callable
@@ -129,14 +128,10 @@ def _open(target: Target) -> Session:
             if time.monotonic() - begin > _CLEARING_S:
                 raise
         except NotPossibleError:
-            if _age_s(target) > _STARTING_S or time.monotonic() - begin > _STARTING_S:
+            if target.age_s() > _STARTING_S or time.monotonic() - begin > _STARTING_S:
                 raise
             target = open_target(target.pid)  # it has loaded more by now, perhaps the interpreter itself
         time.sleep(_TICK_S)
-
-
-def _age_s(target: Target) -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - target.started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 class _Recording:

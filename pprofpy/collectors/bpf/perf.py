@@ -12,13 +12,13 @@ import os
 import struct
 from pathlib import Path
 
+from pprofpy.collectors.bpf import kernel
 from pprofpy.errors import NotPossibleError
 
-_PERF_EVENT_OPEN, _BPF = 298, 321
+_PERF_EVENT_OPEN = 298
 _ATTR_BYTES = 64
 _FLAG_DISABLED = 1
 _FD_CLOEXEC = 8
-_LINK_CREATE = 28
 _ATTACH_PERF_EVENT = 41
 _TYPE_SOFTWARE, _CPU_CLOCK = 1, 0
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
@@ -43,8 +43,10 @@ def link_perf_event(program: int, event: int, cookie: int) -> int:
     Raises:
         NotPossibleError: The kernel is too old.
     """
-    attributes = struct.pack("<IIIIQ", program, event, _ATTACH_PERF_EVENT, 0, cookie).ljust(64, b"\0")
-    return _call(_BPF, _LINK_CREATE, attributes, len(attributes))
+    try:
+        return kernel.create_link(program, event, _ATTACH_PERF_EVENT, cookie)
+    except OSError as error:
+        raise _refused(error.errno or 0) from error
 
 
 def clock_event(cpu: int, period_ns: int) -> int:
@@ -93,13 +95,17 @@ def _call(number: int, *arguments: int | bytes) -> int:
     result: int = libc.syscall(ctypes.c_long(number), *words)
     if result >= 0:
         return result
-    code = ctypes.get_errno()
+    raise _refused(ctypes.get_errno())
+
+
+def _refused(code: int) -> NotPossibleError:
+    """What an error number of the kernel's means here."""
     if code == errno.EMFILE:
-        raise NotPossibleError(
+        return NotPossibleError(
             "the limit on open files is too low to watch so many events",
             "raise it (ulimit -n 65536), or name fewer",
         )
-    raise NotPossibleError(
+    return NotPossibleError(
         f"the kernel does not let us watch its events ({os.strerror(code)})",
         "it takes Linux 5.15 or newer, and root or CAP_BPF and CAP_PERFMON",
     )

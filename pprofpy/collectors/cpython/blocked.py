@@ -7,13 +7,11 @@ above it. Only the main thread has its stack elsewhere; its state is the oldest.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pprofpy.collectors.cpython.layouts import NO_CFRAME, NONE
 from pprofpy.collectors.cpython.linetable import line_of
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
@@ -21,7 +19,6 @@ from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.profile import Frame, Function
 
 _MOST_FRAMES = 512
-_CALL_FROM_C = 3
 
 
 def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, tuple[Frame, ...]]:
@@ -62,21 +59,8 @@ def _thread_states(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
 
 def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[Frame]:
     reader, layout = runtime.reader(), runtime.layout
-    frame = reader.memory.word(thread_state + layout.thread_frame)
-    if frame and layout.cframe_frame != NO_CFRAME:
-        frame = reader.memory.word(frame + layout.cframe_frame)
     found = []
-    for _ in range(_MOST_FRAMES):
-        if not frame:
-            break
-        raw = reader.memory.read(frame, layout.frame_bytes)
-        frame, code_at, place = (
-            int(struct.unpack_from("<Q", raw, offset)[0])
-            for offset in (layout.frame_previous, layout.frame_code, layout.frame_instruction)
-        )
-        if layout.frame_owner != NONE and raw[layout.frame_owner] >= _CALL_FROM_C:
-            continue
-        code_at &= ~3
+    for code_at, place in reader.places(thread_state, _MOST_FRAMES):
         code = reader.code(code_at)
         if layout.code_instructions:
             instruction = (place - code_at - layout.code_instructions) >> 1

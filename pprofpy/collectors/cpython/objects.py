@@ -13,6 +13,8 @@ _LONGEST_STRING = 4096
 _LONGEST_TABLE = 1 << 20
 _MOST_THREADS = 10_000
 _MOST_FRAMES = 5_000
+_CALL_FROM_C = 3
+"""The owner of a frame that holds no code; so have all above it."""
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
@@ -114,19 +116,21 @@ class Reader:
 
     def frames(self, thread_state: int) -> list[int]:
         """A thread's stack: the addresses of its code objects, leaf-first. It may change while it is read."""
+        return [code for code, _ in self.places(thread_state)]
+
+    def places(self, thread_state: int, most_frames: int = _MOST_FRAMES) -> Iterator[tuple[int, int]]:
+        """A thread's stack, leaf-first: addresses of code objects, and the word that tells the current instruction."""
         layout = self.layout
         frame = self.memory.word(thread_state + layout.thread_frame)
         if frame and layout.cframe_frame != NO_CFRAME:
             frame = self.memory.word(frame + layout.cframe_frame)
-        codes = []
-        for _ in range(_MOST_FRAMES):
+        for _ in range(most_frames):
             if not frame:
-                break
+                return
             raw = self.memory.read(frame, layout.frame_bytes)
-            if layout.frame_owner == NONE or raw[layout.frame_owner] < 3:
-                codes.append(_word(raw, layout.frame_code) & ~3)
+            if layout.frame_owner == NONE or raw[layout.frame_owner] < _CALL_FROM_C:
+                yield _word(raw, layout.frame_code) & ~3, _word(raw, layout.frame_instruction)
             frame = _word(raw, layout.frame_previous)
-        return codes
 
 
 def _word(raw: bytes, offset: int) -> int:

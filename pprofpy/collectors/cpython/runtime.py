@@ -6,7 +6,6 @@ not matter. What is not known for certain is refused: nothing is guessed.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from contextlib import suppress
@@ -80,7 +79,7 @@ def find_runtime(target: Target) -> Runtime:
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
-    deadline = time.monotonic() + (_PATIENCE_S if _age_s(target) < _PATIENCE_S else 0)
+    deadline = time.monotonic() + (_PATIENCE_S if target.age_s() < _PATIENCE_S else 0)
     while True:
         try:
             runtime = _look(target)
@@ -93,11 +92,6 @@ def find_runtime(target: Target) -> Runtime:
                 raise
         time.sleep(0.002)
         target = open_target(target.pid)  # its library may not have been there before
-
-
-def _age_s(target: Target) -> float:
-    """How long ago a process started."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - target.started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _look(target: Target) -> Runtime:
