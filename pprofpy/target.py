@@ -26,6 +26,7 @@ CAP_SYS_PTRACE = 19
 
 _LIBRARY = re.compile(r"lib(?P<kind>python|pypy)(?P<version>\d+\.\d+)?[\w-]*\.so")
 _PROGRAM = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)?")
+_LOADER = re.compile(r"ld[\w.-]*\.so[\d.]*")
 _STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
 _INTERPRETER_SYMBOL = b"\0_PyRuntime\0"
 _SYMBOL_TABLE = b"\0.symtab\0"
@@ -333,6 +334,7 @@ def _name(command: tuple[str, ...]) -> str:
     """What users call a process: the script or module of an interpreter, else the program."""
     if not command:
         return ""
+    command = _without_loader(command)
     program = command[0].rpartition("/")[2]
     if _PROGRAM.fullmatch(program):
         words = iter(command[1:])
@@ -346,6 +348,16 @@ def _name(command: tuple[str, ...]) -> str:
             elif not word.startswith("-"):
                 return word.rpartition("/")[2].removesuffix(".py")
     return program
+
+
+def _without_loader(command: tuple[str, ...]) -> tuple[str, ...]:
+    """What `ld.so --library-path FOLDER PROGRAM ARGS...` starts. Source: man 8 ld.so."""
+    place = 1
+    if not _LOADER.fullmatch(command[0].rpartition("/")[2]):
+        return command
+    while command[place:] and command[place].startswith("--"):
+        place += 1 if "=" in command[place] or command[place] == "--inhibit-cache" else 2
+    return command[place:] or command
 
 
 def _ancestry() -> set[int]:
@@ -383,15 +395,18 @@ def _find_interpreter(folder: Path) -> Interpreter | None:
     mapped = _mapped_files(folder)
     if not mapped:
         return None
-    program = str((folder / "exe").readlink()).removesuffix(" (deleted)")
+    program, own_file = str((folder / "exe").readlink()).removesuffix(" (deleted)"), folder / "exe"
+    if _LOADER.fullmatch(program.rpartition("/")[2]):  # started as `ld.so PROGRAM`
+        program = next((path for path in mapped if _PROGRAM.fullmatch(path.rpartition("/")[2])), program)
+        own_file = _open_mapped(folder, program, mapped.get(program, ""))
     libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
     named = _PROGRAM.fullmatch(program.rpartition("/")[2])
     known = {match[1] for path in [program, *mapped] if (match := _STANDARD_LIBRARY.search(path))}
     if libraries:
         path, match = libraries[0]
         file = _open_mapped(folder, path, mapped[path])
-    elif named or _holds(folder / "exe", _INTERPRETER_SYMBOL):
-        path, match, file = program, named, folder / "exe"
+    elif named or _holds(own_file, _INTERPRETER_SYMBOL):
+        path, match, file = program, named, own_file
     else:
         return None
     kind = match["kind"] if match else "python"

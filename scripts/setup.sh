@@ -48,7 +48,10 @@ offered() {
 
 case "${1:-}" in
     runtime) needs=("${runtime_needs[@]}") ;;
-    tests) needs=("${test_needs[@]}") ;;
+    tests)
+        needs=("${test_needs[@]}")
+        "$(dirname "$0")/fetch_python.sh" 3.14 >/dev/null || true # says why not
+        ;;
     *) echo "usage: $0 runtime|tests" >&2; exit 2 ;;
 esac
 

@@ -129,16 +129,31 @@ def stolen_ns() -> int:
 
 
 def interpreter(version: str) -> str:
-    """The path of a Python of this minor version; skips the test where there is none."""
+    """The path of a Python of this minor version, "3.13t" for a free-threaded one; skips the test where there is none.
+
+    It may be pyenv's, in PATH, in a folder named by PPROFPY_TEST_PYTHONS (several: as in PATH), or be what
+    scripts/fetch_python.sh has fetched.
+    """
     if version == "system":
         found = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else None
     else:
         root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
         candidates = sorted(root.glob(f"versions/{version}.*/bin/python"))
-        found = str(candidates[-1]) if candidates else shutil.which(f"python{version}")
+        found = str(candidates[-1]) if candidates else shutil.which(f"python{version}") or _kept(version)
     if found is None:
         pytest.skip(f"there is no Python {version} here")
     return found
+
+
+def _kept(version: str) -> str | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pprofpy-tests"
+    named = os.environ.get("PPROFPY_TEST_PYTHONS", "").split(":")
+    for folder in [*(Path(name) for name in named if name), cache]:
+        for pattern in ("", "bin/", "*/bin/", "*/usr/bin/"):
+            found = [path for path in folder.glob(f"{pattern}python{version}") if path.is_file()]
+            if found:
+                return str(max(found))
+    return None
 
 
 def comm(pid: int) -> str:

@@ -29,7 +29,7 @@ from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_unt
 pytestmark = pytest.mark.ebpf
 
 PYTHON = sys.executable
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
 
 
 @contextmanager

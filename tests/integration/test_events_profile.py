@@ -53,7 +53,7 @@ def by_function(profile: Profile, event: str, value: int = 0) -> Counter[str]:
     return sums
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_system_calls_and_page_faults_are_counted_where_they_are_caused(version: str) -> None:
     profile = record(version, "write", "page-faults,exceptions:page_fault_user")
 

@@ -28,7 +28,7 @@ from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_unt
 
 pytestmark = pytest.mark.ebpf
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
 WAITS = {
     "naps": "sleep",
     "needs": "lock",

@@ -57,7 +57,7 @@ json.dump({"version": sys.version_info[:2], "codes": found}, sys.stdout)
 """
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system"])
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system"])
 def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str) -> None:
     done = subprocess.run([interpreter(version), "-c", ASK], capture_output=True, text=True, check=True)
     said: dict[str, Any] = json.loads(done.stdout)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.cpython.elf import NotElfError, read_elf
-from pprofpy.collectors.cpython.layouts import LAYOUTS
+from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threads import ThreadNames
@@ -21,7 +21,7 @@ from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 # -- symbols -------------------------------------------------------------------------------------------------------
@@ -179,6 +179,15 @@ def test_offsets_are_those_of_the_headers(version: str, tmp_path: Path) -> None:
 
     assert len(expected) > 20
     assert {name: ours[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("version", ["3.13", "3.14"])
+def test_interpreters_say_the_same_of_themselves(version: str, start: Start) -> None:
+    found = find_runtime(open_target(start(interpreter(version), str(PROGRAMS / "sleeper.py")).pid))
+    raw = found.reader().memory.read(found.address, DEBUG_OFFSETS_BYTES)
+
+    assert debug_offsets(found.version, raw)
+    assert layout_of(found.version, raw) == LAYOUTS[found.version]
 
 
 # -- a process -----------------------------------------------------------------------------------------------------

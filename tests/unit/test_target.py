@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.conftest import PROGRAMS, Start, interpreter
 SLEEPER = str(PROGRAMS / "sleeper.py")
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system"])
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system"])
 def test_the_version_is_exact_without_running_anything(version: str, start: Start) -> None:
     path = interpreter(version)
     said = subprocess.check_output([path, "-c", "import platform; print(platform.python_version())"], text=True).strip()
@@ -24,6 +25,21 @@ def test_the_version_is_exact_without_running_anything(version: str, start: Star
     found = targets.open_target(start(path, SLEEPER).pid).interpreter
 
     assert (found.implementation, found.version) == ("CPython", said)
+
+
+LOADER = Path("/lib64/ld-linux-x86-64.so.2")
+
+
+@pytest.mark.skipif(not LOADER.exists(), reason="glibc's loader is elsewhere")
+@pytest.mark.parametrize("options", [[], ["--argv0", "python3", "--inhibit-cache"], ["--library-path", "/nowhere"]])
+def test_a_program_that_its_loader_was_told_to_start_is_what_it_is_without(options: list[str], start: Start) -> None:
+    plain = targets.open_target(start(interpreter("3.12"), SLEEPER).pid)
+    path = plain.interpreter.path if not plain.interpreter.is_shared else str(Path(f"/proc/{plain.pid}/exe").readlink())
+
+    loaded = targets.open_target(start(str(LOADER), *options, path, SLEEPER).pid)
+
+    assert loaded.interpreter == plain.interpreter
+    assert loaded.name == plain.name == "sleeper"
 
 
 def test_this_very_process_is_python_with_its_threads() -> None:

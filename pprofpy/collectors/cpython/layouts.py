@@ -188,10 +188,10 @@ _3_14 = replace(
     _3_13,
     interpreters_head=808,
     interp_next=7272,
+    interp_modules=7688,
     frame_bytes=80,
     frame_owner=74,
     code_instructions=208,
-    code_version=0,
 )
 
 LAYOUTS = {
@@ -221,7 +221,14 @@ _CODE = (
     "code.size", "code.filename", "code.name", "code.qualname", "code.linetable", "code.firstlineno",
     "code.argcount", "code.localsplusnames", "code.localspluskinds", "code.co_code_adaptive",
 )  # fmt: skip
-_DEBUG_OFFSETS = {(3, 13): (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE)}
+_INTERP_3_14 = (
+    *_INTERP[:4], "interp.threads_main", *_INTERP[4:], "interp.code_object_generation", "interp.tlbc_generation",
+)  # fmt: skip
+_FRAME_3_14 = (*_FRAME, "frame.stackpointer", "frame.tlbc_index")
+_DEBUG_OFFSETS = {
+    (3, 13): (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE),
+    (3, 14): (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD, *_FRAME_3_14, *_CODE),
+}
 """The order of _Py_DebugOffsets' members in memory, up to the last that we need: each is 8 bytes."""
 
 
