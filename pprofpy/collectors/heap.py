@@ -75,7 +75,7 @@ class HeapOptions:
                 f"a duration of {format_duration(self.duration_ns)} is out of range",
                 "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
             )
-        if not 1 <= self.sample_bytes <= 1 << 40:
+        if not 1 <= self.sample_bytes <= 1 << 34:
             raise UsageError("a sample in so many bytes is out of range", "512k is usual, 64k finer and dearer")
         if not 0 <= self.frames <= _MOST_FRAMES:
             raise UsageError(f"{self.frames} frames are out of range", f"choose 1 to {_MOST_FRAMES}")

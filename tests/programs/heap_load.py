@@ -40,6 +40,34 @@ def mixed():
     return count, total
 
 
+def small():
+    """Blocks for Python's arenas; every second one is kept, the others are freed in another thread."""
+    sizes = [1, 60, 200, 470]
+    gone = []
+    total = 0
+    for number in range(200000):
+        size = sizes[number // 2 % 4]
+        block = bytes(size)  # line: small
+        total += sys.getsizeof(block)
+        (KEPT if number % 2 else gone).append(block)
+    other = threading.Thread(target=gone.clear)
+    other.start()
+    other.join()
+    return 200000, total
+
+
+def shrink():
+    """Blocks that begin small, grow out of the arenas and become small again."""
+    count, size = 50000, 0
+    for _ in range(count):
+        buffer = bytearray(100)
+        buffer += bytes_of_10k()
+        del buffer[199:]  # line: shrink
+        size = sys.getsizeof(buffer) - bytearray.__basicsize__
+        KEPT.append(buffer)
+    return count, count * size
+
+
 def grow():
     """A buffer that is moved to a larger place again and again: one block is left."""
     buffer = bytearray()

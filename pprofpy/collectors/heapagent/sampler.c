@@ -8,6 +8,10 @@
  * The hooks sit on the RAW, MEM and OBJ domains, and on NumPy's array data if that is loaded. A block's memory is never
  * touched, so blocks from before and after a recording need no care.
  *
+ * Most blocks are small, come from Python's arenas and end soon, so their end must cost nothing: it is not hooked. A
+ * small block that is hit is asked for as a large one, which the arenas' allocator takes from the RAW domain and gives
+ * back there, by its address. So all sampled blocks end in the RAW domain, and only that has to look at each end.
+ *
  * What must not happen in somebody else's process, and why it does not:
  *   deadlock, also after fork  - no lock is ever waited for; the child of a fork finds the sampler off
  *   running Python by surprise - stacks are read from the interpreter's frames; no object is made, no garbage collected
@@ -167,10 +171,20 @@ static struct { uint8_t pages[PAGES_SIZE], blocks[FILTER_SIZE]; } filter __attri
 
 /* -- state --------------------------------------------------------------------------------------------------------- */
 
+/* What a thread's countdown has left is compared with `due`, which is higher in each recording: the same comparison tells
+ * that a sample is due, and that the countdown is of an earlier recording or has not begun. */
+#define SPAN ((int64_t)1 << 40)  /* more than any countdown */
+#define NOT_DUE (INT64_MIN / 4)  /* due: no recording */
+#define NEVER (INT64_MAX / 4)    /* left: it is a thread of ours */
+#define NESTED (INT64_MAX / 2)   /* left: within an allocation that counts already */
+#define AT_ONCE (INT64_MIN / 2)  /* left: also when there is no recording */
+#define PROBE UINT32_MAX
+
 enum { RAW, MEM, OBJ, NUMPY, DOMAINS };
 static Allocator originals[DOMAINS] __attribute__((aligned(64))); /* often read: apart from what is often written */
 static Allocator *numpy_allocator;
 static uint32_t on; /* the number of the recording; 0: none */
+static int64_t due = NOT_DUE;
 
 static int32_t users __attribute__((aligned(64))); /* threads inside the tables */
 static uint32_t generation; /* of the latest recording */
@@ -186,18 +200,16 @@ static struct {
     uint32_t count;
 } garbage; /* references that could not be given back yet */
 
-#define NEVER (INT64_MAX / 4)  /* bytes: no recording, or a thread of ours */
-#define NESTED (INT64_MAX / 2) /* bytes: within an allocation that counts already */
-#define PROBE UINT32_MAX
-
-LOCAL_FAST struct {
-    int64_t left;       /* bytes until the next sample */
-    uint32_t recording; /* that `left` belongs to; PROBE: see is_reached() */
+typedef struct {
+    int64_t left;       /* bytes until the next sample, above `due` */
+    uint32_t recording; /* that `left` belongs to; PROBE: see begin_probe() */
     uint32_t tid;
     uint64_t seed;
-    int8_t probed;  /* the domain */
-    int8_t reached; /* did a call to it come by? */
-} mine;
+    void *probed;       /* see begin_probe() */
+    int probes;
+} Countdown;
+
+LOCAL_FAST Countdown mine;
 
 /* -- arithmetic: no libm, whose symbol versions would tie us to one glibc ------------------------------------------- */
 
@@ -506,36 +518,47 @@ static void sample(void *block, size_t size)
     ADD(cell->alloc_n, weight(size));
     ADD(cell->alloc_bytes, weighted_bytes(size));
     put_live(block, about);
-    mine.left = draw();
+    mine.left = LOAD(due) + draw();
     leave();
+}
+
+/* The countdown has come below `due`: is an allocation of this size hit? */
+static int is_hit(size_t size)
+{
+    uint32_t recording = LOAD(on);
+    if (mine.recording == PROBE) return 0;
+    if (mine.recording != recording || !recording) { /* this thread's first allocation in a recording, or after it */
+        mine.recording = recording;
+        mine.tid = syscall(SYS_gettid);
+        mine.left = recording ? LOAD(due) + draw() - (int64_t)size : 0;
+    }
+    return recording && mine.left < LOAD(due);
+}
+
+static void count_hit(void *block, size_t size)
+{
+    if (block)
+        sample(block, size);
+    else
+        mine.left = LOAD(due); /* out of memory: the next one, then */
+}
+
+static void note(void *block, int domain)
+{
+    if (mine.recording == PROBE && mine.probes == domain) mine.probed = block;
 }
 
 static __attribute__((noinline)) void count_slowly(void *block, size_t size, int domain)
 {
-    uint32_t recording = LOAD(on);
-    if (mine.recording == PROBE) {
-        if (mine.probed == domain) mine.reached = 1;
-        return;
-    }
-    if (mine.left > NEVER + (NESTED - NEVER) / 2) return;
-    if (mine.recording != recording) { /* this thread's first allocation in a recording, or after it */
-        mine.recording = recording;
-        mine.tid = syscall(SYS_gettid);
-        mine.left = recording ? draw() - (int64_t)size : NEVER;
-    }
-    if (mine.left >= 0) return;
-    if (block)
-        sample(block, size);
-    else
-        mine.left = 0; /* out of memory: the next one, then */
+    note(block, domain);
+    if (is_hit(size)) count_hit(block, size);
 }
 
 /* `left` is what was left before the allocation. */
 static inline __attribute__((always_inline)) void on_allocation(int64_t left, void *block, size_t size, int domain)
 {
     mine.left = left -= size;
-    if (UNLIKELY(left < 0) || UNLIKELY(mine.recording != __atomic_load_n(&on, __ATOMIC_RELAXED)))
-        count_slowly(block, size, domain);
+    if (UNLIKELY(left < __atomic_load_n(&due, __ATOMIC_RELAXED))) count_slowly(block, size, domain);
 }
 
 static __attribute__((noinline)) int take(void *block, Block *about)
@@ -567,9 +590,9 @@ static __attribute__((noinline)) void put_back(void *block, Block about)
     leave();
 }
 
-/* Domains above RAW come down to it for large blocks: only the outermost call counts, and no sample is due within it.
- * The context that a hook gets is the original's own, so that a thread which reads the function before and the context
- * after a change finds a pair that fits. */
+/* Hooks for any allocator. One above RAW may come down to it for large blocks: only the outermost call counts, and no
+ * sample is due within it. The context that a hook gets is the original's own, so that a thread which reads the function
+ * before and the context after a change finds a pair that fits. */
 #define ALLOCATE(domain, size, call)                   \
     int64_t left = mine.left;                          \
     if ((domain) != RAW) mine.left = NESTED;           \
@@ -611,6 +634,57 @@ FREEING(RAW)
 FREEING(MEM)
 FREEING(OBJ)
 
+/* Hooks for Python's arenas, see the head of this file. Large blocks count when they come to RAW. */
+#define LARGEST_SMALL 512 /* SMALL_REQUEST_THRESHOLD in Objects/obmalloc.c */
+
+static inline __attribute__((always_inline)) int is_due(size_t size)
+{
+    return UNLIKELY((mine.left -= size) < __atomic_load_n(&due, __ATOMIC_RELAXED));
+}
+
+static __attribute__((noinline)) void *place_small(void *ctx, void *old, size_t size, int domain, int is_sample)
+{
+    int64_t left = mine.left;
+    mine.left = NESTED;
+    void *block = originals[domain].realloc(ctx, old, is_sample ? LARGEST_SMALL + 1 : size);
+    mine.left = left;
+    note(block, domain);
+    if (is_sample) count_hit(block, size);
+    return block;
+}
+
+static __attribute__((noinline)) void *malloc_due(void *ctx, size_t size, int domain)
+{
+    return place_small(ctx, NULL, size, domain, is_hit(size));
+}
+
+static __attribute__((noinline)) void *calloc_due(void *ctx, size_t size, int domain)
+{
+    void *block = malloc_due(ctx, size, domain);
+    return block ? memset(block, 0, size) : NULL;
+}
+
+#define ALLOCATING_IN_ARENAS(domain)                                                            \
+    static void *malloc_in_arenas_##domain(void *ctx, size_t size)                              \
+    {                                                                                           \
+        if (size <= LARGEST_SMALL && is_due(size)) return malloc_due(ctx, size, domain);        \
+        return originals[domain].malloc(ctx, size);                                             \
+    }                                                                                           \
+    static void *calloc_in_arenas_##domain(void *ctx, size_t count, size_t size)                \
+    {                                                                                           \
+        size_t all = count * size; /* no overflow: Python has looked */                         \
+        if (all <= LARGEST_SMALL && is_due(all)) return calloc_due(ctx, all, domain);           \
+        return originals[domain].calloc(ctx, count, size);                                      \
+    }                                                                                           \
+    static void *realloc_in_arenas_##domain(void *ctx, void *old, size_t size)                  \
+    {                                                                                           \
+        if (size > LARGEST_SMALL) return originals[domain].realloc(ctx, old, size);             \
+        return place_small(ctx, old, size, domain, is_due(size) && is_hit(size));               \
+    }
+
+ALLOCATING_IN_ARENAS(MEM)
+ALLOCATING_IN_ARENAS(OBJ)
+
 /* NumPy's free is also told the size. */
 typedef void SizedFree(void *ctx, void *block, size_t size);
 
@@ -628,11 +702,34 @@ static const Allocator hooks[DOMAINS] = {
     {NULL, malloc_NUMPY, calloc_NUMPY, realloc_NUMPY, (void (*)(void *, void *))(void *)free_sized},
 };
 
+static const Allocator hooks_in_arenas[DOMAINS] = {
+    [MEM] = {NULL, malloc_in_arenas_MEM, calloc_in_arenas_MEM, realloc_in_arenas_MEM, NULL},
+    [OBJ] = {NULL, malloc_in_arenas_OBJ, calloc_in_arenas_OBJ, realloc_in_arenas_OBJ, NULL},
+};
+
 static int is_ours(int domain)
 {
     Allocator now;
     PyMem_GetAllocator(domain, &now);
-    return now.malloc == hooks[domain].malloc;
+    return now.malloc == hooks[domain].malloc || now.malloc == hooks_in_arenas[domain].malloc;
+}
+
+/* From here to end_probe(), `mine.probed` becomes the block for which this thread comes through the hook of a domain. */
+static Countdown begin_probe(int domain)
+{
+    Countdown before = mine;
+    mine.left = AT_ONCE;
+    mine.recording = PROBE;
+    mine.probed = NULL;
+    mine.probes = domain;
+    return before;
+}
+
+static void *end_probe(Countdown before)
+{
+    void *probed = mine.probed;
+    mine = before;
+    return probed;
 }
 
 /* Does a call to this domain pass through our hook, be it below another's? */
@@ -640,14 +737,29 @@ static int is_reached(int domain)
 {
     static void *(*const allocate[])(size_t) = {PyMem_RawMalloc, PyMem_Malloc, PyObject_Malloc};
     static void (*const release[])(void *) = {PyMem_RawFree, PyMem_Free, PyObject_Free};
-    uint32_t recording = mine.recording;
-    mine.recording = PROBE;
-    mine.probed = domain;
-    mine.reached = 0;
+    Countdown before = begin_probe(domain);
     void *block = allocate[domain](40);
-    mine.recording = recording;
+    int reached = end_probe(before) != NULL;
     release[domain](block);
-    return mine.reached;
+    return reached;
+}
+
+/* Does this domain's own allocator come down to RAW for so many bytes, and give out the very block that it gets there? */
+static int comes_down(int domain, size_t size)
+{
+    const Allocator *original = &originals[domain];
+    Countdown before = begin_probe(RAW);
+    void *block = original->malloc(original->ctx, size);
+    int is_same = end_probe(before) == block;
+    original->free(original->ctx, block);
+    return block && is_same;
+}
+
+/* Is it Python's own allocator, with nothing above or in between? */
+static int has_arenas(int domain)
+{
+    return domain != RAW && !originals[domain].ctx && comes_down(domain, LARGEST_SMALL + 1) &&
+           !comes_down(domain, LARGEST_SMALL);
 }
 
 static void install(int domain)
@@ -655,6 +767,10 @@ static void install(int domain)
     if (is_ours(domain) || is_reached(domain)) return;
     PyMem_GetAllocator(domain, &originals[domain]);
     Allocator hook = hooks[domain];
+    if (has_arenas(domain)) {
+        hook = hooks_in_arenas[domain];
+        hook.free = originals[domain].free;
+    }
     hook.ctx = originals[domain].ctx;
     PyMem_SetAllocator(domain, &hook);
 }
@@ -712,6 +828,7 @@ static int switch_off(uint32_t recording)
 {
     uint32_t expected = recording;
     if (!recording || !__atomic_compare_exchange_n(&on, &expected, 0, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) return 0;
+    STORE(due, NOT_DUE);
     uninstall();
     return 1;
 }
@@ -720,6 +837,7 @@ static int switch_off(uint32_t recording)
 static void after_fork(void)
 {
     STORE(on, 0);
+    STORE(due, NOT_DUE);
     STORE(readable, 0);
     interning = 0;
     users = 0;
@@ -861,6 +979,7 @@ static PyObject *py_start(PyObject *self, PyObject *arguments)
     for (int domain = RAW; domain <= OBJ; domain++) install(domain);
     STORE(readable, 1);
     STORE(on, recording);
+    STORE(due, recording * SPAN);
     return none();
 }
 
@@ -903,8 +1022,8 @@ static PyObject *py_hush(PyObject *self, PyObject *arguments)
     int flag;
     (void)self;
     if (!PyArg_ParseTuple(arguments, "i", &flag)) return NULL;
-    mine.recording = flag ? LOAD(on) : 0; /* 0: it joins again */
-    mine.left = NEVER;
+    mine.recording = flag ? LOAD(on) : 0;
+    mine.left = flag ? NEVER : 0; /* 0: it joins again */
     return none();
 }
 
