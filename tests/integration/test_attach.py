@@ -256,6 +256,44 @@ def test_no_register_sum_wait_or_errno_changes(
         run(target, "result = '1'")
 
 
+SMALL_STACK = """
+import ctypes, mmap, struct, time
+libc = ctypes.CDLL(None)
+code, pages = mmap.mmap(-1, 4096, prot=7), mmap.mmap(-1, 1 << 20)
+start, low = (ctypes.addressof(ctypes.c_char.from_buffer(one)) for one in (code, pages))
+below = (1 << 20) - 16384  # the least that a stack may have: PTHREAD_STACK_MIN
+pages[:] = b"full" * (1 << 18)
+# A stack that is nearly full, and pause() for ever
+code[:19] = b"\\x48\\xbc" + struct.pack("<Q", low + below + 6144) + b"\\xb8\\x22\\0\\0\\0\\x0f\\x05\\xeb\\xf7"
+attributes, thread = ctypes.create_string_buffer(64), ctypes.c_void_p()
+libc.pthread_attr_init(attributes)
+libc.pthread_attr_setstack(attributes, ctypes.c_void_p(low + below), ctypes.c_size_t(16384))
+assert libc.pthread_create(ctypes.byref(thread), attributes, ctypes.c_void_p(start), None) == 0
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+def test_what_lies_below_a_small_stack_stays_as_it_is(version: str, start: Start) -> None:
+    """Starting a thread can take more than a stack has left: this one 6 kB."""
+    process = start(interpreter(version), "-c", SMALL_STACK)
+    target = attach_to(process)
+    wait_until(lambda: len(target.threads()) == 2, "there is the thread with the small stack")
+    small = max(thread.tid for thread in target.threads())
+
+    answers = [run(target, LOOK_BELOW) for _ in range(5)]
+
+    assert small in {answer.tid for answer in answers}
+    assert {answer.result for answer in answers} == {"True"}
+
+
+LOOK_BELOW = """
+import __main__
+result = str(__main__.pages[:__main__.below] == b"full" * (__main__.below // 4))
+"""
+
+
 @pytest.mark.parametrize("version", OLD_AND_NEW)
 def test_no_signal_is_lost_or_late(version: str, registers: str, harmless: list[subprocess.Popen[str]]) -> None:
     """SIGUSR1 to a main thread that sleeps: its Python handler answers, each time, while we attach all the time."""

@@ -39,8 +39,6 @@ _WAITS = {
     232: "epoll_wait", 247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4",
     441: "epoll_pwait2",
 }  # fmt: skip
-_STACK_BYTES = 16_384
-"""pthread_create with its calls to malloc and the loader uses far less."""
 
 
 class State(StrEnum):
@@ -57,7 +55,7 @@ class Layout:
     Attributes:
         mappings: All of them, by address.
         interpreter: The ranges of the interpreter's own code.
-        room_bytes: What the machine code needs on a stack, besides what it calls.
+        room_bytes: What the machine code needs on a stack, and what a signal needs that comes then.
     """
 
     mappings: list[Mapping]
@@ -72,7 +70,7 @@ class Layout:
         """Is there enough stack below? A stack that is not known yet has none."""
         at = bisect.bisect_right(self.mappings, stack_pointer, key=lambda mapping: mapping.start) - 1
         mapping = self.mappings[at]
-        low = stack_pointer - self.room_bytes - _STACK_BYTES
+        low = stack_pointer - self.room_bytes
         return mapping.start <= low and stack_pointer < mapping.end and mapping.permissions.startswith("rw")
 
 

@@ -3,7 +3,8 @@
 # borrowed thread goes on through `finish` by itself and leaves nothing behind.
 
 # The frame, on the borrowed thread's own stack below its red zone; rbx and rsp point to it at `borrow`.
-# It starts with the saved registers in the order of the kernel's struct user_regs_struct.
+# It starts with the saved registers in the order of the kernel's struct user_regs_struct. It is all that this stack must
+# have room for, which may be a small one: pthread_create is called on a stack that is mapped for it.
     .set NEW_MASK, 216
     .set OLD_MASK, 224
     .set PTHREAD_CREATE, 232
@@ -15,6 +16,8 @@
     .set LOOK_IN, 280           # a living tracer finishes; otherwise the thread does by itself
     .set PENDING, 288           # scratch
     .set SHORT_PAUSE, 296       # struct timespec
+
+    .set STACK_BYTES, 0x40000   # only what is touched takes memory
 
 # The region, mapped for one attach; the new thread unmaps it at its end.
     .set READY, 0               # set from outside once the region is filled
@@ -83,6 +86,13 @@ borrow:
     mov $8, %r10d
     syscall
 blocked:
+    mov $STACK_BYTES, %esi
+    call map
+    mov %rax, REGION(%rbx)
+    mov %rax, %r13
+    cmp $-4096, %rax
+    ja 3f
+    lea STACK_BYTES(%r13), %rsp
     sub XSAVE_BYTES(%rbx), %rsp
     xor %eax, %eax
     lea 512(%rsp), %rdi         # the XSAVE header must start as zeros
@@ -92,14 +102,8 @@ blocked:
     mov %eax, %edx
     xsave64 (%rsp)
 
-    mov $SYS_mmap, %eax
-    xor %edi, %edi
     mov REGION_BYTES(%rbx), %rsi
-    mov $3, %edx                # PROT_READ | PROT_WRITE
-    mov $0x22, %r10d            # MAP_PRIVATE | MAP_ANONYMOUS
-    or $-1, %r8
-    xor %r9d, %r9d
-    syscall
+    call map
     mov %rax, REGION(%rbx)
     mov %rax, %r12
     cmp $-4096, %rax
@@ -127,27 +131,32 @@ blocked:
 2:  or $-1, %eax
     mov %eax, %edx
     xrstor64 (%rsp)
+    mov %rbx, %rsp
+    mov $SYS_munmap, %eax
+    mov %r13, %rdi
+    mov $STACK_BYTES, %esi
+    syscall
 
-    cmpq $0, LOOK_IN(%rbx)
-    je 3f
+3:  cmpq $0, LOOK_IN(%rbx)
+    je 4f
     gate finish                 # a living tracer puts everything back here
-3:  mov $500, %r12d             # a signal to the process is on its way to another thread: do not snatch it
-4:  mov $SYS_rt_sigpending, %eax
+4:  mov $500, %r12d             # a signal to the process is on its way to another thread: do not snatch it
+5:  mov $SYS_rt_sigpending, %eax
     lea PENDING(%rbx), %rdi
     mov $8, %esi
     syscall
     mov OLD_MASK(%rbx), %rax
     not %rax
     and PENDING(%rbx), %rax
-    je 5f
+    je 6f
     dec %r12d
-    je 5f
+    je 6f
     mov $SYS_nanosleep, %eax
     lea SHORT_PAUSE(%rbx), %rdi
     xor %esi, %esi
     syscall
-    jmp 4b
-5:  mov $SYS_rt_sigprocmask, %eax
+    jmp 5b
+6:  mov $SYS_rt_sigprocmask, %eax
     mov $SIG_SETMASK, %edi
     lea OLD_MASK(%rbx), %rsi
     xor %edx, %edx
@@ -171,6 +180,17 @@ blocked:
     pop %rdi
     lea 8(%rsp), %rsp           # orig_rax
     iretq                       # rip, cs, eflags, rsp, ss at one stroke
+
+# Map so many bytes (rsi): the address, or a negative errno, in rax.
+map:
+    mov $SYS_mmap, %eax
+    xor %edi, %edi
+    mov $3, %edx                # PROT_READ | PROT_WRITE
+    mov $0x22, %r10d            # MAP_PRIVATE | MAP_ANONYMOUS
+    or $-1, %r8
+    xor %r9d, %r9d
+    syscall
+    ret
 
 # -- the new thread: run the code, hand over its answer, and leave nothing ---------------------------------------------
 start:
