@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +116,25 @@ def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start:
     assert {answer.result for answer in answers} == {".".join(target.interpreter.version.split(".")[:2])}
     assert run(target, look).result == before
     wait_until(lambda: len(target.threads()) == 2, "the threads of the code have ended")
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13"])
+def test_nothing_is_left_in_lists_of_free_objects(version: str, start: Start, tmp_path: Path) -> None:
+    """3.11 and 3.12 keep tuples of length 20, and never use them again."""
+
+    def free_tuples() -> Counter[int]:
+        said.truncate(0)
+        run(target, "import sys; sys._debugmallocstats()")
+        counts = re.findall(r"(\d+) free (\d+)-sized PyTupleObjects", (tmp_path / "said").read_text())
+        return Counter({int(length): int(count) for count, length in counts})
+
+    with (tmp_path / "said").open("a") as said:
+        target = attach_to(start(interpreter(version), "-c", TWO_IDLE_THREADS, stderr=said))
+        before = free_tuples()
+        for _ in range(20):
+            run(target, "pass")
+        left = free_tuples() - before
+    assert sum(left.values()) < 20, left
 
 
 def test_results_are_text_or_bytes_of_any_size(start: Start) -> None:
