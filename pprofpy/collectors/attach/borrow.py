@@ -3,12 +3,12 @@
 What must hold at every step: if we die right after it, the target goes on unharmed. So only two steps change what the
 thread does, each in one system call: setting its registers to the machine code, when all that this needs has been
 written where nobody looks (below the stack's red zone, and in the unused end of a page of code), and setting them
-back. In between, the thread is on its own anyway: see machine.S.
+back. In between, the thread is on its own anyway: see machine.S. So we may also give up at any step, by no longer
+tracing it.
 
 Signals are never taken from the target. While it is borrowed, the thread blocks them all; they stay pending, or go to
 other threads as they do when it computes. Then it must not snatch a signal to the process that has already woken the
-main
-thread: Python's handlers run there, and only a signal that main gets itself breaks off its wait. How it ends is
+main thread: Python's handlers run there, and only a signal that main gets itself breaks off its wait. How it ends is
 therefore different:
 
 - most threads end by themselves: they let such signals pass, unblock the rest, and begin their wait anew;
@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from pprofpy.collectors.attach import machine_code as machine
 from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, signed, state_of
-from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of
+from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, Memory, Registers, Tracee, mask_of, trace
 
 _ALL = (1 << 64) - 1
 _SETXID, _CANCEL = 33, 32
@@ -39,7 +39,7 @@ _RED_ZONE = 128
 _FRAME_BYTES = 320
 _DIRECTION, _TRAP, _ALIGNMENT = 1 << 10, 1 << 8, 1 << 18
 _USER_CODE_64 = 0x33
-_STOP_PATIENCE_S = 0.25
+_LEAVING_S = 0.25
 _CALL_PATIENCE_S = 1.0
 _PASSING_S = 0.05
 _PAUSE_NS = 100_000
@@ -96,20 +96,15 @@ def borrow(tid: int, load: Load) -> Borrowed:
 
     Raises:
         GoneError: It has ended.
+        StuckError: It cannot be stopped now.
         OSError: EPERM: it is traced already, or we may not trace it.
     """
-    tracee = Tracee(tid)
-    started_ns = time.perf_counter_ns()
+    loan = _Loan(load)
     try:
-        region, error = _Loan(tracee, load).take()
-    except GoneError:
-        tracee.bury()
+        return trace(tid, loan.take)
+    except KeyboardInterrupt:
+        loan.cancel()
         raise
-    except BaseException:  # Ctrl-C: at every step the thread can be left to itself
-        with suppress(GoneError):
-            tracee.give_up(load.gate)
-        raise
-    return Borrowed(region, error, (time.perf_counter_ns() - started_ns) // 1000)
 
 
 class _Over(Exception):  # noqa: N818 - no error
@@ -119,16 +114,17 @@ class _Over(Exception):  # noqa: N818 - no error
 class _Loan:
     """A thread, from the moment it is traced until it is let go."""
 
-    def __init__(self, tracee: Tracee, load: Load) -> None:
-        self._tracee, self._load = tracee, load
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self._region = self._error = self._mask = 0
 
-    def take(self) -> tuple[int, int]:
-        """Region and error; see `Borrowed`. The thread is let go in any case."""
+    def take(self, tracee: Tracee) -> Borrowed:
+        """Borrow it; it goes on in any case."""
+        self._tracee, started_ns = tracee, time.perf_counter_ns()
         with suppress(_Over):
             self._halt()
-            self._before = self._tracee.registers()
-            self._mask = self._tracee.signal_mask()
+            self._before = tracee.registers()
+            self._mask = tracee.signal_mask()
             state = state_of(self._before, self._load.layout, bool(self._mask & self._load.caught))
             if state is None or self._before.cs != _USER_CODE_64:
                 self._let_go()
@@ -139,14 +135,17 @@ class _Loan:
                 self._leave()
             self._until(machine.AT_FINISH)
             self._put_back()
-        return self._region, self._error
+        return Borrowed(self._region, self._error, (time.perf_counter_ns() - started_ns) // 1000)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        with suppress(OSError):
+            if self._region:
+                self._load.memory.set_word(self._region + machine.CANCEL, 1)
 
     def _halt(self) -> None:
         """Stop it, unless a signal comes first: that is delivered, and this is no time."""
-        self._tracee.seize()
-        stop = self._tracee.wait(_STOP_PATIENCE_S)
-        while stop is None:  # in the kernel, in a wait that nothing interrupts: only from a stop can it be let go
-            stop = self._tracee.wait(_STOP_PATIENCE_S)
+        stop = self._tracee.halt()
         if not stop.is_event:
             self._let_go(stop.signal)
         if stop.signal != signal.SIGTRAP:  # the whole process was stopped
@@ -210,8 +209,7 @@ class _Loan:
         while True:
             stop = self._tracee.wait(deadline - time.monotonic())
             if stop is None:
-                self._tracee.give_up(self._load.gate)  # a lock, a busy machine: it ends by itself
-                raise _Over
+                raise _Over  # a lock, a busy machine: it ends by itself
             at = self._tracee.registers().rip - self._load.code
             if stop.signal == self._load.gate and at in (gate, machine.AT_FINISH):
                 return at
@@ -232,7 +230,7 @@ class _Loan:
     def _leave(self) -> NoReturn:
         """Let it go on by itself, and see how long that takes."""
         self._tracee.detach()
-        deadline = time.monotonic() + _STOP_PATIENCE_S
+        deadline = time.monotonic() + _LEAVING_S
         with suppress(OSError):
             while self._load.memory.word(self._frame + machine.CREATED) == _ALL and time.monotonic() < deadline:
                 os.sched_yield()

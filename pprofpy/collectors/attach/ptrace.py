@@ -1,8 +1,11 @@
 """One stopped thread of another process, by ptrace(2); and the memory of that process.
 
-Everything about one thread must be called from the one thread of ours that seized it: the kernel binds them. Stops are
-looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits for; but do
-not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
+The kernel binds a tracee to the one thread of ours that seized it, and lets go of it when that thread ends: with the
+signal that is at hand, out of a wait that nothing interrupts, or of its remains if it has died. So each is traced in a
+thread of its own (see `trace`), and there is nothing to undo, whatever happens.
+
+Stops are looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits
+for; but do not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
 
 Source: ptrace(2), process_vm_readv(2), struct user_regs_struct in the kernel's asm/user_64.h.
 """
@@ -13,21 +16,23 @@ import ctypes
 import errno
 import os
 import signal
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
-_POKETEXT, _GETREGS, _SETREGS, _GETSIGINFO, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x4202, 0x420A, 0x420B
+_POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
 _SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _EVENT_STOP = 128
 _WORD = 8
-_SIGINFO_BYTES = 128
-_BURIAL_S = 1.0
+_STOP_PATIENCE_S = 0.25
 _SPIN_S = 0.0005
 """Stops come within this, if the processor is free; who yields on a busy machine gets it back milliseconds later."""
 
+_Result = TypeVar("_Result")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -79,8 +84,38 @@ class GoneError(Exception):
     """The thread has ended."""
 
 
+class StuckError(Exception):
+    """The thread does not stop: it is in the kernel, in a wait that nothing interrupts."""
+
+
+def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
+    """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on."""
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            results.append(work(Tracee(tid)))
+        except BaseException as error:  # raised below, where somebody can handle it
+            errors.append(error)
+
+    tracer = threading.Thread(target=do, name="tracer", daemon=True)
+    tracer.start()
+    try:
+        tracer.join()
+    except KeyboardInterrupt:
+        tracer.join()  # it is at it for a second or two at the very most
+        raise
+    finally:
+        while os.path.exists(f"/proc/self/task/{tracer.native_id}"):  # noqa: PTH110 - fast
+            os.sched_yield()  # Python calls a thread dead somewhat before the kernel does
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
 class Tracee:
-    """A thread that we trace, from `seize()` to `detach()`. It may run or be stopped.
+    """A thread that we trace, from `halt()` to `detach()`. It may run or be stopped.
 
     Raises (all methods):
         OSError: EPERM: somebody else traces it, or we may not.
@@ -90,10 +125,17 @@ class Tracee:
     def __init__(self, tid: int) -> None:
         self.tid = tid
 
-    def seize(self) -> None:
-        """Trace it, and ask it to stop; `wait()` says when it does."""
+    def halt(self) -> Stop:
+        """Trace it and stop it, unless a signal comes first.
+
+        Raises:
+            StuckError: It did not stop in time.
+        """
         self._ptrace(_SEIZE)
         self._ptrace(_INTERRUPT)
+        if stop := self.wait(_STOP_PATIENCE_S):
+            return stop
+        raise StuckError
 
     def wait(self, timeout_s: float) -> Stop | None:
         """Its next stop, or None after `timeout_s`. Does not sleep: the target stands still meanwhile."""
@@ -151,36 +193,6 @@ class Tracee:
     def detach(self, signal_number: int = 0) -> None:
         """Let it go, from a stop."""
         self._ptrace(_DETACH, 0, signal_number)
-
-    def give_up(self, ours: int) -> None:
-        """Let it go from whatever state it is in, with the signal that is about to come, unless that is `ours`."""
-        try:
-            self.detach(self._signal_at_hand(ours))
-        except GoneError:
-            self._ptrace(_INTERRUPT)
-            while self.wait(_BURIAL_S) is None:
-                pass
-            self.detach(self._signal_at_hand(ours))
-
-    def _signal_at_hand(self, ours: int) -> int:
-        info = (ctypes.c_int32 * (_SIGINFO_BYTES // 4))()
-        try:
-            self._ptrace(_GETSIGINFO, 0, ctypes.addressof(info))
-        except OSError:  # the whole process is stopped
-            return 0
-        number, code = info[0], info[2]
-        return 0 if number == ours or code >> 8 == _EVENT_STOP else int(number)
-
-    def bury(self) -> None:
-        """Collect a thread that ended while we traced it: the process has not ended before we did.
-
-        A child of ours is left to whoever of us waits for it; its other threads are nobody's but ours.
-        """
-        deadline = time.monotonic() + _BURIAL_S
-        with suppress(OSError, GoneError):
-            while not _is_child(self.tid) and time.monotonic() < deadline:
-                os.waitid(os.P_PID, self.tid, os.WEXITED | os.WNOHANG | _WALL)
-                os.sched_yield()
 
     def filters(self) -> list[bytes]:
         """The seccomp filters that it is under, each a classic BPF program (struct sock_filter).
@@ -255,10 +267,3 @@ def mask_of(*numbers: int) -> int:
 
 SYNCHRONOUS = mask_of(signal.SIGTRAP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS)
 """Signals that a thread sends itself by what it does. Blocking them would not help it."""
-
-
-def _is_child(tid: int) -> bool:
-    """Is it the main thread of a child process of ours?"""
-    with open(f"/proc/{tid}/status", "rb") as stream:  # noqa: PTH123 - fast
-        lines = dict(line.split(b":", 1) for line in stream.read().splitlines())
-    return int(lines[b"Tgid"]) == tid and int(lines[b"PPid"]) == os.getpid()

@@ -15,7 +15,7 @@ from pprofpy.collectors.attach.borrow import Borrowed, Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.image import Image, Mapping, mappings
-from pprofpy.collectors.attach.ptrace import GoneError, Memory, mask_of
+from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
 from pprofpy.errors import NotPossibleError
 from pprofpy.target import Target
 
@@ -238,7 +238,7 @@ def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, i
                 if cleared[tid]:
                     continue
                 borrowed = borrow(tid, load)
-            except GoneError:
+            except (GoneError, StuckError):
                 continue
             except PermissionError as error:
                 refused = error

@@ -12,10 +12,9 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from pprofpy.collectors.attach.ptrace import GoneError, Tracee
+from pprofpy.collectors.attach.ptrace import GoneError, Tracee, trace
 
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _ALLOW, _LOG, _ERRNO = 0x7FFF0000, 0x7FFC0000, 0x00050000
@@ -53,6 +52,7 @@ def objection(tid: int) -> str:
 
     Raises:
         GoneError: It has ended.
+        StuckError: It cannot be stopped now.
         OSError: It cannot be traced.
     """
     mode = _mode(tid)
@@ -60,25 +60,20 @@ def objection(tid: int) -> str:
         return ""
     if mode == "1":
         return "it may only read, write and exit (strict mode)"
-    tracee = Tracee(tid)
     try:
-        tracee.seize()
-        while tracee.wait(1) is None:
-            pass
-        filters = tracee.filters()
+        filters = trace(tid, _filters)
     except PermissionError as error:
         if error.errno == errno.EPERM:
             raise
         return "only root can read its filters"
     except OSError:
         return "its filters cannot be read here"
-    except GoneError:
-        tracee.bury()
-        raise
-    finally:
-        with suppress(GoneError):
-            tracee.give_up(0)
     return verdict(filters)
+
+
+def _filters(tracee: Tracee) -> list[bytes]:
+    tracee.halt()
+    return tracee.filters()
 
 
 def verdict(filters: Iterable[bytes]) -> str:
