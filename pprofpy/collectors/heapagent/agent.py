@@ -79,8 +79,8 @@ def open_control() -> dict[str, Any]:
     close_control(session)
     fd = anonymous_file()
     state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
-    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": has_lock}
+    is_free_threaded = "t" in sys.abiflags  # such a build has other structures, even with its lock switched on
+    return {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded}
 
 
 def close_control(session: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Session:
 
     Attributes:
         traced_frames: How many frames tracemalloc kept of each stack before we came; 0 if it did not trace.
-        has_lock: Does its interpreter have a global lock?
+        has_lock: Is its interpreter made for a global lock? A free-threaded one is not.
     """
 
     def __init__(self, target: Target) -> None:
