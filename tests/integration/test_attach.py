@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.attach import CodeError, NotAnsweredError, run
+from pprofpy.collectors.attach.ptrace import StuckError, Tracee, trace
 from pprofpy.collectors.attach.seccomp import verdict
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
 from pprofpy.target import Target, open_target
@@ -483,6 +484,102 @@ def test_a_stopped_process_is_refused(start: Start) -> None:
         run(target, "pass")
 
     assert "kill -CONT" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "switch", "on", "off", "says"),
+    [
+        ("", "cgroup.freeze", "1", "0", "cgroup.events"),
+        ("unified", "cgroup.freeze", "1", "0", "cgroup.events"),
+        ("freezer", "freezer.state", "FROZEN", "THAWED", "freezer.state"),
+    ],
+)
+def test_a_frozen_process_is_refused(
+    hierarchy: str, switch: str, on: str, off: str, says: str, start: Start, request: pytest.FixtureRequest
+) -> None:
+    group = control_group(Path("/sys/fs/cgroup", hierarchy), switch, request)
+    process = start(sys.executable, "-c", TWO_IDLE_THREADS)
+    target = attach_to(process)
+    (group / "cgroup.procs").write_text(str(process.pid))
+    (group / switch).write_text(on)
+    try:
+        wait_until(lambda: bool(re.search("frozen 1|FROZEN", (group / says).read_text())), "it is frozen")
+        with pytest.raises(NotPossibleError, match="is frozen"):
+            run(target, "pass")
+    finally:
+        (group / switch).write_text(off)
+
+    assert run(target, "result = '1'").result == "1"
+
+
+def control_group(hierarchy: Path, switch: str, request: pytest.FixtureRequest) -> Path:
+    """A control group that can be frozen, for the time of a test."""
+
+    def is_removed() -> bool:
+        try:
+            for pid in (group / "cgroup.procs").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            group.rmdir()
+        except OSError:
+            return False
+        return True
+
+    if not any(hierarchy.glob("cgroup.procs")):
+        pytest.skip(f"{hierarchy} holds no control groups")
+    group = hierarchy / f"pprofpy-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made there: {error}")
+    request.addfinalizer(lambda: wait_until(is_removed, "the group is empty"))
+    if not (group / switch).exists():
+        pytest.skip("no control group can be frozen there")
+    return group
+
+
+VFORK = """
+import ctypes, signal, threading, time
+libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(65536)
+CLONE_VM, CLONE_VFORK = 0x100, 0x4000
+end = ctypes.addressof(stack) + 65536 & ~15
+threading.Thread(target=libc.clone, daemon=True, args=(
+    libc.pause, ctypes.c_void_p(end), CLONE_VM | CLONE_VFORK | signal.SIGCHLD, None)).start()
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_process_in_its_parents_memory_is_refused(start: Start) -> None:
+    """What subprocess starts is one for a moment, until it executes its program."""
+    process = start(sys.executable, "-c", VFORK)
+    wait_until(lambda: bool(children(process.pid)), "it has a child")
+    (child,) = children(process.pid)
+
+    with pytest.raises(NotPossibleError, match="in its parent's memory"):
+        run(open_target(child), "pass")
+
+    assert run(attach_to(process), "result = '1'").result == "1"
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_thread_that_nothing_interrupts_is_let_go(start: Start) -> None:
+    """It waits for its child to leave its memory, and would stop for us only after that."""
+    process = start(sys.executable, "-c", VFORK)
+    wait_until(lambda: bool(children(process.pid)), "it has a child")
+    stuck = max(thread.tid for thread in attach_to(process).threads())
+
+    with pytest.raises(StuckError):
+        trace(stuck, Tracee.halt)
+
+    assert not traced_or_stopped(stuck)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    wait_until(lambda: len(attach_to(process).threads()) == 1, "it has gone on, to its end")
+    assert run(attach_to(process), "result = '1'").result == "1"
+
+
+def children(pid: int) -> list[int]:
+    folder = Path(f"/proc/{pid}/task")
+    return [int(child) for task in folder.iterdir() for child in (task / "children").read_text().split()]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -14,6 +15,16 @@ from pprofpy.target import Target, permission_error, printable
 _OLDEST = (3, 8)
 _NO_ATTACH = "3"
 _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
+_FREEZERS = (
+    ("", "/sys/fs/cgroup", "cgroup.events"),
+    ("", "/sys/fs/cgroup/unified", "cgroup.events"),
+    ("freezer", "/sys/fs/cgroup/freezer", "freezer.state"),
+)
+"""Controllers as in /proc/PID/cgroup, where their hierarchy is mounted, and the file in a group that says whether..."""
+_FROZEN = re.compile("frozen 1|FREEZING|FROZEN")
+_SYS_KCMP, _KCMP_VM = 312, 1
+
+_libc = ctypes.CDLL(None)
 
 
 def check(target: Target) -> None:
@@ -36,6 +47,13 @@ def check(target: Target) -> None:
         raise ended(target)
     if state == "T":
         raise NotPossibleError(f"{target} is stopped (state T)", f"let it go on first: kill -CONT {target.pid}")
+    if frozen := _frozen_by(target.pid):
+        raise NotPossibleError(f"{target} is frozen (by {frozen})", "thaw it first")
+    if _shares_memory_with_its_parent(target.pid):
+        raise NotPossibleError(
+            f"{target} is only about to become another program: it still lives in its parent's memory (vfork)",
+            "enter its parent, or this one later",
+        )
     if "shstk" in status(target.pid).get("x86_Thread_features", ""):
         raise NotPossibleError(
             f"{target} runs with shadow stacks", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
@@ -88,6 +106,26 @@ def tracer_of(target: Target) -> tuple[int, str] | None:
                 if pid and pid != os.getpid():
                     return pid, printable(Path(f"/proc/{pid}/comm").read_text().strip())
     return None
+
+
+def _frozen_by(pid: int) -> str:
+    """The file that says that the process's control group is frozen; empty if there is none.
+
+    Source: cgroup-v1/freezer-subsystem.rst and cgroup-v2.rst in the kernel's admin guide.
+    """
+    for line in Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines():
+        _, controllers, group = line.split(":", 2)
+        for file in (Path(root + group, name) for kind, root, name in _FREEZERS if kind == controllers):
+            with suppress(OSError):
+                if _FROZEN.search(file.read_text()):
+                    return str(file)
+    return ""
+
+
+def _shares_memory_with_its_parent(pid: int) -> bool:
+    """Is it between vfork and exec? Its threads are not its own then, as far as the C library is concerned."""
+    parent = int(status(pid)["PPid"])
+    return parent > 0 and _libc.syscall(_SYS_KCMP, pid, parent, _KCMP_VM, 0, 0) == 0
 
 
 def status(pid: int) -> dict[str, str]:
