@@ -26,7 +26,9 @@ MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
 CHUNK = 50_000
 WATCH_PERIOD_S = 0.2
 DRAIN_S = 0.1
+NOT_TO_BE_EXECUTED = 8  # MFD_NOEXEC_SEAL: some kernels demand it (vm.memfd_noexec), older ones do not know it
 SAMPLER = "_pprofpy_sampler"
+FOLDERS = ("/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - a file has no name there, or one that nobody can guess
 UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
 
 # The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own,
@@ -39,9 +41,12 @@ state: dict[str, Any] = {"session": {"pid": 0, "engine": ""}, "knows_forks": Fal
 
 def anonymous_file() -> int:
     """The descriptor of a new file without a name, in memory where possible."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("pprofpy", os.MFD_CLOEXEC)
-    for folder in ("/dev/shm", "/tmp", "/var/tmp"):  # noqa: S108 - it has no name there
+    for flags in NOT_TO_BE_EXECUTED, 0:
+        try:
+            return os.memfd_create("pprofpy", os.MFD_CLOEXEC | flags)
+        except (AttributeError, OSError):
+            pass
+    for folder in FOLDERS:
         try:
             return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -164,17 +169,43 @@ def load_sampler(size: int) -> Any:
     """Load the library that pprofpy has put into the control file; it stays loaded for good."""
     make_spec = sys.modules["_frozen_importlib"].ModuleSpec
     make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
+    reason = ImportError("no folder to load it from")
+    for path in paths_of(os.pread(state["session"]["fd"], size, 0)):
+        try:
+            loader = make_loader(SAMPLER, path)
+            module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
+            loader.exec_module(module)
+        except ImportError as error:
+            reason = error
+        else:
+            sys.modules[SAMPLER] = module
+            return module
+    raise reason
+
+
+def paths_of(content: bytes) -> Any:
+    """Paths to files with this content, one after the other; each is gone after its turn.
+
+    One without a name comes first. But it has a path only where /proc is mounted; and a folder may forbid code.
+    """
     fd = anonymous_file()
     try:
-        write(fd, os.pread(state["session"]["fd"], size, 0), 0)
-        path = f"/proc/self/fd/{fd}"
-        loader = make_loader(SAMPLER, path)
-        module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
-        loader.exec_module(module)
+        write(fd, content, 0)
+        yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
-    sys.modules[SAMPLER] = module
-    return module
+    for folder in FOLDERS:
+        path = f"{folder}/.pprofpy-{os.urandom(8).hex()}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            continue
+        try:
+            write(fd, content, 0)
+            yield path
+        finally:
+            os.close(fd)
+            os.unlink(path)  # noqa: PTH108 - nothing is imported here
 
 
 def start_sampling(size: int, rate_bytes: float, frames: int) -> bool | None:
@@ -323,9 +354,12 @@ def cost_of_tracing(size: int, frames: int) -> tuple[float, float]:
 
 
 def prepare_tracing(size: int) -> None:
-    """Load the sampler's library if pprofpy has put it into the control file: it can put allocators back."""
-    if size and SAMPLER not in sys.modules:
-        load_sampler(size)
+    """Load the sampler's library if that is possible: it can put allocators back."""
+    try:
+        if size and SAMPLER not in sys.modules:
+            load_sampler(size)
+    except ImportError:  # no /proc, and no folder for code: it goes without
+        pass
     os.ftruncate(state["session"]["fd"], 0)
 
 
