@@ -184,8 +184,6 @@ class Recording:
 
 def _beyond_bpf(options: CpuOptions) -> str:
     """Why the kernel engine cannot answer this; empty if it can."""
-    if options.idle:
-        return "the kernel engine counts CPU time only, not waiting"
     if options.native:
         return "the kernel engine does not walk native frames"
     return ""
@@ -193,8 +191,9 @@ def _beyond_bpf(options: CpuOptions) -> str:
 
 def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
     from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+    from pprofpy.collectors.bpf.wall import WallRecorder
 
-    return CpuRecorder(
+    return (WallRecorder if options.idle else CpuRecorder)(
         CpuRecorderOptions(
             rate_hz=options.rate_hz,
             gil=options.gil,

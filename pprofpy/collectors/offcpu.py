@@ -11,7 +11,6 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS
 from pprofpy.collectors.bpf.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
-from pprofpy.collectors.bpf.symbols import kernel_symbols
+from pprofpy.collectors.bpf.symbols import kernel_symbols, without_scheduler
 from pprofpy.collectors.bpf.walked import WalkedStacks, walk_constants
 from pprofpy.latency import KERNEL_MAPPING
 from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder
@@ -75,9 +74,6 @@ _FIRST_SEEDED_STACK = 1 << 24
 """From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
-_BEFORE_SCHEDULE = re.compile(r"_*(schedule|io_schedule|preempt_schedule|cond_resched)(_|$)|_*traceiter_|bpf_")
-"""The leaf frames that every switch has in common; what stands below them tells why."""
-
 _LOST = {
     "LOST_THREAD": "switches of threads that found no room in the kernel's table",
     "LOST_TIME": "times off the CPU that found no room in the kernel's table",
@@ -362,7 +358,11 @@ class OffCpuRecorder:
             if 0 <= number < _FIRST_SEEDED_STACK
         }
         stacks |= {_FIRST_SEEDED_STACK + number: stack for number, stack in enumerate(self._seeded_kernel_stacks)}
-        return {number: _telling_frames(stack) for number, stack in stacks.items() if stack and number in wanted}
+        return {
+            number: tuple(Frame(Function(name)) for name in without_scheduler(stack))
+            for number, stack in stacks.items()
+            if stack and number in wanted
+        }
 
     def _shows_kernel_stack(self, key: _Key) -> bool:
         """Also threads that blocked before the recording began have both, and show as the others do."""
@@ -403,9 +403,3 @@ def _waker_frame(waker: str) -> Frame:
     """Stands for a waker without a Python stack; threads of the same name are one."""
     name, is_thread, _ = waker.partition(" (")
     return _pseudo(f"thread {name}" if is_thread else name)
-
-
-def _telling_frames(names: tuple[str, ...]) -> tuple[Frame, ...]:
-    """A kernel stack without the scheduler's own frames at its leaf."""
-    first = next((index for index, name in enumerate(names) if not _BEFORE_SCHEDULE.match(name)), 0)
-    return tuple(Frame(Function(name)) for name in names[first:])

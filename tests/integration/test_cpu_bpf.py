@@ -8,62 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.bpf.pystacks import TRUNCATED
 from pprofpy.collectors.cpython import layouts, runtime
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Profile, Sample
+from pprofpy.profile import Sample
 from pprofpy.target import descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.cpu import by_thread, installed, let_run, recorder
 
 pytestmark = pytest.mark.ebpf
 
 PYTHON = sys.executable
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
-
-
-@contextmanager
-def recorder(rate_hz: int = 5000, **options: bool) -> Iterator[CpuRecorder]:
-    with CpuRecorder(CpuRecorderOptions(rate_hz=rate_hz, **options)) as found:
-        yield found
-
-
-def let_run(recording: CpuRecorder, seconds: float) -> None:
-    """Poll until so much time is over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        recording.poll()
-        time.sleep(0.05)
-
-
-def installed(start: Start, *words: str) -> dict[int, str]:
-    """The same program on every interpreter that there is: pid -> version."""
-    found = {}
-    for version in VERSIONS:
-        try:
-            path = interpreter(version)
-        except pytest.skip.Exception:
-            continue
-        found[start(path, *words).pid] = version
-    return found
-
-
-def by_thread(profile: Profile) -> dict[int, list[Sample]]:
-    """tid -> its samples."""
-    found: defaultdict[int, list[Sample]] = defaultdict(list)
-    for sample in profile.samples():
-        found[next(int(label.value) for label in sample.labels if label.key == "tid")].append(sample)
-    return found
 
 
 def shares(samples: Sequence[Sample], key: str = "leaf") -> dict[str, float]:
@@ -478,7 +442,7 @@ def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: C
     assert "burn.half" in names_of(cli)
 
 
-@pytest.mark.parametrize("option", ["--idle", "--native"])
+@pytest.mark.parametrize("option", ["--native"])
 def test_what_only_pyspy_can_do_is_left_to_it_or_refused(option: str, cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
 

@@ -1,13 +1,14 @@
 /* CPU samples: a clock on every CPU asks which thread of the target runs, and with which Python stack.
  *
  * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
- * lock, no others).
+ * lock, no others), IDLE (what threads do between the looks, too: absences.h).
  */
 #include <linux/types.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
 
 #define NO_STACK -1
+#define CLOSED 0xffffffff /* instead of a window's number: the recording is over */
 
 /* What samples are counted by. A table of counts is read while the other one is written. */
 struct sample {
@@ -27,6 +28,11 @@ BPF_PERCPU_ARRAY(tallies, u64, TALLIES);
 BPF_STACK_TRACE(kernel_stacks, 16384);
 #endif
 
+#ifdef IDLE
+#include "sched.h"
+#include "absences.h"
+#endif
+
 static inline void tally(int which)
 {
     u64 *count = tallies.lookup(&which);
@@ -39,7 +45,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     int zero = 0;
     struct python_target *target = python_current();
     u32 *now = window.lookup(&zero);
-    if (!target || !now)
+    if (!target || !now || *now == CLOSED)
         return 0;
     tally(LOOKS);
     u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
@@ -61,6 +67,9 @@ int on_clock(struct bpf_perf_event_data *ctx)
             tally(LOST_KERNEL_STACK);
         }
     }
+#endif
+#ifdef IDLE
+    seen_running(&sample);
 #endif
     u64 one = 1, *count = samples.lookup(&sample);
     if (count)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from pprofpy.collectors.bpf.loader import PERF_EVENT, load
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.cpython.threads import ThreadNames
-from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError
 from pprofpy.latency import KERNEL_MAPPING
 from pprofpy.profile import (
     PYTHON_MAPPING,
@@ -37,7 +39,7 @@ from pprofpy.profile import (
     ProfileBuilder,
     ValueType,
 )
-from pprofpy.target import Target
+from pprofpy.target import Target, descendants_of, open_target
 from pprofpy.units import NS_PER_S
 
 CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
@@ -54,9 +56,11 @@ _FORGET_STACKS = 200_000
 """With so many stacks in memory, those that are not in use any more are let go."""
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
+SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
 _KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
 _LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK = range(3)
+_CLOSED = 0xFFFFFFFF
+"""Instead of a window's number: nothing is counted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,20 @@ class CpuRecorder:
     Args:
         options: What to sample.
 
+    Attributes:
+        types: What the values of a sample are.
+
     Raises:
         NotPossibleError: eBPF cannot work here.
     """
 
+    types = CPU_TYPES
+
     def __init__(self, options: CpuRecorderOptions) -> None:
         self._options = options
-        constants = python_constants() | {"MAX_SAMPLES": _MAX_SAMPLES}
-        constants |= {"GIL_ONLY": 1} if options.gil else {}
-        constants |= {"KERNEL_STACKS": 1} if options.kernel_stacks else {}
-        self._program = load("cpu.bpf.c", constants, PYTHON_LAYOUTS | {"sample": _SAMPLE})
+        self._program = load("cpu.bpf.c", self._constants(), self._layouts())
         self.stacks = PythonStacks(self._program, children=options.children)
-        self._samples = self._program.table("samples", _SAMPLE, _U8)
+        self._samples = self._program.table("samples", SAMPLE, _U8)
         self._window = self._program.table("window", _U4, _U4)
         self._tallies = self._program.table("tallies", _U4, _U8)
         self._kernel_stacks = (
@@ -109,8 +115,15 @@ class CpuRecorder:
         self._cpu_ns: dict[int, tuple[int, int]] = {}
         self._window_number = 0
         self._drained_ns = 0
-        self._begin_window()
         self._program.load_function("on_clock", PERF_EVENT)
+
+    def _constants(self) -> dict[str, int]:
+        switches = {"GIL_ONLY": self._options.gil, "KERNEL_STACKS": self._options.kernel_stacks}
+        constants = python_constants() | {"MAX_SAMPLES": _MAX_SAMPLES}
+        return constants | {name: 1 for name, is_on in switches.items() if is_on}
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        return PYTHON_LAYOUTS | {"sample": SAMPLE}
 
     def watch(self, target: Target) -> None:
         """Sample a process from now on.
@@ -122,13 +135,22 @@ class CpuRecorder:
         self.stacks.watch(target)
         if self._target is None:
             self._target = target
-            self._program.attach_clock("on_clock", self._options.period_ns)
-            self._begin_window()
+            self._begin()
         self._note_cpu_time()
 
-    def _begin_window(self) -> None:
-        self.time_ns, self._start_ns = time.time_ns(), time.monotonic_ns()
-        self._builder = ProfileBuilder(CPU_TYPES)
+    def watch_children(self, target: Target) -> None:
+        """Sample what a process has started before, too, if children are wanted and it can be."""
+        for pid in descendants_of(target.pid) if self._options.children else ():
+            with suppress(PprofpyError):
+                self.watch(open_target(pid))
+
+    def _begin(self) -> None:
+        self._program.attach_clock("on_clock", self._options.period_ns)
+        self._begin_window(time.monotonic_ns())
+
+    def _begin_window(self, start_ns: int) -> None:
+        self.time_ns, self._start_ns = time.time_ns(), start_ns
+        self._builder = ProfileBuilder(self.types)
         self._builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
         self._locations: dict[tuple[int, int], tuple[int, ...]] = {}
 
@@ -150,21 +172,32 @@ class CpuRecorder:
     def window(self) -> Profile:
         """What was recorded since the last window, up to half a second ago; then a new one begins."""
         self.poll()
-        profile = self._profile()
-        self._begin_window()
+        end_ns = time.monotonic_ns()
+        profile = self._profile(end_ns)
+        self._begin_window(end_ns)
         return profile
 
     def _drain(self) -> None:
         """Take what was counted before the previous drain: nobody writes to that any more."""
+        self._take()
+        self._count_into(self._window_number + 1)
+        if len(self.stacks) > _FORGET_STACKS:
+            self._forget()
+
+    def _take(self) -> None:
+        """All that is not counted into the current window."""
         keys, counts = self._samples.items()
         done = keys["window"] != self._window_number
         self._collect(keys[done], counts[done])
         self._samples.clear(keys[done])
-        self._window_number += 1
-        self._window.put(0, self._window_number)
-        if len(self.stacks) > _FORGET_STACKS:
-            self.stacks.forget()
-            self._locations.clear()
+
+    def _count_into(self, window: int) -> None:
+        self._window_number = window
+        self._window.put(0, window)
+
+    def _forget(self) -> None:
+        self.stacks.forget()
+        self._locations.clear()
 
     def _note_cpu_time(self) -> None:
         """Of each process that is watched: CPU time when it began to be, and now."""
@@ -174,29 +207,41 @@ class CpuRecorder:
                 self._cpu_ns[pid] = self._cpu_ns.get(pid, (now_ns, 0))[0], now_ns
 
     def _collect(self, keys: np.ndarray, counts: np.ndarray) -> None:
-        self._learn_names(keys)
+        self._learn_names(zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
         for (stack, tid, pid, kernel_stack, _), count in zip(keys.tolist(), counts.tolist(), strict=True):
-            place = (stack, kernel_stack)
-            if place not in self._locations:
-                self._locations[place] = self._locate(stack, kernel_stack)
-            values = (count, count * self._options.period_ns)
-            self._builder.add_locations(self._locations[place], values, self._labels(pid, tid))
+            self._count(self._location(stack, kernel_stack), pid, tid, count)
+
+    def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
+        self._builder.add_locations(locations, (looks, looks * self._options.period_ns), self._labels(pid, tid))
+
+    def _location(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        place = (stack, kernel_stack)
+        if place not in self._locations:
+            self._locations[place] = self._locate(stack, kernel_stack)
+        return self._locations[place]
 
     def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
-        frames = self.stacks.frames(stack) or (NO_PYTHON,)
-        python = tuple(self._builder.frame_location(frame, PYTHON_MAPPING) for frame in frames)
-        if kernel_stack < 0 or self._kernel_stacks is None:
-            return python
-        symbols = kernel_symbols()
-        addresses = self._kernel_stacks.get(kernel_stack)["addresses"].tolist()
-        kernel = [Frame(Function(symbols.name(address))) for address in addresses if address]
-        return tuple(self._builder.frame_location(frame, KERNEL_MAPPING) for frame in kernel) + python
+        return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack))
 
-    def _learn_names(self, keys: np.ndarray) -> None:
-        for pid in set(keys["tgid"].tolist()):
-            if runtime := self.stacks.runtimes.get(pid):
-                names = self._names.setdefault(pid, ThreadNames(pid))
-                names.learn(runtime, set(keys["tid"][keys["tgid"] == pid].tolist()))
+    def _interned(self, kernel: Iterable[str], python: Sequence[Frame]) -> tuple[int, ...]:
+        above = [self._builder.frame_location(Frame(Function(name)), KERNEL_MAPPING) for name in kernel]
+        below = [self._builder.frame_location(frame, PYTHON_MAPPING) for frame in python or (NO_PYTHON,)]
+        return (*above, *below)
+
+    def _kernel_frames(self, kernel_stack: int) -> list[str]:
+        if kernel_stack < 0 or self._kernel_stacks is None:
+            return []
+        symbols = kernel_symbols()
+        return [symbols.name(one) for one in self._kernel_stacks.get(kernel_stack)["addresses"].tolist() if one]
+
+    def _learn_names(self, threads: Iterable[tuple[int, int]]) -> None:
+        """Of these threads: (pid, tid)."""
+        tids: defaultdict[int, set[int]] = defaultdict(set)
+        for pid, tid in threads:
+            tids[pid].add(tid)
+        for pid, runtime in self.stacks.runtimes.items():
+            if pid in tids:
+                self._names.setdefault(pid, ThreadNames(pid)).learn(runtime, tids[pid])
 
     def _labels(self, pid: int, tid: int) -> LabelSet:
         name = self._names[pid].name(tid) if pid in self._names else f"thread {tid}"
@@ -208,18 +253,21 @@ class CpuRecorder:
     def stop(self) -> Profile:
         """End the recording; what was recorded since the last window."""
         self._note_cpu_time()
+        self._count_into(_CLOSED)  # takes effect at once; to detach takes a while on a busy machine
         end_ns = time.monotonic_ns()
         self._program.detach()
         self.stacks.poll()
-        self._collect(*self._samples.items())
-        profile = self._profile()
-        profile.duration_ns = end_ns - self._start_ns
-        return profile
+        self._finish(end_ns)
+        return self._profile(end_ns)
 
-    def _profile(self) -> Profile:
+    def _finish(self, end_ns: int) -> None:
+        """Take all that the kernel has counted up to the end."""
+        self._take()
+
+    def _profile(self, end_ns: int) -> Profile:
         profile = self._builder.build()
-        profile.period_type, profile.period = CPU_TYPES[1], self._options.period_ns
-        profile.time_ns, profile.duration_ns = self.time_ns, time.monotonic_ns() - self._start_ns
+        profile.period_type, profile.period = self.types[1], self._options.period_ns
+        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self._start_ns
         profile.collection = self._collection()
         return profile
 
@@ -293,6 +341,7 @@ def record(
         InterruptedEarly: So did the recording.
     """
     recorder.watch(target)
+    recorder.watch_children(target)
     say("engine: eBPF, which does not stop the process")
     start_ns, interrupted = time.monotonic_ns(), False
     while target.is_alive() and not interrupted:

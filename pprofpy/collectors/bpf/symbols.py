@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _KALLSYMS = Path("/proc/kallsyms")
+_BEFORE_SCHEDULE = re.compile(r"_*(schedule|io_schedule|preempt_schedule|cond_resched)(_|$)|_*traceiter_|bpf_")
+"""The leaf frames that every switch has in common; what stands below them tells why."""
 
 
 class KernelSymbols:
@@ -38,3 +42,9 @@ class KernelSymbols:
 def kernel_symbols() -> KernelSymbols:
     """Those of the running kernel, read once."""
     return KernelSymbols(_KALLSYMS.read_text(errors="replace"))
+
+
+def without_scheduler(names: Sequence[str]) -> Sequence[str]:
+    """A kernel stack, leaf-first, without the scheduler's own frames at its leaf."""
+    first = next((index for index, name in enumerate(names) if not _BEFORE_SCHEDULE.match(name)), 0)
+    return names[first:]

@@ -1,0 +1,55 @@
+"""What tests of the kernel's CPU engine share: recordings, and programs on every interpreter that there is."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+from pprofpy.profile import Profile, Sample
+from tests.conftest import PATIENCE_S, Start, interpreter
+
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+
+
+@contextmanager
+def recorder(rate_hz: int = 5000, kind: type[CpuRecorder] = CpuRecorder, **options: bool) -> Iterator[CpuRecorder]:
+    with kind(CpuRecorderOptions(rate_hz=rate_hz, **options)) as found:
+        yield found
+
+
+def let_run(recording: CpuRecorder, seconds: float) -> None:
+    """Poll until so much time is over."""
+    poll_until(recording, lambda: False, seconds)
+
+
+def poll_until(recording: CpuRecorder, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    """Poll until something has happened, or so much time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not condition():
+        recording.poll()
+        time.sleep(0.05)
+
+
+def installed(start: Start, *words: str, **options: object) -> dict[int, str]:
+    """The same program on every interpreter that there is: pid -> version."""
+    found = {}
+    for version in VERSIONS:
+        try:
+            path = interpreter(version)
+        except pytest.skip.Exception:
+            continue
+        found[start(path, *words, **options).pid] = version
+    return found
+
+
+def by_thread(profile: Profile) -> dict[int, list[Sample]]:
+    """tid -> its samples."""
+    found: defaultdict[int, list[Sample]] = defaultdict(list)
+    for sample in profile.samples():
+        found[next(int(label.value) for label in sample.labels if label.key == "tid")].append(sample)
+    return found
