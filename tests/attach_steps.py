@@ -13,7 +13,7 @@ from pprofpy.collectors.attach import run
 from pprofpy.collectors.attach.ptrace import Memory, Tracee
 from pprofpy.target import Target, open_target
 
-_TOUCHING = ((Tracee, "_ptrace"), (Memory, "_copy"))
+_TOUCHING = ((Tracee, "_ptrace"), (Memory, "read"), (Memory, "write"))
 
 
 @contextmanager

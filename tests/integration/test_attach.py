@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.attach import CodeError, NotAnsweredError, run
-from pprofpy.collectors.attach.ptrace import StuckError, Tracee, trace
+from pprofpy.collectors.attach import CodeError, NotAnsweredError, refusals, run
+from pprofpy.collectors.attach.image import mappings
+from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, Tracee, trace
 from pprofpy.collectors.attach.seccomp import verdict
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
 from pprofpy.target import Target, open_target
@@ -31,7 +32,7 @@ from tests.attach_steps import at_step
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system"]
+VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "system"]
 OLD_AND_NEW = ["3.8", "3.12", "3.13"]
 TWO_IDLE_THREADS = """
 import threading, time
@@ -119,7 +120,7 @@ def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start:
     wait_until(lambda: len(target.threads()) == 2, "the threads of the code have ended")
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13", "3.14"])
 def test_nothing_is_left_in_lists_of_free_objects(version: str, start: Start, tmp_path: Path) -> None:
     """3.11 and 3.12 keep tuples of length 20, and never use them again."""
 
@@ -454,6 +455,61 @@ def test_a_target_may_end_at_any_time() -> None:
             assert process.wait(timeout=10) == 0
 
 
+FORK_AND_EXECUTE = """
+import os, sys, threading, time
+def fork():
+    while True:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+for _ in range(2): threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+threading.Thread(target=fork, daemon=True).start()
+*words, left = sys.orig_argv
+print(left.replace("15", "ready"), flush=True)
+time.sleep(0.03)
+if left != "0": os.execv(sys.executable, [*words, str(int(left) - 1)])
+"""
+
+
+def test_a_target_may_fork_and_execute_at_any_time(start: Start) -> None:
+    process = start(sys.executable, "-SWignore", "-c", FORK_AND_EXECUTE, "15")
+    answered = 0
+    while process.poll() is None:
+        with suppress(TargetError, NotPossibleError, NotAnsweredError):
+            answered += run(open_target(process.pid), "result = '1'", timeout_s=5).result == "1"
+
+    assert process.communicate()[0].split() == [str(left) for left in range(14, -1, -1)]
+    assert process.returncode == 0
+    assert answered > 0
+
+
+def test_what_is_meant_for_a_program_never_gets_into_the_next(start: Start) -> None:
+    program = """
+import os, sys
+print("ready", flush=True)
+input()
+os.execv(sys.executable, [sys.executable, "-c", "print('other', flush=True); input()"])
+"""
+    process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+
+    with Memory(process.pid) as memory:
+        assert memory.read(stack_of(process.pid), 8)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "other\n"
+        with pytest.raises(GoneError):
+            memory.read(stack_of(process.pid), 8)
+        with pytest.raises(GoneError):
+            memory.set_word(stack_of(process.pid), 0)
+
+
+def stack_of(pid: int) -> int:
+    return next(mapping.start for mapping in mappings(pid) if mapping.path == "[stack]")
+
+
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -599,6 +655,19 @@ run(target, "pass")
     )
 
     assert "TargetPermissionError" in done.stderr
+
+
+def test_a_machine_that_forbids_it_altogether_is_named(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = attach_to(start(sys.executable, "-c", TWO_IDLE_THREADS))
+    scope = tmp_path / "ptrace_scope"
+    monkeypatch.setattr(refusals, "_PTRACE_SCOPE", scope)
+
+    scope.write_text("3\n")
+    assert "ptrace_scope is 3" in refusals.not_allowed(target).message
+    scope.write_text("1\n")
+    assert "ptrace_scope" not in refusals.not_allowed(target).message
 
 
 def test_an_old_python_is_refused(start: Start) -> None:

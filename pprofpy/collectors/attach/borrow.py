@@ -30,7 +30,7 @@ from typing import NoReturn
 
 from pprofpy.collectors.attach import machine_code as machine
 from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, signed, state_of
-from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, Memory, Registers, Tracee, mask_of, trace
+from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of, trace
 
 _ALL = (1 << 64) - 1
 _SETXID, _CANCEL = 33, 32
@@ -139,7 +139,7 @@ class _Loan:
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
-        with suppress(OSError):
+        with suppress(OSError, GoneError):
             if self._region:
                 self._load.memory.set_word(self._region + machine.CANCEL, 1)
 
@@ -231,7 +231,7 @@ class _Loan:
         """Let it go on by itself, and see how long that takes."""
         self._tracee.detach()
         deadline = time.monotonic() + _LEAVING_S
-        with suppress(OSError):
+        with suppress(OSError, GoneError):
             while self._load.memory.word(self._frame + machine.CREATED) == _ALL and time.monotonic() < deadline:
                 os.sched_yield()
         raise _Over

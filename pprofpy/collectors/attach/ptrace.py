@@ -7,7 +7,7 @@ thread of its own (see `trace`), and there is nothing to undo, whatever happens.
 Stops are looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits
 for; but do not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
 
-Source: ptrace(2), process_vm_readv(2), struct user_regs_struct in the kernel's asm/user_64.h.
+Source: ptrace(2), proc_pid_mem(5), struct user_regs_struct in the kernel's asm/user_64.h.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
 _POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
@@ -36,11 +36,6 @@ _Result = TypeVar("_Result")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-for _call in (_libc.process_vm_readv, _libc.process_vm_writev):
-    _call.restype = ctypes.c_ssize_t
-    _call.argtypes = [
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
-    ]  # fmt: skip
 
 _REGISTERS = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base "
@@ -223,24 +218,32 @@ class Tracee:
 class Memory:
     """The memory of a process, reached without stopping it.
 
+    It is the one that the process has now. Once it executes another program there is nothing to reach any more: what is
+    meant for the old program never gets into the new one.
+
     Raises (all methods):
-        OSError: EPERM, ESRCH, or EFAULT where nothing is mapped.
+        OSError: EACCES: we may not. EIO: nothing is mapped there.
+        GoneError: The process has ended, or has executed another program.
     """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self._file = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
-    def read(self, address: int, length: int) -> bytearray:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def read(self, address: int, length: int) -> bytes:
         """`length` bytes from `address` on."""
-        content = bytearray(length)
-        if length:
-            self._copy(_libc.process_vm_readv, (ctypes.c_char * length).from_buffer(content), address, length)
+        content = os.pread(self._file, length, address)
+        _check_done(len(content), length)
         return content
 
     def write(self, address: int, content: bytes) -> None:
-        """Put `content` at `address`, which the target itself must be able to write."""
-        buffer = ctypes.create_string_buffer(content, len(content))
-        self._copy(_libc.process_vm_writev, buffer, address, len(content))
+        """Put `content` at `address`."""
+        _check_done(os.pwrite(self._file, content, address), len(content))
 
     def word(self, address: int) -> int:
         """The 64 bits there."""
@@ -250,14 +253,12 @@ class Memory:
         """Put 64 bits there."""
         self.write(address, value.to_bytes(_WORD, "little"))
 
-    def _copy(
-        self, call: ctypes._NamedFuncPointer, buffer: ctypes.Array[ctypes.c_char], address: int, length: int
-    ) -> None:
-        ours = (ctypes.c_uint64 * 2)(ctypes.addressof(buffer), length)
-        theirs = (ctypes.c_uint64 * 2)(address, length)
-        if (done := call(self._pid, ours, 1, theirs, 1, 0)) != length:
-            number = ctypes.get_errno() if done == -1 else errno.EFAULT
-            raise OSError(number, os.strerror(number))
+
+def _check_done(done: int, length: int) -> None:
+    if done < length:
+        if not done:
+            raise GoneError
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def mask_of(*numbers: int) -> int:

@@ -93,7 +93,9 @@ def no_thread(target: Target, number: int) -> NotPossibleError:
 
 
 def ended(target: Target) -> TargetError:
-    """The error for a process that is no more."""
+    """The error for a process that is no more, or no longer this program."""
+    if target.is_alive():
+        return TargetError(f"{target} has become another program just now", "try again, if that is Python, too")
     return TargetError(f"{target} has ended", "list Python processes with 'pgrep -af python'")
 
 

@@ -7,11 +7,12 @@ import errno
 import signal
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pprofpy.collectors.attach import machine_code as machine
 from pprofpy.collectors.attach import refusals, seccomp
-from pprofpy.collectors.attach.borrow import Borrowed, Load, borrow
+from pprofpy.collectors.attach.borrow import Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.image import Image, Mapping, mappings
@@ -107,9 +108,10 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     deadline = started + timeout_s
     try:
         refusals.check(target)
-        tid, borrowed, stopped_us = _enter(target, code, deadline)
-        attached = time.monotonic()
-        kind, content = _Reply(Memory(target.pid), borrowed.region).wait(target, deadline)
+        with Memory(target.pid) as memory:
+            tid, region, stopped_us = _enter(target, memory, code, deadline)
+            attached = time.monotonic()
+            kind, content = _Reply(memory, region).wait(target, deadline)
     except (GoneError, ProcessLookupError, FileNotFoundError) as error:
         raise refusals.ended(target) from error
     except PermissionError as error:
@@ -117,7 +119,7 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
     if kind == b"error":
         traceback = content.decode("utf-8", "replace")
         raise CodeError(f"the code failed in {target}: {traceback.strip().rpartition(chr(10))[2]}", traceback)
-    result = content.decode("utf-8", "surrogatepass") if kind == b"str" else bytes(content)
+    result = content.decode("utf-8", "surrogatepass") if kind == b"str" else content
     now = time.monotonic()
     return Answer(result, "thread", tid, stopped_us, (attached - started) * 1e3, (now - started) * 1e3)
 
@@ -125,12 +127,12 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
 # -- before: nothing stands still ------------------------------------------------------------------------------------
 
 
-def _prepare(target: Target, code: str) -> Load:
+def _prepare(target: Target, memory: Memory, code: str) -> Load:
     pid = target.pid
-    memory, mapped, status = Memory(pid), mappings(pid), refusals.status(pid)
-    if not mapped:
-        raise GoneError
+    mapped, status = mappings(pid), refusals.status(pid)
     ours = [mapping for mapping in mapped if mapping.path.removesuffix(" (deleted)") == target.interpreter.path]
+    if not ours:
+        raise GoneError
     libraries = [mapping for mapping in mapped if mapping.path.rpartition("/")[2].startswith(_C_LIBRARIES)]
     python = _functions(memory, ours, _PYTHON_FUNCTIONS)
     threads = _functions(memory, libraries + ours, _THREAD_FUNCTIONS)
@@ -223,14 +225,14 @@ def _region(calls: list[int], code: str) -> bytes:
 # -- in --------------------------------------------------------------------------------------------------------------
 
 
-def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, int]:
-    """Borrow one thread after the other until one starts ours."""
+def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[int, int, int]:
+    """Borrow one thread after the other until one starts ours: which, the region, how long all were kept."""
     stopped_us, pause_s = 0, _RETRY_S[0]
     tracer_deadline = min(deadline, time.monotonic() + _TRACER_PATIENCE_S)
     cleared: dict[int, str] = {}
     while True:
         refused: OSError | None = None
-        load = _prepare(target, code)
+        load = _prepare(target, memory, code)
         for tid in candidates(load.pid, load.layout):
             try:
                 if tid not in cleared:
@@ -247,7 +249,7 @@ def _enter(target: Target, code: str, deadline: float) -> tuple[int, Borrowed, i
             if borrowed.error:
                 raise refusals.no_thread(target, borrowed.error)
             if borrowed.region:
-                return tid, borrowed, stopped_us
+                return tid, borrowed.region, stopped_us
             if time.monotonic() > deadline:
                 break
         if not target.is_alive():
@@ -274,7 +276,7 @@ class _Reply:
     def __init__(self, memory: Memory, region: int) -> None:
         self._memory, self._region = memory, region
 
-    def wait(self, target: Target, deadline: float) -> tuple[bytes, bytearray]:
+    def wait(self, target: Target, deadline: float) -> tuple[bytes, bytes]:
         """Kind and content."""
         pause_s = _POLL_S[0]
         try:
@@ -288,13 +290,14 @@ class _Reply:
             if stage == machine.UNREADY:
                 self._put(machine.KEEP, 2)
                 raise NotPossibleError(f"{target} starts up or ends: there is no interpreter in it now", "try again")
-            kind, content = bytes(self._content(machine.KIND)), self._content(machine.ANSWER)
+            kind, content = self._content(machine.KIND), self._content(machine.ANSWER)
             self._put(machine.KEEP, 2)
         except KeyboardInterrupt:
-            self._put(machine.CANCEL, 1)
+            with suppress(OSError, GoneError):
+                self._put(machine.CANCEL, 1)
             raise
         except OSError as error:
-            if error.errno == errno.EFAULT and target.is_alive():
+            if error.errno == errno.EIO:
                 raise NotAnsweredError(f"the answer of {target} was not read in time", "try again") from error
             raise
         return kind or b"error", content
@@ -310,14 +313,14 @@ class _Reply:
             "try again; a long call into C code that keeps the lock is the usual reason",
         )
 
-    def _content(self, slot: int) -> bytearray:
+    def _content(self, slot: int) -> bytes:
         """The bytes that a slot points to, in pieces with a sign of life after each."""
         address, length = struct.unpack("<QQ", self._memory.read(self._region + slot, 16))
-        content = bytearray()
+        pieces = []
         for start in range(0, length, _CHUNK_BYTES):
-            content += self._memory.read(address + start, min(_CHUNK_BYTES, length - start))
+            pieces.append(self._memory.read(address + start, min(_CHUNK_BYTES, length - start)))
             self._put(machine.KEEP, 1)
-        return content
+        return b"".join(pieces)
 
     def _word(self, offset: int) -> int:
         return self._memory.word(self._region + offset)
