@@ -357,3 +357,17 @@ def test_without_the_sampler_tracemalloc_is_taken(
     assert "not compiled" in warnings[0]
     with pytest.raises(NotPossibleError, match="not compiled"):
         record(open_target(program.pid), FINE, Tasks(program, "leak"))
+
+
+def test_a_free_threaded_build_is_not_sampled(start: Start) -> None:
+    """Its structures are others, even if it runs with its lock. Any version can say that it is one."""
+    program = f"import runpy, sys; sys.abiflags = 't'; runpy.run_path({str(LOAD)!r}, run_name='__main__')"
+    process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
+    warnings: list[str] = []
+
+    with pytest.raises(NotPossibleError, match="needs an interpreter with a global lock"):
+        record(open_target(process.pid), FINE, Tasks(process, "leak"))
+    recording = record(open_target(process.pid), HeapOptions(), Tasks(process, "leak"), warn=warnings.append)
+
+    assert recording.profile.collection.engine.startswith("tracemalloc")
+    assert "global lock" in warnings[0]
