@@ -77,6 +77,7 @@ class Graph:
         rows: Every stack as entity ids, leaf-first.
         inlined: One per entry of `rows`: was it inlined into the entry after it?
         weights: int64, what each row of `rows` weighs.
+        counted: Which rows have samples that weigh something, though they may cancel out.
     """
 
     entities: list[Entity]
@@ -87,6 +88,7 @@ class Graph:
     rows: Stacks
     inlined: Mask
     weights: Ints
+    counted: Mask
 
     def touched(self) -> Ints:
         """Indices of the entities that have a value."""
@@ -115,12 +117,13 @@ class Graph:
             self.rows.keep(flags),
             self.inlined[flags],
             self.weights,
+            self.counted,
         )
 
     def edges(self) -> Edges:
         """All caller-callee pairs; a pair that occurs several times in one stack counts once for it."""
         owners, entries = self.rows.owners(), self.rows.locations
-        adjacent = (owners[1:] == owners[:-1]) & (entries[1:] != entries[:-1]) & (self.weights[owners[1:]] != 0)
+        adjacent = (owners[1:] == owners[:-1]) & (entries[1:] != entries[:-1]) & self.counted[owners[1:]]
         callees, callers, owners = entries[:-1][adjacent], entries[1:][adjacent], owners[1:][adjacent]
         count = max(len(self.entities), 1)
         keys = callers * count + callees
@@ -187,8 +190,10 @@ def build_graph(
     inlined = np.ones(len(expanded.locations), np.bool_)
     inlined[expanded.offsets[1:][expanded.depths > 0] - 1] = False
 
-    weights = np.zeros(len(rows), np.int64)
-    np.add.at(weights, profile.sample_stacks, profile.values[:, value_index])
+    values = profile.values[:, value_index]
+    weights, counted = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
+    np.add.at(weights, profile.sample_stacks, values)
+    counted[profile.sample_stacks[values != 0]] = True
     flat, cum = np.zeros(len(entities), np.int64), np.zeros(len(entities), np.int64)
     filled = rows.depths > 0
     np.add.at(flat, rows.locations[rows.offsets[:-1][filled]], weights[filled])
@@ -197,7 +202,7 @@ def build_graph(
     np.add.at(cum, once % count, weights[once // count])
     unit = profile.sample_types[value_index].unit
     whole = total_of(profile, value_index) if total is None else total
-    return Graph(entities, flat, cum, whole, unit, rows, inlined, weights)
+    return Graph(entities, flat, cum, whole, unit, rows, inlined, weights, counted)
 
 
 def total_of(profile: Profile, value_index: int) -> int:

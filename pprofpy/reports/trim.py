@@ -88,12 +88,17 @@ class Trimmed:
 
 
 def trim(graph: Graph, limits: Limits, *, by_cum: bool = False) -> Trimmed:
-    """Drop small entities, then all but the first `limits.node_count`."""
+    """Drop small entities, then all but the first `limits.node_count`.
+
+    Entities in which a difference cancels out are never listed; those that they call still have them as callers, unless
+    something is dropped, as in `go tool pprof`.
+    """
     whole = int(graph.flat.sum())
     node_cutoff, edge_cutoff = _cutoff(whole, limits.node_fraction), _cutoff(whole, limits.edge_fraction)
-    touched = len(graph.touched())
-    if node_cutoff:
-        graph = graph.without(np.abs(graph.cum) < node_cutoff)
+    touched = graph.touched()
+    small = np.abs(graph.cum) < node_cutoff
+    if small[touched].any():
+        graph = graph.without(small)
     order = graph.order(by_cum=by_cum)
     candidates = len(order)
     if 0 < limits.node_count < candidates:
@@ -101,7 +106,7 @@ def trim(graph: Graph, limits: Limits, *, by_cum: bool = False) -> Trimmed:
         outside = np.ones(len(graph.entities), np.bool_)
         outside[order] = False
         graph = graph.without(outside)
-    return Trimmed(graph, order, candidates, touched - candidates, limits, edge_cutoff)
+    return Trimmed(graph, order, candidates, len(touched) - candidates, limits, edge_cutoff)
 
 
 def _cutoff(total: int, fraction: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, permutations
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pprofpy.cli.main import run
 from pprofpy.formats import pprof
-from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder
+from pprofpy.profile import Collection, Frame, Function, Label, Line, Location, Profile, ProfileBuilder
 from tests import go_pprof
 from tests.stacks import CPU_TYPES, PERIOD_NS, profile_of
 
@@ -256,7 +257,12 @@ def random_profile(drawn: list[tuple[list[tuple[str, int]], int, int]]) -> Profi
     return builder.build()
 
 
-@settings(max_examples=10, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+COMPARED = settings(
+    max_examples=10, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@COMPARED
 @given(samples, st.sampled_from([[], ["lines"], ["cum"], ["nodefraction=0.1"]]))
 def test_any_profile_gives_the_same_table(
     tmp_path: Path,
@@ -271,3 +277,54 @@ def test_any_profile_gives_the_same_table(
     table = ours("top", "-n", 0, *(f"--{option}" for option in options), path)
     assert table == theirs("-top", *(f"-{option}" for option in options), path)
     assert ours("tree", path) == theirs("-tree", path)
+
+
+PLACES = [*((name,) for name in range(4)), (1, 0), (2, 1), (3, 1), (2, 1, 0)]
+"""Functions by number, each inlined into the next."""
+CALLS = [
+    stack
+    for depth in (1, 2, 3)
+    for stack in permutations(PLACES, depth)
+    if len({*chain(*stack)}) == len([*chain(*stack)])  # no recursion: Go takes the mark of the outermost call for all
+]
+inlined_samples = st.lists(st.tuples(st.sampled_from(CALLS), st.integers(1, 3)), max_size=5)
+
+
+def inlined_profile(drawn: list[tuple[tuple[tuple[int, ...], ...], int]]) -> Profile:
+    builder = ProfileBuilder(CPU_TYPES)
+    functions = [
+        builder.function(Function(name, name, f"/srv/{name}.go")) for name in ("main", "burn", "square", "fib")
+    ]
+    places = {names: builder.location(Location(tuple(Line(functions[name]) for name in names))) for names in PLACES}
+    for stack, count in drawn:
+        builder.add_locations(tuple(places[names] for names in stack), (count, count * PERIOD_NS))
+    return builder.build()
+
+
+@COMPARED
+@given(inlined_samples, inlined_samples, st.sampled_from(["base", "diff_base"]), st.sampled_from([0, 0.2]))
+def test_any_difference_gives_the_same_table(
+    tmp_path: Path,
+    ours: Command,
+    theirs: Command,
+    base: list[tuple[tuple[tuple[int, ...], ...], int]],
+    later: list[tuple[tuple[tuple[int, ...], ...], int]],
+    option: str,
+    fraction: float,
+) -> None:
+    """Of few samples with inlined calls, so that much cancels out."""
+    for name, drawn in (("base", base), ("later", later)):
+        (tmp_path / name).write_bytes(pprof.write(inlined_profile(drawn)))
+
+    table = ours(
+        "top",
+        "-n",
+        0,
+        "--nodefraction",
+        fraction,
+        f"--{option.replace('_', '-')}",
+        tmp_path / "base",
+        tmp_path / "later",
+    )
+    reference = theirs("-top", f"-nodefraction={fraction}", f"-{option}={tmp_path / 'base'}", tmp_path / "later")
+    assert without_header(table) == without_header(reference)

@@ -8,12 +8,12 @@ import pytest
 
 from pprofpy.errors import UsageError
 from pprofpy.graph import Granularity, build_graph
-from pprofpy.profile import Collection, Line, Location, Profile
+from pprofpy.profile import Collection, Function, Line, Location, Profile, ProfileBuilder
 from pprofpy.reports import header, top
 from pprofpy.reports.top import Top
 from pprofpy.reports.trim import EVERYTHING, Limits
 from tests.looks import assert_looks, on_terminal, piped
-from tests.stacks import PERIOD_NS, profile_of
+from tests.stacks import CPU_TYPES, PERIOD_NS, profile_of
 
 SERVICE = replace(
     profile_of(
@@ -87,6 +87,20 @@ def test_inlined_functions_are_marked() -> None:
     assert {row.entity.name: row.inline for row in table(everywhere).rows}["leaf"] == "inline"
     assert {row.entity.name: row.inline for row in table(somewhere).rows}["leaf"] == "partial-inline"
     assert {row.entity.name: row.inline for row in table(profile).rows} == {"leaf": "", "other": "", "main": ""}
+
+
+def test_inlined_into_what_cancels_out_is_marked_still() -> None:
+    """As in `go tool pprof`: `burn` is not listed, but `leaf` was inlined into it."""
+    builder = ProfileBuilder(CPU_TYPES)
+    burn, leaf, other = (builder.function(Function(name)) for name in ("burn", "leaf", "other"))
+    inlined = builder.location(Location((Line(leaf), Line(burn))))
+    outer, beside = (builder.location(Location((Line(function),))) for function in (burn, other))
+    for stack, count in (((inlined,), 30), ((beside, outer), -30), ((beside,), 500)):
+        builder.add_locations(stack, (count, count))
+
+    rows = table(builder.build(), Limits()).rows
+
+    assert [(row.entity.name, row.cum, row.inline) for row in rows] == [("other", 470, ""), ("leaf", 30, "inline")]
 
 
 def test_the_unit_may_be_chosen() -> None:
