@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
-from pprofpy.units import format_duration, format_value, parse_bytes
+from pprofpy.units import format_duration, parse_bytes
 
 EPILOG = """\b
 Examples:
@@ -36,7 +37,7 @@ Examples:
 """
 
 SAMPLE_TYPES = ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects")
-_REMARK_EVERY_BYTES = 16 << 20
+_REMARK_EVERY_S = 1.0
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
@@ -112,18 +113,20 @@ def command(
 def _record(target: Target, options: HeapOptions, interruption: Interruption) -> HeapRecording:
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording the heap of {text.printable(str(target))} {length}; Ctrl-C ends early")
-    told_bytes = 0
+    told_s = time.monotonic()
 
-    def reading(size_bytes: int) -> None:
-        nonlocal told_bytes
-        if size_bytes < told_bytes:
-            told_bytes = 0
-        if size_bytes >= told_bytes + _REMARK_EVERY_BYTES:
-            told_bytes = size_bytes
-            remark(f"fetching the traces: {format_value(size_bytes, 'bytes')} so far")
+    def fetching(done: int, count: int) -> None:
+        nonlocal told_s
+        if time.monotonic() > told_s + _REMARK_EVERY_S:
+            told_s = time.monotonic()
+            remark(
+                f"fetching the traces: {done:,} of {count:,}"
+                if count
+                else "fetching the traces: the process copies them"
+            )
 
     with progress_bar("recording", options.duration_ns) as progress:
-        return heap.record(target, options, interruption, progress, remark, reading)
+        return heap.record(target, options, interruption, progress, remark, fetching)
 
 
 def _show(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pprofpy.collectors.attach import CodeError
-from pprofpy.collectors.heapagent.engines import Engine, choose
+from pprofpy.collectors.heapagent.engines import Engine, Progress, choose
 from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.collectors.heapagent.session import LONG_S, BusyError, Session
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
@@ -91,7 +91,7 @@ def record(
     stop: Stop,
     progress: Callable[[int], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
-    reading: Callable[[int], None] = lambda _: None,
+    fetching: Progress = lambda _done, _count: None,
 ) -> HeapRecording:
     """Record a heap.
 
@@ -101,7 +101,7 @@ def record(
         stop: Ends the recording early; what was recorded is returned.
         progress: Told the nanoseconds recorded so far.
         warn: Told what the user should know before it begins.
-        reading: Told the bytes fetched so far when a snapshot is large.
+        fetching: Told how many traces of tracemalloc's are fetched, and how many there are (0: not known yet).
 
     Raises:
         UsageError: The options make no sense.
@@ -110,7 +110,7 @@ def record(
     """
     options.check()
     with _open(target) as session:
-        engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, reading)
+        engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, fetching)
         try:
             engine.start()
         except CodeError as error:

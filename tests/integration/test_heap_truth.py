@@ -15,7 +15,7 @@ from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.session import sampler_library
 from pprofpy.collectors.heapagent.traces import TRACED_TYPES
 from tests.conftest import Start, interpreter, rounds_until_right
-from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record_tasks, thread_names
+from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record_tasks, task, thread_names
 
 FINE = HeapOptions(engine="sampling", sample_bytes=64 << 10)
 EXACT = HeapOptions(engine="tracemalloc")
@@ -108,6 +108,26 @@ def test_small_blocks_of_other_allocators(
 ) -> None:
     program = load(interpreter(version), PYTHONMALLOC=allocators)
     rounds_until_right(lambda: small_blocks(program))
+
+
+@needs_sampler
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
+def test_fetching_many_traces_pauses_the_program_no_longer_than_copying_them(
+    load: Callable[..., subprocess.Popen[str]], version: str
+) -> None:
+    program = load(interpreter(version), PYTHONTRACEMALLOC="1")
+    task(program, "hold")
+
+    def measure() -> list[str]:
+        _, copying_us = task(program, "copy")
+        recording, _ = record_tasks(program, EXACT, "pause")
+        _, fetching_us = task(program, "pause")
+        assert recording.profile.collection.got > 300_000
+        assert copying_us > 10_000
+        is_longer = fetching_us > 1.2 * copying_us + 10_000
+        return [f"paused for {fetching_us} us, the copy alone takes {copying_us} us"] if is_longer else []
+
+    rounds_until_right(measure)
 
 
 @needs_sampler

@@ -6,6 +6,7 @@ all; what tasks keep is kept for ever.
 
 import _thread
 import array
+import gc
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 
 COUNT, BLOCK_BYTES = 10000, 4057 - sys.getsizeof(b"")
 KEPT = []
+LONGEST = [0.0]
 
 
 def leak():
@@ -147,6 +149,46 @@ def births():
 
     threading.Thread(target=bear, daemon=True).start()
     return 0, 0
+
+
+def hold():
+    """Many blocks, and a thread that notes the longest time in which it was kept from running; see `pause`."""
+    KEPT.extend([bytes(40) for _ in range(300000)])
+    threading.Thread(target=beat, daemon=True).start()
+    return 300000, 0
+
+
+def beat():
+    """By the process's own clock: what others do on the machine is no pause."""
+    while True:
+        start = time.process_time()
+        time.sleep(0.001)
+        LONGEST[0] = max(LONGEST[0], time.process_time() - start)
+
+
+def pause():
+    """Microseconds of the longest pause since the last question."""
+    longest, LONGEST[0] = LONGEST[0], 0.0
+    return 0, int(longest * 1e6)
+
+
+def copy():
+    """The longest pause while a new thread copies tracemalloc's traces, and gives them back bit by bit."""
+    import _tracemalloc
+
+    def run():
+        gc.disable()
+        traces = _tracemalloc._get_traces()
+        while traces:
+            del traces[-1000:]
+        gc.enable()
+
+    pause()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    time.sleep(0.01)
+    return pause()
 
 
 def stop():

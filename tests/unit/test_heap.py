@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,15 +77,19 @@ def test_without_a_source_lines_belong_to_the_module(tmp_path: Path, filename: s
     assert Frames(tmp_path).frame(filename, 3).function.system_name == "<module>"
 
 
-def test_traces_are_summed_by_stack_without_our_own() -> None:
-    here, ours = (("/srv/a.py", 1),), (("<pprofpy>", 2), ("/srv/a.py", 1))
-    content = marshal.dumps((4, 100)) + marshal.dumps([(0, 10, here, 1), (0, 5, here, 3)])
-    content += marshal.dumps([(0, 7, ours, 2), (389047, 1, here, 1)])
+HERE, OURS = (("/srv/a.py", 1),), (("<pprofpy>", 2), ("/srv/a.py", 1))
+TRACES = [[(0, 10, HERE, 1), (0, 5, HERE, 3)], [(0, 7, OURS, 2), (389047, 1, HERE, 1)]]
+SUMS = [[(HERE, 2, 15, 1)], [(OURS, 1, 7, 0), (HERE, 1, 1, 0)]]
+
+
+@pytest.mark.parametrize(("pieces", "are_sums"), [(TRACES, False), (SUMS, True)])
+def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums: bool) -> None:
+    content = (4).to_bytes(8, "little") * 2 + b"".join(map(marshal.dumps, [(100, are_sums), *pieces]))
 
     traces = Traces.of(content)
     profile = to_profile(traces, Frames(Path("/nowhere")))
 
-    assert (traces.count, traces.truncated) == (4, 1)
+    assert (traces.count, traces.tracer_bytes, traces.truncated) == (4, 100, 1)
     assert profile.values.tolist() == [[3, 16]]
     assert is_ours("<pprofpy>")
     assert not is_ours("/srv/pprofpy.py")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
 
 MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
 CHUNK = 50_000
+PROGRESS_BYTES = 16
 WATCH_PERIOD_S = 0.2
 DRAIN_S = 0.1
 NOT_TO_BE_EXECUTED = 8  # MFD_NOEXEC_SEAL: some kernels demand it (vm.memfd_noexec), older ones do not know it
@@ -374,28 +375,51 @@ def start_tracing(size: int, frames: int) -> None:
 
 
 def read_traces(collect: bool) -> int:
-    """Put all traces into the control file, in pieces, so that the program goes on in between; returns their length.
+    """Put all traces into the control file, piece by piece, so that the program goes on in between; returns its length.
 
-    The first piece says how many traces there are and what tracemalloc itself needs; each further one is a list of
-    (domain, size, frames, ...).
+    It begins with two numbers of 8 bytes: how many traces are done, and how many there are. Pieces follow: the first
+    one tells what tracemalloc itself needs, and whether the others hold sums by stack (see `take_sums` in sampler.c) or
+    traces as they are: without the sampler's library, summing up would take the program's time, so pprofpy does it.
     """
     import _tracemalloc
 
     if collect:
         gc.collect()
+    sampler: Any = sys.modules.get(SAMPLER)
+    if sampler:
+        sampler.take_sums()  # of a reading that failed
+    fd = state["session"]["fd"]
+    os.ftruncate(fd, 0)
     was_enabled = gc.isenabled()
-    gc.disable()  # millions of new tuples would make it run again and again
-    traces: Any = _tracemalloc._get_traces()
-    if was_enabled:
-        gc.enable()
-    length = say((len(traces), _tracemalloc.get_tracemalloc_memory()))
-    while traces:
-        piece = traces[-CHUNK:]
-        del traces[-CHUNK:]
-        length += write(state["session"]["fd"], marshal.dumps(piece, MARSHAL_VERSION), length)
+    gc.disable()  # it would look at millions of new tuples
+    try:
+        traces: Any = _tracemalloc._get_traces()
+        count = len(traces)
+        about = _tracemalloc.get_tracemalloc_memory(), bool(sampler)
+        length = write(fd, marshal.dumps(about, MARSHAL_VERSION), PROGRESS_BYTES) + PROGRESS_BYTES
+        for piece in pieces_of(traces):
+            if sampler:
+                sampler.add_traces(piece)
+            else:
+                length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
+            del piece
+            write(fd, (count - len(traces)).to_bytes(8, "little") + count.to_bytes(8, "little"), 0)
+        for piece in pieces_of(sampler.take_sums() if sampler else []):
+            length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
+    finally:
+        if was_enabled:
+            gc.enable()
+    return length
+
+
+def pieces_of(things: list[Any]) -> Any:
+    """Empty a list piece by piece; other threads may run after each."""
+    while things:
+        piece = things[-CHUNK:]
+        del things[-CHUNK:]
+        yield piece
         del piece
         time.sleep(0)
-    return length
 
 
 # -- beside the engines ----------------------------------------------------------------------------------------------

@@ -12,12 +12,16 @@ from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.heapagent.session import LONG_S, Session, sampler_library
 from pprofpy.errors import NotPossibleError
 from pprofpy.profile import Collection, Profile, ValueType
+from pprofpy.units import format_value
 
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
 _SPACE = ValueType("space", "bytes")
 _PROGRESS_PERIOD_S = 0.2
 _SINCE_ATTACH = "since attach"
 _SINCE_TRACING = "since it began to trace, before the attach"
+
+
+Progress = Callable[[int, int], None]
 
 
 class Engine(Protocol):
@@ -115,14 +119,12 @@ class Tracing:
         session: The opened agent.
         frames: How many frames of each stack it keeps.
         warn: Told what tracing costs, before it begins.
-        progress: Told the bytes read so far while a snapshot is fetched.
+        progress: Told how many traces are done while they are fetched, and how many there are (0: not known yet).
     """
 
     DEFAULT_FRAMES = 1
 
-    def __init__(
-        self, session: Session, frames: int, warn: Callable[[str], None], progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, session: Session, frames: int, warn: Callable[[str], None], progress: Progress) -> None:
         self._session = session
         self._frames = session.traced_frames or frames or self.DEFAULT_FRAMES
         self._warn = warn
@@ -167,15 +169,18 @@ class Tracing:
             got=found.count,
             dropped=0,
             truncated=found.truncated,
-            notes=("Functions are named by the source files as they are now.",),
+            notes=(
+                "Functions are named by the source files as they are now.",
+                f"tracemalloc itself takes {format_value(found.tracer_bytes, 'bytes')} to remember them.",
+            ),
         )
         return profile
 
 
 class _Watch:
-    """While it lasts, tells how much of a snapshot has arrived."""
+    """While it lasts, tells how far the fetching of a snapshot has come."""
 
-    def __init__(self, session: Session, progress: Callable[[int], None]) -> None:
+    def __init__(self, session: Session, progress: Progress) -> None:
         self._session = session
         self._progress = progress
         self._done = threading.Event()
@@ -183,7 +188,7 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._done.wait(_PROGRESS_PERIOD_S):
-            self._progress(self._session.length())
+            self._progress(*traces.progress(self._session.peek(traces.PROGRESS_BYTES)))
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -195,7 +200,7 @@ class _Watch:
 
 def choose(
     name: str, session: Session, sample_bytes: int, frames: int, warn: Callable[[str], None],
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> Engine:  # fmt: skip
     """The engine that was asked for; `auto`: the target's own traces if it traces, else the sampler if it is there."""
     if name == "auto":

@@ -104,6 +104,10 @@ class Session:
         """How long the control file's content is by now."""
         return os.fstat(self._file).st_size
 
+    def peek(self, size: int) -> bytes:
+        """The beginning of the control file's content as it is now."""
+        return os.pread(self._file, size, 0)
+
     def close(self) -> None:
         """Let go; the agent notices within a fraction of a second."""
         os.close(self._file)

@@ -13,6 +13,7 @@ from pprofpy.collectors.heapagent.frames import Frames, is_ours
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
 from pprofpy.profile import Frame, Profile, ProfileBuilder
 
+PROGRESS_BYTES = 16
 TRACED_TYPES = (INUSE_OBJECTS, INUSE_SPACE)
 
 _Traceback = tuple[tuple[str, int], ...]
@@ -37,24 +38,36 @@ class Traces:
     @classmethod
     def of(cls, content: bytes) -> Traces:
         """Unpack what the agent wrote. Sums up piece by piece: millions of traces have but thousands of stacks."""
+        _, count = progress(content)
         pieces = _pieces(content)
-        count, tracer_bytes = next(pieces)
+        tracer_bytes, are_sums = next(pieces)
         blocks: defaultdict[_Traceback, list[int]] = defaultdict(lambda: [0, 0])
-        truncated = -1
+        truncated = 0
         for piece in pieces:
-            for _, size, frames, *total in piece:
+            for frames, number, size, deeper in piece if are_sums else map(_alone, piece):
                 entry = blocks[frames]
-                entry[0] += 1
+                entry[0] += number
                 entry[1] += size
-                if total:
-                    truncated = max(truncated, 0) + (total[0] > len(frames))
-        return cls(count, tracer_bytes, dict(blocks), truncated)
+                truncated += deeper
+        return cls(count, tracer_bytes, dict(blocks), max(truncated, -1))
+
+
+def progress(content: bytes) -> tuple[int, int]:
+    """How many traces the agent has done, and how many there are; zeros as long as it does not know."""
+    return int.from_bytes(content[:8], "little"), int.from_bytes(content[8:PROGRESS_BYTES], "little")
 
 
 def _pieces(content: bytes) -> Iterator[Any]:
     stream = io.BytesIO(content)
+    stream.seek(PROGRESS_BYTES)
     while stream.tell() < len(content):
         yield marshal.load(stream)  # noqa: S302 - it can only make plain data
+
+
+def _alone(trace: tuple[Any, ...]) -> tuple[_Traceback, int, int, int]:
+    """A trace as if it were a sum."""
+    _, size, frames, *total = trace
+    return frames, 1, size, int(total[0] > len(frames)) if total else -1
 
 
 def to_profile(traces: Traces, frames: Frames) -> Profile:
