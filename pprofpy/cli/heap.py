@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from clic
     help="sampling: one sample in so many bytes.",
 )  # fmt: skip
 @click.option("--frames", type=int, metavar="N", default=0, help="Depth of stacks; by default 64, tracemalloc: 1.")
-@click.option("--snapshots", type=int, metavar="N", default=1, help="Compare so many, and rank what grows.")
+@click.option("--snapshots", type=int, metavar="N", default=1, help="Compare so many, rank what grows, keep the first.")
 @click.option("--gc", "collect", is_flag=True, help="Let the garbage collector run before each snapshot.")
 @click.option("--types", is_flag=True, help="Also show the types with the biggest objects, and who refers to them.")
 @click.option(
@@ -93,6 +94,7 @@ def command(
     choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
     choice.check()
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
+    first_output = _for_the_first(output) if others["snapshots"] > 1 else None
     if duration_ns is None:
         duration_ns = FOREVER if choice.command and others["snapshots"] == 1 else DEFAULT_DURATION_NS
     options = HeapOptions(duration_ns=duration_ns, **others)
@@ -102,12 +104,37 @@ def command(
             recording = _record(target, options, interruption)
         try:
             recording.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
-            path = keep(recording.profile, "heap", target, output)
+            first = _keep_first(recording, target, first_output)
+            path = keep(recording.profile, "heap", target, output)  # last: views take the newest file
             if not output.is_stdout:
                 _show(recording, path, sample_index, nodecount, functions=functions, as_json=as_json)
             next_steps(path, "heap")
+            if first and path:
+                _how_to_compare(first, path)
         finally:
             wait_for_command(interruption.child)
+
+
+def _for_the_first(output: Output) -> Output | None:
+    """Where the first of several snapshots goes: beside the last one, as in `shop-first.pb.gz`."""
+    if output.is_stdout:
+        return None
+    path = Path(output.path)
+    name = str(path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}-first.pb.gz")) if output.path else ""
+    return Output.of(name, "pprof", force=output.force)
+
+
+def _keep_first(recording: HeapRecording, target: Target, output: Output | None) -> Path | None:
+    if output is None or len(recording.snapshots) < 2:
+        return None
+    return keep(recording.snapshots[0][1], "heap-first", target, output)
+
+
+def _how_to_compare(first: Path, last: Path) -> None:
+    words = f"{shlex.quote(str(first))} {shlex.quote(str(last))}"
+    remark(f"first snapshot: {first}")
+    remark(f"  what has grown:  pprofpy top --diff-base {words}")
+    remark(f"  the same in Go:  go tool pprof -sample_index=inuse_space -top -diff_base {words}")
 
 
 def _record(target: Target, options: HeapOptions, interruption: Interruption) -> HeapRecording:

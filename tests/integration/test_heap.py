@@ -107,6 +107,29 @@ def test_go_reads_every_sample_type_and_compares(start: Start, tmp_path: Path) -
 
 
 @needs_sampler
+def test_the_first_snapshot_is_kept_to_compare_with(cli: CommandLine, start: Start, tmp_path: Path) -> None:
+    program = start_load(start)
+    last, first = tmp_path / "shop.pb.gz", tmp_path / "shop-first.pb.gz"
+    words = ["-d", "1m", "--snapshots", "60", "--sample-bytes", "64k", "-o", str(last)]
+    with cli.start("heap", "--pid", str(program.pid), *words) as running:
+        wait_for_recording(running, lambda: is_sampled(program.pid))
+        begin = time.monotonic()
+        while time.monotonic() < begin + 3:  # the first snapshot comes after a second
+            task(program, "shrink")
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        _, remarks = running.communicate()
+
+    assert f"pprofpy top --diff-base {first} {last}" in remarks
+    assert f"go tool pprof -sample_index=inuse_space -top -diff_base {first} {last}" in remarks
+    assert {path.name for path in tmp_path.glob("*.gz")} == {first.name, last.name}
+    compared = go_pprof.pprof(tmp_path, "-sample_index=inuse_space", "-top", "-diff_base", str(first), str(last))
+    mine = cli("top", "--diff-base", str(first), str(last))
+    for output in (compared.stdout, mine.stdout):
+        assert re.search(r"flat%.*\n +\d[\d.]*MB .*heap_load\.shrink\n", output)
+
+
+@needs_sampler
 def test_what_grows_at_each_snapshot_is_first(start: Start) -> None:
     """A leak between any two of the snapshots (a busy machine may miss one); a large block comes once, and stays."""
     program = start_load(start)
