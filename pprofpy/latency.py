@@ -181,6 +181,7 @@ class ThreadWaits:
         preempted: Waits after it had been switched out while it could run on.
         migrations: How often it ran on another CPU than before.
         waiting_ns: How long it has been waiting, if it is now; such a wait is not among the others.
+        comm: What the kernel calls it, if that is something else.
     """
 
     pid: int
@@ -190,6 +191,7 @@ class ThreadWaits:
     preempted: Waits = Waits()
     migrations: int = 0
     waiting_ns: int = 0
+    comm: str = ""
 
     @property
     def waits(self) -> Waits:
@@ -356,7 +358,7 @@ def process_names(threads: Iterable[ThreadWaits]) -> dict[int, str]:
     names: dict[int, str] = {}
     for thread in threads:
         if thread.tid == thread.pid or thread.pid not in names:
-            names[thread.pid] = thread.name
+            names[thread.pid] = thread.comm or thread.name
     return names
 
 

@@ -10,7 +10,6 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -21,13 +20,14 @@ from numpy.typing import NDArray
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.tracepoints import Selection, select
-from pprofpy.errors import PprofpyError, UsageError
+from pprofpy.errors import UsageError
 from pprofpy.events.syscalls import SYSCALLS
 from pprofpy.events.tracepoint import Field, Tracepoint
 from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, ValueType
-from pprofpy.target import Target, descendants_of, open_target
+from pprofpy.target import Target, open_target
 
 SOFTWARE_EVENTS = {"page-faults": 2, "context-switches": 3, "minor-faults": 5, "major-faults": 6}
 """Names as `perf` has them -> numbers. Source: <linux/perf_event.h>, PERF_COUNT_SW_*."""
@@ -36,11 +36,10 @@ _ALIASES = {"faults": "page-faults", "cs": "context-switches"}
 _COUNT = ValueType("events", "count")
 _NO_PYTHON = Frame(Function("[no Python stack]"))
 _MAX_HITS = 65_536
-_FORGET_STACKS = 200_000
 _EVENTS, _LOST_COUNT = range(2)
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("window", "u4")])
+_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("turn", "u4")])
 _SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
 
 
@@ -130,9 +129,8 @@ class EventProfileRecorder:
         self._choice = choice
         self._scope = scope
         self._target: Target | None = None
-        self._names: dict[int, ThreadNames] = {}
-        self._sums: defaultdict[tuple[tuple[Frame, ...], int, int, int], list[int]] = defaultdict(lambda: [0, 0])
-        self._window_number = 0
+        self._names = ThreadNames()
+        self._sums: defaultdict[tuple[int, int, int, int], list[int]] = defaultdict(lambda: [0, 0])
         layouts = {"hit": _HIT, "sums": _SUMS}
         self._program = load(
             "eventprofile.bpf.c", python_constants() | {"MAX_HITS": _MAX_HITS}, layouts | PYTHON_LAYOUTS
@@ -140,9 +138,9 @@ class EventProfileRecorder:
         try:
             self._stacks = PythonStacks(self._program, children=scope.children)
             self._hits = self._program.table("hits", _HIT, _SUMS)
-            self._window = self._program.table("window", _U4, _U4)
+            self._turns = Turns(self._program)
             self._attach()
-            self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+            self._begin()
             if scope.pid:
                 self.watch(scope.pid)
         except BaseException:
@@ -170,10 +168,12 @@ class EventProfileRecorder:
         self._target = open_target(pid)
         self._stacks.watch(self._target)
         if self._scope.children:
-            for child in descendants_of(pid):
-                with suppress(PprofpyError):  # not all of them need be Python
-                    self._stacks.watch(open_target(child))
+            self._stacks.watch_children(pid)
+        self._begin()
+
+    def _begin(self) -> None:
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = self.start_ns
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -182,43 +182,54 @@ class EventProfileRecorder:
         self._stacks.poll()
 
     def drain(self) -> None:
-        """Take what was counted before the previous drain: nobody writes to that any more."""
+        """Empty the kernel's table of what is over; call it once or twice a second."""
+        keys, sums, left = self._turns.take(self._hits)
         self._stacks.poll()
-        keys, sums = self._hits.items()
-        done = keys["window"] != self._window_number
-        self._collect(keys[done], sums[done])
-        self._hits.clear(keys[done])
-        self._window_number += 1
-        self._window.put(0, self._window_number)
-        if len(self._stacks) > _FORGET_STACKS:
-            self._stacks.forget()
+        self._collect(keys, sums)
+        self._turns.end()
+        self._stacks.make_room(left["stack"].tolist())
+
+    def window(self) -> Profile:
+        """What has happened since the last call (or since the beginning), but for the last moments.
+
+        A recording that is read window by window has in `stop()` what is left.
+        """
+        self.drain()
+        return self._take_profile(time.monotonic_ns())
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self._program.memory(len(self._stacks))
 
     def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
-        for pid in np.unique(keys["tgid"]).tolist():
-            if runtime := self._stacks.runtimes.get(pid):
-                names = self._names.setdefault(pid, ThreadNames(pid))
-                names.learn(runtime, set(keys["tid"][keys["tgid"] == pid].tolist()))
+        self._names.learn_all(self._stacks.runtimes, zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
         for (stack, tid, pid, event, _), values in zip(keys.tolist(), sums.tolist(), strict=True):
-            known = self._sums[self._stacks.frames(stack) or (_NO_PYTHON,), pid, tid, event]
+            known = self._sums[self._stacks.number(stack), pid, tid, event]
             known[0] += values[0]
             known[1] += values[1]
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def stop(self) -> Profile:
-        """End the recording; everything that it found."""
+        """End the recording; everything that it found since the last window."""
         self._program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
         self._collect(*self._hits.items())
+        return self._take_profile(end_ns)
+
+    def _take_profile(self, end_ns: int) -> Profile:
+        """What was summed up so far, which a new window does not have any more."""
         names, types = self._choice.names, self._choice.value_types
         builder = ProfileBuilder(types)
         for (stack, pid, tid, event), values in self._sums.items():
-            thread = self._names[pid].name(tid) if pid in self._names else f"thread {tid}"
+            thread = self._names.name(pid, tid)
             labels = (Label("event", names[event]), Label("thread", thread), Label("tid", tid), Label("pid", pid))
-            builder.add(stack, values[: len(types)], labels)
+            builder.add(self._stacks.spelled(stack) or (_NO_PYTHON,), values[: len(types)], labels)
         profile = builder.build()
-        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self.start_ns
+        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
+        self._told_ns = end_ns
+        self._sums.clear()
         profile.period_type, profile.period = _COUNT, 1
         profile.collection = self._collection()
         return profile

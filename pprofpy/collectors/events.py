@@ -10,7 +10,6 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
+from pprofpy.collectors.bpf.losses import in_words, losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.tracepoints import Selection
-from pprofpy.errors import PprofpyError
 from pprofpy.events.log import (
     CALL,
     CALL_WITH_STRINGS,
@@ -47,7 +46,7 @@ from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram, histograms_by_owner
 from pprofpy.profile import Collection, Frame
-from pprofpy.target import descendants_of, open_target, printable
+from pprofpy.target import open_target, printable
 
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""
@@ -126,7 +125,6 @@ class EventRecorder:
         self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes))
         try:
             self._open_rings(data_bytes)
-            self._lost = self._program.table("lost", _U4, _U8)
             self._stacks = StackTexts(self._program, children=options.scope.children) if options.stacks else None
             self._fill_tables()
             self._paths = FdPaths()
@@ -227,10 +225,10 @@ class EventRecorder:
 
     def _read(self, until_ns: int) -> Batch:
         """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
-        held = self._held
-        records = _joined(held.records, self._records)
-        calls = _joined(held.calls, self._calls)
-        with_strings = _joined(held.calls_with_strings, self._calls_with_strings)
+        held, fresh = self._held, self._fresh()
+        records = np.concatenate([held.records, fresh.records])
+        calls = np.concatenate([held.calls, fresh.calls])
+        with_strings = np.concatenate([held.calls_with_strings, fresh.calls_with_strings])
         ready = (
             records["head"]["ts_ns"] < until_ns,
             known_at_ns(calls) < until_ns,
@@ -241,6 +239,21 @@ class EventRecorder:
         paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
         stacks = self._stacks.of(batch) if self._stacks else {}
         return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols, stacks)
+
+    def _fresh(self) -> Batch:
+        """What has arrived since the last call, its stacks numbered by what they read as."""
+        fresh = Batch(
+            self._records.read() if self._records else self._held.records[:0],
+            self._calls.read() if self._calls else self._held.calls[:0],
+            self._calls_with_strings.read() if self._calls_with_strings else self._held.calls_with_strings[:0],
+        )
+        if self._stacks:
+            self._stacks.number(fresh)
+        return fresh
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self._program.memory(self._stacks.count if self._stacks else 0)
 
     def summary(self) -> EventSummary:
         """The sums so far. Only with `Options.summary`."""
@@ -280,17 +293,12 @@ class EventRecorder:
 
     def collection(self) -> Collection:
         """How it was recorded, and what was lost up to now."""
-        _, counts = self._lost.items()
-        losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
-        losses["events that the kernel did not hand over"] = self._program.missed()
+        lost = losses(self._program, _LOST)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
             target=self._target,
-            dropped=sum(losses.values()),
-            notes=(
-                *(f"lost: {count:,} {reason}" for reason, count in losses.items() if count),
-                *(self._stacks.notes() if self._stacks else ()),
-            ),
+            dropped=sum(lost.values()),
+            notes=(*in_words(lost), *(self._stacks.notes() if self._stacks else ())),
         )
 
     def drain(self) -> None:
@@ -374,22 +382,33 @@ class StackTexts:
     def __init__(self, program: Program, *, children: bool) -> None:
         self._stacks = PythonStacks(program, children=children)
         self._children = children
-        self._known: set[int] = set()
+        self._told: set[int] = {0}
 
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked, and of what it has started if that is wanted."""
         self._stacks.watch(open_target(pid))
-        for child in descendants_of(pid) if self._children else ():
-            with suppress(PprofpyError):  # not all of them need be Python
-                self._stacks.watch(open_target(child))
+        if self._children:
+            self._stacks.watch_children(pid)
+
+    def number(self, batch: Batch) -> None:
+        """Let events that have just arrived refer to stacks by a number for all that read the same."""
+        self._stacks.poll()
+        for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
+            ids, places = np.unique(heads["stack"], return_inverse=True)
+            heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
+        self._stacks.make_room()
 
     def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
         """Those of these events that were not met before; each frame as `module.function (file:line)`."""
-        self._stacks.poll()
         numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
-        new = set(np.unique(numbers).tolist()) - self._known - {0}
-        self._known |= new
-        return {number: tuple(map(_frame_text, self._stacks.frames(number))) for number in new}
+        new = set(np.unique(numbers).tolist()) - self._told
+        self._told |= new
+        return {number: tuple(map(_frame_text, self._stacks.spelled(number))) for number in new}
+
+    @property
+    def count(self) -> int:
+        """How many stacks are in memory."""
+        return len(self._stacks)
 
     def notes(self) -> tuple[str, ...]:
         """What is missing."""
@@ -457,10 +476,6 @@ def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int
     owners = keys["tid"].astype(np.int64) << 16 | keys["event"]
     found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts.astype(np.int64))
     return {(owner >> 16, owner & 0xFFFF): histogram for owner, histogram in found.items()}
-
-
-def _joined(held: Records, stream: Any) -> Records:
-    return held if stream is None else np.concatenate([held, stream.read()])
 
 
 def _tids(pid: int) -> list[int]:

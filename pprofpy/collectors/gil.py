@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,15 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
-from pprofpy.collectors.bpf.tables import Table
+from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
-from pprofpy.profile import Collection, Stack
+from pprofpy.profile import Collection
 from pprofpy.target import Target, open_target
 from pprofpy.units import NS_PER_S
 
@@ -65,7 +65,7 @@ _THREAD = np.dtype(
 _WAITER = np.dtype(
     [("since_ns", "u8"), ("back_ns", "u8"), ("gil", "u8"), ("stack", "u8"), ("tid", "u4"), ("tgid", "u4")]
 )
-_AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4")])
+_AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("turn", "u4")])
 _TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 _HELD = np.dtype([("on_ns", "u8"), ("off_ns", "u8")])
 _BLOCKED = np.dtype(
@@ -74,7 +74,7 @@ _BLOCKED = np.dtype(
         ("waiter_stack", "u8"),
         ("holder", "u4"),
         ("waiter", "u4"),
-        ("tgid", "u4"),
+        ("turn", "u4"),
         ("unused", "u4"),
     ]
 )
@@ -86,6 +86,9 @@ _LAYOUTS = {
     "held": _HELD,
     "blocked": _BLOCKED,
 }
+
+_SUMS = ("wait_count", "wait_ns", "held_on_ns", "held_off_ns", "cpu_ns", "handover_ns")
+"""The times and counts of a GilThread."""
 
 _LOST = (
     "threads that found no room in the kernel's table",
@@ -103,7 +106,7 @@ class GilOptions:
     """What to watch.
 
     Attributes:
-        scope: Whose lock; one process.
+        scope: Whose lock; not everybody's.
         rate_hz: How often those who run are looked at.
         interval_ns: The length of a Slice; 0: as fits, and 240 of them at most.
     """
@@ -124,9 +127,10 @@ class GilRecorder:
     def __init__(self, options: GilOptions) -> None:
         options.scope.check()
         self._rate_hz = options.rate_hz
+        self._follows = options.scope.children
         self._slices = _Slices(options.interval_ns)
         self._target: Target | None = None
-        self._names = ThreadNames(0)
+        self._names = ThreadNames()
         self._program = load(
             "gil.bpf.c",
             scheduler_constants()
@@ -135,14 +139,17 @@ class GilRecorder:
             _LAYOUTS | PYTHON_LAYOUTS,
         )
         try:
-            self._stacks = PythonStacks(self._program)
+            self._stacks = PythonStacks(self._program, children=options.scope.children)
             self._threads = self._program.table("gil_threads", _U4, _THREAD)
+            self._sums = _Sums(self._program, self._stacks)
             self._gone: list[GilThread] = []
+            self._gone_ns = 0, 0
+            self._told: dict[int, GilThread] = {}
             self._program.attach_raw("sched_switch", "on_switch_out")
             self._program.attach_raw("sched_switch", "on_switch_out_walk")
             self._program.attach_raw("sched_switch", "on_switch_in")
             self._program.attach_clock("on_clock", NS_PER_S // options.rate_hz)
-            self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+            self._begin()
             if options.scope.pid:
                 self.watch(options.scope.pid)
         except BaseException:
@@ -154,8 +161,13 @@ class GilRecorder:
         self._target = target = open_target(pid)
         _check_libc(target)
         _watch(self._stacks, target)
-        self._names = ThreadNames(pid)
+        if self._follows:
+            self._stacks.watch_children(pid)
+        self._begin()
+
+    def _begin(self) -> None:
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = self.start_ns
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -165,64 +177,94 @@ class GilRecorder:
         self._take_slice(self._threads.items()[1])
 
     def drain(self) -> None:
-        """Move threads that have ended out of the kernel's tables."""
-        self.tick()
+        """Empty the kernel's tables of what is over; call it once or twice a second."""
         tids, threads = self._threads.items()
-        self._learn_names(tids)
+        in_use = self._sums.take()
+        self._stacks.make_room(threads["stack"].tolist(), *in_use)
+        self._take_slice(threads.copy())
+        self._learn_names(tids, threads)
         dead = threads["dead"] == 1
         if dead.any():
-            self._gone += self._named(tids[dead], threads[dead])
-            self._threads.delete(tids[dead])
+            self._move_out(tids[dead], threads[dead])
 
-    def _learn_names(self, tids: NDArray[Any]) -> None:
-        if self._target and (runtime := self._stacks.runtimes.get(self._target.pid)):
-            self._names.learn(runtime, set(tids.tolist()))
+    def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        gone = self._named(tids, threads)
+        self._gone += gone
+        held_ns, wait_ns = self._gone_ns
+        self._gone_ns = held_ns + sum(one.held_ns for one in gone), wait_ns + sum(one.wait_ns for one in gone)
+        self._threads.clear(tids)
+
+    def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
+        self._names.learn_all(self._stacks.runtimes, who)
 
     def _named(self, tids: NDArray[Any], threads: NDArray[Any]) -> list[GilThread]:
-        return [_thread(tid, self._names.name(tid), one) for tid, one in zip(tids.tolist(), threads, strict=True)]
+        pids = threads["tgid"].tolist()
+        names = (self._names.name(pid, tid) for pid, tid in zip(pids, tids.tolist(), strict=True))
+        return [_thread(tid, name, one) for tid, name, one in zip(tids.tolist(), names, threads, strict=True)]
+
+    def window(self) -> GilRecord:
+        """What has happened since the last call (or since the beginning).
+
+        Waits, holds and blocks by stack are those that have ended, but for those of the last moments; times of threads
+        are complete. A recording that is read window by window has in `stop()` what is left.
+        """
+        self.drain()
+        tids, threads = self._threads.items()
+        return self._take_record(tids, threads, time.monotonic_ns())
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self._program.memory(len(self._stacks))
 
     def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
         now_ns = time.monotonic_ns() - self.start_ns
         if is_last or self._slices.is_due(now_ns):
-            self._slices.add(now_ns, *self._sums(threads))
+            self._slices.add(now_ns, *self._totals(threads))
 
-    def _sums(self, threads: NDArray[Any]) -> tuple[int, int]:
+    def _totals(self, threads: NDArray[Any]) -> tuple[int, int]:
         """Holding and waiting of all threads up to now, what goes on included."""
         _settle(threads, time.monotonic_ns())
-        gone_held_ns, gone_wait_ns = (sum(getattr(one, name) for one in self._gone) for name in ("held_ns", "wait_ns"))
+        gone_held_ns, gone_wait_ns = self._gone_ns
         held_ns = int((threads["held_on_ns"] + threads["held_off_ns"]).sum())
         return gone_held_ns + held_ns, gone_wait_ns + int(threads["wait_total_ns"].sum())
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def stop(self) -> GilRecord:
-        """End the recording; everything that it found."""
+        """End the recording; everything that it found since the last window."""
         self._program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
         tids, threads = self._threads.items()
-        self._learn_names(tids)
+        self._learn_names(tids, threads)
         self._take_slice(threads.copy(), is_last=True)
-        sums = _Sums(self._stacks)
-        sums.add_tables(self._program)
-        sums.add_unfinished(tids, threads, end_ns)
+        self._sums.take_all()
+        self._sums.add_unfinished(tids, threads, end_ns)
+        return self._take_record(tids, threads, end_ns)
+
+    def _take_record(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> GilRecord:
+        """What was found so far, which a new window does not have any more."""
         _settle(threads, end_ns)
-        return GilRecord(
-            threads=(*self._gone, *self._named(tids, threads)),
-            waits=tuple(Wait(*key, *values) for key, values in sums.waits.items()),
-            holds=tuple(Hold(*key, *values) for key, values in sums.holds.items()),
-            blocks=tuple(Block(*key, time_ns) for key, time_ns in sums.blocks.items()),
-            slices=self._slices.all(),
-            time_ns=self.time_ns,
-            duration_ns=end_ns - self.start_ns,
+        live, waits, began_ns = self._named(tids, threads), self._sums.waits(), self._told_ns
+        record = GilRecord(
+            threads=tuple(_since(one, self._told.get(one.tid), waits) for one in (*self._gone, *live)),
+            waits=waits,
+            holds=self._sums.holds(),
+            blocks=self._sums.blocks(),
+            slices=self._slices.take(began_ns - self.start_ns),
+            time_ns=self.time_ns + began_ns - self.start_ns,
+            duration_ns=end_ns - began_ns,
             collection=self._collection(),
         )
+        self._told, self._told_ns = {one.tid: one for one in live}, end_ns
+        self._gone.clear()
+        self._sums.clear()
+        return record
 
     def _collection(self) -> Collection:
-        _, counts = self._program.table("lost", _U4, _U8).items()
-        losses = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
-        losses["events that the kernel did not hand over"] = self._program.missed()
-        return self._stacks.collection(f"eBPF at switches and {self._rate_hz} times a second", self._target, losses)
+        how = f"eBPF at switches and {self._rate_hz} times a second"
+        return self._stacks.collection(how, self._target, losses(self._program, _LOST))
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
@@ -237,28 +279,40 @@ class GilRecorder:
 
 
 class _Sums:
-    """Waits, holds and blocks by stack: the kernel may have several numbers for what reads the same.
+    """Waits, holds and blocks by what stacks read as: taken out of the kernel's tables again and again.
 
-    Attributes:
-        waits: (tid, stack) -> [count, total, longest].
-        holds: (tid, stack) -> [on the CPU, off the CPU].
-        blocks: (holder, its stack, waiter, its stack) -> nanoseconds.
+    Args:
+        program: Sums up a turn at a time.
+        stacks: Those that it refers to.
     """
 
-    def __init__(self, stacks: PythonStacks) -> None:
-        self._frames = stacks.frames
-        self.waits: defaultdict[tuple[int, Stack], list[int]] = defaultdict(lambda: [0, 0, 0])
-        self.holds: defaultdict[tuple[int, Stack], list[int]] = defaultdict(lambda: [0, 0])
-        self.blocks: defaultdict[tuple[int, Stack, int, Stack], int] = defaultdict(int)
+    def __init__(self, program: Program, stacks: PythonStacks) -> None:
+        self._stacks = stacks
+        self._turns = Turns(program)
+        self._tables = (
+            (program.table("waits", _AT, _TIMES), self._add_waits),
+            (program.table("holds", _AT, _HELD), self._add_holds),
+            (program.table("blocks", _BLOCKED, _U8), self._add_blocks),
+        )
+        self._waits: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._holds: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self._blocks: defaultdict[tuple[int, int, int, int], int] = defaultdict(int)
 
-    def add_tables(self, program: Program) -> None:
-        """What the kernel has summed up."""
-        for (stack, tid, _), times in _rows(program.table("waits", _AT, _TIMES)):
-            self._add_wait(tid, stack, *times)
-        for (stack, tid, _), times in _rows(program.table("holds", _AT, _HELD)):
-            self._add_hold(tid, stack, *times)
-        for (above, below, holder, waiter, _, _), time_ns in _rows(program.table("blocks", _BLOCKED, _U8)):
-            self.blocks[holder, self._frames(above), waiter, self._frames(below)] += time_ns
+    def take(self) -> list[list[int]]:
+        """Take in what is at rest; returns the ids of stacks that the rest refers to."""
+        taken = [self._turns.take(table) for table, _ in self._tables]
+        self._stacks.poll()
+        for (_, add), (keys, values, _) in zip(self._tables, taken, strict=True):
+            add(keys, values)
+        self._turns.end()
+        waits, holds, blocks = (one.left for one in taken)
+        columns = waits["stack"], holds["stack"], blocks["holder_stack"], blocks["waiter_stack"]
+        return [column.tolist() for column in columns]
+
+    def take_all(self) -> None:
+        """Take in everything, when nobody writes any more."""
+        for table, add in self._tables:
+            add(*table.items())
 
     def add_unfinished(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> None:
         """What went on when the recording ended: up to its end."""
@@ -270,22 +324,59 @@ class _Sums:
         for place in np.flatnonzero(threads["hold_ns"]):
             holder, off_ns = threads[place], int(threads[place]["hold_ns"])
             self._add_hold(int(tids[place]), int(holder["stack"]), 0, end_ns - off_ns)
-            for other in waiting[(threads["gil"][waiting] == holder["gil"]) & (threads["back_ns"][waiting] == 0)]:
-                waiter = threads[other]
-                key = (int(tids[place]), self._frames(int(holder["stack"])))
-                key_of_waiter = (int(tids[other]), self._frames(int(waiter["stack"])))
-                self.blocks[*key, *key_of_waiter] += end_ns - max(off_ns, int(waiter["since_ns"]))
+            for other in waiting[_want_what_is_held(threads[waiting], holder)]:
+                who = int(holder["stack"]), int(threads[other]["stack"]), int(tids[place]), int(tids[other])
+                self._add_block(*who, end_ns - max(off_ns, int(threads[other]["since_ns"])))
+
+    def _add_waits(self, keys: NDArray[Any], times: NDArray[Any]) -> None:
+        for (stack, tid, _), (count, total_ns, max_ns) in zip(keys.tolist(), times.tolist(), strict=True):
+            self._add_wait(tid, stack, count, total_ns, max_ns)
 
     def _add_wait(self, tid: int, stack: int, count: int, total_ns: int, max_ns: int) -> None:
-        wait = self.waits[tid, self._frames(stack)]
+        wait = self._waits[tid, self._stacks.number(stack)]
         wait[0] += count
         wait[1] += total_ns
         wait[2] = max(wait[2], max_ns)
 
+    def _add_holds(self, keys: NDArray[Any], times: NDArray[Any]) -> None:
+        for (stack, tid, _), (on_ns, off_ns) in zip(keys.tolist(), times.tolist(), strict=True):
+            self._add_hold(tid, stack, on_ns, off_ns)
+
     def _add_hold(self, tid: int, stack: int, on_ns: int, off_ns: int) -> None:
-        hold = self.holds[tid, self._frames(stack)]
+        hold = self._holds[tid, self._stacks.number(stack)]
         hold[0] += on_ns
         hold[1] += off_ns
+
+    def _add_blocks(self, keys: NDArray[Any], times: NDArray[Any]) -> None:
+        for (above, below, holder, waiter, _, _), time_ns in zip(keys.tolist(), times.tolist(), strict=True):
+            self._add_block(above, below, holder, waiter, time_ns)
+
+    def _add_block(self, holder_stack: int, waiter_stack: int, holder: int, waiter: int, time_ns: int) -> None:
+        number = self._stacks.number
+        self._blocks[holder, number(holder_stack), waiter, number(waiter_stack)] += time_ns
+
+    def clear(self) -> None:
+        """Begin anew."""
+        for sums in (self._waits, self._holds, self._blocks):
+            sums.clear()
+
+    def waits(self) -> tuple[Wait, ...]:
+        """All waits so far."""
+        spelled = self._stacks.spelled
+        return tuple(Wait(tid, spelled(stack), *values) for (tid, stack), values in self._waits.items())
+
+    def holds(self) -> tuple[Hold, ...]:
+        """All times of holding so far."""
+        spelled = self._stacks.spelled
+        return tuple(Hold(tid, spelled(stack), *values) for (tid, stack), values in self._holds.items())
+
+    def blocks(self) -> tuple[Block, ...]:
+        """All times so far that one thread blocked another."""
+        spelled = self._stacks.spelled
+        return tuple(
+            Block(holder, spelled(above), waiter, spelled(below), time_ns)
+            for (holder, above, waiter, below), time_ns in self._blocks.items()
+        )
 
 
 class _Slices:
@@ -321,9 +412,12 @@ class _Slices:
             self._length_ns *= 2
             self._slices = [_joined(self._slices[i : i + 2]) for i in range(0, len(self._slices), 2)]
 
-    def all(self) -> tuple[Slice, ...]:
-        """The slices so far."""
-        return tuple(self._slices)
+    def take(self, start_ns: int) -> tuple[Slice, ...]:
+        """The slices since the last call, with times since `start_ns`."""
+        taken, self._slices = self._slices, []
+        return tuple(
+            replace(one, start_ns=max(one.start_ns - start_ns, 0), end_ns=one.end_ns - start_ns) for one in taken
+        )
 
 
 def _joined(slices: list[Slice]) -> Slice:
@@ -335,9 +429,10 @@ def _joined(slices: list[Slice]) -> Slice:
     )
 
 
-def _rows(table: Table) -> Iterator[tuple[Any, Any]]:
-    keys, values = table.items()
-    return zip(keys.tolist(), values.tolist(), strict=True)
+def _want_what_is_held(waiting: NDArray[Any], holder: Any) -> NDArray[np.bool_]:
+    """Which of these wait for the lock that this thread holds. A child has its lock at the same address."""
+    is_same = (waiting["gil"] == holder["gil"]) & (waiting["tgid"] == holder["tgid"])
+    return np.asarray(is_same & (waiting["back_ns"] == 0), np.bool_)
 
 
 def _settle(threads: NDArray[Any], now_ns: int) -> None:
@@ -353,6 +448,15 @@ def _settle(threads: NDArray[Any], now_ns: int) -> None:
         goes_on = threads[since_name] > 0
         begun = threads[since_name][goes_on]
         threads[total_name][goes_on] += np.maximum(begun, now) - begun
+
+
+def _since(now: GilThread, before: GilThread | None, waits: tuple[Wait, ...]) -> GilThread:
+    """What came on top of `before`; the longest wait is then that of these."""
+    if before is None:
+        return now
+    sums = {name: getattr(now, name) - getattr(before, name) for name in _SUMS}
+    longest_ns = max((wait.max_ns for wait in waits if wait.tid == now.tid), default=0)
+    return replace(now, wait_max_ns=longest_ns, **sums)
 
 
 def _thread(tid: int, name: str, entry: Any) -> GilThread:

@@ -23,12 +23,16 @@ from pprofpy import __version__
 from pprofpy.blocking import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
 from pprofpy.collectors.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.losses import in_words, losses
+from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS
 from pprofpy.collectors.bpf.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols, without_scheduler
+from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.bpf.walked import WalkedStacks, walk_constants
+from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.latency import KERNEL_MAPPING
 from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder
 
@@ -61,7 +65,7 @@ _PLACE = np.dtype(
         ("waker_context", "u1"),
         ("state", "u1"),
         ("reason", "u1"),
-        ("unused", "u1"),
+        ("turn", "u1"),
     ]
 )
 _TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
@@ -80,6 +84,7 @@ _LOST = {
     "LOST_STACK": "kernel stacks that could not be kept",
     "LOST_PROCESS": "child processes that are not followed: too many",
     "HIDDEN_SWITCH": "times off the CPU of which the kernel did not show the end",
+    "HIDDEN_WAKE_UP": "wake-ups that the kernel did not show: the wait for a CPU that followed counts as blocked",
 }
 """Why something could not be kept, in the order of the enum in offcpu.bpf.c."""
 
@@ -142,8 +147,9 @@ class OffCpuRecorder:
         self._places = self._program.table("places", _PLACE, _TIMES)
         self._names = self._program.table("names", _U4, _NAME)
         self._kernel_stacks = self._program.table("kernel_stacks", _U4, _STACK)
-        self._lost = self._program.table("lost", _U4, np.dtype("u8"))
-        self._seeded_kernel_stacks: list[tuple[str, ...]] = []
+        self._turns = Turns(self._program)
+        self._python_names = ThreadNames()
+        self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
         self._spells: defaultdict[_Key, _Spell] = defaultdict(_Spell)
         tell_reasons(self._program)
         self._python = WalkedStacks(self._program, options.scope) if self._walks else None
@@ -191,6 +197,7 @@ class OffCpuRecorder:
         self._program.attach_raw("sched_waking", "on_waking")
         self._program.attach_raw("sched_switch", "on_switch")
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = self.start_ns
 
     def _seed(self, pids: list[int]) -> None:
         """Enter the threads that are blocked already: no switch will tell when they began."""
@@ -208,12 +215,11 @@ class OffCpuRecorder:
 
     def _seeded(self, pid: int, thread: BlockedThread, stack: int) -> Any:
         """An entry for the kernel's table of threads."""
-        self._seeded_kernel_stacks.append(thread.kernel_stack)
         entry = np.zeros((), _THREAD)
         entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, thread.born_ns), pid, 1
         entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
         entry["reason"], entry["comm"], entry["stack"] = thread.reason, thread.comm, stack
-        entry["kernel_stack"] = _FIRST_SEEDED_STACK + len(self._seeded_kernel_stacks) - 1
+        entry["kernel_stack"] = _FIRST_SEEDED_STACK + self._seeded_kernel_stacks.number(thread.kernel_stack)
         return entry
 
     def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
@@ -235,21 +241,34 @@ class OffCpuRecorder:
             self._seed_process(pid)
 
     def drain(self) -> None:
-        """Move the threads that have ended out of the kernel's tables; call it once or twice a second."""
+        """Empty the kernel's tables of what is over; call it once or twice a second."""
         tids, threads = self._threads.items()
-        dead = threads["dead"] == 1
-        if not dead.any():
-            return
-        places, times = self._places.items()
-        gone = np.isin(places["tid"], tids[dead])
-        self._collect(places[gone], times[gone], self._thread_names(tids, threads))
-        self._places.delete(places[gone])
-        self._threads.delete(tids[dead])
+        names = self._thread_names(tids, threads)
+        done, times, left = self._turns.take(self._places)
+        self.poll()
+        self._collect(done, times, names)
+        self._turns.end()
+        gone = (threads["dead"] == 1) & ~np.isin(tids, left["tid"])
+        self._threads.clear(tids[gone])
+        if self._python:
+            self._python.make_room(*_stack_ids(threads), *_stack_ids(left))
+
+    def window(self) -> Profile:
+        """The times that have ended since the last call (or since the beginning), but for those of the last moments.
+
+        A recording that is read window by window has in `stop()` what is left.
+        """
+        self.drain()
+        return self._take_profile(time.monotonic_ns())
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self._program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def stop(self) -> Profile:
-        """End the recording; everything that it found."""
+        """End the recording; everything that it found since the last window."""
         end_ns = time.monotonic_ns()
         self._program.detach()  # takes a while on a busy machine, one function after the other
         if self._python:
@@ -257,12 +276,8 @@ class OffCpuRecorder:
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
         self._collect(*self._places.items(), names)
-        self._collect_unfinished(tids, threads, end_ns)
-        profile = self._build()
-        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self.start_ns
-        profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
-        profile.collection = self._collection()
-        return profile
+        self._collect_unfinished(tids, threads, names, end_ns)
+        return self._take_profile(end_ns)
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
@@ -279,11 +294,16 @@ class OffCpuRecorder:
     # -- reading the kernel's tables ---------------------------------------------------------------------------------
 
     def _thread_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> dict[int, tuple[int, str]]:
-        """tid -> (pid, name), of watched threads and of those who woke them."""
+        """tid -> (pid, name), of watched threads and of those who woke them: Python's name where there is one."""
+        if self._python:
+            who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
+            self._python_names.learn_all(self._python.runtimes, who)
         wakers, names = self._names.items()
-        found = {tid: (pid, comm_text(comm)) for tid, (pid, comm) in zip(wakers.tolist(), names.tolist(), strict=True)}
-        watched = zip(tids.tolist(), threads["tgid"].tolist(), threads["comm"].tolist(), strict=True)
-        return found | {tid: (pid, comm_text(comm)) for tid, pid, comm in watched}
+        found = {}
+        for many, pids, comms in (wakers, names["tgid"], names["comm"]), (tids, threads["tgid"], threads["comm"]):
+            for tid, pid, comm in zip(many.tolist(), pids.tolist(), comms.tolist(), strict=True):
+                found[tid] = pid, self._python_names.name(pid, tid, comm_text(comm))
+        return found
 
     def _collect(self, places: NDArray[Any], times: NDArray[Any], names: dict[int, tuple[int, str]]) -> None:
         rows = zip(places.tolist(), times["count"].tolist(), times["total_ns"].tolist(), strict=True)
@@ -291,11 +311,17 @@ class OffCpuRecorder:
             stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
             pid, name = names.get(tid, (0, f"thread {tid}"))
             waker = _waker(context, waker_tid, names)
-            key = _Key(pid, tid, name, STATES[state], REASONS[reason], stack, kernel_stack, waker, waker_stack)
+            stacks = self._number(stack), kernel_stack, waker, self._number(waker_stack)
+            key = _Key(pid, tid, name, STATES[state], REASONS[reason], *stacks)
             self._spells[key].count += count
             self._spells[key].total_ns += total_ns
 
-    def _collect_unfinished(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> None:
+    def _number(self, stack_id: int) -> int:
+        return self._python.number(stack_id) if self._python else 0
+
+    def _collect_unfinished(
+        self, tids: NDArray[Any], threads: NDArray[Any], names: dict[int, tuple[int, str]], end_ns: int
+    ) -> None:
         """Threads that are off the CPU as the recording ends: up to its end."""
         options = self._options
         late = dict(zip(*self._late_stacks.items(), strict=True)) if self._late_stacks else {}
@@ -307,9 +333,9 @@ class OffCpuRecorder:
                 continue
             woken = wake_ns > off_ns or thread["state"] == _RUN_QUEUE
             blocked_ns = 0 if thread["state"] == _RUN_QUEUE else min(wake_ns, end_ns) - off_ns if woken else total_ns
-            who = int(thread["tgid"]), tid, comm_text(thread["comm"])
+            who = int(thread["tgid"]), tid, names[tid][1]
             facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
-            stacks = int(facts["stack"]), int(thread["kernel_stack"])
+            stacks = self._number(int(facts["stack"])), int(thread["kernel_stack"])
             blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
             for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
                 if time_ns > 0:
@@ -318,6 +344,16 @@ class OffCpuRecorder:
                     spell.total_ns += time_ns
 
     # -- the profile -----------------------------------------------------------------------------------------------
+
+    def _take_profile(self, end_ns: int) -> Profile:
+        """What was summed up so far, which a new window does not have any more."""
+        profile = self._build()
+        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
+        profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
+        profile.collection = self._collection()
+        self._told_ns = end_ns
+        self._spells.clear()
+        return profile
 
     def _build(self) -> Profile:
         kernel_stacks = self._kernel_frames()
@@ -333,7 +369,7 @@ class OffCpuRecorder:
 
     def _stack(self, builder: ProfileBuilder, key: _Key, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
         """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
-        python = self._python.frames(key.stack) if self._python else ()
+        python = self._python.spelled(key.stack) if self._python else ()
         if not kernel:
             kernel = (_pseudo(key.reason),) if python else (_pseudo("kernel stack unknown"),)
         blocked = [builder.frame_location(frame) for frame in kernel]
@@ -341,7 +377,7 @@ class OffCpuRecorder:
         is_chain = self._options.wakers and key.waker not in ("", STILL_WAITING) and key.state != "runqueue"
         if not is_chain:
             return tuple(blocked)
-        waker = self._python.frames(key.waker_stack) if self._python else ()
+        waker = self._python.spelled(key.waker_stack) if self._python else ()
         above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
         above = above or [builder.frame_location(_waker_frame(key.waker))]
         return (*above, builder.frame_location(WOKEN_BY), *blocked)
@@ -357,31 +393,34 @@ class OffCpuRecorder:
             for number in wanted
             if 0 <= number < _FIRST_SEEDED_STACK
         }
-        stacks |= {_FIRST_SEEDED_STACK + number: stack for number, stack in enumerate(self._seeded_kernel_stacks)}
+        seeded = (number for number in wanted if number >= _FIRST_SEEDED_STACK)
+        stacks |= {number: self._seeded_kernel_stacks[number - _FIRST_SEEDED_STACK] for number in seeded}
         return {
             number: tuple(Frame(Function(name)) for name in without_scheduler(stack))
             for number, stack in stacks.items()
-            if stack and number in wanted
+            if stack
         }
 
     def _shows_kernel_stack(self, key: _Key) -> bool:
         """Also threads that blocked before the recording began have both, and show as the others do."""
-        return self._options.kernel_stacks or not (self._python and self._python.frames(key.stack))
+        return self._options.kernel_stacks or not (self._python and self._python.spelled(key.stack))
 
     def _collection(self) -> Collection:
-        _, counts = self._lost.items()
-        losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
-        losses["events that the kernel did not hand over"] = self._program.missed()
+        lost = losses(self._program, tuple(_LOST.values()))
         python = self._python
-        notes = tuple(f"lost: {count} {reason}" for reason, count in losses.items() if count)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
-            dropped=sum(losses.values()),
+            dropped=sum(lost.values()),
             truncated=python.truncated if python else -1,
             errors=python.errors if python else -1,
-            notes=notes + (python.notes() if python else ()),
+            notes=in_words(lost) + (python.notes() if python else ()),
         )
+
+
+def _stack_ids(rows: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Those of Python's stacks that threads, or places, refer to."""
+    return rows["stack"].tolist(), rows["waker_stack"].tolist()
 
 
 def _pseudo(text: str) -> Frame:
@@ -401,5 +440,5 @@ def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> s
 
 def _waker_frame(waker: str) -> Frame:
     """Stands for a waker without a Python stack; threads of the same name are one."""
-    name, is_thread, _ = waker.partition(" (")
-    return _pseudo(f"thread {name}" if is_thread else name)
+    name, is_thread, _ = waker.rpartition(" (")
+    return _pseudo(f"thread {name}" if is_thread else waker)

@@ -8,20 +8,26 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.losses import in_words, losses
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.bpf.walked import WalkedStacks
+from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
 from pprofpy.latency import (
     Histogram,
     LatencyRecord,
@@ -82,7 +88,7 @@ _LONG_WAIT = np.dtype(
         ("slices", _SLICE, 128),
     ]
 )
-_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u4")])
+_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("turn", "u2")])
 _STACK_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 _LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
 _THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
@@ -103,6 +109,7 @@ _LOST = {
     "LOST_EVENT": "events that the trace lacks: they came faster than they could be read",
     "LOST_PROCESS": "child processes that are not followed: too many",
     "HIDDEN_SWITCH": "switches that the kernel showed to nobody: threads left a CPU that they never got",
+    "HIDDEN_WAKE_UP": "waits after a wake-up that the kernel showed to nobody",
     "LOST_STACK": "waits that are missing from the stacks: the table is full",
 }
 """Why something could not be kept, in the order of the enum in sched.bpf.c."""
@@ -141,18 +148,17 @@ class SchedRecorder:
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._histogram = self._program.table("histogram", _BUCKET, _U8)
         self._window_map = self._program.table("window", _U4, _U4)
-        self._lost = self._program.table("lost", _U4, _U8)
         self._long_waits = self._program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
         self._events = self._program.events("events", RECORD) if options.trace else None
-        self._stack_waits = self._program.table("stack_waits", _STACK_KEY, _STACK_WAITS) if options.stacks else None
-        self._stacks_ended: list[StackWaits] = []
         self._python = WalkedStacks(self._program, options.scope) if options.stacks else None
+        self._by_stack = _WaitsByStack(self._program, self._python) if self._python else None
         self._batches: list[NDArray[Any]] = []
         self._ended: list[ThreadWaits] = []
         self._folded: list[ThreadWaits] = []
         self._window = 1
         self._window_start_ns = 0
         self._base: dict[int, ThreadWaits] = {}
+        self._names, self._interpreters = ThreadNames(), Interpreters()
         self._window_ended: list[ThreadWaits] = []
         self._end_ns = 0
         self._window_map.put(0, self._window)
@@ -235,17 +241,23 @@ class SchedRecorder:
         events = np.sort(self._long_waits.read(), order="end_ns") if self._long_waits else ()
         if self._python:
             self._python.poll()  # the stacks of these events are there by now
-        return [self._with_stacks(_long_wait(event), event) for event in events]
+        return [self._explained(_long_wait(event), event) for event in events]
 
-    def _with_stacks(self, wait: LongWait, event: Any) -> LongWait:
+    def _explained(self, wait: LongWait, event: Any) -> LongWait:
+        """With Python's name of the thread, and stacks if they are wanted."""
+        wait = replace(wait, name=self._names.name(wait.pid, wait.tid, wait.name))
         if not self._python:
             return wait
         frames = self._python.frames
         return replace(wait, stack=frames(int(event["stack"])), waker_stack=frames(int(event["waker_stack"])))
 
     def drain(self) -> None:
-        """Move the threads that have ended out of the kernel's tables; call it once or twice a second."""
+        """Empty the kernel's tables of what is over; call it once or twice a second."""
         tids, threads = self._threads.items()
+        self._learn_names(tids, threads)
+        if self._python and self._by_stack:
+            in_use = self._by_stack.take()
+            self._python.make_room(threads["stack"].tolist(), threads["waker_stack"].tolist(), *in_use)
         dead = threads["dead"] == 1
         if dead.any():
             self._move_out(tids[dead], threads[dead])
@@ -270,6 +282,10 @@ class SchedRecorder:
         self._base = {one.tid: _in_all(one, self._base.get(one.tid)) for one in live}
         return record
 
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self._program.memory(self._python.count if self._python else 0)
+
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def stop(self) -> LatencyRecord:
@@ -287,7 +303,7 @@ class SchedRecorder:
             end_ns - self.start_ns,
             self._options.scope.is_everybody,
             self._collection(),
-            (*self._stacks_ended, *self._read_stacks(live)),
+            self._by_stack.all({one.tid: one for one in live}) if self._by_stack else (),
         )
 
     def trace(self, record: LatencyRecord) -> Trace:
@@ -331,11 +347,22 @@ class SchedRecorder:
 
     def _thread_waits(self, tids: NDArray[Any], threads: NDArray[Any], window: int) -> list[ThreadWaits]:
         histograms = self._histograms(tids)
+        self._learn_names(tids, threads)
         now_ns = self._end_ns or time.monotonic_ns()
         return [
-            _thread_waits(tid, thread, histograms, window, now_ns)
+            _thread_waits(tid, self._name(thread, tid), thread, histograms, window, now_ns)
             for tid, thread in zip(tids.tolist(), threads, strict=True)
         ]
+
+    def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        """Python's; of the whole system it is processes that are shown."""
+        if not self._options.scope.is_everybody:
+            pids = threads["tgid"].tolist()
+            self._names.learn_all(self._interpreters.of(set(pids)), zip(pids, tids.tolist(), strict=True))
+
+    def _name(self, thread: Any, tid: int) -> str:
+        """What to call a thread: as Python does, or else as the kernel does."""
+        return self._names.name(int(thread["tgid"]), tid, comm_text(thread["comm"]))
 
     def _histograms(self, tids: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
         """By tid and kind (1: preempted)."""
@@ -346,39 +373,13 @@ class SchedRecorder:
         found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts)
         return {(owner >> 1, owner & 1): histogram for owner, histogram in found.items()}
 
-    def _read_stacks(self, threads: Sequence[ThreadWaits], *, forget: bool = False) -> list[StackWaits]:
-        """The waits of some threads by stack; `forget` takes them out of the kernel's table."""
-        if self._stack_waits is None or self._python is None or not threads:
-            return []
-        by_tid = {one.tid: one for one in threads}
-        keys, values = self._stack_waits.items()
-        wanted = np.isin(keys["tid"], np.array(list(by_tid), np.uint32))
-        if forget:
-            self._stack_waits.delete(keys[wanted])
-        rows = zip(keys[wanted].tolist(), values[wanted].tolist(), strict=True)
-        return [
-            StackWaits(
-                by_tid[tid].pid,
-                tid,
-                by_tid[tid].name,
-                bool(was_preempted),
-                self._python.frames(stack),
-                self._python.frames(waker_stack),
-                *waits,
-            )
-            for (stack, waker_stack, tid, was_preempted), waits in rows
-        ]
-
     def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         gone = self._thread_waits(tids, threads, self._window)
         keys, _ = self._histogram.items()
         self._histogram.delete(keys[np.isin(keys["tid"], tids)])
         self._threads.delete(tids)
-        if self._python:
-            self._python.poll()
-            self._stacks_ended += self._read_stacks(gone, forget=True)
-            if len(self._stacks_ended) > _KEEP_ENDED:
-                self._stacks_ended = sum_stacks(self._stacks_ended)
+        if self._by_stack:
+            self._by_stack.move_out({one.tid: one for one in gone})
         for one in gone:
             base = self._base.pop(one.tid, None)
             self._window_ended.append(_since(one, base))
@@ -387,30 +388,99 @@ class SchedRecorder:
             self._fold()
 
     def _fold(self) -> None:
-        """Sum up the half of the ended threads that waited least, by name."""
+        """Sum up the half of the ended threads that waited least, by name, whatever numbers are in it."""
         self._ended.sort(key=lambda one: one.woken.total_ns + one.preempted.total_ns)
-        self._folded = sum_by_name([*self._folded, *self._ended[: _KEEP_ENDED // 2]])
+        alike = [replace(one, name=_numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
+        self._folded = sum_by_name([*self._folded, *alike])
         del self._ended[: _KEEP_ENDED // 2]
 
     def _collection(self) -> Collection:
-        _, counts = self._lost.items()
-        losses = {reason: int(count) for reason, count in zip(_LOST.values(), counts.sum(axis=1), strict=True)}
-        losses["events that the kernel did not hand over"] = self._program.missed()
+        lost = losses(self._program, tuple(_LOST.values()))
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
-            dropped=sum(losses.values()),
+            dropped=sum(lost.values()),
             truncated=self._python.truncated if self._python else -1,
             errors=self._python.errors if self._python else -1,
-            notes=(
-                *(f"lost: {count} {reason}" for reason, count in losses.items() if count),
-                *(self._python.notes() if self._python else ()),
-            ),
+            notes=(*in_words(lost), *(self._python.notes() if self._python else ())),
         )
 
 
+class _WaitsByStack:
+    """Waits by what stacks read as: taken out of the kernel's table again and again.
+
+    Args:
+        program: Sums up a turn at a time.
+        python: The stacks that it refers to.
+    """
+
+    def __init__(self, program: Program, python: WalkedStacks) -> None:
+        self._python = python
+        self._turns = Turns(program)
+        self._table = program.table("stack_waits", _STACK_KEY, _STACK_WAITS)
+        self._sums: defaultdict[_StackKey, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._ended: list[StackWaits] = []
+
+    def take(self) -> tuple[list[int], list[int]]:
+        """Take in what is at rest; returns the ids of stacks that the rest refers to."""
+        keys, values, left = self._turns.take(self._table)
+        self._add(keys, values)
+        self._turns.end()
+        return left["stack"].tolist(), left["waker_stack"].tolist()
+
+    def move_out(self, threads: Mapping[int, ThreadWaits]) -> None:
+        """Threads have ended: their numbers may soon be those of others."""
+        keys, values = self._table.items()
+        of_ended = np.isin(keys["tid"], list(threads))
+        self._table.clear(keys[of_ended])
+        self._add(keys[of_ended], values[of_ended])
+        self._ended += self._spelled(threads)
+        for key in [key for key in self._sums if key.tid in threads]:
+            del self._sums[key]
+        if len(self._ended) > _KEEP_ENDED:
+            self._ended = sum_stacks(replace(one, name=_numberless(one.name)) for one in self._ended)
+
+    def all(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
+        """Everything, when nobody writes any more; those of threads that have ended included."""
+        self._add(*self._table.items())
+        return (*self._ended, *self._spelled(threads))
+
+    def _add(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        self._python.poll()
+        number = self._python.number
+        for (stack, waker_stack, tid, was_preempted, _), waits in zip(keys.tolist(), values.tolist(), strict=True):
+            known = self._sums[_StackKey(tid, bool(was_preempted), number(stack), number(waker_stack))]
+            known[0] += waits[0]
+            known[1] += waits[1]
+            known[2] = max(known[2], waits[2])
+
+    def _spelled(self, threads: Mapping[int, ThreadWaits]) -> list[StackWaits]:
+        """The sums of some threads."""
+        spelled = self._python.spelled
+        return [
+            StackWaits(
+                threads[key.tid].pid,
+                key.tid,
+                threads[key.tid].name,
+                key.was_preempted,
+                spelled(key.stack),
+                spelled(key.waker_stack),
+                *waits,
+            )
+            for key, waits in self._sums.items()
+            if key.tid in threads
+        ]
+
+
+class _StackKey(NamedTuple):
+    tid: int
+    was_preempted: bool
+    stack: int
+    waker_stack: int
+
+
 def _thread_waits(
-    tid: int, thread: Any, histograms: dict[tuple[int, int], Histogram], window: int, now_ns: int
+    tid: int, name: str, thread: Any, histograms: dict[tuple[int, int], Histogram], window: int, now_ns: int
 ) -> ThreadWaits:
     """One thread's entry in the kernel's table, in our words."""
     slot = window & 1
@@ -429,12 +499,18 @@ def _thread_waits(
     return ThreadWaits(
         int(thread["tgid"]),
         tid,
-        comm_text(thread["comm"]),
+        name,
         kind("woken", 0),
         kind("preempted", 1),
         int(thread["migrations"]),
         max(now_ns - since_ns, 0) if waits_now else 0,
+        comm_text(thread["comm"]),
     )
+
+
+def _numberless(name: str) -> str:
+    """What the names of threads have in common that are numbered, as `Thread-7 (work)` and `ThreadPoolExecutor-1_4`."""
+    return re.sub(r"\d+", "N", name)
 
 
 def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:

@@ -121,7 +121,8 @@ class Account:
     Attributes:
         waits: Each wait for a CPU, in ns.
         switches: How often the thread lost the CPU.
-        holes: How often it lost a CPU that it had never been given: perf has lost an event.
+        holes: How often it lost a CPU that it had never been given, or got one without having been woken: perf has lost
+            an event.
     """
 
     waits: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -136,6 +137,7 @@ def analyse(recording: Path, from_ns: int = 0, to_ns: int = 2**63) -> Account:
     preempted_at: dict[int, int] = {}
     blocked_at: dict[int, int] = {}
     woken_at: dict[int, int] = {}
+    woken_early: set[int] = set()
     for at_ns, event, rest in script_lines(recording):
         if event == "sched_switch":
             match = SWITCH.match(rest)
@@ -144,12 +146,16 @@ def analyse(recording: Path, from_ns: int = 0, to_ns: int = 2**63) -> Account:
             account.switches[previous] += 1
             account.holes[previous] += not on_cpu.get(previous, True)
             on_cpu[previous], on_cpu[following] = False, True
+            (woken_early.add if previous in woken_at else woken_early.discard)(previous)
             woken_at.pop(previous, None)
             (preempted_at if match["state"].startswith("R") else blocked_at)[previous] = at_ns
-            # Without a wake-up it was woken just before the switch that was to block it: it never really slept.
-            begins = (preempted_at.pop(following, None), woken_at.pop(following, None), blocked_at.pop(following, None))
+            # If it was woken just before the switch that was to block it, it never really slept.
+            blocked = blocked_at.pop(following, None)
+            begins = (preempted_at.pop(following, None), woken_at.pop(following, None), blocked)
             found = [begin for begin in begins if begin is not None]
-            if found and found[0] >= from_ns and at_ns <= to_ns:
+            if found == [blocked] and following not in woken_early:
+                account.holes[following] += 1  # nobody was shown the wake-up
+            elif found and found[0] >= from_ns and at_ns <= to_ns:
                 account.waits[following].append(at_ns - found[0])
         elif event in ("sched_waking", "sched_wakeup_new"):
             match = WAKING.match(rest)

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -133,13 +132,17 @@ def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -
 
 
 def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, start: Start) -> None:
-    nap = "import time\nprint('ready', flush=True)\nwhile True: time.sleep(0.005)"
-    program = start(sys.executable, "-c", nap)
+    naps = "import time\nprint('ready', flush=True)\nwhile input(): print(*map(time.sleep, [0.005] * 50), flush=True)"
+    program = start(sys.executable, "-c", naps, stdin=subprocess.PIPE)
 
     recording = cli.start("events", "-e", "context-switches", "--pid", str(program.pid))
     assert recording.stderr
     assert "recording" in recording.stderr.readline()
-    time.sleep(0.5)
+    assert program.stdin
+    assert program.stdout
+    program.stdin.write("go\n")
+    program.stdin.flush()
+    program.stdout.readline()  # it has slept
     recording.send_signal(signal.SIGINT)
     stdout, stderr = recording.communicate()
 

@@ -125,7 +125,7 @@ import os
 os.execv(sys.executable, [sys.executable, "-c",
   "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'renamed'); print('end', flush=True); sys.stdin.read(1)"])
 """)
-    assert {one.name for one in result.threads if one.tid == pid} == {"renamed"}
+    assert {(one.name, one.comm) for one in result.threads if one.tid == pid} == {("MainThread", "renamed")}
 
 
 def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: Path) -> None:

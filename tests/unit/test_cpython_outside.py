@@ -230,15 +230,16 @@ time.sleep(3600)
 def test_threads_have_the_names_that_the_program_gave_them(version: str, start: Start) -> None:
     process = start(interpreter(version), "-c", THREADS)
     target = open_target(process.pid)
-    names = ThreadNames(target.pid)
+    names = ThreadNames()
 
     tids = [thread.tid for thread in target.threads()]
-    names.learn(find_runtime(target), set(tids))
+    names.learn(find_runtime(target), tids)
 
     expected = {"MainThread", "wérker €", "own", "many attributes", "dict taken"}
-    assert {names.name(tid) for tid in tids} == expected
-    assert names.name(process.pid) == "MainThread"
-    assert names.name(1) == "thread 1"
+    assert {names.name(process.pid, tid) for tid in tids} == expected
+    assert names.name(process.pid, process.pid) == "MainThread"
+    assert names.name(process.pid, 1) == "thread 1"
+    assert names.name(1, process.pid, "python3") == "python3"
 
 
 def test_memory_that_is_not_there_is_told_from_a_process_that_is_gone() -> None:

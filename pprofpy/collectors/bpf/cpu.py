@@ -11,9 +11,7 @@ clock in step with them would always see the same.
 from __future__ import annotations
 
 import math
-import resource
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,8 +50,6 @@ _OFF_BEAT = 1.01
 _POLL_S = 0.05
 _DRAIN_NS = NS_PER_S // 2
 _MAX_SAMPLES = 65_536
-_FORGET_STACKS = 200_000
-"""With so many stacks in memory, those that are not in use any more are let go."""
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
@@ -111,7 +107,7 @@ class CpuRecorder:
             self._program.table("kernel_stacks", _U4, _KERNEL_STACK) if options.kernel_stacks else None
         )
         self._target: Target | None = None
-        self._names: dict[int, ThreadNames] = {}
+        self._names = ThreadNames()
         self._cpu_ns: dict[int, tuple[int, int]] = {}
         self._window_number = 0
         self._drained_ns = 0
@@ -181,8 +177,8 @@ class CpuRecorder:
         """Take what was counted before the previous drain: nobody writes to that any more."""
         self._take()
         self._count_into(self._window_number + 1)
-        if len(self.stacks) > _FORGET_STACKS:
-            self._forget()
+        if self.stacks.make_room(self._stacks_in_use()):
+            self._locations.clear()
 
     def _take(self) -> None:
         """All that is not counted into the current window."""
@@ -191,13 +187,13 @@ class CpuRecorder:
         self._collect(keys[done], counts[done])
         self._samples.clear(keys[done])
 
+    def _stacks_in_use(self) -> Iterable[int]:
+        """Those that the kernel may refer to although it has met them long ago."""
+        return ()
+
     def _count_into(self, window: int) -> None:
         self._window_number = window
         self._window.put(0, window)
-
-    def _forget(self) -> None:
-        self.stacks.forget()
-        self._locations.clear()
 
     def _note_cpu_time(self) -> None:
         """Of each process that is watched: CPU time when it began to be, and now."""
@@ -236,16 +232,10 @@ class CpuRecorder:
 
     def _learn_names(self, threads: Iterable[tuple[int, int]]) -> None:
         """Of these threads: (pid, tid)."""
-        tids: defaultdict[int, set[int]] = defaultdict(set)
-        for pid, tid in threads:
-            tids[pid].add(tid)
-        for pid, runtime in self.stacks.runtimes.items():
-            if pid in tids:
-                self._names.setdefault(pid, ThreadNames(pid)).learn(runtime, tids[pid])
+        self._names.learn_all(self.stacks.runtimes, threads)
 
     def _labels(self, pid: int, tid: int) -> LabelSet:
-        name = self._names[pid].name(tid) if pid in self._names else f"thread {tid}"
-        labels = [Label("thread", name), Label("tid", tid)]
+        labels = [Label("thread", self._names.name(pid, tid)), Label("tid", tid)]
         return (*labels, Label("pid", pid)) if self._options.children else tuple(labels)
 
     # -- at its end ------------------------------------------------------------------------------------------------
@@ -299,11 +289,7 @@ class CpuRecorder:
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        kernel_mb = self._program.memory_bytes() >> 20
-        return (
-            f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel, {len(self.stacks)} stacks known"
-        )
+        return self._program.memory(len(self.stacks))
 
     def close(self) -> None:
         """Leave nothing in the kernel."""

@@ -7,18 +7,19 @@
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
+#include "turns.h"
 
 #define SYSCALLS 512
 
 enum { EVENTS, LOST_COUNT, TALLIES };
 
-/* What events are counted by. A table of counts is read while the other one is written. */
+/* What events are counted by. */
 struct hit {
     u64 stack;
     u32 tid;
     u32 tgid;
     u32 event; /* user space's number for it */
-    u32 window;
+    u32 turn;
 };
 
 struct sums {
@@ -39,7 +40,6 @@ union cookie {
 };
 
 BPF_TABLE("hash", struct hit, struct sums, hits, MAX_HITS);
-BPF_ARRAY(window, u32, 1);
 BPF_ARRAY(wanted, u32, SYSCALLS); /* by number: 0, or user space's number for it + 1 */
 BPF_PERCPU_ARRAY(tallies, u64, TALLIES);
 
@@ -52,13 +52,9 @@ static inline void tally(int which)
 
 static inline void count_event(u32 event, s64 weight)
 {
-    int zero = 0;
-    u32 *now = window.lookup(&zero);
-    if (!now)
-        return;
     tally(EVENTS);
     u64 pid_tgid = bpf_get_current_pid_tgid();
-    struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .window = *now};
+    struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .turn = this_turn()};
     hit.stack = python_stack();
     struct sums first = {.count = 1, .weight = weight}, *known = hits.lookup(&hit);
     if (known) {

@@ -34,6 +34,8 @@
 /* What a thread is about when it is switched out. */
 enum { ELSEWHERE, FOR_A_TAKER, FOR_THE_GIL, WITH_THE_GIL };
 enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
+#include "losses.h"
+#include "turns.h"
 
 /* One writer at a time: the thread itself, at its switches and samples. */
 struct gil_thread {
@@ -71,7 +73,7 @@ struct waiter {
 struct at {
     u64 stack;
     u32 tid;
-    u32 tgid;
+    u32 turn;
 };
 
 struct times {
@@ -90,7 +92,7 @@ struct blocked {
     u64 waiter_stack;
     u32 holder;
     u32 waiter;
-    u32 tgid;
+    u32 turn;
     u32 unused;
 };
 
@@ -107,14 +109,6 @@ BPF_TABLE("hash", u32, u32, place_owners, MAX_WAITERS);
 BPF_ARRAY(waiters, struct waiter, MAX_WAITERS);
 BPF_ARRAY(places_used, u32, 1);
 BPF_TABLE("lru_hash", struct lock, u64, switch_numbers, 1024);
-BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
-
-static inline void count_lost(int reason)
-{
-    u64 *count = lost.lookup(&reason);
-    if (count)
-        *count += 1;
-}
 
 static inline struct gil_thread *thread_entry(u32 tid, u32 tgid)
 {
@@ -219,7 +213,7 @@ static inline void wait_again(struct gil_thread *thread)
 static inline void end_wait(struct gil_thread *thread, u32 tid)
 {
     u64 wait_ns = thread->back_ns - thread->since_ns;
-    struct at at = {.stack = thread->stack, .tid = tid, .tgid = thread->tgid};
+    struct at at = {.stack = thread->stack, .tid = tid, .turn = this_turn()};
     struct waiter *waiter = waiter_of(thread);
     if (waiter) {
         u32 place = thread->place;
@@ -255,9 +249,9 @@ static inline bool got_it(struct gil_thread *thread, u64 thread_state, u64 gil, 
 
 /* -- those who hold ------------------------------------------------------------------------------------------------ */
 
-static inline void add_hold(u32 tid, u32 tgid, u64 stack, u64 on_ns, u64 off_ns)
+static inline void add_hold(u32 tid, u64 stack, u64 on_ns, u64 off_ns)
 {
-    struct at at = {.stack = stack, .tid = tid, .tgid = tgid};
+    struct at at = {.stack = stack, .tid = tid, .turn = this_turn()};
     struct held *held = holds.lookup(&at);
     if (held) {
         held->on_ns += on_ns;
@@ -275,8 +269,8 @@ static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now,
 {
     int zero = 0;
     u64 nothing = 0, gil = holder->gil;
-    u32 *used = places_used.lookup(&zero), count = used ? *used : 0;
-    struct blocked key = {.holder_stack = stack, .holder = tid, .tgid = holder->tgid};
+    u32 *used = places_used.lookup(&zero), count = used ? *used : 0, tgid = holder->tgid;
+    struct blocked key = {.holder_stack = stack, .holder = tid, .turn = this_turn()};
     for (u32 i = 0; i < MAX_WAITERS; i++) {
         u32 place = i;
         volatile struct waiter *waiter = waiters.lookup(&place);
@@ -286,7 +280,7 @@ static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now,
         if (off_since_ns)
             time_ns = now - (since_ns > off_since_ns ? since_ns : off_since_ns);
         bool waits = since_ns - 1 < now - 1 && waiter->back_ns - 1 >= off_since_ns - 1;
-        if (!waits || waiter->gil != gil)
+        if (!waits || waiter->gil != gil || waiter->tgid != tgid) /* a fork's lock has the same address */
             continue;
         key.waiter_stack = waiter->stack;
         key.waiter = waiter->tid;
@@ -308,7 +302,7 @@ static inline void end_hold(struct gil_thread *thread, u32 tid, u64 now)
     u64 since_ns = thread->hold_ns;
     thread->hold_ns = 0;
     thread->held_off_ns += now - since_ns;
-    add_hold(tid, thread->tgid, thread->stack, 0, now - since_ns);
+    add_hold(tid, thread->stack, 0, now - since_ns);
     blame(thread, tid, thread->stack, now, 0, since_ns);
 }
 
@@ -427,7 +421,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
         return 0;
     thread->held_on_ns += PERIOD_NS;
     u64 stack = python_stack_of(target, thread_state);
-    add_hold(ids.tid, ids.tgid, stack, PERIOD_NS, 0);
+    add_hold(ids.tid, stack, PERIOD_NS, 0);
     thread->gil = gil_of(target, thread_state);
     blame((struct gil_thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
     return 0;

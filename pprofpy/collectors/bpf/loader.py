@@ -155,9 +155,16 @@ class Program:
         """How often the kernel skipped a function because it was already running on that CPU; such events are lost."""
         return sum(kernel_facts(one).get("recursion_misses", 0) for one in self._functions.values())
 
-    def memory_bytes(self) -> int:
-        """What the maps take up in the kernel."""
-        return sum(kernel_facts(descriptor).get("memlock", 0) for descriptor in self._maps.values())
+    def memory(self, stack_count: int = 0) -> str:
+        """What a recording takes up, in words.
+
+        Args:
+            stack_count: So many stacks are in memory.
+        """
+        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        kernel_mb = sum(kernel_facts(one).get("memlock", 0) for one in self._maps.values()) >> 20
+        stacks = f", {stack_count:,} stacks known" if stack_count else ""
+        return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel{stacks}"
 
     def detach(self) -> None:
         """Stop the program; its maps can still be read."""

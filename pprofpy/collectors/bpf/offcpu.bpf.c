@@ -19,11 +19,13 @@
 #define NO_STACK -1
 
 enum { SLEEPING, DISK, RUN_QUEUE };
-enum { LOST_THREAD, LOST_TIME, LOST_STACK, LOST_PROCESS, HIDDEN_SWITCH, LOST_REASONS };
+enum { LOST_THREAD, LOST_TIME, LOST_STACK, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_REASONS };
+#include "losses.h"
+#include "turns.h"
 
 struct thread {
     u64 off_ns; /* when it was last switched out; 0 if not seen */
-    u64 wake_ns;
+    u64 wake_ns; /* when it was last woken; 0: not since it last ran */
     u64 stack; /* of Python; 0 if there is none */
     u64 waker_stack;
     s32 kernel_stack;
@@ -48,7 +50,7 @@ struct place {
     u8 waker_context;
     u8 state;
     u8 reason;
-    u8 unused;
+    u8 turn;
 };
 
 struct times {
@@ -76,14 +78,6 @@ BPF_TABLE("lru_hash", u32, struct name, names, 16384);
 BPF_TABLE("hash", u32, struct late_stack, late_stacks, 4096);
 #endif
 BPF_STACK_TRACE(kernel_stacks, 8192);
-BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
-
-static inline void count_lost(int reason)
-{
-    u64 *count = lost.lookup(&reason);
-    if (count)
-        *count += 1;
-}
 
 static inline struct thread *thread_entry(struct ids ids, u64 task)
 {
@@ -120,13 +114,14 @@ static inline void add_time(struct place *place, u64 time_ns)
 static inline void switched_in(u64 now, struct ids ids, u64 task)
 {
     struct thread *thread = thread_entry(ids, task);
-    if (!thread || !thread->off || !thread->off_ns || now <= thread->off_ns) {
-        if (thread)
-            thread->off = 0;
+    if (!thread)
         return;
-    }
+    bool was_off = thread->off && thread->off_ns && now > thread->off_ns;
+    u64 off_ns = now - thread->off_ns, wake_ns = thread->wake_ns;
     thread->off = 0;
-    u64 off_ns = now - thread->off_ns;
+    thread->wake_ns = 0;
+    if (!was_off)
+        return;
 #ifdef MIN_NS
     if (off_ns < MIN_NS)
         return;
@@ -136,6 +131,7 @@ static inline void switched_in(u64 now, struct ids ids, u64 task)
         return;
 #endif
     struct place place = {.stack = thread->stack, .tid = ids.tid, .kernel_stack = thread->kernel_stack};
+    place.turn = this_turn();
     u8 reason = thread->reason;
 #ifdef PYTHON
     struct late_stack *late = thread->stack ? NULL : late_stacks.lookup(&ids.tid);
@@ -147,15 +143,23 @@ static inline void switched_in(u64 now, struct ids ids, u64 task)
     u64 blocked_ns = 0;
     if (thread->state != RUN_QUEUE) {
         /* A wake-up that came just before the switch: it never really slept. */
-        blocked_ns = thread->wake_ns > thread->off_ns ? thread->wake_ns - thread->off_ns : 0;
-        place.waker_tid = thread->waker_tid;
-        place.waker_context = thread->waker_context;
-        place.waker_stack = thread->waker_stack;
+        blocked_ns = wake_ns > thread->off_ns ? wake_ns - thread->off_ns : 0;
+        if (wake_ns) {
+            place.waker_tid = thread->waker_tid;
+            place.waker_context = thread->waker_context;
+            place.waker_stack = thread->waker_stack;
+        } else {
+            /* Nobody saw it woken. How much of the time it waited for a CPU is unknown: it all counts as blocked. */
+            count_lost(HIDDEN_WAKE_UP);
+            blocked_ns = off_ns;
+        }
         place.state = thread->state;
         place.reason = reason;
         if (blocked_ns)
             add_time(&place, blocked_ns);
     }
+    if (blocked_ns == off_ns)
+        return;
     place.waker_stack = 0;
     place.state = RUN_QUEUE;
     place.reason = WAIT_RUN_QUEUE;

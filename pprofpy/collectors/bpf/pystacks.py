@@ -5,6 +5,9 @@
     stacks.watch(target)            # again for each further process; its children, too, if wanted
     stacks.poll()                   # some ten times a second
     stacks.frames(stack_id)         # leaf-first
+    number = stacks.number(stack_id)  # to sum up by: the same for all that read the same
+    stacks.spelled(number)
+    stacks.make_room(in_use)        # after each look at the program's tables
 
 New stacks and code objects come through a ring buffer, names included. Reading the process's memory is only needed for
 what the kernel could not send: huge line tables, and code that is new far down in a deep stack.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -24,6 +28,8 @@ import numpy as np
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
+from pprofpy.collectors.bpf.losses import in_words
+from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import line_of
 from pprofpy.collectors.cpython.memory import UnreadableError
@@ -31,8 +37,8 @@ from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
-from pprofpy.profile import Collection, Frame, Function
-from pprofpy.target import Target, open_target
+from pprofpy.profile import Collection, Frame, Function, Stack
+from pprofpy.target import Target, descendants_of, open_target
 
 TRUNCATED = Frame(Function("[truncated]"))
 """Stands at the root of a stack that is deeper than what the kernel walks."""
@@ -107,6 +113,9 @@ _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _PATIENCE_S = 5.0
 """How long a process that has become another program may take until its Python can be read."""
 
+_MANY_STACKS = 32_768
+"""Half of what the kernel itself remembers (PYTHON_KNOWN): twice as many may be in memory."""
+
 _COMPARISONS = 20
 """So many stacks of a process may differ from what is read from outside, before the walk is held for wrong."""
 
@@ -174,8 +183,10 @@ class PythonStacks:
         self._codes: dict[tuple[int, int, int], Code] = {}
         self._frames: dict[tuple[int, bytes], Frame | None] = {}
         self._same: dict[Code, Code] = {}
-        self._stacks: dict[int, tuple[Frame, ...]] = {0: ()}
-        self._older: dict[int, tuple[Frame, ...]] = {}
+        self._stacks: dict[int, Stack] = {0: ()}
+        self._older: dict[int, Stack] = {}
+        self._numbered: Numbered[Stack] = Numbered(())
+        self._numbers: dict[int, int] = {}
         self.unnamed = 0
         self._epoch.put(0, 1)
         program.attach_raw("sched_process_exit", "python_on_exit")
@@ -200,6 +211,12 @@ class PythonStacks:
         self._targets.put(target.pid, entry)
         return runtime
 
+    def watch_children(self, pid: int) -> None:
+        """And those of the processes that one has started before; not all of them need be Python."""
+        for child in descendants_of(pid):
+            with suppress(PprofpyError):
+                self.watch(open_target(child))
+
     @property
     def runtimes(self) -> dict[int, Runtime]:
         """pid -> interpreter, of all processes that are or were walked."""
@@ -223,19 +240,52 @@ class PythonStacks:
             elif kind == _KIND_FORK:
                 self._take_fork(*_EVENT.unpack(record)[1:3])
 
-    def frames(self, stack_id: int) -> tuple[Frame, ...]:
+    def frames(self, stack_id: int) -> Stack:
         """A stack, leaf-first; its root end is TRUNCATED or UNREADABLE if some of it is missing. `()` for id 0.
 
         A stack that the kernel has numbered is known after the next `poll()`.
         """
+        if not stack_id & 1:
+            return self._numbered[stack_id // 2]
         found = self._stacks.get(stack_id)
         return found if found is not None else self._older.get(stack_id, (UNREADABLE,))
 
-    def forget(self) -> None:
-        """Free the memory of stacks; ids from before the previous call become unknown. The kernel sends anew."""
-        self._older, self._stacks = self._stacks, {0: ()}
-        self._codes, self._frames, self._same = {}, {}, {}
-        self._epoch.put(0, int(self._epoch.get(0)) + 1)
+    def number(self, stack_id: int) -> int:
+        """A number for what a stack reads as, valid for good; 0 for no stack."""
+        known = self._numbers.get(stack_id)
+        if known is not None:
+            return known
+        number = self._numbered.number(self.frames(stack_id))
+        if stack_id in self._stacks:
+            self._numbers[stack_id] = number
+        return number
+
+    def spelled(self, number: int) -> Stack:
+        """The stack with such a number, leaf-first."""
+        return self._numbered[number]
+
+    def add(self, stack: Stack) -> int:
+        """An id for a stack that was read from outside: even, and never forgotten. Those of the kernel are odd."""
+        return 2 * self._numbered.number(stack)
+
+    def make_room(self, *in_use: Iterable[int]) -> bool:
+        """Forget stacks if there are many; returns whether that was so.
+
+        Args:
+            in_use: Ids that are still in the kernel's tables, all of which have been looked at just now. What threads
+                come across meanwhile stays known until the next time.
+        """
+        if len(self._stacks) <= _MANY_STACKS:
+            return False
+        self.forget(*in_use)
+        return True
+
+    def forget(self, *in_use: Iterable[int]) -> None:
+        """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
+        still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
+        self._older, self._stacks = {**still, **self._stacks}, {0: ()}
+        self._codes, self._frames, self._same, self._numbers = {}, {}, {}, {}
+        self._epoch.put(0, int(self._epoch.get(0)) + 1)  # so that the kernel sends anew
 
     def __len__(self) -> int:
         """How many stacks are in memory."""
@@ -273,14 +323,13 @@ class PythonStacks:
             target: The process; None for many.
             losses: How much of what was lost, besides stacks.
         """
-        lost = (f"lost: {count:,} {reason}" for reason, count in losses.items() if count)
         return Collection(
             engine=f"pprofpy {__version__}, {engine}",
             target=str(target) if target else "",
             dropped=sum(losses.values()),
             truncated=self.truncated,
             errors=self.failed,
-            notes=(*lost, *self.notes()),
+            notes=(*in_words(losses), *self.notes()),
         )
 
     def close(self) -> None:

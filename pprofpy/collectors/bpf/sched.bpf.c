@@ -13,7 +13,12 @@
 #endif
 
 enum { EVENT_SWITCH, EVENT_WAKEUP, EVENT_NEW };
-enum { LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, LOST_STACK, LOST_REASONS };
+enum {
+    LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_STACK,
+    LOST_REASONS
+};
+#include "losses.h"
+#include "turns.h"
 
 /* The longest wait is kept by window (between two looks from user space), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
@@ -25,11 +30,11 @@ struct waits {
 };
 
 /* A thread's entry has one writer at a time, the scheduler's own order sees to that: it is switched out on one CPU
- * before it is switched in on another. Only wake_ns comes from elsewhere, and it is never reset: a wake-up that lies
- * before the last switch is an old one. */
+ * before it is switched in on another. Only wake_ns comes from elsewhere, but not between the wake-up that it tells of and
+ * the switch that ends the wait. */
 struct thread {
     u64 off_ns;  /* when it was last switched out */
-    u64 wake_ns; /* when it was last woken */
+    u64 wake_ns; /* when it was last woken; 0: not since it last ran */
     u64 stack;   /* of Python, when it was last switched out; 0 if there is none */
     u64 waker_stack;
     struct waits woken;
@@ -56,14 +61,6 @@ struct bucket {
 BPF_TABLE("hash", u32, struct thread, threads, MAX_THREADS);
 BPF_TABLE("hash", struct bucket, u64, histogram, MAX_BUCKETS);
 BPF_ARRAY(window, u32, 1);
-BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
-
-static inline void count_lost(int reason)
-{
-    u64 *count = lost.lookup(&reason);
-    if (count)
-        *count += 1;
-}
 
 static inline struct thread *thread_entry(struct ids ids, u64 task)
 {
@@ -110,7 +107,8 @@ struct stack_key {
     u64 stack;
     u64 waker_stack;
     u32 tid;
-    u32 was_preempted;
+    u16 was_preempted;
+    u16 turn;
 };
 
 struct stack_waits {
@@ -125,6 +123,7 @@ BPF_TABLE("hash", struct stack_key, struct stack_waits, stack_waits, MAX_STACKS)
 static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
 {
     struct stack_key key = {.stack = thread->stack, .tid = tid, .was_preempted = thread->left_runnable};
+    key.turn = this_turn();
     if (!thread->left_runnable)
         key.waker_stack = thread->waker_stack;
     struct stack_waits *known = stack_waits.lookup(&key);
@@ -278,15 +277,28 @@ static inline void count_wait(struct thread *thread, u64 now, u64 wait_ns)
     }
 }
 
+/* When the wait began that ends now; 0 if nobody saw it. */
+static inline u64 wait_began(struct thread *thread)
+{
+    u64 wake_ns = thread->wake_ns, off_ns = thread->off_ns;
+    thread->wake_ns = 0;
+    if (thread->running)
+        return 0;
+    if (!thread->left_runnable && off_ns && !wake_ns) {
+        count_lost(HIDDEN_WAKE_UP); /* it slept, for all that we know, until just now */
+        return 0;
+    }
+    return thread->left_runnable || wake_ns < off_ns ? off_ns : wake_ns;
+}
+
 /* A thread gets a CPU: its wait is over. Returns how long it was; 0 if nobody saw it begin. */
 static inline u64 switched_in(u64 now, struct ids ids, u64 task)
 {
     struct thread *thread = thread_entry(ids, task);
     if (!thread)
         return 0;
-    u64 since = thread->left_runnable || thread->wake_ns < thread->off_ns ? thread->off_ns : thread->wake_ns;
-    u64 wait_ns = 0;
-    if (!thread->running && since && now > since) {
+    u64 since = wait_began(thread), wait_ns = 0;
+    if (since && now > since) {
         wait_ns = now - since;
         count_wait(thread, now, wait_ns);
         count_bucket(ids.tid, thread->left_runnable, wait_ns);

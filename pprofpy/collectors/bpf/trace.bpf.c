@@ -21,6 +21,7 @@
 #define SYSCALL_EXIT_GROUP 231
 
 enum { LOST_RECORD, LOST_CALL, LOST_PENDING, LOST_SUMMARY, LOST_BUCKET, LOST_THREAD, LOST_REASONS };
+#include "losses.h"
 
 /* How a call deviates from enter-and-exit. */
 #define CALL_NEVER_RETURNS 1
@@ -64,17 +65,9 @@ struct call_with_strings {
 
 /* -- who and what --------------------------------------------------------------------------------------------------- */
 
-BPF_PERCPU_ARRAY(lost, u64, LOST_REASONS);
 BPF_ARRAY(wanted, u8, SYSCALLS);
 /* The threads of the watched processes: for events in which somebody else does something to one of them. */
 BPF_TABLE("hash", u32, u8, target_threads, 65536);
-
-static inline void count_lost(int reason)
-{
-    u64 *count = lost.lookup(&reason);
-    if (count)
-        *count += 1;
-}
 
 static inline bool is_watched(u64 pid_tgid)
 {

@@ -14,7 +14,7 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import MISSED, PythonStacks, python_constants
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.errors import NotPossibleError, PprofpyError
-from pprofpy.profile import Frame
+from pprofpy.profile import Stack
 from pprofpy.target import open_target
 
 _PATIENCE_NS = 5_000_000_000
@@ -46,7 +46,6 @@ class WalkedStacks:
         self._scope = scope
         self._named = scope.pid
         self._stacks = PythonStacks(program, children=scope.children)
-        self._added: list[tuple[Frame, ...]] = [()]
         self._starting: dict[int, int] = {}
         self._known: dict[int, Runtime] = {}
 
@@ -72,6 +71,11 @@ class WalkedStacks:
             elif pid == self._named:
                 self.problem = error.message
 
+    @property
+    def runtimes(self) -> dict[int, Runtime]:
+        """pid -> interpreter, of all processes that are or were walked."""
+        return self._stacks.runtimes
+
     def runtime(self, pid: int) -> Runtime | None:
         """The Python of a process, if its stacks are walked."""
         return self._stacks.runtimes.get(pid)
@@ -91,18 +95,30 @@ class WalkedStacks:
         self._known = runtimes
         return fresh
 
-    def add(self, stack: tuple[Frame, ...]) -> int:
-        """Give a stack that was read from outside an id; those of the kernel are odd. 0 for none."""
-        if not stack:
-            return 0
-        self._added.append(stack)
-        return 2 * (len(self._added) - 1)
+    def add(self, stack: Stack) -> int:
+        """An id for a stack that was read from outside; 0 for none."""
+        return self._stacks.add(stack)
 
-    def frames(self, stack_id: int) -> tuple[Frame, ...]:
+    def frames(self, stack_id: int) -> Stack:
         """A stack, leaf-first; `()` if there is none."""
-        if self._is_mistaken:
-            return ()
-        return self._stacks.frames(stack_id) if stack_id & 1 else self._added[stack_id // 2]
+        return self.spelled(self.number(stack_id))
+
+    def number(self, stack_id: int) -> int:
+        """A number for what a stack reads as; 0 for no stack."""
+        return self._stacks.number(stack_id)
+
+    def spelled(self, number: int) -> Stack:
+        """The stack with such a number, leaf-first."""
+        return () if self._is_mistaken else self._stacks.spelled(number)
+
+    def make_room(self, *in_use: Iterable[int]) -> None:
+        """See PythonStacks."""
+        self._stacks.make_room(*in_use)
+
+    @property
+    def count(self) -> int:
+        """How many stacks are in memory."""
+        return len(self._stacks)
 
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of Python stacks that are missing or incomplete."""

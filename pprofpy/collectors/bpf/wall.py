@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +45,6 @@ class WallRecorder(CpuRecorder):
     def __init__(self, options: CpuRecorderOptions) -> None:
         self._looks: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
         self._running_ns: Counter[tuple[int, int]] = Counter()
-        self._frames_in_use: dict[int, tuple[Frame, ...]] = {}
         super().__init__(options)
         self._absences = Absences(self._program, SAMPLE)
 
@@ -117,14 +117,12 @@ class WallRecorder(CpuRecorder):
         if seed := self._absences.seed_of(stack):
             kernel = seed.kernel_stack if self._options.kernel_stacks else ()
             return self._interned(without_scheduler(kernel), seed.python_stack)
-        frames = (_HIDDEN,) if stack == UNKNOWN else self._frames_in_use.get(stack) or self.stacks.frames(stack)
+        frames = (_HIDDEN,) if stack == UNKNOWN else self.stacks.frames(stack)
         return self._interned(without_scheduler(self._kernel_frames(kernel_stack)), frames)
 
-    def _forget(self) -> None:
-        """But not the stacks that threads wait with, however long."""
-        in_use = self._absences.stacks_in_use()
-        self._frames_in_use = {one: self._frames_in_use.get(one) or self.stacks.frames(one) for one in in_use}
-        super()._forget()
+    def _stacks_in_use(self) -> Iterable[int]:
+        """The stacks that threads wait with, however long."""
+        return self._absences.stacks_in_use()
 
     # -- at its end ------------------------------------------------------------------------------------------------
 

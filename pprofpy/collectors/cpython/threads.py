@@ -10,14 +10,16 @@ of builds with a GIL.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
-from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.errors import PprofpyError
+from pprofpy.target import open_target
 
 _DICT_KEYS, _DICT_VALUES = 32, 40
 _MODULE_DICT = 16
@@ -26,35 +28,70 @@ _FLAG_INLINE_VALUES, _FLAG_MANAGED_DICT = 1 << 2, 1 << 4
 _CACHED_KEYS = {(3, 11): 872, (3, 12): 880, (3, 13): 880}
 """In a class: the names of its instances' attributes, where those lie in the instance itself."""
 
+_TRIES, _TRIES_FOR_PYTHON = 2, 5
 _MOST_ENTRIES = 100_000
 _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
 class ThreadNames:
-    """The names of a process's threads, by tid (as our pid namespace numbers them). Names are kept when threads end.
+    """The names of threads, by pid and tid (as our pid namespace numbers them). Names are kept when threads end."""
 
-    Args:
-        pid: The process.
-    """
+    def __init__(self) -> None:
+        self._names: dict[tuple[int, int], str] = {}
+        self._tries: dict[tuple[int, int], int] = {}
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._names: dict[int, str] = {}
-        self._nameless: set[int] = set()
+    def name(self, pid: int, tid: int, otherwise: str = "") -> str:
+        """A thread's name.
 
-    def name(self, tid: int) -> str:
-        """A thread's name; its number in words if Python has none for it."""
-        return self._names.get(tid) or ("MainThread" if tid == self._pid else f"thread {tid}")
+        Args:
+            pid, tid: Which.
+            otherwise: What to call it if Python has no name for it; by default its number in words.
+        """
+        return self._names.get((pid, tid)) or otherwise or ("MainThread" if tid == pid else f"thread {tid}")
 
-    def learn(self, runtime: Runtime, tids: set[int]) -> None:
-        """Look for the names of threads that are new; what has failed once is not tried again."""
-        if not tids - self._names.keys() - self._nameless:
+    def learn_all(self, runtimes: Mapping[int, Runtime], threads: Iterable[tuple[int, int]]) -> None:
+        """Look for the names of threads that are new.
+
+        Args:
+            runtimes: pid -> its Python, as far as that is known.
+            threads: (pid, tid) of each.
+        """
+        tids: defaultdict[int, set[int]] = defaultdict(set)
+        for pid, tid in threads:
+            tids[pid].add(tid)
+        for pid in tids.keys() & runtimes.keys():
+            self.learn(runtimes[pid], tids[pid])
+
+    def learn(self, runtime: Runtime, tids: Iterable[int]) -> None:
+        """The same for one process. A thread that is only just beginning is looked for again."""
+        pid = runtime.pid
+        new = [tid for tid in tids if (pid, tid) not in self._names and self._tries.get((pid, tid), 0) < _TRIES]
+        if not new:
             return
-        inner = _outer_tids(self._pid)
+        outer = _outer_tids(pid)
         with suppress(UnreadableError, PprofpyError, struct.error):
             for native_id, name in _active_threads(runtime):
-                self._names[inner.get(native_id, native_id)] = name
-        self._nameless |= tids - self._names.keys()
+                self._names[pid, outer.get(native_id, native_id)] = name
+            self._names.setdefault((pid, pid), "MainThread")  # also before `threading` is imported
+        for tid in new:
+            self._tries[pid, tid] = self._tries.get((pid, tid), 0) + 1
+
+
+class Interpreters:
+    """The Pythons of processes, looked for when a process is met: for a while, since it may only just be starting."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Runtime] = {}
+        self._tries: dict[int, int] = {}
+
+    def of(self, pids: set[int]) -> dict[int, Runtime]:
+        """pid -> interpreter, of those that have one."""
+        for pid in pids - self._found.keys():
+            self._tries[pid] = self._tries.get(pid, 0) + 1
+            if self._tries[pid] <= _TRIES_FOR_PYTHON:
+                with suppress(PprofpyError, OSError):
+                    self._found[pid] = find_runtime(open_target(pid))
+        return self._found
 
 
 def _outer_tids(pid: int) -> dict[int, int]:

@@ -1,0 +1,320 @@
+"""Long recordings: what the profiler keeps in memory does not grow with their length, and nothing gets lost by that.
+
+The program makes stacks that the kernel has never seen, as fast as it can, all of which read the same. Here the limit
+from which on stacks are forgotten is low, so that they are forgotten every second or so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pprofpy.collectors.bpf import pystacks
+from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
+from pprofpy.collectors.events import EventRecorder, Options
+from pprofpy.collectors.gil import GilOptions, GilRecorder
+from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.collectors.tracepoints import select
+from pprofpy.events.log import Batch
+from pprofpy.gil import GilRecord
+from pprofpy.latency import LatencyRecord
+from pprofpy.profile import Profile, Stack
+from tests.conftest import PROGRAMS, rounds_until_right
+
+pytestmark = pytest.mark.ebpf
+
+MANY = 1500
+ROUNDS, COUNT = 4, 3000
+"""So many times the program does its work, and makes so many new stacks each time."""
+
+DRAIN_S = 0.25
+
+
+class EverNew:
+    """The program while it runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.pid = process.pid
+        self._process = process
+        self.count = self.off_cpu_ns = 0
+
+    def work(self, tick: Callable[[], object]) -> None:
+        """Let it make new stacks; `tick` is called every 50 ms."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write("go\n")
+        os.set_blocking(self._process.stdout.fileno(), False)
+        line = ""
+        while not line.endswith("\n"):
+            time.sleep(0.05)
+            tick()
+            line += self._process.stdout.readline()
+        _, count, off_cpu_ns = line.split()
+        self.count += int(count)
+        self.off_cpu_ns += int(off_cpu_ns)
+
+
+@contextmanager
+def ever_new(work: str, count: int = COUNT) -> Iterator[EverNew]:
+    command = [sys.executable, str(PROGRAMS / "ever_new.py"), str(count), work]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield EverNew(process)
+        process.kill()
+
+
+def reading(recorder: Any) -> Callable[[], None]:
+    """What a command does while it records."""
+    drained_s = 0.0
+
+    def tick() -> None:
+        nonlocal drained_s
+        (recorder.poll if hasattr(recorder, "poll") else recorder.tick)()
+        if time.monotonic() - drained_s > DRAIN_S:
+            recorder.drain()
+            drained_s = time.monotonic()
+
+    return tick
+
+
+def own_mb() -> float:
+    """The memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def record(program: EverNew, recorder: Any, tick: Callable[[], object]) -> list[str]:
+    """Let the program work for a while, and for as long again; returns what is wrong with memory, in words."""
+    grown = []
+    for _ in range(ROUNDS):
+        program.work(tick)
+        grown.append((own_mb(), recorder.memory()))
+    half, whole = grown[ROUNDS // 2 - 1], grown[-1]
+    known = int(whole[1].split(", ")[2].split()[0].replace(",", ""))
+    wrong = [] if whole[0] - half[0] < 3 else [f"memory grows from {half[0]:.0f} MB to {whole[0]:.0f} MB"]
+    return wrong + ([] if known < 0.75 * program.count else [f"{known:,} stacks known of {program.count:,}"])
+
+
+def names(stack: Stack) -> list[str]:
+    return [frame.function.system_name or frame.function.name for frame in stack]
+
+
+@pytest.fixture(autouse=True)
+def forget_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pystacks, "_MANY_STACKS", MANY)
+
+
+def test_times_off_the_cpu() -> None:
+    def measure() -> list[str]:
+        with ever_new("naps") as program, OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
+            wrong = record(program, recorder, reading(recorder))
+            profile = recorder.stop()
+        return wrong + odd_naps(profile, program) + odd_stacks(profile)
+
+    rounds_until_right(measure)
+
+
+def odd_naps(profile: Profile, program: EverNew) -> list[str]:
+    """Where the naps are not as many, or not as long, as the program's own clock says; each is a tenth of a ms."""
+    count, lost = naps_in(profile), profile.collection.dropped + profile.collection.errors
+    time_ns = sum(values[1] for stack, values, _ in profile.samples() if names(stack)[1:2] == ["naps"])
+    wrong = []
+    if not 0.99 * program.count - lost <= count <= program.count:
+        wrong.append(f"{count:,} naps of {program.count:,}, {lost:,} lost")
+    if not 0.9 * program.off_cpu_ns <= time_ns <= 1.1 * program.off_cpu_ns:
+        wrong.append(f"{time_ns:,} ns off the CPU, not {program.off_cpu_ns:,} ns")
+    return wrong
+
+
+def naps_in(profile: Profile) -> int:
+    """How many there are."""
+    return sum(values[0] for stack, values, _ in profile.samples() if names(stack)[:2] == ["[sleep]", "naps"])
+
+
+def odd_stacks(profile: Profile) -> list[str]:
+    """Stacks of naps that are not the program's one way there."""
+    way = ["naps", "fresh", "repeat", "main", "<module>"]
+    found = [names(stack) for stack, _, _ in profile.samples()]
+    naps = [one[one.index("naps") :] for one in found if "naps" in one]
+    return [f"a stack reads {one}" for one in naps if one != way] + ([] if naps else ["no stack of naps"])
+
+
+def test_events() -> None:
+    def measure() -> list[str]:
+        chosen = choose(["clock_nanosleep"])
+        with ever_new("naps") as program, EventProfileRecorder(chosen, Scope(program.pid)) as recorder:
+            wrong = record(program, recorder, reading(recorder))
+            profile = recorder.stop()
+        # Each is counted once, whatever became of its stack
+        assert profile.total(0) == program.count - profile.collection.dropped
+        return wrong + odd_stacks(profile)
+
+    rounds_until_right(measure)
+
+
+def test_traced_events() -> None:
+    def measure() -> list[str]:
+        found: list[tuple[str, ...]] = []
+        texts: dict[int, tuple[str, ...]] = {0: ()}
+
+        def take(batch: Batch) -> None:
+            texts.update(batch.stacks)
+            found.extend(texts[number] for number in batch.all_calls()["head"]["stack"].tolist())
+
+        with ever_new("naps") as program:
+            options = Options(select(["clock_nanosleep"]), Scope(program.pid), stacks=True)
+            with EventRecorder(options) as recorder:
+                wrong = record(program, recorder, lambda: take(recorder.read()))
+                take(recorder.stop())
+                collection = recorder.collection()
+        assert len(found) == program.count - collection.dropped
+        # All of them read the same, unless it got lost on its way
+        ways = {tuple(frame.split(" (")[0] for frame in stack) for stack in found if stack}
+        way = tuple(f"ever_new.{name}" for name in ("naps", "fresh", "repeat", "main", "<module>"))
+        wrong += [f"a stack reads {one}" for one in ways if one != way]
+        return wrong + ([] if len(texts) < 20 else [f"{len(texts)} different stacks"])
+
+    rounds_until_right(measure)
+
+
+def test_waits_for_a_cpu() -> None:
+    def measure() -> list[str]:
+        with ever_new("naps") as program, SchedRecorder(SchedOptions(Scope(program.pid), stacks=True)) as recorder:
+            wrong = record(program, recorder, reading(recorder))
+            found = recorder.stop()
+        # By stack they add up to all waits, to the nanosecond
+        waits = [one.waits for one in found.threads]
+        assert sum(one.count for one in found.stacks) == sum(one.count for one in waits) > 0.9 * program.count
+        assert sum(one.total_ns for one in found.stacks) == sum(one.total_ns for one in waits)
+        assert max(one.max_ns for one in found.stacks) == max(one.max_ns for one in waits)
+        return wrong + odd_stacks(found.to_profile())
+
+    rounds_until_right(measure)
+
+
+def test_waits_for_the_interpreter_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pystacks, "_MANY_STACKS", 200)  # fewer stacks are new here
+
+    def measure() -> list[str]:
+        with ever_new("computes") as program, GilRecorder(GilOptions(Scope(program.pid))) as recorder:
+            wrong = record(program, recorder, reading(recorder))
+            found = recorder.stop()
+        threads = found.threads
+        assert sum(one.count for one in found.waits) == sum(one.wait_count for one in threads) > 0
+        assert sum(one.total_ns for one in found.waits) == sum(one.wait_ns for one in threads)
+        assert sum(one.on_ns for one in found.holds) == sum(one.held_on_ns for one in threads)
+        ways = {tuple(names(one.stack)[:3]) for one in found.waits if "computes" in names(one.stack)}
+        wrong += [] if ("computes", "fresh", "repeat") in ways else [f"waits in {ways}"]
+        return wrong + [f"{one} in a stack" for one in unreadable(found)]
+
+    rounds_until_right(measure)
+
+
+def unreadable(found: GilRecord) -> set[str]:
+    stacks = [one.stack for one in found.waits] + [one.stack for one in found.holds]
+    return {name for stack in stacks for name in names(stack) if name.startswith("[")}
+
+
+# -- window by window ------------------------------------------------------------------------------------------------
+
+
+def windows_of(recorder: Any, program: EverNew) -> list[Any]:
+    """Windows while the program works, and what is left in the end."""
+    windows = []
+    for _ in range(4):
+        program.work(reading(recorder))
+        windows.append(recorder.window())
+    return [*windows, recorder.stop()]
+
+
+def test_windows_of_events_add_up_to_what_the_program_did() -> None:
+    chosen = choose(["clock_nanosleep"])
+    with ever_new("naps", 1500) as program, EventProfileRecorder(chosen, Scope(program.pid)) as recorder:
+        windows = windows_of(recorder, program)
+    assert sum(one.total(0) for one in windows) == program.count - windows[-1].collection.dropped
+    assert sum(1 for one in windows if one.total(0)) >= 2
+    assert all(one.time_ns < other.time_ns for one, other in pairwise(windows))
+
+
+def test_windows_of_times_off_the_cpu_add_up_to_all_of_it() -> None:
+    def measure() -> list[str]:
+        with ever_new("naps", 1500) as program, OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
+            windows = windows_of(recorder, program)
+        naps = [naps_in(one) for one in windows]
+        assert sum(1 for one in naps if one) >= 2
+        assert sum(naps) <= program.count
+        lost = windows[-1].collection.dropped + windows[-1].collection.errors
+        return [] if sum(naps) >= 0.99 * program.count - lost else [f"{naps} of {program.count:,} naps, {lost} lost"]
+
+    rounds_until_right(measure)
+
+
+def test_windows_of_the_interpreter_lock_add_up() -> None:
+    with ever_new("computes", 1000) as program, GilRecorder(GilOptions(Scope(program.pid))) as recorder:
+        windows = windows_of(recorder, program)
+    by_thread = sum(thread.wait_ns for one in windows for thread in one.threads)
+    by_stack = sum(wait.total_ns for one in windows for wait in one.waits)
+    assert by_thread == by_stack > 0
+    assert all(min(thread.wait_ns, thread.held_ns, thread.wait_count) >= 0 for one in windows for thread in one.threads)
+    ends = [piece.end_ns for one in windows for piece in one.slices]
+    assert ends
+    assert all(0 <= piece.start_ns < piece.end_ns for one in windows for piece in one.slices)
+
+
+# -- wake-ups that the kernel shows to nobody -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_wake_ups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the kernel hid all of them; some virtual machines hide a few."""
+    attach = Program.attach_raw
+
+    def attach_others(program: Program, tracepoint: str, function: str) -> None:
+        if tracepoint != "sched_waking":
+            attach(program, tracepoint, function)
+
+    monkeypatch.setattr(Program, "attach_raw", attach_others)
+
+
+def note_of(found: Profile | LatencyRecord, words: str) -> int:
+    """How much was lost for this reason."""
+    notes = [note for note in found.collection.notes if words in note]
+    return int(notes[0].split()[1].replace(",", "")) if notes else 0
+
+
+@pytest.mark.usefixtures("without_wake_ups")
+def test_a_sleep_whose_end_was_hidden_is_a_sleep_and_not_a_wait_for_a_cpu() -> None:
+    def measure() -> list[str]:
+        with ever_new("naps", 300) as program, OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
+            program.work(reading(recorder))
+            profile = recorder.stop()
+        assert note_of(profile, "wake-ups") >= 0.9 * program.count
+        labels = [{label.key: label.value for label in sample.labels} for sample in profile.samples()]
+        assert {one["reason"] for one in labels if one["state"] == "sleeping"} >= {"sleep"}
+        assert not any(one.get("waker") for one in labels if one["reason"] == "sleep")
+        return odd_naps(profile, program)
+
+    rounds_until_right(measure)
+
+
+@pytest.mark.usefixtures("without_wake_ups")
+def test_no_wait_for_a_cpu_is_made_of_a_hidden_wake_up() -> None:
+    with ever_new("naps", 300) as program, SchedRecorder(SchedOptions(Scope(program.pid))) as recorder:
+        program.work(reading(recorder))
+        found = recorder.stop()
+    assert note_of(found, "wake-up") >= 0.9 * program.count
+    assert sum(one.woken.count for one in found.threads) <= 0.1 * program.count
