@@ -8,7 +8,8 @@ import click
 
 from pprofpy.cli import top
 from pprofpy.cli.console import stdout_console
-from pprofpy.cli.recording import Duration, Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option
+from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, Recording
@@ -36,14 +37,8 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 
 @click.command("cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
-@click.option(
-    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
-    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
-)  # fmt: skip
-@click.option(
-    "-r", "--rate", "-F", "--frequency", "rate_hz", type=int, metavar="HZ", default=CpuOptions().rate_hz,
-    show_default=True, help="Looks per second.",
-)  # fmt: skip
+@duration_option
+@rate_option(CpuOptions().rate_hz, int, "Looks per second.")
 @click.option("-t", "--threads", is_flag=True, help="Show what each thread cost, too.")
 @click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
 @click.option("-g", "--gil", is_flag=True, help="Count only threads that hold the interpreter lock.")
@@ -55,10 +50,10 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
     "--engine", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True,
     help="bpf works inside the kernel (root), py-spy from outside.",
 )  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="Say how much memory the recording took.")
+@verbose_option
 @output_options
-@click.option("--nodecount", type=click.IntRange(min=0), default=top_report.DEFAULT_NODE_COUNT, help="Rows to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(top_report.DEFAULT_NODE_COUNT)
+@json_option
 @click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's own status.")
 def command(
     duration_ns: int | None,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.cli.console import stdout_console
+from pprofpy.cli.options import json_option
 from pprofpy.cli.view import print_json
 from pprofpy.collectors import doctor
 from pprofpy.collectors.doctor import Check, Verdict
@@ -23,7 +24,7 @@ _AFFECTED = {"cpu": "cpu", "heap": "heap", "kernel": "eBPF commands"}
 @click.command("doctor")
 @click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process, too.")
 @click.option("--name", metavar="REGEX", help="The same, found by its command line.")
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@json_option
 def command(pid: int | None, name: str | None, as_json: bool) -> int:
     """What works on this machine and for a process, what does not, and how to mend it.
 

@@ -8,6 +8,7 @@ import click
 
 from pprofpy.cli import top
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.options import json_option, rows_option, verbose_option
 from pprofpy.cli.recording import Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -40,8 +41,9 @@ Examples:
 @target_options
 @length_options
 @output_options
-@click.option("--nodecount", type=click.IntRange(min=0), default=top_report.DEFAULT_NODE_COUNT, help="Rows to show.")
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(top_report.DEFAULT_NODE_COUNT)
+@json_option
+@verbose_option
 def command(
     events: tuple[str, ...],
     weight: str,
@@ -49,6 +51,7 @@ def command(
     subprocesses: bool,
     nodecount: int,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """Any kernel event as a profile: how often it happens, or how much of it, by Python stack.
@@ -69,6 +72,8 @@ def command(
         with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
             run(recorder, target, duration_ns, interruption, recorder.tick)
             profile = recorder.stop()
+            if verbose:
+                remark(f"memory: {recorder.memory()}")
         try:
             check_began(not len(profile), target, interruption)
             if not len(profile):

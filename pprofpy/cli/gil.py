@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from pprofpy.cli.console import stdout_console
-from pprofpy.cli.kernel_recording import check_began, duration_of, recording, run, wait_for_command
-from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
+from pprofpy.cli.recording import Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.loader import require
@@ -22,6 +23,7 @@ EPILOG = """\b
 Examples:
   pprofpy gil --pid 1234                    30 seconds: by thread, by place, and who blocks whom
   pprofpy gil -p 1234 -d 10 --interval 1s   second by second
+  pprofpy gil -s -p 1234                    the locks of its child processes, too
   pprofpy gil -- python app.py              start a program and record until it ends
   pprofpy flamegraph -o gil.svg             then: those who waited below, those who held it above
 """
@@ -31,28 +33,23 @@ _FASTEST_HZ = 20_000
 
 @click.command("gil", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
-@click.option(
-    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
-    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
-)  # fmt: skip
-@click.option(
-    "-r", "--rate", "-F", "--frequency", "rate_hz", type=click.IntRange(1, _FASTEST_HZ), metavar="HZ",
-    default=DEFAULT_RATE_HZ, show_default=True, help="Looks per second at threads that run.",
-)  # fmt: skip
+@length_options
+@rate_option(DEFAULT_RATE_HZ, click.IntRange(1, _FASTEST_HZ), "Looks per second at threads that run.")
 @click.option(
     "--interval", "interval_ns", type=Duration(), metavar="TIME", default=0, help="Show how busy the lock was in each."
 )
 @output_options
-@click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(report.DEFAULT_ROWS, "-n")
+@json_option
+@verbose_option
 def command(
     duration_ns: int | None,
+    subprocesses: bool,
     rate_hz: int,
     interval_ns: int,
     nodecount: int,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """Who waits for the interpreter lock (GIL), for how long, and who holds it meanwhile.
@@ -70,9 +67,11 @@ def command(
         def start(scope: Scope) -> GilRecorder:
             return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
 
-        with recording(choice, False, interruption, start, everybody=False) as (recorder, target):
+        with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
             run(recorder, target, duration_ns, interruption, recorder.tick)
             record = recorder.stop()
+            if verbose:
+                remark(f"memory: {recorder.memory()}")
         try:
             check_began(not record.threads, target, interruption)
             if not output.is_stdout:

@@ -13,7 +13,8 @@ import click
 from pprofpy.cli import top
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
-from pprofpy.cli.recording import Duration, Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.options import duration_option, json_option, rows_option
+from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
@@ -53,10 +54,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from clic
 
 @click.command("heap", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
-@click.option(
-    "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
-    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
-)  # fmt: skip
+@duration_option
 @click.option(
     "--engine", type=click.Choice(["auto", *heap.ENGINES]), default="auto", show_default=True,
     help="sampling: cheap estimates. tracemalloc: exact and dear. auto: sampling, unless the process traces already.",
@@ -75,8 +73,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from clic
 )  # fmt: skip
 @click.option("--functions", is_flag=True, help="One row for each function instead of each line.")
 @output_options
-@click.option("-n", "--nodecount", type=click.IntRange(min=0), default=10, show_default=True, help="Rows; 0: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(10, "-n")
+@json_option
 def command(
     duration_ns: int | None,
     sample_index: str,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, TypeVar
 
-import click
-
-from pprofpy.cli.recording import Duration, progress_bar, remark
+from pprofpy.cli.options import duration_option, subprocesses_option
+from pprofpy.cli.recording import progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
@@ -45,11 +44,7 @@ _Recorder = TypeVar("_Recorder", bound=Recorder)
 
 def length_options(command: _Command) -> _Command:
     """Give a click command -d/--duration and -s/--subprocesses; it receives `duration_ns` and `subprocesses`."""
-    decorated: Any = click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes, too.")(command)
-    return click.option(  # type: ignore[no-any-return]
-        "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
-        help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
-    )(decorated)  # fmt: skip
+    return duration_option(subprocesses_option(command))
 
 
 def duration_of(duration_ns: int | None, choice: Choice) -> int | None:

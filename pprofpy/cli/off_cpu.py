@@ -8,7 +8,8 @@ import click
 
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
-from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
+from pprofpy.cli.recording import Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.processes import Scope
@@ -40,10 +41,9 @@ Examples:
 @click.option("--wakers", is_flag=True, help="Put the stack of the thread that ended a wait on top of it.")
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did, on top of Python's stacks.")
 @output_options
-@click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(report.DEFAULT_ROWS, "-n")
+@json_option
+@verbose_option
 def command(
     duration_ns: int | None,
     subprocesses: bool,
@@ -53,6 +53,7 @@ def command(
     kernel_stacks: bool,
     nodecount: int,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """Where threads block, why, for how long, and who wakes them, measured in the kernel.
@@ -75,6 +76,8 @@ def command(
         with recording(choice, subprocesses, interruption, start) as (recorder, target):
             run(recorder, target, duration_ns, interruption, recorder.poll)
             profile = recorder.stop()
+            if verbose:
+                remark(f"memory: {recorder.memory()}")
             if recorder.without_python:
                 remark(f"no Python stacks, only the kernel's: {printable(recorder.without_python)}")
         try:

@@ -20,7 +20,7 @@ from pprofpy.formats import FORMATS, encode, format_of
 from pprofpy.formats.files import STDIO, check_free, save, save_recording
 from pprofpy.profile import Profile
 from pprofpy.target import Target
-from pprofpy.units import format_duration, parse_duration_ns
+from pprofpy.units import format_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,16 +78,6 @@ def output_options(command: _Command) -> _Command:
     for option in reversed(options):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
-    """A length of time on the command line, in nanoseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`30`, `30s`, `500ms`, `2m`."""
-        return value if isinstance(value, int) else parse_duration_ns(value)
 
 
 def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> Path | None:

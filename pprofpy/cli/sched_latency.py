@@ -9,7 +9,8 @@ import click
 
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
-from pprofpy.cli.recording import Duration, Output, keep, output_options, remark
+from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
+from pprofpy.cli.recording import Output, keep, output_options, remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
@@ -88,10 +89,9 @@ class _Live:
 @click.option("--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, too.")
 @click.option("--stacks", "with_stacks", is_flag=True, help="Also by Python stack: where they waited, who woke them.")
 @output_options
-@click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+@rows_option(report.DEFAULT_ROWS, "-n")
+@json_option
+@verbose_option
 def command(
     duration_ns: int | None,
     subprocesses: bool,
@@ -101,6 +101,7 @@ def command(
     with_stacks: bool,
     nodecount: int,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """How long threads that could run waited for a CPU (run-queue latency), measured in the kernel.
@@ -123,6 +124,8 @@ def command(
             live = _Live(recorder, interval_ns or 0, is_printing=not (as_json or output.is_stdout))
             run(recorder, target, duration_ns, interruption, live.tick)
             record = recorder.stop()
+            if verbose:
+                remark(f"memory: {recorder.memory()}")
             if recorder.without_python:
                 remark(f"no Python stacks: {printable(recorder.without_python)}")
             live.take(recorder.poll())

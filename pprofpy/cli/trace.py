@@ -17,7 +17,8 @@ import click
 
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.kernel_recording import recording, wait_for_command
-from pprofpy.cli.recording import Duration, remark
+from pprofpy.cli.options import Duration, verbose_option
+from pprofpy.cli.recording import remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.errors import OutputError, ProfileFormatError, TargetError, UsageError
@@ -147,6 +148,7 @@ class _View:
 @click.option("-i", "--input", "input_path", metavar="FILE", default="", help="Show saved events.")
 @click.option("--list", "list_events", is_flag=True, help="List the events that -e can name.")
 @click.option("--json", "as_json", is_flag=True, help="Print data for programs: an object a line.")
+@verbose_option
 def command(
     events: tuple[str, ...],
     no_syscalls: bool,
@@ -163,6 +165,7 @@ def command(
     input_path: str,
     list_events: bool,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """System calls and kernel events of a process as they happen, one a line.
@@ -181,7 +184,7 @@ def command(
             raise UsageError("--input shows what was recorded", "leave out the process and -o")
         _replay(input_path, wanted, view)
     else:
-        _record(choice, wanted, view, _Run(length_ns, subprocesses, stacks, output, force))
+        _record(choice, wanted, view, _Run(length_ns, subprocesses, stacks, output, force, verbose))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,7 @@ class _Run:
     stacks: bool
     output: str
     force: bool
+    verbose: bool
 
 
 # -- recording -------------------------------------------------------------------------------------------------------
@@ -248,6 +252,8 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
             session = _Session(recorder, view, keep)
             session.run(target, how.length_ns, interruption)
             session.end()
+            if how.verbose:
+                remark(f"memory: {recorder.memory()}")
         wait_for_command(interruption.child)
 
 

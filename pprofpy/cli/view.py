@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import filters
+from pprofpy.cli.options import json_option
 from pprofpy.errors import UsageError
 from pprofpy.filters import Filters
 from pprofpy.formats.files import latest_recording, read_profile
@@ -109,7 +110,7 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
 
         decorated: Any = wrapper
         if as_json:
-            decorated = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")(decorated)
+            decorated = json_option(decorated)
         for option in reversed(_OPTIONS):
             decorated = option(decorated)
         if granularity:

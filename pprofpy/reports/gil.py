@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -60,7 +60,8 @@ class GilReport:
         places, holds, pairs: Longest first.
         hidden: How many further rows there are of each of these four.
         slices: What happened when.
-        held_share: Of the time; 1 means always.
+        processes: How many took part: each has a lock of its own.
+        held_share: Of the time; 1 means always. Of several locks the sum.
         waiting: How many threads waited on average.
         duration_ns: How long the recording lasted.
         collection: How it was recorded and what was lost.
@@ -72,6 +73,7 @@ class GilReport:
     pairs: list[PairRow]
     hidden: dict[str, int]
     slices: tuple[Slice, ...]
+    processes: int
     held_share: float
     waiting: float
     duration_ns: int
@@ -110,6 +112,7 @@ def build(record: GilRecord, limit: int = DEFAULT_ROWS) -> GilReport:
         **{name: rows[: limit or None] for name, rows in tables.items()},
         hidden={name: len(rows[limit:]) if limit else 0 for name, rows in tables.items()},
         slices=record.slices,
+        processes=len({one.pid for one in tables["threads"]}),
         held_share=sum(thread.held_ns for thread in record.threads) / length_ns,
         waiting=sum(thread.wait_ns for thread in record.threads) / length_ns,
         duration_ns=record.duration_ns,
@@ -132,15 +135,21 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
         console: Where to.
         by_interval: A table of the slices instead of a picture.
     """
-    title = f"The GIL of {report.collection.target}, {format_duration(report.duration_ns)}"
+    several = report.processes > 1
+    whose = f"The GILs of {report.processes} processes, of" if several else "The GIL of"
+    title = f"{whose} {report.collection.target}, {format_duration(report.duration_ns)}"
     losses = [printable(note[0].upper() + note[1:]) for note in report.collection.notes]
     summary = f"Held {report.held_share:.1%} of the time; {report.waiting:.2f} threads waited for it on average."
     write_lines(console, [printable(title), summary, *losses, ""])
-    write_lines(console, _slice_table(report.slices) if by_interval else _chart(report.slices))
+    write_lines(
+        console,
+        _slice_table(report.slices, report.processes) if by_interval else _chart(report.slices, report.processes),
+    )
     heading = (
         f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'held':>8} {'running':>8} {'waited':>8} {'waits':>7} {'avg':>7} longest"
     )
-    write_lines(console, ["", Text(heading, "bold"), *map(_thread_line, report.threads)])
+    threads = [replace(one, name=f"{one.pid} {one.name}") for one in report.threads] if several else report.threads
+    write_lines(console, ["", Text(heading, "bold"), *map(_thread_line, threads)])
     write_lines(console, _more(report.hidden["threads"]))
     heading = f"{'waited':>8} {'waits':>7} {'avg':>7} {'longest':>8}  waited for the GIL in"
     write_lines(console, ["", Text(heading, "bold"), *map(_place_line, report.places)])
@@ -167,15 +176,15 @@ def _longest(rows: Iterable[Any], time_ns: Callable[[Any], int]) -> list[Any]:
     return sorted(rows, key=time_ns, reverse=True)
 
 
-def _chart(slices: tuple[Slice, ...]) -> list[str]:
-    """Two rows of bars: how much of the time the lock was held, and how many threads waited for it."""
+def _chart(slices: tuple[Slice, ...], locks: int) -> list[str]:
+    """Two rows of bars: how much of the time the locks were held, and how many threads waited for them."""
     if not slices:
         return []
     columns = [_average(slices[first:last]) for first, last in _columns(len(slices))]
     most = max(1.0, *(waiting for _, waiting in columns))
-    held = "".join(_bar(share) for share, _ in columns)
+    held = "".join(_bar(share / max(locks, 1)) for share, _ in columns)
     waiting = "".join(_bar(one / most) for _, one in columns)
-    return [f"   held {held} of 100%", f"waiting {waiting} of {most:.1f} threads"]
+    return [f"   held {held} of {100 * max(locks, 1)}%", f"waiting {waiting} of {most:.1f} threads"]
 
 
 def _columns(count: int) -> list[tuple[int, int]]:
@@ -192,10 +201,10 @@ def _bar(share: float) -> str:
     return _BARS[min(round(share * 8 + 0.25), 8)]
 
 
-def _slice_table(slices: tuple[Slice, ...]) -> list[Text | str]:
+def _slice_table(slices: tuple[Slice, ...], locks: int) -> list[Text | str]:
     heading: Text | str = Text(f"{'from':>9} {'to':>9} {'held':>7} {'threads waiting':>16}", "bold")
     lines = (
-        f"{one.start_ns / NS_PER_S:>8.2f}s {one.end_ns / NS_PER_S:>8.2f}s {min(share, 1):>7.1%} {waiting:>16.2f}"
+        f"{one.start_ns / NS_PER_S:>8.2f}s {one.end_ns / NS_PER_S:>8.2f}s {min(share, locks):>7.1%} {waiting:>16.2f}"
         for one in slices
         for share, waiting in (_average((one,)),)
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def record(version: str, *works: str, seconds: str = "1") -> tuple[GilRecord, li
             reader.start()
             while reader.is_alive():
                 reader.join(0.05)
-                recorder.tick()
+                recorder.drain()
             found = recorder.stop()
         program.kill()
     threads = found.by_tid()
@@ -156,14 +156,16 @@ def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -
 
 
 def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, start: Start) -> None:
-    program = start(sys.executable, PROGRAM, "60", "compute", "compute", stdin=subprocess.PIPE)
-    program.stdin.write("\n")  # type: ignore[union-attr]
-    program.stdin.flush()  # type: ignore[union-attr]
+    program = start(sys.executable, PROGRAM, "0.5", "compute", "compute", stdin=subprocess.PIPE)
 
     recording = cli.start("gil", "--pid", str(program.pid))
     assert recording.stderr
     assert "recording" in recording.stderr.readline()
-    time.sleep(0.5)
+    assert program.stdin
+    assert program.stdout
+    program.stdin.write("\n")
+    program.stdin.flush()
+    program.stdout.readline()  # all that it waits for is over
     recording.send_signal(signal.SIGINT)
     stdout, stderr = recording.communicate()
 
@@ -183,6 +185,37 @@ def test_a_target_that_ends_meanwhile_ends_the_recording(cli: CommandLine, start
 
     assert recording.returncode == 0, stderr
     assert "gil.spin:" in stdout
+
+
+def test_child_processes_have_locks_of_their_own(cli: CommandLine, tmp_path: Path) -> None:
+    # Given a program that computes in threads, and so does its child (a fork: its lock has the same address)
+    program = tmp_path / "family.py"
+    program.write_text(
+        "import os, threading, time\n"
+        "def spin(end):\n"
+        "    while time.monotonic() < end: pass\n"
+        "child = os.fork()\n"
+        "name = 'younger' if not child else 'elder'\n"
+        "threads = [threading.Thread(target=spin, args=(time.monotonic() + 1.5,), name=name) for _ in range(2)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "if child: os.waitpid(child, 0)\n"
+    )
+
+    done = cli("gil", "-s", "--json", "-n", "0", "-v", "--", sys.executable, str(program))
+
+    assert done.returncode == 0, done.stderr
+    assert "MB of our own at most" in done.stderr
+    shown = json.loads(done.stdout)
+    waited = [thread for thread in shown["threads"] if thread["wait_ns"] > 100_000_000]
+    assert sorted(thread["name"] for thread in waited) == ["elder", "elder", "younger", "younger"]
+    assert len({thread["pid"] for thread in waited}) == shown["processes"] == 2
+    # Then nobody waits for the other process's lock: as long as a thread waits, its sibling holds it
+    profile = read_profile(str(cli.recordings[0]))
+    pids = {thread["tid"]: thread["pid"] for thread in shown["threads"]}
+    for labels in ({label.key: label.value for label in sample.labels} for sample in profile.samples()):
+        holder = re.search(r"\((\d+)\)$", str(labels.get("holder", "")))
+        assert not holder or pids[int(holder[1])] == labels["pid"]
 
 
 def test_what_is_not_python_is_refused(cli: CommandLine) -> None:

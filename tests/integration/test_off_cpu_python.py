@@ -109,7 +109,7 @@ def work(program: subprocess.Popen[str], recorder: OffCpuRecorder) -> dict[str, 
     program.stdin.write("go\n")
     program.stdin.flush()
     while not select.select([program.stdout], [], [], 0.05)[0]:
-        recorder.poll()
+        recorder.drain()
     account: dict[str, Any] = json.loads(program.stdout.readline())
     return account
 
@@ -272,6 +272,31 @@ def test_kernel_stacks_lie_on_top_of_pythons_if_they_are_wanted(cli: CommandLine
     names = [frame.function.name for frame in longest.stack]
     assert names.index("__x64_sys_clock_nanosleep") < names.index("<string>.naps")
     assert "[sleep]" not in names
+
+
+NAMED = """
+import threading, time
+def naps():
+    for _ in range(3): time.sleep(0.4)
+first = threading.Thread(target=naps, name="the first")
+first.start(); first.join()
+second = threading.Thread(target=naps, name="the second (2)")
+second.start(); second.join()
+"""
+
+
+@pytest.mark.parametrize("words", [("off-cpu",), ("sched-latency",), ("sched-latency", "--stacks")])
+def test_threads_have_the_names_that_the_program_gave_them(cli: CommandLine, words: tuple[str, ...]) -> None:
+    # Given threads of which one has ended before the other begins
+    done = cli(*words, "-n", "0", "-v", "--", sys.executable, "-c", NAMED)
+    assert done.returncode == 0, done.stderr
+    assert "MB of our own at most" in done.stderr
+    # Then each has its name in the table and in the profile
+    profile = decode(cli.recordings[0].read_bytes())
+    labels = {label.value for sample in profile.samples() for label in sample.labels if label.key == "thread"}
+    assert labels == {"MainThread", "the first", "the second (2)"}
+    assert "the first" in done.stdout
+    assert "the second" in done.stdout
 
 
 def test_an_unknown_interpreter_has_the_kernels_stacks_and_this_is_said(cli: CommandLine, start: Start) -> None:
