@@ -28,7 +28,7 @@ from pprofpy.target import Target, open_target
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
 SLEEPING = ("230", "23", "270")
 PATIENCE_S = 2.0
 
@@ -155,7 +155,8 @@ def interpreter(version: str) -> str | None:
     if version == "system":
         return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else None
     root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
-    found = sorted(root.glob(f"versions/{version}.*/bin/python"))
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pprofpy-tests"
+    found = sorted(root.glob(f"versions/{version}.*/bin/python")) or sorted(kept.glob(f"*/usr/bin/python{version}"))
     return str(found[-1]) if found else None
 
 

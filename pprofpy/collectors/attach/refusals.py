@@ -100,11 +100,12 @@ def ended(target: Target) -> TargetError:
 
 
 def tracer_of(target: Target) -> tuple[int, str] | None:
-    """Who traces any of its threads: pid and name; (0, ...) if it is in another pid namespace."""
+    """Who traces any of its threads: pid and name; None if it is in another pid namespace."""
     with suppress(OSError):
         for tid in os.listdir(f"/proc/{target.pid}/task"):  # noqa: PTH208 - names only
             with suppress(OSError):
-                pid = int(status(int(tid))["TracerPid"])
+                tracer = int(status(int(tid))["TracerPid"])
+                pid = int(status(tracer)["Tgid"]) if tracer else 0  # it is a thread that traces
                 if pid and pid != os.getpid():
                     return pid, printable(Path(f"/proc/{pid}/comm").read_text().strip())
     return None
