@@ -32,7 +32,7 @@ from tests.attach_steps import at_step
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "system"]
+VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.11-musl", "system"]
 OLD_AND_NEW = ["3.8", "3.12", "3.13"]
 TWO_IDLE_THREADS = """
 import threading, time
@@ -315,6 +315,32 @@ LOOK_BELOW = """
 import __main__
 result = str(__main__.pages[:__main__.below] == b"full" * (__main__.below // 4))
 """
+
+
+@pytest.mark.parametrize("version", [*OLD_AND_NEW, "3.11-musl"])
+def test_all_threads_can_change_their_group_meanwhile(version: str, start: Start) -> None:
+    """The C library has each thread do it, by a signal of its own, and waits for all of them: for ours, too."""
+    program = """
+import os, threading, time
+threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+print("ready", flush=True)
+changes = 0
+while True:
+    os.setgid(os.getgid())
+    changes += 1
+    time.sleep(0.001)
+"""
+    watch = """
+import __main__, time
+enough, looks = __main__.changes + 3, 0
+while __main__.changes < enough and looks < 1000:
+    looks += 1
+    time.sleep(0.005)
+result = str(__main__.changes >= enough)
+"""
+    target = attach_to(start(interpreter(version), "-c", program))
+
+    assert [run(target, watch).result for _ in range(10)] == ["True"] * 10
 
 
 @pytest.mark.parametrize("version", OLD_AND_NEW)

@@ -33,8 +33,6 @@ from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, 
 from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of, trace
 
 _ALL = (1 << 64) - 1
-_SETXID, _CANCEL = 33, 32
-"""The C library's own signals, which must reach every thread; the new one inherits what the borrowed one blocks."""
 _RED_ZONE = 128
 _FRAME_BYTES = 320
 _DIRECTION, _TRAP, _ALIGNMENT = 1 << 10, 1 << 8, 1 << 18
@@ -60,6 +58,7 @@ class Load:
         region: The content of the region.
         gate: The signal at which a tracer looks in; the target ignores it.
         caught: The signals that the target handles.
+        reserved: The C library's own signals, which must reach every thread: the new one inherits what is blocked.
         is_alone: The target has only one thread.
         xsave_bytes: Room for the processor's extended state.
     """
@@ -72,6 +71,7 @@ class Load:
     region: bytes
     gate: int
     caught: int
+    reserved: int
     is_alone: bool
     xsave_bytes: int
 
@@ -167,7 +167,7 @@ class _Loan:
                 -EINTR & _ALL
             )  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
         base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
-        mask = ~(SYNCHRONOUS | mask_of(load.gate, _SETXID, _CANCEL)) & _ALL
+        mask = ~(SYNCHRONOUS | load.reserved | mask_of(load.gate)) & _ALL
         words = (
             mask,
             self._mask,

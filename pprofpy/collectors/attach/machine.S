@@ -47,7 +47,8 @@
     .set PY_EVAL_RESTORE_THREAD, CALLS+104
     .set ANSWER_NAME, 256
     .set KIND_NAME, 272
-    .set CODE, 288
+    .set ATTRIBUTES, 288        # musl's pthread_attr_t; zeros: none
+    .set CODE, 352
 
 # Stages of the new thread.
     .set STARTED, 1
@@ -114,6 +115,9 @@ blocked:
     je 1f
     lea THREAD(%r12), %rdi
     xor %esi, %esi
+    lea ATTRIBUTES(%r12), %rax
+    cmpq $0, (%rax)
+    cmovne %rax, %rsi
     lea start(%rip), %rdx
     mov %r12, %rcx
     call *PTHREAD_CREATE(%rbx)

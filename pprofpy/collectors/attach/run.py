@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import re
 import signal
 import struct
 import time
@@ -28,6 +29,15 @@ _PYTHON_FUNCTIONS = (
 )  # fmt: skip
 """In the order of CALLS in machine.S."""
 _C_LIBRARIES = ("libc.so", "libc-", "libpthread", "ld-musl")
+
+_MUSL = re.compile(r"/(libc\.so|ld-musl-[^/ ]*)( \(deleted\))?$")
+_MUSL_ATTRIBUTES = struct.pack("<QQ", 1 << 20, 8192)
+"""Bytes of a stack and of its guard. Without them it would be 128 kB: little for an interpreter's compiler.
+
+Source: struct pthread_attr_t in musl's include/alltypes.h.in, __u.__s in src/internal/pthread_impl.h.
+"""
+_RESERVED, _MUSL_RESERVED = mask_of(32, 33), mask_of(32, 33, 34)
+"""Signals that the C library keeps: to cancel threads, to have all of them change their user, in musl also for timers."""
 
 _IGNORED_BY_DEFAULT = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
 _OFTEN_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -143,6 +153,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
             "run the program with a Python that was built with the usual options",
         )
     calls = [threads[name] for name in _THREAD_FUNCTIONS[1:]] + [python[name] for name in _PYTHON_FUNCTIONS]
+    is_musl = any(_MUSL.search(library.path) for library in libraries)
     caught, ignored = int(status["SigCgt"], 16), int(status["SigIgn"], 16)
     xsave_bytes = _xsave_bytes()
     return Load(
@@ -153,9 +164,10 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
         ),
         code=_place(memory, mapped, ours + libraries),
         pthread_create=threads["pthread_create"],
-        region=_region(calls, code),
+        region=_region(calls, code, _MUSL_ATTRIBUTES if is_musl else b""),
         gate=_gate(caught, ignored),
         caught=caught,
+        reserved=_MUSL_RESERVED if is_musl else _RESERVED,
         is_alone=status["Threads"] == "1",
         xsave_bytes=xsave_bytes,
     )
@@ -209,7 +221,7 @@ def _xsave_bytes() -> int:
     return (max(int(getauxval(_AT_MINSIGSTKSZ)), _PAGE) + 63) & ~63
 
 
-def _region(calls: list[int], code: str) -> bytes:
+def _region(calls: list[int], code: str, attributes: bytes) -> bytes:
     """The content of the region, as machine.S lays it out; not yet marked as ready."""
     text = _WRAPPER.format(code=code).encode("utf-8", "surrogatepass") + b"\0"
     length = (machine.CODE + len(text) + _PAGE - 1) // _PAGE * _PAGE
@@ -219,6 +231,7 @@ def _region(calls: list[int], code: str) -> bytes:
     struct.pack_into(f"<{len(calls)}Q", region, machine.CALLS, *calls)
     region[machine.ANSWER_NAME : machine.ANSWER_NAME + 6] = b"answer"
     region[machine.KIND_NAME : machine.KIND_NAME + 4] = b"kind"
+    region[machine.ATTRIBUTES : machine.ATTRIBUTES + len(attributes)] = attributes
     return bytes(region + text).ljust(length, b"\0")
 
 
