@@ -37,7 +37,7 @@ _MUSL_ATTRIBUTES = struct.pack("<QQ", 1 << 20, 8192)
 Source: struct pthread_attr_t in musl's include/alltypes.h.in, __u.__s in src/internal/pthread_impl.h.
 """
 _RESERVED, _MUSL_RESERVED = mask_of(32, 33), mask_of(32, 33, 34)
-"""Signals that the C library keeps: to cancel threads, to have all of them change their user, in musl also for timers."""
+"""Signals that the C library keeps: to cancel threads, to have all of them change their user; in musl, for timers."""
 
 _IGNORED_BY_DEFAULT = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
 _OFTEN_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
