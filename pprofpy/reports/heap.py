@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.heap import HeapRecording, Memory, ObjectType
-from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.reports.text import name_width, printable, shorten, write_lines
 from pprofpy.units import format_short
 
 _TYPE_WIDTH = 34
+_REFERRERS_AT = 21 + _TYPE_WIDTH
 
 
 def render_memory(memory: Memory, console: Console) -> None:
@@ -39,10 +40,11 @@ def memory_lines(memory: Memory) -> list[str]:
 
 def render_types(types: tuple[ObjectType, ...], objects_count: int, console: Console) -> None:
     """Print the table of types."""
-    title = f"Types of the {objects_count} objects that the garbage collector knows (own size; no strings, no numbers)"
-    heading = f"{'size':>8} {'objects':>9}  {'type':{_TYPE_WIDTH}} mostly referred to by"
+    title = f"By type: {objects_count} objects known to the garbage collector (no strings, no numbers)"
+    heading = f"{'own size':>8} {'objects':>9}  {'type':{_TYPE_WIDTH}} mostly referred to by"
     write_lines(console, [title, Text(heading, "bold")])
-    write_lines(console, [_type_line(row) for row in types])
+    width = name_width(console, _REFERRERS_AT)
+    write_lines(console, [_type_line(row, width) for row in types])
 
 
 def to_json(recording: HeapRecording) -> dict[str, Any]:
@@ -52,7 +54,16 @@ def to_json(recording: HeapRecording) -> dict[str, Any]:
     return {"memory": memory} | ({"types": types, "objects_count": recording.objects_count} if types else {})
 
 
-def _type_line(row: ObjectType) -> str:
+def _type_line(row: ObjectType, width: int) -> str:
     name = shorten(printable(row.name), _TYPE_WIDTH)
-    referrers = ", ".join(printable(who) for who, _ in row.referrers)
+    referrers = _as_many_as_fit([printable(who) for who, _ in row.referrers], width)
     return f"{format_short(row.size_bytes, 'bytes'):>8} {row.count:>9}  {name:{_TYPE_WIDTH}} {referrers}".rstrip()
+
+
+def _as_many_as_fit(names: list[str], width: int) -> str:
+    text = shorten(names[0], width) if names else ""
+    for name in names[1:]:
+        if len(text) + 2 + len(name) > width:
+            break
+        text += f", {name}"
+    return text

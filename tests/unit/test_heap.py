@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import marshal
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
 from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
 from pprofpy.collectors.heapagent.traces import Traces, to_profile
 from pprofpy.errors import UsageError
-from pprofpy.heap import Memory
+from pprofpy.heap import Memory, ObjectType
 from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
 from pprofpy.reports import growth
-from pprofpy.reports.heap import memory_lines
+from pprofpy.reports.heap import memory_lines, render_types
 from pprofpy.units import parse_bytes
+from tests.looks import on_terminal, piped
 
 SOURCE = """\
 import os
@@ -133,6 +136,18 @@ def test_what_is_not_known_of_the_memory_is_left_out() -> None:
     assert memory_lines(Memory()) == []
     assert len(memory_lines(Memory(rss=3, pss=2, uss=1))) == 1
     assert len(memory_lines(Memory(rss=3 << 20, pss=3 << 20, uss=3 << 20, arenas=1, small_objects=1, malloc=1))) == 4
+
+
+def test_types_fit_a_terminal_and_are_whole_in_a_pipe() -> None:
+    referrers = (("werkzeug.datastructures.headers.EnvironHeaders", 9), ("werkzeug.wrappers.request.Request", 5))
+    rows = (ObjectType("dict", 4382, 1 << 21, referrers), ObjectType("list", 10, 1 << 10, (("dict", 3), ("set", 1))))
+
+    def render(console: Console) -> None:
+        render_types(rows, 83582, console)
+
+    assert max(len(line) for line in re.sub(r"\x1b\[[\d;]*m", "", on_terminal(render)).splitlines()) <= 80
+    assert "EnvironHeaders, werkzeug.wrappers.request.Request" in piped(render)
+    assert on_terminal(render).rstrip().endswith("dict, set")
 
 
 def test_our_own_memory_is_as_the_kernel_says() -> None:
