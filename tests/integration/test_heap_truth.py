@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from pprofpy.collectors.heap import HeapOptions
+from pprofpy.collectors.heap import HeapOptions, record
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.session import sampler_library
 from pprofpy.collectors.heapagent.traces import TRACED_TYPES
+from pprofpy.target import open_target
 from tests.conftest import Start, interpreter, rounds_until_right
 from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record_tasks, task, thread_names
 
@@ -180,6 +182,23 @@ def test_the_data_of_numpy_arrays(load: Callable[..., subprocess.Popen[str]]) ->
         return [f"{found} of {size}"] if off_by(found, size) > 0.05 else []
 
     rounds_until_right(measure)
+
+
+@needs_sampler
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_nothing_of_ours_is_taken_for_the_programs(load: Callable[..., subprocess.Popen[str]], version: str) -> None:
+    """An idle program of which everything is sampled, and read again and again: it has allocated nothing."""
+    options = HeapOptions(engine="sampling", sample_bytes=1, snapshots=4, duration_ns=10**9)
+
+    class Idle:
+        def wait(self, timeout: float) -> bool:
+            time.sleep(timeout)
+            return False
+
+    recording = record(open_target(load(interpreter(version)).pid), options, Idle())
+
+    assert list(recording.profile.samples()) == []
+    assert len(recording.snapshots) > 1
 
 
 @needs_sampler

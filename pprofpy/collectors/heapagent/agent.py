@@ -137,7 +137,7 @@ def at_exit() -> None:
     try:
         if session["pid"] == os.getpid() and owner_lives(session):
             if session["engine"] == "sampling":
-                read_sampler(False)
+                put_samples()
             elif session["engine"]:
                 read_traces(False)
     except Exception:  # it is not our program
@@ -220,6 +220,7 @@ def start_sampling(size: int, rate_bytes: float, frames: int) -> bool | None:
     check_stacks(sampler)
     os.ftruncate(state["session"]["fd"], 0)
     begin("sampling")
+    note_own_thread()
     sampler.start(rate_bytes, frames)
     return hook_numpy(sampler)
 
@@ -260,6 +261,12 @@ def read_sampler(collect: bool) -> int:
     """Put the samples so far into the control file; returns their length."""
     if collect:
         gc.collect()
+    note_own_thread()
+    return put_samples()
+
+
+def put_samples() -> int:
+    """The same, from one of the program's own threads."""
     sampler: Any = sys.modules[SAMPLER]
     sampler.hush(1)
     try:
@@ -273,9 +280,15 @@ def read_sampler(collect: bool) -> int:
                 number = numbers[id(code)] = len(codes)
                 codes.append((code.co_filename, getattr(code, "co_qualname", code.co_name), code.co_firstlineno))
             lines.append((number, line))
-        return say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names()))
+        own = state["session"]["threads"]
+        return say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names(), own))
     finally:
         sampler.hush(0)
+
+
+def note_own_thread() -> None:
+    """Code of ours runs in a new thread each time: what that allocated before it was hushed is not the program's."""
+    state["session"].setdefault("threads", []).append(_thread.get_native_id())
 
 
 def thread_names() -> dict[int, str]:
@@ -386,7 +399,8 @@ def read_traces(collect: bool) -> int:
     if collect:
         gc.collect()
     sampler: Any = sys.modules.get(SAMPLER)
-    if sampler:
+    can_sum = hasattr(sampler, "add_traces")  # an earlier pprofpy's may be loaded
+    if can_sum:
         sampler.take_sums()  # of a reading that failed
     fd = state["session"]["fd"]
     os.ftruncate(fd, 0)
@@ -395,16 +409,16 @@ def read_traces(collect: bool) -> int:
     try:
         traces: Any = _tracemalloc._get_traces()
         count = len(traces)
-        about = _tracemalloc.get_tracemalloc_memory(), bool(sampler)
+        about = _tracemalloc.get_tracemalloc_memory(), can_sum
         length = write(fd, marshal.dumps(about, MARSHAL_VERSION), PROGRESS_BYTES) + PROGRESS_BYTES
         for piece in pieces_of(traces):
-            if sampler:
+            if can_sum:
                 sampler.add_traces(piece)
             else:
                 length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
             del piece
             write(fd, (count - len(traces)).to_bytes(8, "little") + count.to_bytes(8, "little"), 0)
-        for piece in pieces_of(sampler.take_sums() if sampler else []):
+        for piece in pieces_of(sampler.take_sums() if can_sum else []):
             length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
     finally:
         if was_enabled:

@@ -26,8 +26,11 @@ _CELL = np.dtype(
 )
 _COUNTERS = ("samples", "lost_live", "lost_stacks", "no_stack", "truncated", "live", "busy")
 _FIXED_POINT = 1024
-_SPECIAL = ("[outside Python]", "[stacks that found no room]")
+OUTSIDE_PYTHON = "[outside Python]"
+_SPECIAL = (OUTSIDE_PYTHON, "[stacks that found no room]")
 """What the stacks with the first numbers stand for."""
+_WRAPPER = "<string>"
+"""The file of the code that brings ours into the target; a program may have one of that name, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Reading:
         counts: What else was counted.
         is_hooked: Did allocations still reach the hooks?
         names: Thread id in the target's namespace -> name.
+        own_threads: The ids there of the threads in which code of ours ran.
     """
 
     codes: list[tuple[str, str, int]]
@@ -74,11 +78,13 @@ class Reading:
     counts: Counts
     is_hooked: bool
     names: dict[int, str]
+    own_threads: list[int]
 
     @classmethod
     def of(cls, content: bytes) -> Reading:
         """Unpack what the agent wrote."""
-        codes, places, stacks, frames, cells, counters, is_hooked, names = marshal.loads(content)  # noqa: S302 - checked
+        unpacked = marshal.loads(content)  # noqa: S302 - it can only make plain data
+        codes, places, stacks, frames, cells, counters, is_hooked, names, own_threads = unpacked
         return cls(
             codes,
             places,
@@ -88,6 +94,7 @@ class Reading:
             Counts(*np.frombuffer(counters, np.int64).tolist()),
             bool(is_hooked),
             names,
+            own_threads,
         )
 
 
@@ -104,10 +111,13 @@ def to_profile(reading: Reading, frames: Frames, threads: Dict[int, tuple[int, s
     ours = {number for number, code in enumerate(reading.codes) if is_ours(code[0])}
     places = [builder.frame_location(Frame(codes[code], line)) for code, line in reading.places]
     is_our_place = [code in ours for code, _ in reading.places]
+    is_wrapper = [reading.codes[code][0] == _WRAPPER for code, _ in reading.places]
     for stack, tid, *values in reading.cells.tolist():
         _, first, depth, _ = reading.stacks[stack].tolist()
         numbers = reading.frames[first : first + depth].tolist()
         if not any(values) or any(is_our_place[number] for number in numbers):
+            continue
+        if tid in reading.own_threads and (not numbers or is_wrapper[numbers[-1]]):
             continue
         if stack < len(_SPECIAL):
             locations = (builder.frame_location(Frame(Function(_SPECIAL[stack]))),)

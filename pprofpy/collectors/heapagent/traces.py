@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
-from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
-from pprofpy.profile import Frame, Profile, ProfileBuilder
+from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE, OUTSIDE_PYTHON
+from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
 
 PROGRESS_BYTES = 16
 TRACED_TYPES = (INUSE_OBJECTS, INUSE_SPACE)
+
+_NO_PYTHON = ("<unknown>", 0)
+"""How tracemalloc calls it."""
 
 _Traceback = tuple[tuple[str, int], ...]
 
@@ -73,7 +76,7 @@ def _alone(trace: tuple[Any, ...]) -> tuple[_Traceback, int, int, int]:
 def to_profile(traces: Traces, frames: Frames) -> Profile:
     """Build a profile; the blocks of our own agent are left out."""
     builder = ProfileBuilder(TRACED_TYPES)
-    known: dict[tuple[str, int], Frame] = {}
+    known = {_NO_PYTHON: Frame(Function(OUTSIDE_PYTHON))}
     for traceback, (count, size) in traces.blocks.items():
         if any(is_ours(filename) for filename, _ in traceback):
             continue
