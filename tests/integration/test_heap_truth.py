@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -159,6 +160,20 @@ def test_sizes_of_all_kinds(
     rounds_until_right(measure)
 
 
+@pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])
+def test_garbage_in_cycles_is_in_use_until_the_collector_runs(
+    load: Callable[..., subprocess.Popen[str]], engine: str
+) -> None:
+    program = load()
+    options = HeapOptions(engine=engine, sample_bytes=1000)
+
+    uncollected, [(_, size)] = record_tasks(program, options, "cycles")
+    collected, _ = record_tasks(program, replace(options, collect=True), "cycles")
+
+    assert off_by(at_line(uncollected.profile, "cycles")["inuse_space"], size) < 0.02
+    assert at_line(collected.profile, "cycles")["inuse_space"] < 0.02 * size
+
+
 @needs_sampler
 def test_a_buffer_that_grows_is_one_block_in_use(load: Callable[..., subprocess.Popen[str]]) -> None:
     """20 MB, above the rate by far: hit for sure. Each move counts as an allocation."""
@@ -232,6 +247,17 @@ def test_every_allocation_can_be_a_sample(load: Callable[..., subprocess.Popen[s
     assert off_by(leak["inuse_space"], LEAK[1]) < 0.01
     assert recording.profile.collection.dropped == 0
     assert truth == LEAK
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_types_are_counted_and_who_refers_to_them(load: Callable[..., subprocess.Popen[str]], version: str) -> None:
+    program = load(interpreter(version))
+
+    recording, [(count, size)] = record_tasks(program, HeapOptions(engine="tracemalloc", types=True), "orders")
+
+    found = next(row for row in recording.types if row.name == "__main__.Order")
+    assert (found.count, found.size_bytes) == (count, size)
+    assert found.referrers[0][0] == "list"
 
 
 @pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])

@@ -97,6 +97,16 @@ def numpy():
     return 100, 100 * KEPT[-1].nbytes
 
 
+def cycles():
+    """Garbage that only the collector finds, which does not run by itself any more."""
+    gc.disable()
+    for _ in range(1000):
+        ring = [None, None]
+        ring[0] = ring
+        ring[1] = bytes(10000)  # line: cycles
+    return 1000, 1000 * (10000 + sys.getsizeof(b""))
+
+
 def elsewhere():
     """Blocks of this thread, all freed in another one."""
     blocks = []
@@ -106,6 +116,26 @@ def elsewhere():
     other.start()
     other.join()
     return COUNT, COUNT * (BLOCK_BYTES + sys.getsizeof(b""))
+
+
+class Odd(type):
+    """A class of this kind can't be hashed."""
+
+    def __eq__(cls, other):
+        raise AssertionError("nobody needs to compare classes")
+
+
+class Order(list, metaclass=Odd):
+    """Has a class of its own, for a look by type."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+def orders():
+    kept = [Order(number) for number in range(COUNT)]
+    KEPT.append({"orders": kept})
+    return COUNT, sum(map(sys.getsizeof, kept))
 
 
 def fork():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
 MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
 CHUNK = 50_000
 PROGRESS_BYTES = 16
+GC_HEAD_BYTES = 16
 WATCH_PERIOD_S = 0.2
 DRAIN_S = 0.1
 NOT_TO_BE_EXECUTED = 8  # MFD_NOEXEC_SEAL: some kernels demand it (vm.memfd_noexec), older ones do not know it
@@ -450,29 +451,43 @@ def objects(limit: int, examples: int) -> int:
 
     Only objects that the garbage collector knows: no strings, no numbers. Sizes without what they refer to.
     """
-    flags, basic = type.__dict__["__flags__"].__get__, type.__dict__["__basicsize__"].__get__
-    found: dict[type, list[Any]] = {}
+    basic = type.__dict__["__basicsize__"].__get__
+    found: dict[int, list[Any]] = {}  # by id: a class may have a hash of its own
     everything = gc.get_objects()
     for thing in everything:
         kind = type(thing)
-        entry = found.get(kind)
+        entry = found.get(id(kind))
         if entry is None:
-            has_own_sizeof = flags(kind) & 1 << 9  # made by a class statement: perhaps with a __sizeof__ of its own
-            entry = found[kind] = [0, 0, [], has_own_sizeof, basic(kind) + 16]
-        entry[0] += 1
-        entry[1] += entry[4] if entry[3] else sys.getsizeof(thing, 0)
-        if len(entry[2]) < examples:
-            entry[2].append(thing)
-    biggest = sorted(found.items(), key=lambda item: -item[1][1])[:limit]
+            size = basic(kind) + GC_HEAD_BYTES if has_own_sizeof(kind) else 0
+            entry = found[id(kind)] = [kind, 0, 0, [], size]
+        entry[1] += 1
+        entry[2] += entry[4] or sys.getsizeof(thing, 0)
+        if len(entry[3]) < examples:
+            entry[3].append(thing)
+    biggest = sorted(found.values(), key=lambda entry: -entry[2])[:limit]
     ours = {id(everything), id(found), id(biggest), id(globals())}
     for entry in found.values():
-        ours.update((id(entry), id(entry[2])))
-    rows = []
-    for kind, (count, size, some, _, _) in biggest:
-        referrers: dict[str, int] = {}
-        for referrer in gc.get_referrers(*some):
-            if id(referrer) not in ours and type(referrer) is not type(sys._getframe()):
-                name = type.__repr__(type(referrer))
-                referrers[name] = referrers.get(name, 0) + 1
-        rows.append((type.__repr__(kind), count, size, sorted(referrers.items(), key=lambda item: -item[1])[:3]))
+        ours.update((id(entry), id(entry[3])))
+    rows = [(type.__repr__(kind), count, size, referrers(some, ours)) for kind, count, size, some, _ in biggest]
     return say((len(everything), rows))
+
+
+def has_own_sizeof(kind: type) -> bool:
+    """Would sys.getsizeof() run code of the program's? Not if the first `__sizeof__` up the bases is one of C's."""
+    namespace = type.__dict__["__dict__"].__get__
+    for base in type.__dict__["__mro__"].__get__(kind):
+        method = namespace(base).get("__sizeof__")
+        if method is not None:
+            return type(method) is not type(object.__sizeof__)
+    return True
+
+
+def referrers(things: list[Any], ours: set[int]) -> list[tuple[str, int]]:
+    """The three types that most often refer to some objects, and how often."""
+    found: dict[str, int] = {}
+    arguments = tuple(things)  # of a list, the call would make a tuple that refers to them, too
+    for referrer in gc.get_referrers(*arguments):
+        if id(referrer) not in ours and referrer is not arguments and type(referrer) is not type(sys._getframe()):
+            name = type.__repr__(type(referrer))
+            found[name] = found.get(name, 0) + 1
+    return sorted(found.items(), key=lambda item: -item[1])[:3]
