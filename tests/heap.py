@@ -19,7 +19,7 @@ from pprofpy.target import open_target
 from tests.conftest import PATIENCE_S, PROGRAMS
 
 LOAD = PROGRAMS / "heap_load.py"
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "system")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
 
 Program = subprocess.Popen[str]
 
