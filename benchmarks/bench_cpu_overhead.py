@@ -45,6 +45,9 @@ CASES = ((1, 100), (1, 1000), (1, 10_000), (4, 1000), (16, 100), (16, 1000), (16
 """(threads, looks a second)"""
 
 ENGINES = ("nobody", "bpf", "py-spy")
+NATIVE = {(1, 1000): ("bpf --native", "py-spy --native")}
+"""Engines with an option, in some cases only."""
+
 BURN = Path(__file__).parent.parent / "tests" / "programs" / "burn.py"
 
 
@@ -60,12 +63,12 @@ class Turn(NamedTuple):
 def main() -> None:
     """Run everything, by turns."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    print(f"{'threads@Hz':>12}  {'engine':8} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
+    print(f"{'threads@Hz':>12}  {'engine':15} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
     chosen = [tuple(map(int, word.split("@"))) for word in sys.argv[2:]]
     for threads, rate_hz in chosen or CASES:
-        turns: dict[str, list[Turn]] = {engine: [] for engine in ENGINES}
+        turns: dict[str, list[Turn]] = {engine: [] for engine in ENGINES + NATIVE.get((threads, rate_hz), ())}
         for _ in range(rounds):
-            for engine in ENGINES:
+            for engine in turns:
                 turns[engine].append(play(engine, threads, rate_hz))
         report(threads, rate_hz, turns)
     print()
@@ -85,9 +88,10 @@ def report(threads: int, rate_hz: int, turns: dict[str, list[Turn]]) -> None:
         asked, got = (sum(getattr(run, name) for run in runs) for name in ("asked", "got"))
         taken = f"{got / asked:.2f}" if asked and got else ""
         cpu_s = statistics.median(run.cpu_s for run in runs)
-        print(f"{threads:>5}@{rate_hz:<6}  {engine:8} {cpu_s:5.2f} s {wall:>+16.1%} {slower[engine]:>+7.1%}  {taken}")
-    if min(slower["bpf"], slower["py-spy"]) > 0:  # else the machine's noise is all that there is
-        print(f"{'':14}the kernel engine's cost in CPU time is {slower['bpf'] / slower['py-spy']:.2f} of py-spy's")
+        print(f"{threads:>5}@{rate_hz:<6}  {engine:15} {cpu_s:5.2f} s {wall:>+16.1%} {slower[engine]:>+7.1%}  {taken}")
+    for ours, theirs in filter(None, (ENGINES[1:], NATIVE.get((threads, rate_hz)))):
+        if min(slower[ours], slower[theirs]) > 0:  # else the machine's noise is all that there is
+            print(f"{'':14}the cost of {ours} in CPU time is {slower[ours] / slower[theirs]:.2f} of {theirs}'s")
 
 
 def play(engine: str, threads: int, rate_hz: int) -> Turn:
@@ -114,7 +118,7 @@ def recording(engine: str, pid: int, rate_hz: int) -> Iterator[dict[str, int]]:
         yield collection
         return
     with tempfile.TemporaryDirectory() as folder:
-        words = ["cpu", "--engine", engine, "--pid", str(pid), "-r", str(rate_hz), "-d", "1h", "--json"]
+        words = ["cpu", "--engine", *engine.split(), "--pid", str(pid), "-r", str(rate_hz), "-d", "1h", "--json"]
         with subprocess.Popen(
             [sys.executable, "-m", "pprofpy", *words],
             env={**os.environ, "PPROFPY_DIR": folder},
@@ -134,7 +138,7 @@ def recording(engine: str, pid: int, rate_hz: int) -> Iterator[dict[str, int]]:
 def wait_until_it_samples(engine: str, pprofpy: subprocess.Popen[str]) -> None:
     """Until the engine says so, or py-spy has used CPU time."""
     assert pprofpy.stderr
-    if engine == "bpf":
+    if engine.startswith("bpf"):
         while "engine: eBPF" not in pprofpy.stderr.readline():
             pass
         return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -53,3 +53,22 @@ def by_thread(profile: Profile) -> dict[int, list[Sample]]:
     for sample in profile.samples():
         found[next(int(label.value) for label in sample.labels if label.key == "tid")].append(sample)
     return found
+
+
+def shares(samples: Sequence[Sample], key: str = "leaf") -> dict[str, float]:
+    """Percent of all samples by function: of the leaf, or of every function that occurs in the stack."""
+    counts: Counter[str] = Counter()
+    for stack, values, _ in samples:
+        names = [frame.function.system_name.rpartition(".")[2] for frame in stack]  # not qualified before 3.11
+        for name in set(names) if key == "cum" else names[:1]:
+            counts[name] += values[0]
+    total = sum(sample.values[0] for sample in samples) or 1
+    return {name: 100 * count / total for name, count in counts.items()}
+
+
+def differences(who: str, measured: dict[str, float], expected: dict[str, float], tolerance: float) -> list[str]:
+    return [
+        f"{who}: {name} {measured.get(name, 0):.1f} instead of {share}"
+        for name, share in expected.items()
+        if abs(measured.get(name, 0) - share) > tolerance
+    ]

@@ -78,8 +78,6 @@ class CpuOptions:
                 f"a duration of {format_duration(self.duration_ns)} is out of range",
                 "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
             )
-        if self.native and self.nonblocking:
-            raise UsageError("--native must pause the target, which --nonblocking forbids", "leave one of them out")
         if self.gil and self.idle:
             raise UsageError("--gil counts only running threads, --idle waiting ones too", "leave one of them out")
 
@@ -103,12 +101,14 @@ class Recording:
         self._say = say
         self._recorder: CpuRecorder | None = None
         self._refusal = ""
-        if engine == "py-spy" and options.kernel_stacks:
-            raise UsageError("py-spy cannot see the kernel's side", "use --engine bpf, or leave --kernel-stacks out")
+        if engine == "py-spy" and (contradiction := _beyond_pyspy(options)):
+            raise contradiction
         if engine == "bpf" and (reason := _beyond_bpf(options)):
             raise UsageError(f"--engine bpf cannot do that: {reason}", "use --engine py-spy")
         if options.kernel_stacks and (reason := _beyond_bpf(options)):
             raise UsageError(f"--kernel-stacks takes the bpf engine, and {reason}", "leave one of them out")
+        if _beyond_bpf(options) and (contradiction := _beyond_pyspy(options)):
+            raise contradiction
 
     def prepare(self) -> None:
         """Do beforehand what takes a while and needs no target.
@@ -162,7 +162,7 @@ class Recording:
 
     def _refuse(self, error: PprofpyError) -> None:
         """Remember why the kernel engine cannot do it, if another one may."""
-        if self._engine == "bpf" or self._options.kernel_stacks or isinstance(error, (TargetError, InterruptedEarly)):
+        if self._engine == "bpf" or _beyond_pyspy(self._options) or isinstance(error, (TargetError, InterruptedEarly)):
             raise error
         self._refusal = error.message
         self.close()
@@ -184,16 +184,28 @@ class Recording:
 
 def _beyond_bpf(options: CpuOptions) -> str:
     """Why the kernel engine cannot answer this; empty if it can."""
-    if options.native:
-        return "the kernel engine does not walk native frames"
+    if options.native and options.idle:
+        return "the kernel engine shows native functions of running threads only, not of waiting ones"
     return ""
+
+
+def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
+    """Why py-spy cannot answer this; None if it can."""
+    if options.kernel_stacks:
+        return UsageError("py-spy cannot see the kernel's side", "use --engine bpf, or leave --kernel-stacks out")
+    if options.native and options.nonblocking:
+        words = "py-spy must pause the target for --native, which --nonblocking forbids"
+        return UsageError(words, "use --engine bpf, or leave one of them out")
+    return None
 
 
 def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
     from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+    from pprofpy.collectors.bpf.native import NativeRecorder
     from pprofpy.collectors.bpf.wall import WallRecorder
 
-    return (WallRecorder if options.idle else CpuRecorder)(
+    recorder = WallRecorder if options.idle else NativeRecorder if options.native else CpuRecorder
+    return recorder(
         CpuRecorderOptions(
             rate_hz=options.rate_hz,
             gil=options.gil,

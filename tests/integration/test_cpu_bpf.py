@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,30 +23,11 @@ from pprofpy.formats.files import read_profile
 from pprofpy.profile import Sample
 from pprofpy.target import descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
-from tests.cpu import by_thread, installed, let_run, recorder
+from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
 
 pytestmark = pytest.mark.ebpf
 
 PYTHON = sys.executable
-
-
-def shares(samples: Sequence[Sample], key: str = "leaf") -> dict[str, float]:
-    """Percent of all samples by function: of the leaf, or of every function that occurs in the stack."""
-    counts: Counter[str] = Counter()
-    for stack, values, _ in samples:
-        names = [frame.function.system_name.rpartition(".")[2] for frame in stack]  # not qualified before 3.11
-        for name in set(names) if key == "cum" else names[:1]:
-            counts[name] += values[0]
-    total = sum(sample.values[0] for sample in samples) or 1
-    return {name: 100 * count / total for name, count in counts.items()}
-
-
-def differences(who: str, measured: dict[str, float], expected: dict[str, float], tolerance: float) -> list[str]:
-    return [
-        f"{who}: {name} {measured.get(name, 0):.1f} instead of {share}"
-        for name, share in expected.items()
-        if abs(measured.get(name, 0) - share) > tolerance
-    ]
 
 
 # -- the numbers are right -----------------------------------------------------------------------------------------
@@ -442,15 +423,14 @@ def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: C
     assert "burn.half" in names_of(cli)
 
 
-@pytest.mark.parametrize("option", ["--native"])
-def test_what_only_pyspy_can_do_is_left_to_it_or_refused(option: str, cli: CommandLine, start: Start) -> None:
+def test_what_only_pyspy_can_do_is_left_to_it_or_refused(cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
 
-    done = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", option)
+    done = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", "--idle", "--native")
     assert done.returncode == 0, done.stderr
     assert "engine: py-spy, since the kernel engine" in done.stderr
 
-    refused = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", option, "--engine", "bpf")
+    refused = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", "--idle", "--native", "--engine", "bpf")
     assert refused.returncode == 2
 
 

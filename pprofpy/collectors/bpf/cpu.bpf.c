@@ -1,7 +1,8 @@
 /* CPU samples: a clock on every CPU asks which thread of the target runs, and with which Python stack.
  *
  * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
- * lock, no others), IDLE (what threads do between the looks, too: absences.h).
+ * lock, no others), IDLE (what threads do between the looks, too: absences.h), NATIVE (each sample goes to user space,
+ * with a copy of the thread's stack: native.h).
  */
 #include <linux/types.h>
 #include <uapi/linux/bpf_perf_event.h>
@@ -19,7 +20,7 @@ struct sample {
     u32 window;
 };
 
-enum { LOOKS, LOST_COUNT, LOST_KERNEL_STACK, TALLIES };
+enum { LOOKS, LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, TALLIES };
 
 BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
 BPF_ARRAY(window, u32, 1);
@@ -31,6 +32,9 @@ BPF_STACK_TRACE(kernel_stacks, 16384);
 #ifdef IDLE
 #include "sched.h"
 #include "absences.h"
+#endif
+#ifdef NATIVE
+#include "native.h"
 #endif
 
 static inline void tally(int which)
@@ -70,6 +74,11 @@ int on_clock(struct bpf_perf_event_data *ctx)
 #endif
 #ifdef IDLE
     seen_running(&sample);
+#endif
+#ifdef NATIVE
+    if (!native_send(target, thread_state, sample.stack, sample.kernel_stack))
+        return 0;
+    tally(LOST_NATIVE_STACK);
 #endif
     u64 one = 1, *count = samples.lookup(&sample);
     if (count)

@@ -33,6 +33,7 @@ from pprofpy.profile import (
     Function,
     Label,
     LabelSet,
+    Mapping,
     Profile,
     ProfileBuilder,
     ValueType,
@@ -54,7 +55,7 @@ _MAX_SAMPLES = 65_536
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
 _KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
-_LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK = range(3)
+_LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK, LOST_NATIVE_STACK = range(4)
 _CLOSED = 0xFFFFFFFF
 """Instead of a window's number: nothing is counted any more."""
 
@@ -148,7 +149,7 @@ class CpuRecorder:
         self.time_ns, self._start_ns = time.time_ns(), start_ns
         self._builder = ProfileBuilder(self.types)
         self._builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
-        self._locations: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._locations: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -219,10 +220,13 @@ class CpuRecorder:
     def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
         return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack))
 
-    def _interned(self, kernel: Iterable[str], python: Sequence[Frame]) -> tuple[int, ...]:
+    def _interned(
+        self, kernel: Iterable[str], python: Sequence[Frame], native: Iterable[tuple[Frame, Mapping]] = ()
+    ) -> tuple[int, ...]:
         above = [self._builder.frame_location(Frame(Function(name)), KERNEL_MAPPING) for name in kernel]
+        between = [self._builder.frame_location(frame, mapping) for frame, mapping in native]
         below = [self._builder.frame_location(frame, PYTHON_MAPPING) for frame in python or (NO_PYTHON,)]
-        return (*above, *below)
+        return (*above, *between, *below)
 
     def _kernel_frames(self, kernel_stack: int) -> list[str]:
         if kernel_stack < 0 or self._kernel_stacks is None:

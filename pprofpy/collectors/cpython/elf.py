@@ -1,4 +1,4 @@
-"""Symbols of an ELF file, stripped ones included: the dynamic ones, which a program needs to run.
+"""What an ELF file holds: its segments, and symbols; stripped files keep the dynamic ones, which programs need to run.
 
 Source: man 5 elf; 64-bit little-endian files only.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-_DYNAMIC_SYMBOLS, _ALL_SYMBOLS = 11, 2
-_LOAD = 1
-_PAGE = 4096
-_SYMBOL = np.dtype(
+DYNAMIC_SYMBOLS, ALL_SYMBOLS = 11, 2
+"""Kinds of sections."""
+
+SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
+
+_LOAD, _UNWINDING = 1, 0x6474E550
+_EXECUTABLE = 1
+_PAGE = 4096
+_SEGMENT_BYTES, _SECTION_BYTES = 56, 64
 
 
 class NotElfError(ValueError):
@@ -32,6 +37,49 @@ class Segment:
     offset: int
     address: int
     size: int
+    is_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table in the file: what kind, where, and the number of the section that holds its names."""
+
+    kind: int
+    offset: int
+    size: int
+    names: int
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """How a file is divided.
+
+    Attributes:
+        segments: Its loadable segments.
+        sections: All its sections.
+        unwinding: The address of the index of its unwinding tables, `.eh_frame_hdr`; 0 if there are none.
+    """
+
+    segments: tuple[Segment, ...]
+    sections: tuple[Section, ...]
+    unwinding: int
+
+    def bias(self, start: int, offset: int, *, is_code: bool = False) -> int:
+        """What to add to a symbol's address in a process.
+
+        Args:
+            start: Where a part of the file is mapped.
+            offset: Which part: its offset in the file.
+            is_code: It is mapped to be executed. One page of the file may hold the end of a segment and the next one.
+
+        Raises:
+            NotElfError: No segment lies there.
+        """
+        for segment in self.segments:
+            first = segment.offset // _PAGE * _PAGE
+            if first <= offset < segment.offset + max(segment.size, 1) and segment.is_code >= is_code:
+                return start - offset + segment.offset - segment.address
+        raise NotElfError(f"no segment at offset {offset}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +87,41 @@ class ElfFile:
     """What we need of one.
 
     Attributes:
-        segments: Its loadable segments.
+        headers: How it is divided.
         symbols: Those of the wanted symbols that it defines -> their address, before relocation.
     """
 
-    segments: tuple[Segment, ...]
+    headers: Headers
     symbols: dict[str, int]
 
-    def bias(self, start: int, offset: int) -> int:
-        """What to add to a symbol's address in a process.
 
-        Args:
-            start: Where a part of the file is mapped.
-            offset: Which part: its offset in the file.
+def read_headers(read: Callable[[int, int], bytes]) -> Headers:
+    """How a file is divided.
 
-        Raises:
-            NotElfError: No segment lies there.
-        """
-        for segment in self.segments:
-            first = segment.offset // _PAGE * _PAGE
-            if first <= offset < segment.offset + max(segment.size, 1):
-                return start - offset + segment.offset - segment.address
-        raise NotElfError(f"no segment at offset {offset}")
+    Args:
+        read: Gives bytes of it: (offset, size) -> bytes, fewer at its end.
+
+    Raises:
+        NotElfError: It is none, or cut short.
+    """
+    head = read(0, 64)
+    if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
+        raise NotElfError("not a 64-bit little-endian ELF file")
+    program_at, section_at = struct.unpack_from("<QQ", head, 32)
+    program_size, program_count, section_size, section_count = struct.unpack_from("<HHHH", head, 54)
+    if program_size != _SEGMENT_BYTES or (section_count and section_size != _SECTION_BYTES):
+        raise NotElfError("an ELF file with headers of unknown sizes")
+    try:
+        programs = list(struct.iter_unpack("<IIQQQQQQ", read(program_at, program_size * program_count)))
+        sections = list(struct.iter_unpack("<IIQQQQIIQQ", read(section_at, section_size * section_count)))
+    except struct.error as error:
+        raise NotElfError("an ELF file that is cut short") from error
+    loaded = [one for one in programs if one[0] == _LOAD]
+    return Headers(
+        segments=tuple(Segment(one[2], one[3], one[5], bool(one[1] & _EXECUTABLE)) for one in loaded),
+        sections=tuple(Section(one[1], one[4], one[5], one[6]) for one in sections),
+        unwinding=next((one[3] for one in programs if one[0] == _UNWINDING), 0),
+    )
 
 
 def read_elf(path: Path, wanted: Collection[str]) -> ElfFile:
@@ -78,28 +139,23 @@ def read_elf(path: Path, wanted: Collection[str]) -> ElfFile:
 
 
 def _read(data: mmap.mmap, wanted: Collection[str]) -> ElfFile:
-    if data[:6] != b"\x7fELF\x02\x01":
-        raise NotElfError("not a 64-bit little-endian ELF file")
-    program_at, section_at = struct.unpack_from("<QQ", data, 32)
-    program_size, program_count, section_size, section_count = struct.unpack_from("<HHHH", data, 54)
-    headers = [struct.unpack_from("<IIQQQQQQ", data, program_at + i * program_size) for i in range(program_count)]
-    segments = tuple(Segment(head[2], head[3], head[5]) for head in headers if head[0] == _LOAD)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, section_at + i * section_size) for i in range(section_count)]
+    headers = read_headers(lambda offset, size: data[offset : offset + size])
     symbols: dict[str, int] = {}
-    for kind in (_DYNAMIC_SYMBOLS, _ALL_SYMBOLS):
-        for section in sections:
-            if section[1] == kind:
-                names = sections[section[6]]
+    for kind in (DYNAMIC_SYMBOLS, ALL_SYMBOLS):
+        for section in headers.sections:
+            if section.kind == kind:
+                names = headers.sections[section.names]
                 missing = [name for name in wanted if name not in symbols]
-                symbols |= _symbols(data, section[4], section[5], data[names[4] : names[4] + names[5]], missing)
-    return ElfFile(segments, symbols)
+                text = data[names.offset : names.offset + names.size]
+                symbols |= _symbols(data, section.offset, section.size, text, missing)
+    return ElfFile(headers, symbols)
 
 
 def _symbols(data: mmap.mmap, start: int, size: int, names: bytes, wanted: Collection[str]) -> dict[str, int]:
     """Those of a symbol table. A name may be the tail of a longer one: linkers store both once."""
     if not wanted:
         return {}
-    table = np.frombuffer(data[start : start + size], _SYMBOL)
+    table = np.frombuffer(data[start : start + size], SYMBOL)
     found = {}
     for name in wanted:
         text, place = name.encode() + b"\0", -1

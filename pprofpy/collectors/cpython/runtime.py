@@ -159,7 +159,7 @@ def _mapped_elf(target: Target) -> tuple[ElfFile, int]:
         for path in (folder / "map_files" / f"{start:x}-{end:x}", Path(f"{target.root}{target.interpreter.path}")):
             with suppress(OSError, NotElfError):
                 elf = _cached_elf(path)
-                return elf, elf.bias(start, int(fields[2], 16))
+                return elf, elf.headers.bias(start, int(fields[2], 16))
     raise _unsupported(target, f"{target.interpreter.path} cannot be read")
 
 

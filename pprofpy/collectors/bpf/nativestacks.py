@@ -1,0 +1,174 @@
+"""Native stacks of threads that the kernel has copied (`native.h`), followed and named here.
+
+    natives = NativeStacks(program)
+    natives.poll(runtimes)          # some 20 times a second
+    for sample in natives.take():
+        natives.frames(sample.chain)
+
+Poll them before the Python stacks: those that their samples name are then known.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping as Dict
+from typing import NamedTuple
+
+import numpy as np
+
+from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.native.image import NativeFunction
+from pprofpy.collectors.native.process import CodeMap, Images
+from pprofpy.collectors.native.unwind import Chain, Ending, StackCopy, Unwinder
+from pprofpy.profile import PYTHON_MAPPING, Frame, Function, Mapping
+
+UNKNOWN = Frame(Function("[unknown native functions]")), PYTHON_MAPPING
+"""Stands for the part of a native stack that could not be followed."""
+
+_MANY_STACKS = 65_536
+_STACK_BYTES = 28_672
+_RECORD = np.dtype(
+    [
+        ("python_stack", "u8"),
+        ("tid", "u4"),
+        ("tgid", "u4"),
+        ("kernel_stack", "i4"),
+        ("is_cut", "u4"),
+        ("loop", "u8"),
+        ("stack_start", "u8"),
+        ("stack_bytes", "u8"),
+        ("registers", "u8", (21,)),
+        ("stack", "u1", (_STACK_BYTES,)),
+    ]
+)
+NATIVE_LAYOUTS = {"native_record": _RECORD}
+"""For `load(layouts=...)` of a program that includes native.h."""
+
+_HEAD = struct.Struct("<QIIiIQQQ21Q")
+_REGISTERS = (10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16)
+"""Where unwinding tables' registers lie in struct pt_regs: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip."""
+
+_BROKEN_OFF = {
+    Ending.CUT: f"native stacks reached beyond the {_STACK_BYTES >> 10} KB that are copied",
+    Ending.NO_TABLE: "native stacks led through code without unwinding tables",
+    Ending.BROKEN: "native stacks could not be followed",
+}
+
+_NOTHING = Chain((), Ending.BROKEN)
+
+NativeFrame = tuple[Frame, Mapping]
+"""A function, and the file that it is in."""
+
+
+class NativeSample(NamedTuple):
+    """What samples are counted by; `chain` is for `NativeStacks.frames`."""
+
+    python_stack: int
+    tid: int
+    tgid: int
+    kernel_stack: int
+    chain: int
+
+
+class NativeStacks:
+    """The native stacks that one loaded program has copied.
+
+    Args:
+        program: Includes native.h.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._records = program.records("native_records")
+        self._images = Images()
+        self._processes: dict[int, tuple[Runtime, Unwinder]] = {}
+        self._functions: list[NativeFunction] = []
+        self._numbers: dict[NativeFunction, int] = {}
+        self._chains: list[Chain] = []
+        self._chain_numbers: dict[Chain, int] = {}
+        self._samples: Counter[NativeSample] = Counter()
+        self._endings: Counter[Ending] = Counter()
+
+    def poll(self, runtimes: Dict[int, Runtime]) -> None:
+        """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
+        current: dict[int, Unwinder] = {}
+        for record in self._records.read():
+            head = _HEAD.unpack_from(record)
+            python_stack, tid, tgid, kernel_stack = head[:4]
+            if tgid not in current and tgid in runtimes:
+                current[tgid] = self._unwinder(runtimes[tgid])
+            chain = current[tgid].follow(_copy(record, *head[4:])) if tgid in current else _NOTHING
+            if chain.ending == Ending.AT_START and python_stack:
+                chain = _NOTHING  # a thread that runs Python has a loop
+            self._endings[chain.ending] += 1
+            self._samples[NativeSample(python_stack, tid, tgid, kernel_stack, self._number(chain))] += 1
+
+    def _number(self, chain: Chain) -> int:
+        number = self._chain_numbers.setdefault(chain, len(self._chains))
+        if number == len(self._chains):
+            self._chains.append(chain)
+        return number
+
+    def take(self) -> Counter[NativeSample]:
+        """How often each sample was met since this was asked the last time."""
+        found, self._samples = self._samples, Counter()
+        return found
+
+    def frames(self, chain: int) -> list[NativeFrame]:
+        """A native stack, leaf-first; UNKNOWN stands at its end for what is missing."""
+        functions, ending = self._chains[chain]
+        found: list[NativeFrame] = []
+        for number in functions:
+            frame = _frame(self._functions[number])
+            if self._functions[number].name or not found or found[-1] != frame:
+                found.append(frame)  # a library stands for all functions in a row whose names it does not tell
+        return found if ending in (Ending.AT_PYTHON, Ending.AT_START) else [*found, UNKNOWN]
+
+    def make_room(self) -> bool:
+        """Forget stacks if there are many; returns whether that was so. All samples must have been taken."""
+        if len(self._chains) <= _MANY_STACKS:
+            return False
+        self._chains, self._chain_numbers = [], {}
+        return True
+
+    def notes(self, lost: int) -> list[str]:
+        """What a reader should know of stacks that are missing or incomplete; `lost` of them found no room."""
+        counts = [(self._endings[ending], words) for ending, words in _BROKEN_OFF.items()]
+        counts.append((lost, "native stacks found no room on their way out of the kernel"))
+        return [f"{count} {words}." for count, words in counts if count]
+
+    def close(self) -> None:
+        """Close the files that were read."""
+        self._images.close()
+
+    def _unwinder(self, runtime: Runtime) -> Unwinder:
+        """For a process as it is now: it may have become another program."""
+        known, unwinder = self._processes.get(runtime.pid, (None, None))
+        if unwinder is None or known is not runtime:
+            unwinder = Unwinder(CodeMap(runtime.pid, self._images), self._functions, self._numbers)
+            self._processes[runtime.pid] = runtime, unwinder
+        unwinder.refresh()
+        return unwinder
+
+
+def _copy(record: bytes, is_cut: int, loop: int, start: int, size: int, *registers: int) -> StackCopy:
+    return StackCopy(
+        registers=tuple(registers[place] for place in _REGISTERS),
+        start=start,
+        content=record[_HEAD.size : _HEAD.size + size],
+        is_cut=bool(is_cut),
+        loop=loop if loop > start else 0,  # else the thread runs on another stack
+    )
+
+
+def _frame(function: NativeFunction) -> NativeFrame:
+    """As py-spy's native functions are shown.
+
+    The mapping's name is in brackets: with a path to a real ELF file, `go tool pprof` would disassemble that file.
+    """
+    library = f"[{function.path.rpartition('/')[2].strip('[]')}]"
+    mapping = Mapping(library, has_functions=True, has_filenames=True, has_line_numbers=True)
+    if not function.name:
+        return Frame(Function(library, library, function.path)), mapping
+    return Frame(Function(function.name, function.symbol, function.path)), mapping

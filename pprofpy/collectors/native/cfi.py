@@ -1,0 +1,406 @@
+"""How the functions of an ELF file lay out their stack: for each instruction, where the caller's registers are.
+
+Compilers write it down for exceptions, in programs in C as well: `.eh_frame`, with an index sorted by address,
+`.eh_frame_hdr`. It stays in stripped files. Frame pointers, in contrast, are what most builds of Python leave out.
+
+Source: DWARF 5, 6.4; Linux Standard Base Core, "Exception Frames"; registers: System V ABI for AMD64, table 3.36.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+RBP, RSP, RETURN_ADDRESS = 6, 7, 16
+"""Numbers of registers; 17 of them are followed."""
+
+_SORTED_TABLE = 0x3B  # pairs of 32-bit numbers, relative to the index
+_OMITTED = 0xFF
+_FORMATS = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 10: "<h", 11: "<i", 12: "<q"}
+_RELATIVE_TO_PLACE = 0x10
+_64_BITS = 0xFFFFFFFFFFFFFFFF
+
+
+class CfiError(ValueError):
+    """Tables that are damaged, or say something that we do not know."""
+
+
+class Kind(Enum):
+    """What a Rule says of a caller's register."""
+
+    SAVED_AT = 0
+    """It is in memory, at the frame's address + value."""
+
+    VALUE_IS = 1
+    """It is that address itself."""
+
+    IN_REGISTER = 2
+    """It is in the register `value`."""
+
+    SAVED_AT_EXPRESSION = 3
+    """It is in memory, where the expression says."""
+
+    VALUE_IS_EXPRESSION = 4
+    """It is what the expression says."""
+
+    UNDEFINED = 5
+    """It is lost; of the return address: there is no caller."""
+
+
+class Rule(NamedTuple):
+    """Where a caller's register is."""
+
+    kind: Kind
+    value: int = 0
+    expression: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How to get from a frame to its caller.
+
+    Attributes:
+        register, offset: The frame's address (the stack pointer before the call) is this register's value + offset.
+        expression: It is what this says instead, unless empty.
+        saved: Register -> where the caller's value is; others are what they were.
+        is_signal: The caller was interrupted, it did not call: its address is that of an instruction not yet run.
+    """
+
+    register: int = RSP
+    offset: int = 8
+    expression: bytes = b""
+    saved: tuple[tuple[int, Rule], ...] = ()
+    is_signal: bool = False
+
+
+class CfiTable:
+    """The unwinding tables of one file.
+
+    Args:
+        read: Gives bytes at an address of the file as it asks to be loaded: (address, size) -> bytes, fewer at its end.
+        index: Where `.eh_frame_hdr` is.
+
+    Raises:
+        CfiError: There is no index of the usual kind.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], index: int) -> None:
+        self._read = read
+        head = read(index, 12)
+        if len(head) < 12 or head[0] != 1 or head[2] != 3 or head[3] != _SORTED_TABLE:
+            raise CfiError("no sorted index of unwinding tables")
+        (count,) = struct.unpack_from("<I", head, 8)
+        content = read(index + 12, count * 8)
+        pairs = np.frombuffer(content[: len(content) // 8 * 8], "<i4").reshape(-1, 2).astype(np.int64) + index
+        self._starts, self._entries = pairs[:, 0], pairs[:, 1]
+        self._known: dict[int, _Function] = {}
+        self._heads: dict[int, _Common] = {}
+
+    def row(self, address: int) -> Row | None:
+        """How to unwind from the instruction at `address`; None if no function is known there.
+
+        Raises:
+            CfiError: The tables are damaged, or say something that we do not know.
+        """
+        function = self._function(address)
+        return function.row(address) if function else None
+
+    def _function(self, address: int) -> _Function | None:
+        place = int(np.searchsorted(self._starts, address, side="right")) - 1
+        if place < 0:
+            return None
+        if place not in self._known:
+            try:
+                self._known[place] = self._parse(int(self._entries[place]))
+            except (struct.error, LookupError, ArithmeticError) as error:
+                raise CfiError(f"an unwinding table is damaged ({error})") from error
+        function = self._known[place]
+        return function if function.start <= address < function.end else None
+
+    def _parse(self, place: int) -> _Function:
+        body, at = self._entry(place)
+        (back,) = struct.unpack_from("<I", body.data)
+        common = self._common(at - back)
+        body.at = 4
+        start = body.pointer(common.encoding, at)
+        length = body.pointer(common.encoding & 0x0F, at)
+        if common.has_length:
+            body.at += body.unsigned()
+        return _Function(start, start + length, common.run(body, start, at))
+
+    def _common(self, place: int) -> _Common:
+        """What several functions share. Source: the layout of a CIE."""
+        if place in self._heads:
+            return self._heads[place]
+        body, at = self._entry(place)
+        body.at = 5
+        augmentation = body.text()
+        if body.data[:4] != b"\0\0\0\0" or augmentation.startswith("eh"):
+            raise CfiError("an unwinding table begins in an unknown way")
+        code_step, data_step = body.unsigned(), body.signed()
+        return_register = body.unsigned()
+        encoding, is_signal, has_length = 0, "S" in augmentation, augmentation.startswith("z")
+        end = body.at + body.unsigned() if has_length else body.at
+        for letter in augmentation[1:]:
+            if letter == "R":
+                encoding = body.byte()
+            elif letter == "L":
+                body.byte()
+            elif letter == "P":
+                body.pointer(body.byte(), at)
+        body.at = max(end, body.at)
+        if return_register != RETURN_ADDRESS:
+            raise CfiError("an unwinding table is for another machine")
+        common = _Common(code_step, data_step, encoding, has_length)
+        first = common.run(body, 0, at)[-1][1]
+        common.first = replace(first, is_signal=is_signal)
+        self._heads[place] = common
+        return common
+
+    def _entry(self, place: int) -> tuple[_Bytes, int]:
+        """The entry at `place` without its length, and where that begins."""
+        (length,) = struct.unpack("<I", self._read(place, 4))
+        if length == 0xFFFFFFFF:
+            raise CfiError("unwinding tables of more than 4 GB")
+        return _Bytes(self._read(place + 4, length)), place + 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A function, or a part of one, with its rows by the address from which on they hold."""
+
+    start: int
+    end: int
+    rows: list[tuple[int, Row]]
+
+    def row(self, address: int) -> Row:
+        return self.rows[bisect_right(self.rows, address, key=lambda pair: pair[0]) - 1][1]
+
+
+class _Bytes:
+    """Reads numbers of all kinds, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self, form: str) -> int:
+        self.at += struct.calcsize(form)
+        return int(struct.unpack_from(form, self.data, self.at - struct.calcsize(form))[0])
+
+    def unsigned(self) -> int:
+        """LEB128: seven bits a byte, the lowest first."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    def signed(self) -> int:
+        start, value = self.at, self.unsigned()
+        bits = 7 * (self.at - start)
+        return value - (1 << bits) if value >> (bits - 1) else value
+
+    def text(self) -> str:
+        found, _, _ = self.data[self.at :].partition(b"\0")
+        self.at += len(found) + 1
+        return found.decode("latin-1")
+
+    def block(self) -> bytes:
+        size = self.unsigned()
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def pointer(self, encoding: int, base: int) -> int:
+        """A number in one of several encodings; `base` is the address of `data`."""
+        if encoding == _OMITTED:
+            return 0
+        form, place = _FORMATS.get(encoding & 0x0F), base + self.at
+        if form is None or encoding & 0x60:
+            raise CfiError(f"an address in the unknown encoding {encoding:#x}")
+        value = self.number(form)
+        return value + place if encoding & _RELATIVE_TO_PLACE and value else value
+
+
+@dataclass(slots=True)
+class _Common:
+    """What the entries of several functions share."""
+
+    code_step: int
+    data_step: int
+    encoding: int
+    has_length: bool
+    first: Row = Row()
+
+    def run(self, body: _Bytes, start: int, base: int) -> list[tuple[int, Row]]:
+        """Execute the instructions in `body`; the rows that come out, by address."""
+        return _Machine(self, body, start, base).run()
+
+
+@dataclass(slots=True)
+class _Machine:
+    """The state while the instructions of a table are executed."""
+
+    common: _Common
+    body: _Bytes
+    address: int
+    base: int
+    cfa: tuple[int, int, bytes] = field(init=False)
+    saved: dict[int, Rule] = field(init=False)
+    remembered: list[tuple[tuple[int, int, bytes], dict[int, Rule]]] = field(default_factory=list)
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        first = self.common.first
+        self.cfa, self.saved = (first.register, first.offset, first.expression), dict(first.saved)
+
+    def run(self) -> list[tuple[int, Row]]:
+        while self.body.at < len(self.body.data):
+            opcode = self.body.byte()
+            kind, low = opcode & 0xC0, opcode & 0x3F
+            if kind == 0x40:
+                self._advance(low)
+            elif kind == 0x80:
+                self._save(low, Kind.SAVED_AT, self.body.unsigned())
+            elif kind == 0xC0:
+                self._restore(low)
+            else:
+                self._extended(low)
+        self._advance(0)
+        return self.rows
+
+    def _advance(self, steps: int) -> None:
+        """What holds now holds up to `steps` further."""
+        if self.cfa[0] > RETURN_ADDRESS:
+            raise CfiError(f"a frame that is known by register {self.cfa[0]}")
+        row = Row(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
+        self.rows.append((self.address, row))
+        self.address += steps * self.common.code_step
+
+    def _rule(self, register: int, rule: Rule) -> None:
+        if register <= RETURN_ADDRESS:  # those of vectors do not matter
+            self.saved[register] = rule
+
+    def _save(self, register: int, kind: Kind, factored: int) -> None:
+        self._rule(register, Rule(kind, factored * self.common.data_step))
+
+    def _restore(self, register: int) -> None:
+        before = dict(self.common.first.saved)
+        self.saved.pop(register, None)
+        if register in before:
+            self.saved[register] = before[register]
+
+    def _extended(self, opcode: int) -> None:
+        """Source: DWARF 5, table 7.29; 0x2e and 0x2f are GNU's."""
+        body = self.body
+        match opcode:
+            case 0x00:
+                pass
+            case 0x01:
+                steps = body.pointer(self.common.encoding, self.base) - self.address
+                self._advance(steps // self.common.code_step)
+            case 0x02 | 0x03 | 0x04:
+                self._advance(body.number({2: "<B", 3: "<H", 4: "<I"}[opcode]))
+            case 0x05:
+                self._save(body.unsigned(), Kind.SAVED_AT, body.unsigned())
+            case 0x06:
+                self._restore(body.unsigned())
+            case 0x07:
+                self._rule(body.unsigned(), Rule(Kind.UNDEFINED))
+            case 0x08:
+                self.saved.pop(body.unsigned(), None)
+            case 0x09:
+                self._rule(body.unsigned(), Rule(Kind.IN_REGISTER, body.unsigned()))
+            case 0x0A:
+                self.remembered.append((self.cfa, dict(self.saved)))
+            case 0x0B:
+                self.cfa, self.saved = self.remembered.pop()
+            case 0x0C:
+                self.cfa = body.unsigned(), body.unsigned(), b""
+            case 0x0D:
+                self.cfa = body.unsigned(), self.cfa[1], b""
+            case 0x0E:
+                self.cfa = self.cfa[0], body.unsigned(), b""
+            case 0x0F:
+                self.cfa = RSP, 0, body.block()
+            case 0x10:
+                self._rule(body.unsigned(), Rule(Kind.SAVED_AT_EXPRESSION, 0, body.block()))
+            case 0x11:
+                self._save(body.unsigned(), Kind.SAVED_AT, body.signed())
+            case 0x12:
+                self.cfa = body.unsigned(), body.signed() * self.common.data_step, b""
+            case 0x13:
+                self.cfa = self.cfa[0], body.signed() * self.common.data_step, b""
+            case 0x14:
+                self._save(body.unsigned(), Kind.VALUE_IS, body.unsigned())
+            case 0x15:
+                self._save(body.unsigned(), Kind.VALUE_IS, body.signed())
+            case 0x16:
+                self._rule(body.unsigned(), Rule(Kind.VALUE_IS_EXPRESSION, 0, body.block()))
+            case 0x2E:
+                body.unsigned()
+            case 0x2F:
+                self._save(body.unsigned(), Kind.SAVED_AT, -body.unsigned())
+            case _:
+                raise CfiError(f"unknown instruction {opcode:#x} in an unwinding table")
+
+
+def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int], first: int | None = None) -> int:
+    """What a DWARF expression says; those that compilers write for unwinding need but a few operations.
+
+    Args:
+        expression: Its bytes.
+        registers: Their values.
+        word: Reads 8 bytes of memory.
+        first: What is on its stack when it begins, if anything.
+
+    Raises:
+        CfiError: It does something else.
+    """
+    body, stack = _Bytes(expression), [] if first is None else [first]
+    try:
+        while body.at < len(expression):
+            opcode = body.byte()
+            if 0x30 <= opcode < 0x50:
+                stack.append(opcode - 0x30)
+            elif 0x70 <= opcode < 0x70 + len(registers):
+                stack.append(registers[opcode - 0x70] + body.signed() & _64_BITS)
+            elif opcode in _CONSTANTS:
+                stack.append(body.number(_CONSTANTS[opcode]) & _64_BITS)
+            elif opcode in _OPERATIONS:
+                second, other = stack.pop(), stack.pop()
+                stack.append(_OPERATIONS[opcode](other, second) & _64_BITS)
+            elif opcode == 0x06:
+                stack.append(word(stack.pop()))
+            elif opcode == 0x23:
+                stack.append(stack.pop() + body.unsigned() & _64_BITS)
+            else:
+                raise CfiError(f"unknown operation {opcode:#x} in an unwinding table")
+        return stack[-1]
+    except (IndexError, struct.error) as error:
+        raise CfiError("an expression in an unwinding table makes no sense") from error
+
+
+_CONSTANTS = {0x08: "<B", 0x09: "<b", 0x0A: "<H", 0x0B: "<h", 0x0C: "<I", 0x0D: "<i", 0x0E: "<Q", 0x0F: "<q"}
+_OPERATIONS: dict[int, Callable[[int, int], int]] = {
+    0x1A: lambda a, b: a & b,
+    0x1C: lambda a, b: a - b,
+    0x1E: lambda a, b: a * b,
+    0x21: lambda a, b: a | b,
+    0x22: lambda a, b: a + b,
+    0x24: lambda a, b: a << (b & 63),
+    0x25: lambda a, b: a >> (b & 63),
+    0x2A: lambda a, b: int(a >= b),
+}
