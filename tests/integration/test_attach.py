@@ -582,8 +582,11 @@ def test_a_frozen_process_is_refused(
     group = control_group(Path("/sys/fs/cgroup", hierarchy), switch, request)
     process = start(sys.executable, "-c", TWO_IDLE_THREADS)
     target = attach_to(process)
-    (group / "cgroup.procs").write_text(str(process.pid))
-    (group / switch).write_text(on)
+    try:
+        (group / "cgroup.procs").write_text(str(process.pid))
+        (group / switch).write_text(on)
+    except OSError as error:
+        pytest.skip(f"nothing can be frozen there: {error}")
     try:
         wait_until(lambda: bool(re.search("frozen 1|FROZEN", (group / says).read_text())), "it is frozen")
         with pytest.raises(NotPossibleError, match="is frozen"):
