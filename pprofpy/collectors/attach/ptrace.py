@@ -84,7 +84,10 @@ class StuckError(Exception):
 
 
 def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
-    """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on."""
+    """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on.
+
+    After a Ctrl-C in the wrong moment it may be traced a little longer: the thread that does ends by itself.
+    """
     results: list[_Result] = []
     errors: list[BaseException] = []
 
@@ -98,12 +101,9 @@ def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
     tracer.start()
     try:
         tracer.join()
-    except KeyboardInterrupt:
-        tracer.join()  # it is at it for a second or two at the very most
-        raise
     finally:
         while os.path.exists(f"/proc/self/task/{tracer.native_id}"):  # noqa: PTH110 - fast
-            os.sched_yield()  # Python calls a thread dead somewhat before the kernel does
+            time.sleep(0)  # Python calls a thread dead before the kernel does
     if errors:
         raise errors[0]
     return results[0]
