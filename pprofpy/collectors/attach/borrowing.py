@@ -18,7 +18,6 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -77,29 +76,35 @@ class Layout:
 def candidates(pid: int, layout: Layout) -> Iterator[int]:
     """The tids that look as if they could be borrowed, best first. Only a look; what is seen at the stop counts."""
     running, main, relative = [], [], []
-    for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):  # noqa: PTH208 - names only
-        tid = int(name)
-        with suppress(OSError, ValueError):
-            with open(f"/proc/{pid}/task/{name}/syscall", "rb") as stream:  # noqa: PTH123 - fast
-                words = stream.read().split()
-            if words[0] in (b"running", b"-1"):
-                running.append(tid)
-                continue
-            number, (_, second, third, *_), stack = (
-                int(words[0]),
-                (int(word, 16) for word in words[1:7]),
-                int(words[7], 16),
-            )
-            if is_wait(number, second) and layout.has_room(stack):
-                if tid == pid:
-                    main.append(tid)
-                elif can_begin_anew(number, second, third):
-                    yield tid
-                else:
-                    relative.append(tid)
+    for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task"))):  # noqa: PTH208 - names only
+        try:
+            call = _system_call(pid, tid)
+        except (OSError, ValueError):  # it has ended
+            continue
+        if call is None:
+            running.append(tid)
+            continue
+        number, second, third, stack = call
+        if is_wait(number, second) and layout.has_room(stack):
+            if tid == pid:
+                main.append(tid)
+            elif can_begin_anew(number, second, third):
+                yield tid
+            else:
+                relative.append(tid)
     yield from relative
     yield from main
     yield from running
+
+
+def _system_call(pid: int, tid: int) -> tuple[int, int, int, int] | None:
+    """The one that a thread is in: number, second and third argument, stack pointer; None if it is in none."""
+    with open(f"/proc/{pid}/task/{tid}/syscall", "rb") as stream:  # noqa: PTH123 - fast
+        number, *words = stream.read().split()
+    if number in (b"running", b"-1"):
+        return None
+    _, second, third, _, _, _, stack, _ = (int(word, 16) for word in words)
+    return int(number), second, third, stack
 
 
 def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> State | None:

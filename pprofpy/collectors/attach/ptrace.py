@@ -12,11 +12,11 @@ Source: ptrace(2), proc_pid_mem(5), struct user_regs_struct in the kernel's asm/
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import errno
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ _WALL = 0x40000000
 _EVENT_STOP = 128
 _WORD = 8
 _STOP_PATIENCE_S = 0.25
+_ENDING_S = 2.0
 _SPIN_S = 0.0005
 """Stops come within this, if the processor is free; who yields on a busy machine gets it back milliseconds later."""
 
@@ -84,26 +85,30 @@ class StuckError(Exception):
 
 
 def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
-    """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on.
-
-    After a Ctrl-C in the wrong moment it may be traced a little longer: the thread that does ends by itself.
-    """
+    """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on."""
+    tracer: list[int] = []
     results: list[_Result] = []
     errors: list[BaseException] = []
+    ended = _thread.allocate_lock()
 
     def do() -> None:
+        tracer.append(_thread.get_native_id())
         try:
             results.append(work(Tracee(tid)))
         except BaseException as error:  # raised below, where somebody can handle it
             errors.append(error)
+        ended.release()
 
-    tracer = threading.Thread(target=do, name="tracer", daemon=True)
-    tracer.start()
+    ended.acquire()
+    _thread.start_new_thread(do, ())  # a threading.Thread runs code at its end that would swallow a Ctrl-C
     try:
-        tracer.join()
-    finally:
-        while os.path.exists(f"/proc/self/task/{tracer.native_id}"):  # noqa: PTH110 - fast
-            time.sleep(0)  # Python calls a thread dead before the kernel does
+        ended.acquire()
+    except KeyboardInterrupt:
+        if not results and not errors:
+            ended.acquire(timeout=_ENDING_S)
+        raise
+    while os.path.exists(f"/proc/self/task/{tracer[0]}"):  # noqa: PTH110 - fast
+        time.sleep(0)  # the kernel calls it dead somewhat later, and only then lets go
     if errors:
         raise errors[0]
     return results[0]
