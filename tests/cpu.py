@@ -35,10 +35,12 @@ def poll_until(recording: CpuRecorder, condition: Callable[[], bool], seconds: f
         time.sleep(0.05)
 
 
-def installed(start: Start, *words: str, **options: object) -> dict[int, str]:
+def installed(start: Start, *words: str, without: Sequence[str] = (), **options: object) -> dict[int, str]:
     """The same program on every interpreter that there is: pid -> version."""
     found = {}
     for version in VERSIONS:
+        if version in without:
+            continue
         try:
             path = interpreter(version)
         except pytest.skip.Exception:

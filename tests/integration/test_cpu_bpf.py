@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from pprofpy.collectors.cpython import layouts, runtime
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Sample
+from pprofpy.profile import Profile, Sample
 from pprofpy.target import descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
@@ -178,6 +178,56 @@ while True:
         rounds_until_right(measure)
 
 
+@pytest.mark.parametrize(
+    ("how", "without"),
+    [
+        ("inside", ()),
+        ("nested", ()),
+        ("borrowed", ("3.8", "3.9")),  # these do not say where a thread is whose state another has made
+        ("each", ("3.8", "3.9", "3.10", "3.11", "system")),  # with one lock for all, one never lets the other have it
+    ],
+)
+def test_a_thread_inside_of_another_interpreter_is_there_and_holds_its_lock(
+    how: str, without: tuple[str, ...], start: Start
+) -> None:
+    expected = {"half": 50.0, "third": 30.0, "seventh": 15.0, "rest": 5.0}
+    begin_ns: dict[int, int] = {}
+    found: defaultdict[int, list[Sample]] = defaultdict(list)
+    with recorder(2000, gil=True) as recording:
+        versions = installed(start, str(PROGRAMS / "subinterpreters.py"), how, "burn", without=without)
+        threads = {thread.tid: pid for pid in versions for thread in open_target(pid).threads()}
+        for pid in versions:
+            recording.watch(open_target(pid))
+            begin_ns[pid] = cpu_time_ns(pid)
+
+        def take_in(profile: Profile) -> None:
+            for tid, samples in by_thread(profile).items():
+                found[threads[tid]] += samples
+
+        def measure() -> list[str]:
+            let_run(recording, 2)
+            take_in(recording.window())
+            return [
+                text
+                for pid, version in versions.items()
+                for text in differences(version, shares(found[pid]), expected, 8)
+            ]
+
+        rounds_until_right(measure, rounds=8)
+        take_in(recording.stop())
+        used_ns = {pid: cpu_time_ns(pid) - begin_ns[pid] for pid in versions}
+
+    for pid, version in versions.items():
+        entered = [one for one in found[pid] if any("enter" in frame.function.system_name for frame in one.stack)]
+        with_lock_ns = sum(one.values[1] for one in found[pid])
+        assert sum(one.values[1] for one in entered) <= 0.01 * with_lock_ns, (version, entered[0].stack)
+        assert with_lock_ns > 0.8 * used_ns[pid], version
+
+
+def cpu_time_ns(pid: int) -> int:
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
 # -- what programs do ----------------------------------------------------------------------------------------------
 
 
@@ -290,9 +340,8 @@ def wait_for_beginning(recording: subprocess.Popen[str]) -> None:
 
 def cpu_time_passes(pid: int, seconds: float) -> Callable[[], bool]:
     """Has a process used so much CPU time from now on?"""
-    clock = (~pid << 3) | 2
-    begin = time.clock_gettime(clock)
-    return lambda: time.clock_gettime(clock) - begin > seconds
+    begin_ns = cpu_time_ns(pid)
+    return lambda: cpu_time_ns(pid) - begin_ns > seconds * 1e9
 
 
 def names_of(cli: CommandLine) -> set[str]:

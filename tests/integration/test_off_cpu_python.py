@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -146,6 +147,36 @@ def test_times_by_stack_and_line_are_those_of_the_programs_own_clocks() -> None:
         return [f"{version}: {text}" for version in pending for text in wrong[version]]
 
     rounds_until_right(measure)
+
+
+def test_a_thread_that_sleeps_inside_of_another_interpreter_is_seen_there(start: Start) -> None:
+    ways = [(version, how) for version in VERSIONS if is_installed(version) for how in ("inside", "nested", "borrowed")]
+    untold = {(version, "borrowed") for version in ("3.8", "3.9")}  # whose state another thread has made
+    words = {way: (interpreter(way[0]), str(PROGRAMS / "subinterpreters.py"), way[1], "sleep") for way in ways}
+    pids = {way: start(*words[way]).pid for way in ways if way not in untold}
+
+    def measure() -> list[str]:
+        with OffCpuRecorder(OffCpuOptions(Scope(os.getpid(), children=True))) as recorder:
+            poll_for(recorder, 0.5)
+            profile = recorder.stop()
+        wrong = []
+        for way, pid in pids.items():
+            slept = Counter[str]()
+            for one in waits_of(profile, pid):
+                if one.labels["reason"] == "sleep":
+                    slept[" ".join(one.functions)] += one.time_ns
+            if slept["[sleep] sleep_there <module>"] < 0.98 * slept.total() or not slept:
+                wrong.append(f"{way}: {slept}")
+        return wrong
+
+    rounds_until_right(measure)
+
+
+def poll_for(recorder: OffCpuRecorder, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        recorder.poll()
+        time.sleep(0.05)
 
 
 def differences(account: Account) -> list[str]:

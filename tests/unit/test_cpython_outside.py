@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.collectors.bpf.reasons import Call
+from pprofpy.collectors.cpython.blocked import blocked_stacks
 from pprofpy.collectors.cpython.elf import NotElfError, read_elf
 from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
@@ -115,6 +117,14 @@ int main(void)
     SAY("thread_next", PyThreadState, next);
     SAY("thread_interp", PyThreadState, interp);
     SAY("thread_id", PyThreadState, thread_id);
+#if PY_VERSION_HEX < 0x030c0000
+    SAY("runtime_current", _PyRuntimeState, gilstate.tstate_current);
+#endif
+#if PY_VERSION_HEX >= 0x030a0000 && PY_VERSION_HEX < 0x030d0000
+    SAY("thread_cframe", PyThreadState, cframe);
+#elif PY_VERSION_HEX >= 0x030d0000
+    SAY("thread_status", PyThreadState, _status);
+#endif
     SAY("code_first_line", PyCodeObject, co_firstlineno);
     SAY("code_file", PyCodeObject, co_filename);
 #if PY_VERSION_HEX < 0x030b0000
@@ -206,6 +216,24 @@ def test_stacks_are_those_that_the_program_has(version: str, start: Start) -> No
     assert [code.name for code in codes] == ["wait_for_ever", "<module>"]
     assert {code.filename for code in codes} == {str(PROGRAMS / "sleeper.py")}
     assert codes[0].first_line == 6
+
+
+@pytest.mark.parametrize("how", ["inside", "nested", "borrowed"])
+@pytest.mark.parametrize("version", [*VERSIONS, "system"])
+def test_blocked_threads_are_found_in_the_interpreter_that_they_are_in(version: str, how: str, start: Start) -> None:
+    if (version, how) in {("3.8", "borrowed"), ("3.9", "borrowed")}:
+        pytest.skip("this version does not say where a thread is whose state another has made")
+    target = open_target(start(interpreter(version), str(PROGRAMS / "subinterpreters.py"), how, "sleep").pid)
+    runtime = find_runtime(target)
+
+    def stacks() -> list[list[str]]:
+        calls = {thread.tid: Call.of(Path(f"/proc/{target.pid}/task/{thread.tid}")) for thread in target.threads()}
+        found = blocked_stacks(runtime, {tid: call.stack_pointer for tid, call in calls.items() if call})
+        return [[frame.function.system_name.rpartition(".")[2] for frame in stack] for stack in found.values()]
+
+    wait_until(lambda: ["sleep_there", "<module>"] in stacks(), "the thread is seen where it sleeps")
+    others = [stack for stack in stacks() if stack != ["sleep_there", "<module>"]]
+    assert others == [] or how == "borrowed"
 
 
 THREADS = """

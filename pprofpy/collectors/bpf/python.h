@@ -16,6 +16,8 @@
  *
  * Needs TASK_FSBASE, the offset of `thread.fsbase` in `struct task_struct`.
  */
+#include <uapi/linux/ptrace.h>
+
 #ifndef PYTHON_MAX_FRAMES
 #define PYTHON_MAX_FRAMES 512
 #endif
@@ -37,6 +39,8 @@
 #define PYTHON_TABLE_BYTES 4096
 #define PYTHON_REGISTERS 15 /* r15 to rdi, as they lie in struct pt_regs */
 #define PYTHON_NO_CFRAME 0xffff
+#define PYTHON_BEHIND (1ULL << 63) /* a distance, if not on this stack */
+#define PYTHON_STATUS_BOUND 8 /* `bound_gilstate` in PyThreadState._status */
 
 /* Why a thread has no stack, or not all of it. Mirrored in pystacks.py. */
 enum {
@@ -67,6 +71,7 @@ struct python_target {
     u64 gil;       /* address of the GIL; 0 if each interpreter points to one */
     u32 flags;
     u16 interpreters_head;
+    u16 runtime_current; /* the state that has the GIL; 0 from 3.12 on */
     u16 interp_next;
     u16 interp_threads;
     u16 interp_gil;
@@ -76,6 +81,8 @@ struct python_target {
     u16 thread_interp;
     u16 thread_id;
     u16 thread_frame;
+    u16 thread_cframe; /* 3.10 to 3.12: leads to a structure on the C stack; else 0 */
+    u16 thread_status; /* from 3.13 on; else 0 */
     u16 cframe_frame; /* in 3.11 and 3.12 `thread_frame` leads to a structure on the C stack; else 0xffff */
     u16 cframe_previous;
     u16 frame_bytes;
@@ -157,6 +164,20 @@ struct python_progress {
     u32 unused;
 };
 
+/* The state of a thread, as far as it is known. It is kept in memory for the same reason. */
+struct python_search {
+    u64 interp;
+    u64 thread_state;
+    u64 stack_pointer;
+    u64 distance; /* of this state */
+    u64 other;    /* is it another thread's? */
+    u64 own;      /* the best of its own so far */
+    u64 own_distance;
+    u64 nearest; /* the best of the others' */
+    u64 nearest_distance;
+    u64 busy;
+};
+
 struct python_walk {
     struct python_stack stack;
     struct python_progress progress;
@@ -171,6 +192,7 @@ BPF_TABLE("hash", u32, struct python_target, python_targets, 4096);
 BPF_TABLE("lru_hash", u32, u64, python_threads, 16384);
 BPF_TABLE("lru_hash", u64, u32, python_stacks_seen, PYTHON_KNOWN);
 BPF_TABLE("lru_hash", u64, u32, python_codes_seen, PYTHON_KNOWN);
+BPF_PERCPU_ARRAY(python_searches, struct python_search, 1);
 BPF_PERCPU_ARRAY(python_walks, struct python_walk, 1);
 BPF_PERCPU_ARRAY(python_codes, struct python_code, 1);
 BPF_PERCPU_ARRAY(python_missed, u64, PYTHON_REASONS);
@@ -223,26 +245,84 @@ static inline u64 python_thread_ident(void)
     return ident;
 }
 
-/* A thread that is inside of a subinterpreter has a state in each interpreter. The list begins with the newest one,
- * and an interpreter that the thread is not in has no frame of it. */
+/* A thread that has gone from one interpreter into another has a state with frames in each. How far is this one from
+ * being the innermost, the one that it is in right now? The smallest number wins; of equal ones the first that is listed,
+ * which is that of the newest interpreter.
+ *
+ * - From 3.13 on, the state that a thread was in last is marked.
+ * - From 3.10 to 3.12 a state that runs leads to a structure on the C stack: the innermost is the nearest.
+ * - Before, all that is known is the state that has, or had, the GIL. */
+static inline u64 python_distance(struct python_target *target, u64 thread_state, u64 stack_pointer)
+{
+    if (target->thread_status)
+        return ~python_read(thread_state + target->thread_status) & PYTHON_STATUS_BOUND;
+    if (target->thread_cframe)
+        return python_read(thread_state + target->thread_cframe) - stack_pointer;
+    if (python_read(target->runtime + target->runtime_current) == thread_state)
+        return 0;
+    return python_read(target->gil + target->gil_holder) != thread_state;
+}
+
+/* Is it known without a look at the others? */
+static inline bool python_is_innermost(struct python_target *target, u64 thread_state)
+{
+    return target->thread_status && !python_distance(target, thread_state, 0);
+}
+
+/* Take in one state, or go on to the next interpreter. */
+static inline void python_look_at_state(volatile struct python_search *search, struct python_target *target, u64 ident)
+{
+    u64 here = search->thread_state;
+    if (!here) {
+        search->interp = python_read(search->interp + target->interp_next);
+        search->thread_state = python_read(search->interp + target->interp_threads);
+        return;
+    }
+    search->thread_state = python_read(here + target->thread_next);
+    search->other = python_read(here + target->thread_id) ^ ident;
+    if (search->other && !target->thread_cframe)
+        return;
+    search->distance = ~0ULL; /* a state without frames is better than none */
+    if (python_leaf_frame(target, here))
+        search->distance = python_distance(target, here, search->stack_pointer);
+    if (search->other) {
+        if (search->distance >= search->nearest_distance)
+            return;
+        search->nearest = here;
+        search->nearest_distance = search->distance;
+    } else if (!search->own || search->distance < search->own_distance) {
+        search->own = here;
+        search->own_distance = search->distance;
+    }
+}
+
+/* A thread may also be in a state that another thread has made, and that bears the name of that one (until 3.12). But
+ * what lies between here and a thread's own structure on the C stack is on its stack. */
 static inline u64 python_find_thread_state(struct python_target *target, u64 interp, u64 ident)
 {
-    u64 found = 0, thread_state = interp ? python_read(interp + target->interp_threads) : 0;
-    for (int i = 0; i < PYTHON_MAX_THREADS; i++) {
-        if (!interp)
-            break;
-        if (!thread_state) {
-            interp = python_read(interp + target->interp_next);
-            thread_state = python_read(interp + target->interp_threads);
-            continue;
-        }
-        if (python_read(thread_state + target->thread_id) == ident) {
-            if (python_leaf_frame(target, thread_state))
-                return thread_state;
-            found = thread_state;
-        }
-        thread_state = python_read(thread_state + target->thread_next);
+    int zero = 0;
+    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    struct python_search *search = python_searches.lookup(&zero);
+    if (!search)
+        return 0;
+    if (search->busy) {
+        python_count(PYTHON_BUSY);
+        return 0;
     }
+    search->busy = 1;
+    search->interp = interp;
+    search->thread_state = python_read(interp + target->interp_threads);
+    search->own = 0;
+    search->nearest_distance = PYTHON_BEHIND;
+    bpf_probe_read_kernel(&search->stack_pointer, sizeof(u64), &registers->sp);
+    for (int i = 0; i < PYTHON_MAX_THREADS; i++) {
+        if (!((volatile struct python_search *)search)->interp)
+            break;
+        python_look_at_state(search, target, ident);
+    }
+    u64 own = search->own, own_distance = search->own_distance, nearest_distance = search->nearest_distance;
+    u64 found = own && nearest_distance < own_distance && own_distance < PYTHON_BEHIND ? search->nearest : own;
+    search->busy = 0;
     return found;
 }
 
@@ -254,7 +334,8 @@ static inline u64 python_thread_state(struct python_target *target)
     bool is_only_interp = interp && !python_read(interp + target->interp_next);
     u64 *known = python_threads.lookup(&tid);
     /* A state that has no frame may have been left: C threads take a new one for each call into Python. */
-    if (known && is_only_interp && python_read(*known + target->thread_id) == ident && python_leaf_frame(target, *known))
+    if (known && python_read(*known + target->thread_id) == ident && python_leaf_frame(target, *known) &&
+        (is_only_interp || python_is_innermost(target, *known)))
         return *known;
     u64 found = python_find_thread_state(target, interp, ident);
     if (found)
@@ -273,12 +354,18 @@ static inline u64 python_gil(struct python_target *target, u64 thread_state)
     return interp ? python_read(interp + target->interp_gil) : 0;
 }
 
+/* Until 3.11 a thread changes from one interpreter to another without a word to the lock: its holder is only the last
+ * state that had to take it. */
 static inline bool python_holds_gil(struct python_target *target, u64 thread_state)
 {
-    u64 gil = python_gil(target, thread_state);
-    if (!gil || python_read(gil + target->gil_holder) != thread_state)
+    u64 gil = python_gil(target, thread_state), holder = 0;
+    if (!gil || !(u32)python_read(gil + target->gil_locked))
         return false;
-    return (u32)python_read(gil + target->gil_locked) != 0;
+    if (target->runtime_current)
+        holder = python_read(target->runtime + target->runtime_current);
+    if (!holder)
+        holder = python_read(gil + target->gil_holder);
+    return holder == thread_state;
 }
 
 /* -- code objects ------------------------------------------------------------------------------------------------- */

@@ -2,7 +2,8 @@
 
 Which thread a stack belongs to is not written anywhere that all versions have. But a thread's identity for Python is an
 address (of glibc's and musl's thread descriptor), and this lies in the same piece of memory as the thread's stack,
-above it. Only the main thread has its stack elsewhere; its state is the oldest.
+above it. Only the main thread has its stack elsewhere; its state is the oldest. A thread that has gone from one
+interpreter into another has a state in each.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pprofpy.collectors.cpython.layouts import STATUS_BOUND
 from pprofpy.collectors.cpython.linetable import line_of
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
+from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.profile import Frame, Function
 
 _MOST_FRAMES = 512
+_BEHIND = 1 << 63
+"""A distance on the C stack, if not on this one."""
 
 
 def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, tuple[Frame, ...]]:
@@ -41,20 +46,42 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
 
 
 def _thread_states(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, int]:
-    """tid -> PyThreadState."""
-    reader, layout = runtime.reader(), runtime.layout
-    states: dict[int, int] = {}
+    """tid -> PyThreadState, of the innermost interpreter that the thread is in."""
+    reader = runtime.reader()
+    idents: dict[int, int] = {}
     with suppress(UnreadableError):
         for state in reader.thread_states(runtime.address):
-            # The newest interpreter comes first, and a thread that is inside of it has frames there.
-            states.setdefault(reader.memory.word(state + layout.thread_id), state)
+            idents[state] = reader.memory.word(state + runtime.layout.thread_id)
     areas = _memory_areas(runtime.pid)
-    by_area = {area: state for ident, state in states.items() if (area := _area_of(areas, ident))}
-    found = {tid: by_area[area] for tid, at in stack_pointers.items() if (area := _area_of(areas, at)) in by_area}
-    others = [state for state in states.values() if state not in found.values()]
-    if runtime.pid in stack_pointers and runtime.pid not in found and others:
-        found[runtime.pid] = others[-1]
-    return found
+    known = {area: ident for ident in idents.values() if (area := _area_of(areas, ident))}
+    whose = {tid: known[area] for tid, at in stack_pointers.items() if (area := _area_of(areas, at)) in known}
+    if runtime.pid in stack_pointers and idents:
+        whose.setdefault(runtime.pid, list(idents.values())[-1])
+    return {tid: _innermost(runtime, idents, ident, stack_pointers[tid]) for tid, ident in whose.items()}
+
+
+def _innermost(runtime: Runtime, idents: Mapping[int, int], ident: int, stack_pointer: int) -> int:
+    """The state that a thread is in; the same choice as `python_find_thread_state` in bpf/python.h."""
+    reader = runtime.reader()
+    distances = {state: _distance(runtime, reader, state, stack_pointer) for state in idents}
+    own = min((state for state in idents if idents[state] == ident), key=distances.__getitem__)
+    if runtime.layout.thread_cframe and distances[own] < _BEHIND:
+        return min(distances, key=distances.__getitem__)
+    return own
+
+
+def _distance(runtime: Runtime, reader: Reader, state: int, stack_pointer: int) -> int:
+    memory, layout = reader.memory, runtime.layout
+    with suppress(UnreadableError):
+        if not reader.leaf_frame(state):
+            return _BEHIND << 1
+        if layout.thread_status:
+            return ~memory.half_word(state + layout.thread_status) & STATUS_BOUND
+        if layout.thread_cframe:
+            return (memory.word(state + layout.thread_cframe) - stack_pointer) % (_BEHIND << 1)
+        lock_users = memory.word(runtime.address + layout.runtime_current), memory.word(runtime.gil + layout.gil_holder)
+        return int(state not in lock_users)
+    return _BEHIND << 1
 
 
 def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[Frame]:

@@ -18,6 +18,9 @@ NO_CFRAME = 0xFFFF
 NONE = 127
 """As an offset in a frame: there is no such member. The kernel reads a 0 there."""
 
+STATUS_BOUND = 8
+"""In what `thread_status` leads to: the thread was in this state last (`bound_gilstate`)."""
+
 DEBUG_OFFSETS_COOKIE = b"xdebugpy"
 DEBUG_OFFSETS_BYTES = 8 * 96
 
@@ -28,11 +31,14 @@ class Layout:
 
     Attributes:
         interpreters_head: In _PyRuntimeState.
+        runtime_current: In _PyRuntimeState, the PyThreadState that has the GIL; 0 where that is not said.
         interp_next, interp_threads, interp_modules: In PyInterpreterState.
         interp_gil: In PyInterpreterState, a pointer to the GIL; 0 where the runtime holds the only one.
         runtime_gil: In _PyRuntimeState, the GIL itself; 0 where each interpreter points to one.
         gil_holder, gil_locked: In the GIL.
         thread_next, thread_interp, thread_id, thread_frame: In PyThreadState.
+        thread_cframe: In PyThreadState, leads to a structure on the C stack while Python runs; 0 where there is none.
+        thread_status: In PyThreadState, marks the state that its thread was in last; 0 where nothing does.
         cframe_frame, cframe_previous: In the _PyCFrame that `thread_frame` points to; NO_CFRAME where there is none.
         frame_bytes: How much of a frame to read.
         frame_previous, frame_code, frame_instruction: In a frame.
@@ -52,6 +58,7 @@ class Layout:
     """
 
     interpreters_head: int
+    runtime_current: int
     interp_next: int
     interp_threads: int
     interp_modules: int
@@ -63,6 +70,8 @@ class Layout:
     thread_interp: int
     thread_id: int
     thread_frame: int
+    thread_cframe: int
+    thread_status: int
     cframe_frame: int
     cframe_previous: int
     frame_bytes: int
@@ -93,6 +102,7 @@ class Layout:
 
 _3_8 = Layout(
     interpreters_head=32,
+    runtime_current=1368,
     interp_next=0,
     interp_threads=8,
     interp_modules=56,
@@ -104,6 +114,8 @@ _3_8 = Layout(
     thread_interp=16,
     thread_id=176,
     thread_frame=24,
+    thread_cframe=0,
+    thread_status=0,
     cframe_frame=NO_CFRAME,
     cframe_previous=0,
     frame_bytes=112,
@@ -124,16 +136,18 @@ _3_8 = Layout(
     code_name=112,
     code_table=120,
 )
-_3_9 = replace(_3_8, runtime_gil=352, interp_modules=856)
-_3_10 = replace(_3_9, frame_instruction=96)
+_3_9 = replace(_3_8, runtime_current=568, runtime_gil=352, interp_modules=856)
+_3_10 = replace(_3_9, thread_cframe=48, frame_instruction=96)
 _3_11 = replace(
     _3_10,
     interpreters_head=40,
+    runtime_current=576,
     interp_threads=16,
     interp_modules=888,
     runtime_gil=360,
     thread_id=152,
     thread_frame=56,
+    thread_cframe=56,
     cframe_frame=8,
     cframe_previous=16,
     frame_bytes=72,
@@ -155,6 +169,7 @@ _3_11 = replace(
 )
 _3_12 = replace(
     _3_11,
+    runtime_current=0,
     interp_threads=72,
     interp_modules=944,
     interp_gil=384,
@@ -181,6 +196,8 @@ _3_13 = replace(
     interp_gil=16,
     thread_id=152,
     thread_frame=72,
+    thread_cframe=0,
+    thread_status=32,
     cframe_frame=NO_CFRAME,
     code_instructions=200,
 )
@@ -265,6 +282,7 @@ _TAKEN_FROM_DEBUG_OFFSETS: dict[str, Callable[[dict[str, int]], int]] = {
     "thread_interp": lambda said: said["thread.interp"],
     "thread_frame": lambda said: said["thread.current_frame"],
     "thread_id": lambda said: said["thread.thread_id"],
+    "thread_status": lambda said: said["thread.status"],
     "frame_previous": lambda said: said["frame.previous"],
     "frame_code": lambda said: said["frame.executable"],
     "frame_instruction": lambda said: said["frame.instr_ptr"],

@@ -114,16 +114,20 @@ class Reader:
                 thread = self.memory.word(thread + self.layout.thread_next)
             interp = self.memory.word(interp + self.layout.interp_next)
 
+    def leaf_frame(self, thread_state: int) -> int:
+        """The address of a thread's innermost frame; 0 if there is none."""
+        frame = self.memory.word(thread_state + self.layout.thread_frame)
+        if frame and self.layout.cframe_frame != NO_CFRAME:
+            frame = self.memory.word(frame + self.layout.cframe_frame)
+        return frame
+
     def frames(self, thread_state: int) -> list[int]:
         """A thread's stack: the addresses of its code objects, leaf-first. It may change while it is read."""
         return [code for code, _ in self.places(thread_state)]
 
     def places(self, thread_state: int, most_frames: int = _MOST_FRAMES) -> Iterator[tuple[int, int]]:
         """A thread's stack, leaf-first: addresses of code objects, and the word that tells the current instruction."""
-        layout = self.layout
-        frame = self.memory.word(thread_state + layout.thread_frame)
-        if frame and layout.cframe_frame != NO_CFRAME:
-            frame = self.memory.word(frame + layout.cframe_frame)
+        layout, frame = self.layout, self.leaf_frame(thread_state)
         for _ in range(most_frames):
             if not frame:
                 return

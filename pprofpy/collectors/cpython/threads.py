@@ -106,13 +106,21 @@ def _outer_tids(pid: int) -> dict[int, int]:
 
 
 def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
-    """(thread number in its own namespace, name) of every thread that `threading` knows, in the main interpreter."""
-    reader, layout = runtime.reader(), runtime.layout
-    interp = reader.memory.word(runtime.address + layout.interpreters_head)
-    while following := reader.memory.word(interp + layout.interp_next):
-        interp = following
+    """(thread number in its own namespace, name) of every thread that a `threading` module knows.
+
+    Each interpreter has one of its own; what the main interpreter says, the oldest, comes last.
+    """
+    reader = runtime.reader()
+    interp = reader.memory.word(runtime.address + runtime.layout.interpreters_head)
+    while interp:
+        with suppress(UnreadableError):
+            yield from _threads_of(runtime, reader, interp)
+        interp = reader.memory.word(interp + runtime.layout.interp_next)
+
+
+def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple[int, str]]:
     dicts = _Dicts(reader, runtime.version)
-    modules = dicts.by_name(reader.memory.word(interp + layout.interp_modules))
+    modules = dicts.by_name(reader.memory.word(interp + runtime.layout.interp_modules))
     if "threading" not in modules:
         return
     module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
