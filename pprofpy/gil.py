@@ -25,7 +25,7 @@ class GilThread:
     """One thread of the process.
 
     Attributes:
-        pid, tid, name: Who.
+        pid, tid, name: Who; a tid below 0 stands for all threads of that name that have ended, if there are very many.
         wait_count: How often it had to wait. A wait ends when it gets the lock, however often it woke up in vain.
         wait_ns, wait_max_ns: How long in all, and the longest; exact.
         held_on_ns: It held the lock and ran; from samples.
@@ -165,9 +165,9 @@ class GilRecord:
             left[id(wait)] = [rest[0] - count, rest[1] - time_ns]
             waiter, holder = threads.get(wait.tid), threads.get(block.holder) if block else None
             labels = [Label("thread", waiter.name), Label("pid", waiter.pid)] if waiter else []
-            labels.append(Label("tid", wait.tid))
+            labels.append(Label("tid", max(wait.tid, 0)))
             if block:
-                labels.append(Label("holder", f"{holder.name if holder else 'thread'} ({block.holder})"))
+                labels.append(Label("holder", f"{holder.name if holder else 'thread'} ({max(block.holder, 0)})"))
             above = block.holder_stack if block else (UNSEEN,)
             builder.add((*above, WAITS, *wait.stack), (count, time_ns), tuple(labels))
         profile = builder.build()

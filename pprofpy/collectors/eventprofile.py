@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +21,7 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.sums import ThreadSums, Who
 from pprofpy.collectors.tracepoints import Selection, select
 from pprofpy.errors import UsageError
 from pprofpy.events.syscalls import SYSCALLS
@@ -130,7 +130,7 @@ class EventProfileRecorder:
         self._scope = scope
         self._target: Target | None = None
         self._names = ThreadNames()
-        self._sums: defaultdict[tuple[int, int, int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self._sums: ThreadSums[tuple[int, int]] = ThreadSums()
         layouts = {"hit": _HIT, "sums": _SUMS}
         self._program = load(
             "eventprofile.bpf.c", python_constants() | {"MAX_HITS": _MAX_HITS}, layouts | PYTHON_LAYOUTS
@@ -204,9 +204,9 @@ class EventProfileRecorder:
     def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
         self._names.learn_all(self._stacks.runtimes, zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
         for (stack, tid, pid, event, _), values in zip(keys.tolist(), sums.tolist(), strict=True):
-            known = self._sums[self._stacks.number(stack), pid, tid, event]
-            known[0] += values[0]
-            known[1] += values[1]
+            who = Who(pid, tid, self._names.name(pid, tid))
+            self._sums.add(who, (self._stacks.number(stack), event), values)
+        self._sums.make_room()
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
@@ -222,9 +222,8 @@ class EventProfileRecorder:
         """What was summed up so far, which a new window does not have any more."""
         names, types = self._choice.names, self._choice.value_types
         builder = ProfileBuilder(types)
-        for (stack, pid, tid, event), values in self._sums.items():
-            thread = self._names.name(pid, tid)
-            labels = (Label("event", names[event]), Label("thread", thread), Label("tid", tid), Label("pid", pid))
+        for (who, (stack, event)), values in self._sums.items():
+            labels = (Label("event", names[event]), *who.labels())
             builder.add(self._stacks.spelled(stack) or (_NO_PYTHON,), values[: len(types)], labels)
         profile = builder.build()
         profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.sums import numberless
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
 from pprofpy.profile import Collection
@@ -87,6 +89,9 @@ _LAYOUTS = {
     "blocked": _BLOCKED,
 }
 
+MANY_ENDED = 5_000
+"""So many threads that have ended are told apart."""
+
 _SUMS = ("wait_count", "wait_ns", "held_on_ns", "held_off_ns", "cpu_ns", "handover_ns")
 """The times and counts of a GilThread."""
 
@@ -144,6 +149,7 @@ class GilRecorder:
             self._sums = _Sums(self._program, self._stacks)
             self._gone: list[GilThread] = []
             self._gone_ns = 0, 0
+            self._group_ids: dict[tuple[int, str], int] = {}
             self._told: dict[int, GilThread] = {}
             self._program.attach_raw("sched_switch", "on_switch_out")
             self._program.attach_raw("sched_switch", "on_switch_out_walk")
@@ -179,20 +185,31 @@ class GilRecorder:
     def drain(self) -> None:
         """Empty the kernel's tables of what is over; call it once or twice a second."""
         tids, threads = self._threads.items()
-        in_use = self._sums.take()
-        self._stacks.make_room(threads["stack"].tolist(), *in_use)
+        stacks_in_use, busy = self._sums.take()
+        self._stacks.make_room(threads["stack"].tolist(), stacks_in_use)
         self._take_slice(threads.copy())
         self._learn_names(tids, threads)
-        dead = threads["dead"] == 1
-        if dead.any():
-            self._move_out(tids[dead], threads[dead])
+        gone = (threads["dead"] == 1) & ~np.isin(tids, list(busy))
+        if gone.any():
+            self._move_out(tids[gone], threads[gone])
 
     def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         gone = self._named(tids, threads)
         self._gone += gone
+        if len(self._gone) > MANY_ENDED:
+            self._sum_up_gone()
         held_ns, wait_ns = self._gone_ns
         self._gone_ns = held_ns + sum(one.held_ns for one in gone), wait_ns + sum(one.wait_ns for one in gone)
         self._threads.clear(tids)
+
+    def _sum_up_gone(self) -> None:
+        """By name: there are very many."""
+        groups: dict[tuple[int, str], list[GilThread]] = {}
+        for one in self._gone:
+            groups.setdefault((one.pid, numberless(one.name)), []).append(one)
+        which = {key: self._group_ids.setdefault(key, -1 - len(self._group_ids)) for key in groups}
+        self._sums.join({one.tid: which[key] for key, group in groups.items() for one in group})
+        self._gone = [_joined_threads(which[key], key[1], group) for key, group in groups.items()]
 
     def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
@@ -298,16 +315,17 @@ class _Sums:
         self._holds: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
         self._blocks: defaultdict[tuple[int, int, int, int], int] = defaultdict(int)
 
-    def take(self) -> list[list[int]]:
-        """Take in what is at rest; returns the ids of stacks that the rest refers to."""
+    def take(self) -> tuple[set[int], set[int]]:
+        """Take in what is at rest; returns the ids of stacks, and the threads, that the rest refers to."""
         taken = [self._turns.take(table) for table, _ in self._tables]
         self._stacks.poll()
         for (_, add), (keys, values, _) in zip(self._tables, taken, strict=True):
             add(keys, values)
         self._turns.end()
         waits, holds, blocks = (one.left for one in taken)
-        columns = waits["stack"], holds["stack"], blocks["holder_stack"], blocks["waiter_stack"]
-        return [column.tolist() for column in columns]
+        stacks = waits["stack"], holds["stack"], blocks["holder_stack"], blocks["waiter_stack"]
+        threads = waits["tid"], holds["tid"], blocks["holder"], blocks["waiter"]
+        return set(np.concatenate(stacks).tolist()), set(np.concatenate(threads).tolist())
 
     def take_all(self) -> None:
         """Take in everything, when nobody writes any more."""
@@ -333,7 +351,10 @@ class _Sums:
             self._add_wait(tid, stack, count, total_ns, max_ns)
 
     def _add_wait(self, tid: int, stack: int, count: int, total_ns: int, max_ns: int) -> None:
-        wait = self._waits[tid, self._stacks.number(stack)]
+        self._add_wait_at(tid, self._stacks.number(stack), count, total_ns, max_ns)
+
+    def _add_wait_at(self, tid: int, number: int, count: int, total_ns: int, max_ns: int) -> None:
+        wait = self._waits[tid, number]
         wait[0] += count
         wait[1] += total_ns
         wait[2] = max(wait[2], max_ns)
@@ -343,7 +364,10 @@ class _Sums:
             self._add_hold(tid, stack, on_ns, off_ns)
 
     def _add_hold(self, tid: int, stack: int, on_ns: int, off_ns: int) -> None:
-        hold = self._holds[tid, self._stacks.number(stack)]
+        self._add_hold_at(tid, self._stacks.number(stack), on_ns, off_ns)
+
+    def _add_hold_at(self, tid: int, number: int, on_ns: int, off_ns: int) -> None:
+        hold = self._holds[tid, number]
         hold[0] += on_ns
         hold[1] += off_ns
 
@@ -354,6 +378,17 @@ class _Sums:
     def _add_block(self, holder_stack: int, waiter_stack: int, holder: int, waiter: int, time_ns: int) -> None:
         number = self._stacks.number
         self._blocks[holder, number(holder_stack), waiter, number(waiter_stack)] += time_ns
+
+    def join(self, groups: Mapping[int, int]) -> None:
+        """Have these threads count as their groups: tid -> number of the group."""
+        waits, holds, blocks = self._waits.copy(), self._holds.copy(), self._blocks.copy()
+        self.clear()
+        for (tid, stack), (count, total_ns, max_ns) in waits.items():
+            self._add_wait_at(groups.get(tid, tid), stack, count, total_ns, max_ns)
+        for (tid, stack), (on_ns, off_ns) in holds.items():
+            self._add_hold_at(groups.get(tid, tid), stack, on_ns, off_ns)
+        for (holder, above, waiter, below), time_ns in blocks.items():
+            self._blocks[groups.get(holder, holder), above, groups.get(waiter, waiter), below] += time_ns
 
     def clear(self) -> None:
         """Begin anew."""
@@ -448,6 +483,13 @@ def _settle(threads: NDArray[Any], now_ns: int) -> None:
         goes_on = threads[since_name] > 0
         begun = threads[since_name][goes_on]
         threads[total_name][goes_on] += np.maximum(begun, now) - begun
+
+
+def _joined_threads(number: int, name: str, threads: Sequence[GilThread]) -> GilThread:
+    """Threads of a process that have ended, as one."""
+    sums = {field: sum(getattr(one, field) for one in threads) for field in _SUMS}
+    longest_ns = max(one.wait_max_ns for one in threads)
+    return GilThread(pid=threads[0].pid, tid=number, name=name, wait_max_ns=longest_ns, **sums)
 
 
 def _since(now: GilThread, before: GilThread | None, waits: tuple[Wait, ...]) -> GilThread:

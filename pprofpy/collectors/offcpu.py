@@ -11,8 +11,8 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 
 from __future__ import annotations
 
+import re
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from pprofpy.collectors.bpf.symbols import kernel_symbols, without_scheduler
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.bpf.walked import WalkedStacks, walk_constants
 from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.sums import ThreadSums, Who, numberless
 from pprofpy.latency import KERNEL_MAPPING
 from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder
 
@@ -107,20 +108,9 @@ class OffCpuOptions:
     wakers: bool = False
 
 
-@dataclass(slots=True)
-class _Spell:
-    """Times off the CPU with the same thread, stack, state and waker."""
+class _What(NamedTuple):
+    """What a thread's times are summed up by."""
 
-    count: int = 0
-    total_ns: int = 0
-
-
-class _Key(NamedTuple):
-    """What times are summed up by."""
-
-    pid: int
-    tid: int
-    name: str
     state: str
     reason: str
     stack: int
@@ -150,7 +140,7 @@ class OffCpuRecorder:
         self._turns = Turns(self._program)
         self._python_names = ThreadNames()
         self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
-        self._spells: defaultdict[_Key, _Spell] = defaultdict(_Spell)
+        self._spells: ThreadSums[_What] = ThreadSums(_alike)
         tell_reasons(self._program)
         self._python = WalkedStacks(self._program, options.scope) if self._walks else None
         self._late_stacks = self._program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
@@ -247,6 +237,7 @@ class OffCpuRecorder:
         done, times, left = self._turns.take(self._places)
         self.poll()
         self._collect(done, times, names)
+        self._spells.make_room()
         self._turns.end()
         gone = (threads["dead"] == 1) & ~np.isin(tids, left["tid"])
         self._threads.clear(tids[gone])
@@ -310,11 +301,9 @@ class OffCpuRecorder:
         for row, count, total_ns in rows:
             stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
             pid, name = names.get(tid, (0, f"thread {tid}"))
-            waker = _waker(context, waker_tid, names)
-            stacks = self._number(stack), kernel_stack, waker, self._number(waker_stack)
-            key = _Key(pid, tid, name, STATES[state], REASONS[reason], *stacks)
-            self._spells[key].count += count
-            self._spells[key].total_ns += total_ns
+            waker = _waker(context, waker_tid, names), self._number(waker_stack)
+            what = _What(STATES[state], REASONS[reason], self._number(stack), kernel_stack, *waker)
+            self._spells.add(Who(pid, tid, name), what, (count, total_ns))
 
     def _number(self, stack_id: int) -> int:
         return self._python.number(stack_id) if self._python else 0
@@ -333,15 +322,13 @@ class OffCpuRecorder:
                 continue
             woken = wake_ns > off_ns or thread["state"] == _RUN_QUEUE
             blocked_ns = 0 if thread["state"] == _RUN_QUEUE else min(wake_ns, end_ns) - off_ns if woken else total_ns
-            who = int(thread["tgid"]), tid, names[tid][1]
+            who = Who(int(thread["tgid"]), tid, names[tid][1])
             facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
             stacks = self._number(int(facts["stack"])), int(thread["kernel_stack"])
             blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
             for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
                 if time_ns > 0:
-                    spell = self._spells[_Key(*who, state, reason, *stacks, STILL_WAITING, 0)]
-                    spell.count += 1
-                    spell.total_ns += time_ns
+                    self._spells.add(who, _What(state, reason, *stacks, STILL_WAITING, 0), (1, time_ns))
 
     # -- the profile -----------------------------------------------------------------------------------------------
 
@@ -358,33 +345,33 @@ class OffCpuRecorder:
     def _build(self) -> Profile:
         kernel_stacks = self._kernel_frames()
         builder = ProfileBuilder(OFF_CPU_TYPES, KERNEL_MAPPING)
-        for key, spell in self._spells.items():
-            stack = self._stack(builder, key, kernel_stacks.get(key.kernel_stack, ()))
-            labels = [Label("state", key.state), Label("reason", key.reason)]
-            labels += [Label("thread", key.name), Label("tid", key.tid), Label("pid", key.pid)]
-            if key.waker:
-                labels.append(Label("waker", key.waker))
-            builder.add_locations(stack, (spell.count, spell.total_ns), tuple(labels))
+        for (who, what), values in self._spells.items():
+            stack = self._stack(builder, what, kernel_stacks.get(what.kernel_stack, ()))
+            labels = [Label("state", what.state), Label("reason", what.reason)]
+            labels += who.labels()
+            if what.waker:
+                labels.append(Label("waker", what.waker))
+            builder.add_locations(stack, values, tuple(labels))
         return builder.build()
 
-    def _stack(self, builder: ProfileBuilder, key: _Key, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
+    def _stack(self, builder: ProfileBuilder, what: _What, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
         """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
-        python = self._python.spelled(key.stack) if self._python else ()
+        python = self._python.spelled(what.stack) if self._python else ()
         if not kernel:
-            kernel = (_pseudo(key.reason),) if python else (_pseudo("kernel stack unknown"),)
+            kernel = (_pseudo(what.reason),) if python else (_pseudo("kernel stack unknown"),)
         blocked = [builder.frame_location(frame) for frame in kernel]
         blocked += [builder.frame_location(frame, PYTHON_MAPPING) for frame in python]
-        is_chain = self._options.wakers and key.waker not in ("", STILL_WAITING) and key.state != "runqueue"
+        is_chain = self._options.wakers and what.waker not in ("", STILL_WAITING) and what.state != "runqueue"
         if not is_chain:
             return tuple(blocked)
-        waker = self._python.spelled(key.waker_stack) if self._python else ()
+        waker = self._python.spelled(what.waker_stack) if self._python else ()
         above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
-        above = above or [builder.frame_location(_waker_frame(key.waker))]
+        above = above or [builder.frame_location(_waker_frame(what.waker))]
         return (*above, builder.frame_location(WOKEN_BY), *blocked)
 
     def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
         """The kernel stacks in use, by number, leaf-first."""
-        wanted = {key.kernel_stack for key in self._spells if self._shows_kernel_stack(key)}
+        wanted = {what.kernel_stack for (_, what), _ in self._spells.items() if self._shows_kernel_stack(what)}
         symbols = kernel_symbols()
         stacks = {
             number: tuple(
@@ -401,9 +388,9 @@ class OffCpuRecorder:
             if stack
         }
 
-    def _shows_kernel_stack(self, key: _Key) -> bool:
+    def _shows_kernel_stack(self, what: _What) -> bool:
         """Also threads that blocked before the recording began have both, and show as the others do."""
-        return self._options.kernel_stacks or not (self._python and self._python.spelled(key.stack))
+        return self._options.kernel_stacks or not (self._python and self._python.spelled(what.stack))
 
     def _collection(self) -> Collection:
         lost = losses(self._program, tuple(_LOST.values()))
@@ -421,6 +408,12 @@ class OffCpuRecorder:
 def _stack_ids(rows: NDArray[Any]) -> tuple[list[int], list[int]]:
     """Those of Python's stacks that threads, or places, refer to."""
     return rows["stack"].tolist(), rows["waker_stack"].tolist()
+
+
+def _alike(what: _What, alive: set[int]) -> _What:
+    """The same, by the name only of a waker that has ended."""
+    found = re.search(r"\((\d+)\)( in softirq)?$", what.waker)
+    return what._replace(waker=numberless(what.waker)) if found and int(found[1]) not in alive else what
 
 
 def _pseudo(text: str) -> Frame:

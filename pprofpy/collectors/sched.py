@@ -8,7 +8,6 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.bpf.walked import WalkedStacks
 from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
+from pprofpy.collectors.sums import numberless
 from pprofpy.latency import (
     Histogram,
     LatencyRecord,
@@ -390,7 +390,7 @@ class SchedRecorder:
     def _fold(self) -> None:
         """Sum up the half of the ended threads that waited least, by name, whatever numbers are in it."""
         self._ended.sort(key=lambda one: one.woken.total_ns + one.preempted.total_ns)
-        alike = [replace(one, name=_numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
+        alike = [replace(one, name=numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
         self._folded = sum_by_name([*self._folded, *alike])
         del self._ended[: _KEEP_ENDED // 2]
 
@@ -438,7 +438,7 @@ class _WaitsByStack:
         for key in [key for key in self._sums if key.tid in threads]:
             del self._sums[key]
         if len(self._ended) > _KEEP_ENDED:
-            self._ended = sum_stacks(replace(one, name=_numberless(one.name)) for one in self._ended)
+            self._ended = sum_stacks(replace(one, name=numberless(one.name)) for one in self._ended)
 
     def all(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
         """Everything, when nobody writes any more; those of threads that have ended included."""
@@ -506,11 +506,6 @@ def _thread_waits(
         max(now_ns - since_ns, 0) if waits_now else 0,
         comm_text(thread["comm"]),
     )
-
-
-def _numberless(name: str) -> str:
-    """What the names of threads have in common that are numbered, as `Thread-7 (work)` and `ThreadPoolExecutor-1_4`."""
-    return re.sub(r"\d+", "N", name)
 
 
 def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:

@@ -136,8 +136,8 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
         by_interval: A table of the slices instead of a picture.
     """
     several = report.processes > 1
-    whose = f"The GILs of {report.processes} processes, of" if several else "The GIL of"
-    title = f"{whose} {report.collection.target}, {format_duration(report.duration_ns)}"
+    whose = f"The GILs of {report.processes} processes:" if several else "The GIL of"
+    title = f"{whose} {report.collection.target}{' and its children' * several}, {format_duration(report.duration_ns)}"
     losses = [printable(note[0].upper() + note[1:]) for note in report.collection.notes]
     summary = f"Held {report.held_share:.1%} of the time; {report.waiting:.2f} threads waited for it on average."
     write_lines(console, [printable(title), summary, *losses, ""])
@@ -216,7 +216,7 @@ def _thread_line(thread: GilThread) -> str:
     average = format_short(thread.wait_ns // max(thread.wait_count, 1), "ns")
     name = shorten(printable(thread.name), _NAME_WIDTH)
     return (
-        f"{thread.tid:>7} {name:{_NAME_WIDTH}} {held:>8} {running:>8} {waited:>8} {thread.wait_count:>7} "
+        f"{max(thread.tid, 0):>7} {name:{_NAME_WIDTH}} {held:>8} {running:>8} {waited:>8} {thread.wait_count:>7} "
         f"{average:>7} {format_short(thread.wait_max_ns, 'ns'):>7}"
     )
 

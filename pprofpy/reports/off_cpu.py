@@ -112,14 +112,16 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         profile: As `pprofpy off-cpu` records it.
         limit: So many rows in each table; 0 for all.
     """
-    threads: dict[int, ThreadRow] = {}
+    threads: dict[tuple[int, str], ThreadRow] = {}
     places: dict[tuple[str, ...], PlaceRow] = {}
     chains: dict[tuple[str, Stack, Stack], ChainRow] = {}
     for stack, (count, time_ns), labels in profile.samples():
         facts = _facts(labels)
         blocked, woken_by = unchain(stack)
         state, reason = str(facts["state"]), str(facts["reason"])
-        thread = threads.setdefault(int(facts["tid"] or 0), _thread_row(facts))
+        tid = int(facts["tid"] or 0)
+        whose = tid, "" if tid else str(facts["thread"])  # 0: threads of that name that have ended
+        thread = threads.setdefault(whose, _thread_row(facts))
         thread.by_state_ns[state] = thread.by_state_ns.get(state, 0) + time_ns
         place = state, reason, _place(blocked), str(facts["waker"])
         rows: list[Any] = [thread, places.setdefault(place, PlaceRow(*place))]

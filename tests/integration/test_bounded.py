@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pprofpy.collectors import gil, sums
 from pprofpy.collectors.bpf import pystacks
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.processes import Scope
@@ -42,19 +43,19 @@ ROUNDS, COUNT = 4, 3000
 DRAIN_S = 0.25
 
 
-class EverNew:
-    """The program while it runs."""
+class Working:
+    """A program that does some work for each line that comes, and says how much it was."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.pid = process.pid
         self._process = process
         self.count = self.off_cpu_ns = 0
 
-    def work(self, tick: Callable[[], object]) -> None:
-        """Let it make new stacks; `tick` is called every 50 ms."""
+    def work(self, tick: Callable[[], object], word: str = "go") -> None:
+        """Let it do so; `tick` is called every 50 ms."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write("go\n")
+        self._process.stdin.write(f"{word}\n")
         os.set_blocking(self._process.stdout.fileno(), False)
         line = ""
         while not line.endswith("\n"):
@@ -67,14 +68,19 @@ class EverNew:
 
 
 @contextmanager
-def ever_new(work: str, count: int = COUNT) -> Iterator[EverNew]:
-    command = [sys.executable, str(PROGRAMS / "ever_new.py"), str(count), work]
+def ever_new(work: str, count: int = COUNT) -> Iterator[Working]:
+    with running([sys.executable, str(PROGRAMS / "ever_new.py"), str(count), work]) as program:
+        yield program
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[Working]:
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     ) as process:  # fmt: skip
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        yield EverNew(process)
+        yield Working(process)
         process.kill()
 
 
@@ -97,7 +103,7 @@ def own_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def record(program: EverNew, recorder: Any, tick: Callable[[], object]) -> list[str]:
+def record(program: Working, recorder: Any, tick: Callable[[], object]) -> list[str]:
     """Let the program work for a while, and for as long again; returns what is wrong with memory, in words."""
     grown = []
     for _ in range(ROUNDS):
@@ -128,7 +134,7 @@ def test_times_off_the_cpu() -> None:
     rounds_until_right(measure)
 
 
-def odd_naps(profile: Profile, program: EverNew) -> list[str]:
+def odd_naps(profile: Profile, program: Working) -> list[str]:
     """Where the naps are not as many, or not as long, as the program's own clock says; each is a tenth of a ms."""
     count, lost = naps_in(profile), profile.collection.dropped + profile.collection.errors
     time_ns = sum(values[1] for stack, values, _ in profile.samples() if names(stack)[1:2] == ["naps"])
@@ -229,14 +235,64 @@ def unreadable(found: GilRecord) -> set[str]:
     return {name for stack in stacks for name in names(stack) if name.startswith("[")}
 
 
+# -- threads that come and go ----------------------------------------------------------------------------------------
+
+COME_AND_GO = """
+import select, sys, threading, time
+lock = threading.Lock()
+def serve():
+    with lock: time.sleep(1e-4)
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "rest\\n":
+        select.select([], [], [], 1)
+        print("done", 0, 0, flush=True)
+        continue
+    for _ in range(30):
+        threads = [threading.Thread(target=serve) for _ in range(10)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+    print("done", 300, 0, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["off-cpu", "gil", "events"])
+def test_threads_that_have_ended_are_summed_up_by_name_when_they_are_many(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sums, "MANY", 200)
+    monkeypatch.setattr(gil, "MANY_ENDED", 100)
+    recorders: dict[str, Callable[[Scope], Any]] = {
+        "off-cpu": lambda scope: OffCpuRecorder(OffCpuOptions(scope)),
+        "gil": lambda scope: GilRecorder(GilOptions(scope)),
+        "events": lambda scope: EventProfileRecorder(choose(["clock_nanosleep"]), scope),
+    }
+    command = [sys.executable, "-c", COME_AND_GO]
+    with running(command) as program, recorders[kind](Scope(program.pid)) as recorder:
+        tick = reading(recorder)
+        for _ in range(4):
+            program.work(tick)
+        program.work(tick, "rest")
+        found = recorder.stop()
+    profile = found.to_profile() if kind == "gil" else found
+    labels = [{label.key: label.value for label in sample.labels} for sample in profile.samples()]
+    # Then fewer threads are told apart than there were, and nothing is missing
+    assert len({one["tid"] for one in labels}) < 0.5 * program.count
+    assert any(one["tid"] == 0 for one in labels)
+    if kind == "events":
+        assert profile.total(0) == program.count - profile.collection.dropped
+    if kind == "gil":
+        assert sum(one.total_ns for one in found.waits) == sum(one.wait_ns for one in found.threads)
+
+
 # -- window by window ------------------------------------------------------------------------------------------------
 
 
-def windows_of(recorder: Any, program: EverNew) -> list[Any]:
+def windows_of(recorder: Any, program: Working) -> list[Any]:
     """Windows while the program works, and what is left in the end."""
-    windows = []
+    windows, tick = [], reading(recorder)
     for _ in range(4):
-        program.work(reading(recorder))
+        program.work(tick)
         windows.append(recorder.window())
     return [*windows, recorder.stop()]
 

@@ -73,6 +73,21 @@ def test_the_report_sums_up_by_thread_and_by_place() -> None:
     assert (table.held_share, table.waiting) == (0.7, 1.0)
 
 
+def test_each_process_has_a_lock_of_its_own() -> None:
+    threads = (GilThread(9, 1, "one", held_on_ns=900), GilThread(8, 2, "two", held_on_ns=800), GilThread(7, 3, "idle"))
+    found = GilRecord(threads, slices=(Slice(0, 1000, 1700, 0),), duration_ns=1000, collection=Collection(target="app"))
+    console = Console(file=io.StringIO(), width=80)
+
+    report.render(report.build(found), console)
+
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "The GILs of 2 processes: app and its children" in text
+    assert "Held 170.0% of the time" in text
+    assert "of 200%" in text
+    assert "9 one" in text
+    assert "8 two" in text
+
+
 def test_the_tables_fit_eighty_columns_and_disarm_names() -> None:
     hostile = Frame(Function("app.\x1b[31m" + "x" * 200), 1)
     evil = GilThread(9, 1, "\x1b]0;evil", wait_ns=10**13, wait_count=10**6, wait_max_ns=10**12)

@@ -30,6 +30,8 @@ _CACHED_KEYS = {(3, 11): 872, (3, 12): 880, (3, 13): 880}
 
 _TRIES, _TRIES_FOR_PYTHON = 2, 5
 _MOST_ENTRIES = 100_000
+_MOST_THREADS = 100_000
+"""So many names are kept: programs may start threads for ever."""
 _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
@@ -71,10 +73,15 @@ class ThreadNames:
         outer = _outer_tids(pid)
         with suppress(UnreadableError, PprofpyError, struct.error):
             for native_id, name in _active_threads(runtime):
-                self._names[pid, outer.get(native_id, native_id)] = name
+                thread = pid, outer.get(native_id, native_id)
+                self._names.pop(thread, None)
+                self._names[thread] = name  # at the end: those at the beginning go first
             self._names.setdefault((pid, pid), "MainThread")  # also before `threading` is imported
         for tid in new:
             self._tries[pid, tid] = self._tries.get((pid, tid), 0) + 1
+        for known in (self._names, self._tries):
+            for thread in list(known)[:-_MOST_THREADS]:
+                del known[thread]
 
 
 class Interpreters:
