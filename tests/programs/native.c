@@ -59,10 +59,19 @@ KEPT double aligned(double until, int size)
     return found + room[size / 2] + buffer[size & 63];
 }
 
+/* More than fits into one record. */
+KEPT double large(double until, int value)
+{
+    char room[70000];
+    memset(room, value, sizeof(room));
+    double found = plain(until);
+    return found + room[value & 255];
+}
+
 /* More than what is copied of a stack. */
 KEPT double huge(double until, int value)
 {
-    char room[40000];
+    char room[200000];
     memset(room, value, sizeof(room));
     double found = plain(until);
     return found + room[value & 255];

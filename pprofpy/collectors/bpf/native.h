@@ -1,12 +1,16 @@
 /* What user space needs to follow the native stack of the current thread: its registers, and a copy of its stack.
  *
  * Only the functions on top of the leaf-most Python function are wanted. The evaluation loop that runs that function
- * keeps something of its own on the stack from 3.11 on; what is copied ends there, mostly after a few hundred bytes.
- * In older versions, and for threads that run no Python, the copy is as large as it may be.
+ * keeps something of its own on the stack from 3.11 on; what is copied ends there, mostly after a few hundred bytes. Where
+ * it is further away, the copy comes in several records. In older versions, and for threads that run no Python, it is
+ * one, as large as it may be.
  */
-#define NATIVE_STACK_BYTES 28672 /* a value of a per-CPU map may have 32 KB */
-#define NATIVE_CHUNK_BYTES 4096
-#define NATIVE_RED_ZONE_BYTES 128 /* in use below the stack pointer; what was just popped is there, too */
+#define NATIVE_PAGE_BYTES 4096
+#define NATIVE_PAGES 7 /* in a record: a value of a per-CPU map may have 32 KB */
+#define NATIVE_STACK_BYTES (NATIVE_PAGES * NATIVE_PAGE_BYTES)
+#define NATIVE_PARTS 4
+#define NATIVE_FAR_BYTES (8 << 20)    /* further away is another stack: greenlets have their own */
+#define NATIVE_RED_ZONE_BYTES 128     /* in use below the stack pointer; what was just popped is there, too */
 #define NATIVE_RING_PAGES 4096
 #define NATIVE_REGISTERS 21
 #define NATIVE_NO_OWNER 127 /* as the offset of a frame's owner */
@@ -16,10 +20,13 @@ struct native_record {
     u32 tid;
     u32 tgid;
     s32 kernel_stack;
-    u32 is_cut;     /* there is more of the stack than is copied */
-    u64 loop;       /* an address within the frame of the evaluation loop; 0: unknown */
+    u32 part;
+    u32 is_last; /* of the parts */
+    u32 is_cut;  /* there is more of the stack than is copied */
+    u64 loop;    /* an address within the frame of the evaluation loop; 0: unknown */
     u64 stack_start;
-    u64 stack_bytes;
+    u32 stack_bytes; /* in this part */
+    u32 absent;      /* which of its pages could not be read: a bit each */
     u64 registers[NATIVE_REGISTERS]; /* as in struct pt_regs */
     u8 stack[NATIVE_STACK_BYTES];
 };
@@ -46,36 +53,39 @@ static inline u64 native_loop(struct python_target *target, u64 thread_state)
     return 0;
 }
 
-/* The red zone belongs to it; where that begins in a page that has never been used, as far as it is in the next one. */
-static inline u64 native_stack_start(u64 stack_pointer)
+/* A part of the stack, page by page: those of large arrays may never have been used, and are not there. */
+static inline void native_copy_part(struct native_record *record, u64 from, u64 bytes)
 {
-    u64 start = stack_pointer - NATIVE_RED_ZONE_BYTES, word;
-    if (bpf_probe_read_user(&word, sizeof(word), (void *)start))
-        return stack_pointer & ~(u64)(NATIVE_CHUNK_BYTES - 1);
-    return start;
+    record->absent = 0;
+    for (int i = 0; i < NATIVE_PAGES; i++) {
+        if (bytes <= i * NATIVE_PAGE_BYTES)
+            break;
+        u64 size = bytes - i * NATIVE_PAGE_BYTES;
+        if (size > NATIVE_PAGE_BYTES)
+            size = NATIVE_PAGE_BYTES;
+        if (bpf_probe_read_user(record->stack + i * NATIVE_PAGE_BYTES, size, (void *)(from + i * NATIVE_PAGE_BYTES)))
+            record->absent |= 1 << i;
+    }
 }
 
-/* The stack from `from` on; the last chunk may reach beyond the end of the stack's memory. */
-static inline void native_copy_stack(struct native_record *record, u64 from, u64 wanted)
+/* Anything but 0 if there was no room. */
+static inline int native_send_parts(struct native_record *record, u64 wanted)
 {
-    u64 copied = 0;
-    for (int i = 0; i < NATIVE_STACK_BYTES / NATIVE_CHUNK_BYTES; i++) {
-        u64 place = from + i * NATIVE_CHUNK_BYTES, size = wanted - i * NATIVE_CHUNK_BYTES;
-        if (wanted <= i * NATIVE_CHUNK_BYTES)
+    for (int part = 0; part < NATIVE_PARTS; part++) {
+        u64 bytes = wanted - part * NATIVE_STACK_BYTES;
+        record->is_last = bytes <= NATIVE_STACK_BYTES || part == NATIVE_PARTS - 1;
+        if (bytes > NATIVE_STACK_BYTES)
+            bytes = NATIVE_STACK_BYTES;
+        native_copy_part(record, record->stack_start + part * NATIVE_STACK_BYTES, bytes);
+        record->part = part;
+        record->stack_bytes = bytes;
+        u64 size = __builtin_offsetof(struct native_record, stack) + bytes;
+        if (native_records.ringbuf_output(record, size, BPF_RB_NO_WAKEUP))
+            return 1;
+        if (record->is_last)
             break;
-        if (size > NATIVE_CHUNK_BYTES)
-            size = NATIVE_CHUNK_BYTES;
-        u8 *to = record->stack + i * NATIVE_CHUNK_BYTES;
-        if (bpf_probe_read_user(to, size, (void *)place)) {
-            size = -place & (NATIVE_CHUNK_BYTES - 1);
-            if (!bpf_probe_read_user(to, size, (void *)place))
-                copied += size;
-            break;
-        }
-        copied += size;
     }
-    record->stack_bytes = copied;
-    record->is_cut = copied == NATIVE_STACK_BYTES;
+    return 0;
 }
 
 /* Send the native side of a sample; anything but 0 if there was no room. */
@@ -91,14 +101,12 @@ static inline int native_send(struct python_target *target, u64 thread_state, u6
     record->tid = pid_tgid;
     record->tgid = pid_tgid >> 32;
     record->kernel_stack = kernel_stack;
-    u64 from = native_stack_start(record->registers[19]), wanted = NATIVE_STACK_BYTES; /* sp */
-    record->loop = thread_state ? native_loop(target, thread_state) : 0;
+    u64 from = (record->registers[19] - NATIVE_RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1); /* sp */
+    u64 loop = thread_state ? native_loop(target, thread_state) : 0, wanted = NATIVE_STACK_BYTES;
     record->stack_start = from;
-    if (record->loop > from && record->loop - from < wanted)
-        wanted = record->loop - from;
-    native_copy_stack(record, from, wanted);
-    u64 size = __builtin_offsetof(struct native_record, stack) + record->stack_bytes;
-    if (size > sizeof(*record))
-        size = sizeof(*record);
-    return native_records.ringbuf_output(record, size, BPF_RB_NO_WAKEUP);
+    record->loop = loop > from && loop - from < NATIVE_FAR_BYTES ? loop : 0;
+    if (record->loop)
+        wanted = loop - from;
+    record->is_cut = !record->loop || wanted > NATIVE_PARTS * NATIVE_STACK_BYTES;
+    return native_send_parts(record, wanted);
 }

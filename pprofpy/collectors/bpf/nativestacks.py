@@ -21,24 +21,27 @@ from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.native.image import NativeFunction
 from pprofpy.collectors.native.process import CodeMap, Images
-from pprofpy.collectors.native.unwind import Chain, Ending, StackCopy, Unwinder
+from pprofpy.collectors.native.unwind import PAGE_BYTES, Chain, Ending, StackCopy, Unwinder
 from pprofpy.profile import PYTHON_MAPPING, Frame, Function, Mapping
 
 UNKNOWN = Frame(Function("[unknown native functions]")), PYTHON_MAPPING
 """Stands for the part of a native stack that could not be followed."""
 
 _MANY_STACKS = 65_536
-_STACK_BYTES = 28_672
+_STACK_BYTES, _PARTS = 28_672, 4
 _RECORD = np.dtype(
     [
         ("python_stack", "u8"),
         ("tid", "u4"),
         ("tgid", "u4"),
         ("kernel_stack", "i4"),
+        ("part", "u4"),
+        ("is_last", "u4"),
         ("is_cut", "u4"),
         ("loop", "u8"),
         ("stack_start", "u8"),
-        ("stack_bytes", "u8"),
+        ("stack_bytes", "u4"),
+        ("absent", "u4"),
         ("registers", "u8", (21,)),
         ("stack", "u1", (_STACK_BYTES,)),
     ]
@@ -46,12 +49,13 @@ _RECORD = np.dtype(
 NATIVE_LAYOUTS = {"native_record": _RECORD}
 """For `load(layouts=...)` of a program that includes native.h."""
 
-_HEAD = struct.Struct("<QIIiIQQQ21Q")
+_HEAD, _REGISTER_FILE = struct.Struct("<QIIiIIIQQII"), struct.Struct("<21Q")
+_CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
 _REGISTERS = (10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16)
 """Where unwinding tables' registers lie in struct pt_regs: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip."""
 
 _BROKEN_OFF = {
-    Ending.CUT: f"native stacks reached beyond the {_STACK_BYTES >> 10} KB that are copied",
+    Ending.CUT: f"native stacks reached beyond the {_STACK_BYTES >> 10} to {_PARTS * _STACK_BYTES >> 10} KB copied",
     Ending.NO_TABLE: "native stacks led through code without unwinding tables",
     Ending.BROKEN: "native stacks could not be followed",
 }
@@ -60,6 +64,22 @@ _NOTHING = Chain((), Ending.BROKEN)
 
 NativeFrame = tuple[Frame, Mapping]
 """A function, and the file that it is in."""
+
+
+class _Head(NamedTuple):
+    """The head of a `struct native_record`."""
+
+    python_stack: int
+    tid: int
+    tgid: int
+    kernel_stack: int
+    part: int
+    is_last: int
+    is_cut: int
+    loop: int
+    stack_start: int
+    stack_bytes: int
+    absent: int
 
 
 class NativeSample(NamedTuple):
@@ -85,6 +105,7 @@ class NativeStacks:
         self._processes: dict[int, tuple[Runtime, Unwinder]] = {}
         self._functions: list[NativeFunction] = []
         self._numbers: dict[NativeFunction, int] = {}
+        self._parts: dict[int, tuple[bytes, int]] = {}
         self._chains: list[Chain] = []
         self._chain_numbers: dict[Chain, int] = {}
         self._samples: Counter[NativeSample] = Counter()
@@ -94,15 +115,35 @@ class NativeStacks:
         """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
         current: dict[int, Unwinder] = {}
         for record in self._records.read():
-            head = _HEAD.unpack_from(record)
-            python_stack, tid, tgid, kernel_stack = head[:4]
-            if tgid not in current and tgid in runtimes:
-                current[tgid] = self._unwinder(runtimes[tgid])
-            chain = current[tgid].follow(_copy(record, *head[4:])) if tgid in current else _NOTHING
-            if chain.ending == Ending.AT_START and python_stack:
+            head = _Head._make(_HEAD.unpack_from(record))
+            copy = self._joined(head, record)
+            if copy is None:
+                continue
+            if head.tgid not in current and head.tgid in runtimes:
+                current[head.tgid] = self._unwinder(runtimes[head.tgid])
+            chain = current[head.tgid].follow(copy) if head.tgid in current else _NOTHING
+            if chain.ending == Ending.AT_START and head.python_stack:
                 chain = _NOTHING  # a thread that runs Python has a loop
             self._endings[chain.ending] += 1
-            self._samples[NativeSample(python_stack, tid, tgid, kernel_stack, self._number(chain))] += 1
+            self._samples[NativeSample(*head[:4], self._number(chain))] += 1
+
+    def _joined(self, head: _Head, record: bytes) -> StackCopy | None:
+        """What was copied of a thread, once the last part is there. Where one found no room, none come after it."""
+        content, absent = self._parts.pop(head.tid, (b"", 0)) if head.part else (b"", 0)
+        absent |= head.absent << (len(content) // PAGE_BYTES)
+        content += record[_CONTENT_AT : _CONTENT_AT + head.stack_bytes]
+        if not head.is_last:
+            self._parts[head.tid] = content, absent
+            return None
+        registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
+        return StackCopy(
+            tuple(registers[place] for place in _REGISTERS),
+            head.stack_start,
+            content,
+            absent,
+            bool(head.is_cut),
+            head.loop,
+        )
 
     def _number(self, chain: Chain) -> int:
         number = self._chain_numbers.setdefault(chain, len(self._chains))
@@ -150,16 +191,6 @@ class NativeStacks:
             self._processes[runtime.pid] = runtime, unwinder
         unwinder.refresh()
         return unwinder
-
-
-def _copy(record: bytes, is_cut: int, loop: int, start: int, size: int, *registers: int) -> StackCopy:
-    return StackCopy(
-        registers=tuple(registers[place] for place in _REGISTERS),
-        start=start,
-        content=record[_HEAD.size : _HEAD.size + size],
-        is_cut=bool(is_cut),
-        loop=loop if loop > start else 0,  # else the thread runs on another stack
-    )
 
 
 def _frame(function: NativeFunction) -> NativeFrame:

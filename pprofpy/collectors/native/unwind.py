@@ -42,6 +42,7 @@ _MAX_PLACES = 200_000
 """So many instructions are known at a time."""
 
 _NOWHERE = NativeFunction("", "", "[unknown]")
+PAGE_BYTES = 4096
 _WORD = struct.Struct("<Q")
 
 
@@ -61,6 +62,7 @@ class StackCopy:
         start: The address of what was copied of its stack: a little below the stack pointer, where functions keep
             values, too.
         content: What was copied.
+        absent: Which of its pages could not be read: a bit each, from the first on.
         is_cut: There is more of it.
         loop: An address within the frame of the evaluation loop that runs the leaf-most Python function; 0: unknown.
     """
@@ -68,6 +70,7 @@ class StackCopy:
     registers: tuple[int, ...]
     start: int
     content: bytes
+    absent: int
     is_cut: bool
     loop: int
 
@@ -78,6 +81,8 @@ class StackCopy:
             raise CfiError("a frame that lies before the stack's leaf")
         if offset + 8 > len(self.content):
             raise _EndOfCopyError
+        if self.absent and self.absent >> offset // PAGE_BYTES & 1:
+            raise CfiError("a frame in memory that could not be read")
         return int(_WORD.unpack_from(self.content, offset)[0])
 
 
