@@ -138,17 +138,14 @@ def _how_to_compare(first: Path, last: Path) -> None:
 def _record(target: Target, options: HeapOptions, interruption: Interruption) -> HeapRecording:
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording the heap of {text.printable(str(target))} {length}; Ctrl-C ends early")
-    told_s = time.monotonic()
+    told, told_s = "", time.monotonic()
 
     def fetching(done: int, count: int) -> None:
-        nonlocal told_s
-        if time.monotonic() > told_s + _REMARK_EVERY_S:
-            told_s = time.monotonic()
-            remark(
-                f"fetching the traces: {done:,} of {count:,}"
-                if count
-                else "fetching the traces: the process copies them"
-            )
+        nonlocal told, told_s
+        what = f"fetching the traces: {done:,} of {count:,}" if count else "the process copies its traces"
+        if what != told and time.monotonic() > told_s + _REMARK_EVERY_S:
+            told, told_s = what, time.monotonic()
+            remark(what)
 
     with progress_bar("recording", options.duration_ns) as progress:
         return heap.record(target, options, interruption, progress, remark, fetching)

@@ -30,6 +30,8 @@ def memory_lines(memory: Memory) -> list[str]:
     if memory.arenas >= 0:
         arenas, used = format_short(memory.arenas, "bytes"), format_short(memory.small_objects, "bytes")
         lines.append(f"{arenas:>10}  Python's arenas, for objects up to 512 bytes; in use: {used}")
+    elif memory.malloc >= 0:
+        lines.append(f"{'?':>10}  Python's arenas: not known, as it traces or has none")
     if memory.malloc >= 0:
         malloc = format_short(memory.malloc, "bytes")
         lines.append(f"{malloc:>10}  malloc, in use: Python's larger objects, and C libraries")

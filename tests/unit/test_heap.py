@@ -135,6 +135,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_what_is_not_known_of_the_memory_is_left_out() -> None:
     assert memory_lines(Memory()) == []
     assert len(memory_lines(Memory(rss=3, pss=2, uss=1))) == 1
+    assert "not known" in memory_lines(Memory(rss=3, pss=2, uss=1, malloc=1))[1]
     assert len(memory_lines(Memory(rss=3 << 20, pss=3 << 20, uss=3 << 20, arenas=1, small_objects=1, malloc=1))) == 4
 
 

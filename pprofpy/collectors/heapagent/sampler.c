@@ -178,7 +178,7 @@ static struct { uint8_t pages[PAGES_SIZE], blocks[FILTER_SIZE]; } filter __attri
 
 /* What a thread's countdown has left is compared with `due`, which is higher in each recording: the same comparison tells
  * that a sample is due, and that the countdown is of an earlier recording or has not begun. */
-#define SPAN ((int64_t)1 << 40)  /* more than any countdown */
+#define SPAN ((int64_t)1 << 40)  /* more than any countdown: `rate` is 2^34 at most */
 #define NOT_DUE (INT64_MIN / 4)  /* due: no recording */
 #define NEVER (INT64_MAX / 4)    /* left: it is a thread of ours */
 #define NESTED (INT64_MAX / 2)   /* left: within an allocation that counts already */
