@@ -5,7 +5,7 @@ at 64 KiB; tracemalloc with one frame; `memray run` and `memray attach`, each al
 memray is taken from the path, or from $MEMRAY, and attaches with the help of gdb; who is not there, fails or hangs is
 left out, and that is said. Prints the ratio to the same round in which nobody recorded. Then, for the traces of many
 live blocks: how long they take to fetch, the longest time in which the target stood still meanwhile, and the same for a
-mere copy of them in the target itself.
+mere copy of them by a thread of the target itself.
 
     python -m benchmarks.bench_heap [ROUNDS [LIVE_BLOCKS]]
 
@@ -67,6 +67,11 @@ def tick():
         longest = max(longest, time.perf_counter() - start)
 
 def copy():
+    thread = threading.Thread(target=copy_traces)
+    thread.start()
+    thread.join()
+
+def copy_traces():
     import _tracemalloc, gc
     gc.disable()
     traces = _tracemalloc._get_traces()
