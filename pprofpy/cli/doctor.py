@@ -18,7 +18,12 @@ from pprofpy.reports.text import printable, write_lines
 from pprofpy.target import find_by_name
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
-_AFFECTED = {"cpu": "cpu", "heap": "heap", "kernel": "eBPF commands"}
+_AFFECTED = {
+    "cpu": "cpu",
+    "heap": "heap",
+    "kernel": "eBPF commands",
+    "stacks": "cpu --engine bpf, gil, events, trace --stacks, the Python stacks of off-cpu and sched-latency",
+}
 
 
 @click.command("doctor")

@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, with_sudo
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 _TRIAL_TIMEOUT_S = 20
+_WALK_S, _WALK_RATE_HZ = 0.3, 997
 _SUPPORTED = ((3, 6), (3, 13))
 """First and last minor version that py-spy 0.4 documents; others are tried all the same."""
 
@@ -204,6 +206,7 @@ def _process_checks(pid: int) -> Iterator[Check]:
     yield _version(target)
     yield _namespaces(target)
     yield _trial(target)
+    yield _walk(target)
 
 
 def _version(target: Target) -> Check:
@@ -243,6 +246,24 @@ def _trial(target: Target) -> Check:
         return Check("a trial", Verdict.FAILED, refusal.message, refusal.hint, "cpu")
     reason = next(iter(done.stderr.strip().splitlines()), f"exit status {done.returncode}").removeprefix("Error: ")
     return Check("a trial", Verdict.FAILED, reason, "if it has only just started, try again", "cpu")
+
+
+def _walk(target: Target) -> Check:
+    """Let the kernel walk the stacks of the process for a moment."""
+    from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+
+    try:
+        with CpuRecorder(CpuRecorderOptions(rate_hz=_WALK_RATE_HZ)) as recorder:
+            recorder.watch(target)
+            deadline = time.monotonic() + _WALK_S
+            while time.monotonic() < deadline:
+                time.sleep(_WALK_S / 10)
+                recorder.poll()
+            count = recorder.stop().total(0)
+    except PprofpyError as error:
+        return Check("its stacks", Verdict.WARNING, error.message, error.hint, "stacks")
+    walked = f"the kernel walked {count}" if count else "the kernel can walk them; none ran Python in the meantime"
+    return Check("its stacks", Verdict.OK, walked)
 
 
 def _read(path: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from uuid import uuid4
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
 
 def checks_of(cli: CommandLine, *words: str) -> dict[str, dict[str, str]]:
@@ -31,6 +32,20 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
     assert done.returncode == 0, done.stdout
     assert "py-spy read 1 stack" in done.stdout
     assert "'pprofpy cpu' works." in done.stdout
+
+
+@pytest.mark.ebpf
+def test_the_kernel_walks_the_stacks_of_the_process_or_the_commands_that_need_it_are_named(
+    cli: CommandLine, start: Start
+) -> None:
+    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+    old = start(interpreter("3.7"), str(PROGRAMS / "sleeper.py"))
+
+    assert re.search(r"ok +its stacks +the kernel walked \d+", cli("doctor", "--pid", str(burning.pid)).stdout)
+    refused = cli("doctor", "--pid", str(old.pid))
+    assert refused.returncode == 0  # by py-spy it works
+    assert re.search(r"warning +its stacks .*3\.7 is not known", refused.stdout)
+    assert "needed for: cpu --engine bpf, gil, events, trace --stacks" in refused.stdout
 
 
 def test_a_process_can_be_named(cli: CommandLine, start: Start) -> None:
