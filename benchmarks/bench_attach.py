@@ -104,6 +104,8 @@ def bench(version: str, program: str, library: Path, rounds: int, deaths: int) -
             rss_kb.append(resident_kb(target))
         died = die(target, deaths)
         run(target, "result = '1'")
+        while not sleeps(process.pid):  # Python may miss a signal that comes just before it sleeps
+            time.sleep(0.001)
         out, _ = process.communicate("\n", timeout=60)
     found = json.loads(out)
     figures = {"attach": [one.attach_ms for one in answers], "stopped": [one.stopped_us / 1000 for one in answers]}
