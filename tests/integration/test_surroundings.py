@@ -15,7 +15,7 @@ from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 from tests.heap import LOAD, Program, at_line, off_by, open_files, record_tasks
 
 needs_sampler = pytest.mark.skipif(sampler_library() is None, reason="there was no C compiler")
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make such surroundings")
+ENGINES = [pytest.param("sampling", marks=needs_sampler), "tracemalloc"]
 
 
 @pytest.fixture
@@ -32,12 +32,23 @@ def surrounded(start: Start, tmp_path: Path) -> Callable[[str], Program]:
     return start_surrounded
 
 
-@pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make such surroundings")
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "surroundings", ["root_without_proc", "no_code_and_nothing_to_write", "another_user", "not_dumpable"]
 )
 def test_a_heap_is_recorded_there(surroundings: str, engine: str, surrounded: Callable[[str], Program]) -> None:
-    program = surrounded(surroundings)
+    check_recording(surrounded(surroundings), engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_heap_is_recorded_with_another_c_library(engine: str, start: Start) -> None:
+    """scripts/musl_python.sh builds one."""
+    check_recording(start(interpreter("3.11-musl"), str(LOAD), stdin=subprocess.PIPE), engine)
+
+
+def check_recording(program: Program, engine: str) -> None:
+    """The leak is there, and nothing is left behind."""
     files = open_files(program.pid)
 
     recording, _ = record_tasks(program, HeapOptions(engine=engine, sample_bytes=64 << 10), "leak")

@@ -87,7 +87,16 @@ def open_control() -> dict[str, Any]:
     fd = anonymous_file()
     state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
     is_free_threaded = "t" in sys.abiflags  # such a build has other structures, even with its lock switched on
-    return {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded}
+    about = {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded}
+    return {**about, "has_glibc": has_glibc()}
+
+
+def has_glibc() -> bool:
+    """Is that the C library? Else it is musl."""
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (OSError, ValueError):
+        return False
 
 
 def close_control(session: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ class Sampling:
 
     def start(self) -> None:
         """Load the library if it is not there yet, and switch it on."""
-        library = sampler_library()
+        library = sampler_library(has_glibc=self._session.has_glibc)
         if library is None:
             raise NotPossibleError(NO_SAMPLER, "install gcc and pprofpy again, or use --engine tracemalloc")
         if not self._session.has_lock:
@@ -133,7 +133,7 @@ class Tracing:
 
     def start(self) -> None:
         """Trace from now on; a target that traces already is left as it is."""
-        library = sampler_library() or b""  # for what it knows of allocators
+        library = sampler_library(has_glibc=self._session.has_glibc) or b""  # for what it knows of allocators
         self._session.put(library)
         if not self._session.traced_frames:
             plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")

@@ -100,10 +100,11 @@ extern void *_PyThreadState_UncheckedGet(void) WEAK; /* up to 3.12 */
 extern void *PyThreadState_GetUnchecked(void) WEAK;  /* from 3.13 on */
 extern int _PyObject_DebugMallocStats(FILE *) WEAK;
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *) WEAK; /* glibc's pthread_atfork */
+extern int musl_atfork(void (*)(void), void (*)(void), void (*)(void)) __asm__("pthread_atfork") WEAK;
 struct mallinfo2_s { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };
 extern struct mallinfo2_s mallinfo2_(void) __asm__("mallinfo2") WEAK; /* glibc 2.33 */
 
-#define LOCAL_FAST static __thread __attribute__((tls_model("initial-exec")))
+#define LOCAL_FAST static __thread /* how they are found: see LIBRARIES in hatch_build.py */
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define STORE(x, value) __atomic_store_n(&(x), (value), __ATOMIC_RELEASE)
@@ -1023,6 +1024,7 @@ static PyObject *py_start(PyObject *self, PyObject *arguments)
     tables->cells[NO_ROOM].stack = NO_ROOM;
     memset(counters, 0, sizeof counters);
     if (!is_registered && __register_atfork) is_registered = !__register_atfork(NULL, NULL, after_fork, NULL);
+    if (!is_registered && musl_atfork) is_registered = !musl_atfork(NULL, NULL, after_fork);
     uint32_t recording = ++generation;
     if (!is_registered || start_watch(recording)) {
         munmap(memory, sizeof(Tables));

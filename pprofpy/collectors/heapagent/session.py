@@ -20,7 +20,7 @@ from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import PROC, Target
 
 AGENT = Path(__file__).with_name("agent.py")
-SAMPLER = Path(__file__).with_name("sampler.so")
+SAMPLER, MUSL_SAMPLER = Path(__file__).with_name("sampler.so"), Path(__file__).with_name("sampler_musl.so")
 
 LONG_S = 600.0
 """For calls that depend on the size of the target's heap."""
@@ -39,9 +39,10 @@ result = marshal.dumps(agent.{expression}, 4)
 """
 
 
-def sampler_library() -> bytes | None:
+def sampler_library(*, has_glibc: bool = True) -> bytes | None:
     """The sampler as it was compiled when pprofpy was installed; None if that was not possible."""
-    return SAMPLER.read_bytes() if SAMPLER.exists() else None
+    file = SAMPLER if has_glibc else MUSL_SAMPLER
+    return file.read_bytes() if file.exists() else None
 
 
 class BusyError(NotPossibleError):
@@ -63,6 +64,7 @@ class Session:
     Attributes:
         traced_frames: How many frames tracemalloc kept of each stack before we came; 0 if it did not trace.
         has_lock: Is its interpreter made for a global lock? A free-threaded one is not.
+        has_glibc: Is its C library glibc? Else it is musl.
     """
 
     def __init__(self, target: Target) -> None:
@@ -74,6 +76,7 @@ class Session:
             raise BusyError(f"another pprofpy records the heap of process {target.pid}", "wait until it has finished")
         self.traced_frames: int = about["tracing"]
         self.has_lock: bool = about["has_lock"]
+        self.has_glibc: bool = about["has_glibc"]
         self._file = _open_locked(target, about["fd"])
 
     def call(self, expression: str, timeout_s: float = 10.0) -> Any:
