@@ -88,15 +88,16 @@ static inline u64 hidden(void)
     return UNKNOWN;
 }
 
-/* A clock has struck while the current thread ran. */
+/* A clock has struck while the current thread ran. What is known of it is added at once: a switch that is hidden later
+ * casts no doubt on it. */
 static inline void seen_running(struct sample *sample)
 {
     struct thread *thread = threads.lookup(&sample->tid);
     struct thread runs = {.since_ns = bpf_ktime_get_ns(), .state = RUNS, .tgid = sample->tgid, .kernel_stack = -1};
-    if (!thread)
+    if (thread)
+        end_state(sample->tid, thread, thread->state < RUNS ? hidden() : RUNS, &runs, sample->window);
+    else
         begin_thread(sample->tid, &runs);
-    else if (thread->state < RUNS)
-        end_state(sample->tid, thread, hidden(), &runs, sample->window);
 }
 
 static inline void switched_in(u64 task, u64 now, u32 window)
