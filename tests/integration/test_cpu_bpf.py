@@ -442,6 +442,22 @@ parent_work()
     assert {"<string>.parent_work", "<string>.child_work", "<string>.other_work"} <= names_of(cli)
 
 
+def test_children_that_are_there_already_are_followed_as_well(cli: CommandLine, start: Start) -> None:
+    parent = start(PYTHON, str(PROGRAMS / "family.py"))
+    (child,) = (pid for pid in descendants_of(parent.pid) if b"family" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    recording = cli.start("cpu", "--pid", str(parent.pid), "-d", "1h", "-s", "--engine", "bpf", "-r", "1000")
+    wait_for_beginning(recording)
+    for pid in (parent.pid, child):
+        wait_until(cpu_time_passes(pid, 0.1), "it has burnt CPU time")
+
+    recording.send_signal(signal.SIGINT)
+    _, messages = recording.communicate()
+
+    os.kill(child, signal.SIGKILL)
+    assert recording.returncode == 0, messages
+    assert {"family.parent_work", "family.child_work"} <= names_of(cli)
+
+
 def test_a_target_in_another_pid_namespace_is_told_by_our_numbers(cli: CommandLine, start: Start) -> None:
     unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
