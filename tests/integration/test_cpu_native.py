@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -264,6 +265,24 @@ def kinds(profile: Profile, locations: list[int]) -> str:
     """Of each place in a stack, leaf-first: kernel, native or Python."""
     files = [profile.mappings[profile.locations[index].mapping].filename for index in locations]
     return "".join({"[kernel]": "k", "[python]": "p"}.get(file, "n") for file in files)
+
+
+def test_children_have_theirs_too(cli: CommandLine) -> None:
+    program = """
+import os, zlib
+def press(): zlib.compress(data, 9)
+data = os.urandom(1 << 18)
+child = os.fork()
+for _ in range(1 if child else 100): press()
+if child: os.waitpid(child, 0)
+"""
+    done = cli("cpu", "--native", "-s", "-r", "500", "--engine", "bpf", "--", PYTHON, "-c", program)
+
+    assert done.returncode == 0, done.stderr
+    profile = read_profile(str(cli.recordings[-1]))
+    parent = int(re.search(r"pid (\d+)", profile.collection.target)[1])  # type: ignore[index]
+    pressing = [sample for sample in profile.samples() if {"deflate", "press"} <= set(names(sample))]
+    assert {label.value for sample in pressing for label in sample.labels if label.key == "pid"} - {parent}
 
 
 def test_pyspy_cannot_do_without_pausing(cli: CommandLine) -> None:

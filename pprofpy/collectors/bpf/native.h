@@ -9,8 +9,8 @@
 #define NATIVE_PAGES 7 /* in a record: a value of a per-CPU map may have 32 KB */
 #define NATIVE_STACK_BYTES (NATIVE_PAGES * NATIVE_PAGE_BYTES)
 #define NATIVE_PARTS 4
-#define NATIVE_FAR_BYTES (8 << 20)    /* further away is another stack: greenlets have their own */
-#define NATIVE_RED_ZONE_BYTES 128     /* in use below the stack pointer; what was just popped is there, too */
+#define NATIVE_FAR_BYTES (8 << 20) /* further away is another stack: greenlets have their own */
+#define NATIVE_RED_ZONE_BYTES 128  /* in use below the stack pointer; what was just popped is there, too */
 #define NATIVE_RING_PAGES 4096
 #define NATIVE_REGISTERS 21
 #define NATIVE_NO_OWNER 127 /* as the offset of a frame's owner */

@@ -30,8 +30,8 @@ class NativeRecorder(CpuRecorder):
 
     def poll(self) -> None:
         """As CpuRecorder does."""
-        self._natives.poll(self.stacks.runtimes)
         super().poll()
+        self._natives.poll(self.stacks.runtimes)
 
     def _drain(self) -> None:
         super()._drain()

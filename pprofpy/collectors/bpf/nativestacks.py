@@ -5,7 +5,8 @@
     for sample in natives.take():
         natives.frames(sample.chain)
 
-Poll them before the Python stacks: those that their samples name are then known.
+Poll them after the Python stacks, which tell of processes that are new, and take their samples after yet another poll
+of those: the Python stacks that samples name are known then.
 """
 
 from __future__ import annotations
