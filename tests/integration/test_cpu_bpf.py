@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.collectors.bpf import pystacks
 from pprofpy.collectors.bpf.pystacks import TRUNCATED
 from pprofpy.collectors.cpython import layouts, runtime
 from pprofpy.collectors.cpython.objects import Reader
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
 from pprofpy.profile import Profile, Sample
-from pprofpy.target import descendants_of, open_target
+from pprofpy.target import Target, descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
 
@@ -400,6 +401,26 @@ def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> N
     assert recording.returncode == 0, messages
     assert "The target ended during the recording." in table
     assert {"burn.half", "burn.third", "burn.burn_round"} <= names_of(cli)
+
+
+@pytest.mark.parametrize("is_collected", [False, True])
+def test_a_target_that_ends_while_it_is_looked_at_is_an_error_of_ours(
+    is_collected: bool, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = start(PYTHON, str(PROGRAMS / "burn.py"))
+
+    def end_meanwhile(target: Target) -> runtime.Runtime:
+        found = runtime.find_runtime(target)
+        brief.kill()
+        if is_collected:
+            brief.wait()
+        else:
+            wait_until(lambda: not target.is_alive(), "it is a zombie")
+        return found
+
+    monkeypatch.setattr(pystacks, "find_runtime", end_meanwhile)
+    with recorder() as recording, pytest.raises(TargetError, match="has ended"):
+        recording.watch(open_target(brief.pid))
 
 
 def test_a_command_is_recorded_to_its_end(cli: CommandLine) -> None:

@@ -202,13 +202,19 @@ class PythonStacks:
             TargetPermissionError: We may not look inside it.
         """
         runtime = find_runtime(target)
-        self._enter(runtime)
+        try:
+            self._enter(runtime)
+        except OSError as error:
+            raise TargetError(f"process {target.pid} has ended") from error
         entry = np.zeros((), _TARGET)
         entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
         entry["flags"] = _FOLLOW if self._children else 0
         for name in _LAYOUT_FIELDS:
             entry[name] = getattr(runtime.layout, name)
         self._targets.put(target.pid, entry)
+        if not target.is_alive():  # the kernel will not tell us: its number may be another's soon
+            self._targets.delete(np.array([target.pid], _U4))
+            raise TargetError(f"process {target.pid} has ended")
         return runtime
 
     def watch_children(self, pid: int) -> None:
