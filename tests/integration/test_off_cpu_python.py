@@ -290,8 +290,9 @@ os.wait()
     for one in places:
         times[one["place"].split(":")[0], one["reason"]] += one["total_ns"]
     # Then a child that became another program has its stacks, and so has one that did not
-    assert times["<string>.naps", "sleep"] == pytest.approx(4e8, rel=0.1)
-    assert times["<string>.dozes", "sleep"] == pytest.approx(3e8, rel=0.1)
+    # (a timer is late if the machine's host has taken the CPU away)
+    assert 3.9e8 < times["<string>.naps", "sleep"] < 8e8
+    assert 2.9e8 < times["<string>.dozes", "sleep"] < 6e8
     assert times["<string>.starts", "process"] > 4e8
 
 
