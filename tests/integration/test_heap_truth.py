@@ -130,7 +130,7 @@ def test_fetching_many_traces_pauses_the_program_no_longer_than_copying_them(
         is_longer = fetching_us > 1.2 * copying_us + 10_000
         return [f"paused for {fetching_us} us, the copy alone takes {copying_us} us"] if is_longer else []
 
-    rounds_until_right(measure)
+    rounds_until_right(measure, rounds=10)  # starved threads see a fetch as one pause
 
 
 @needs_sampler
