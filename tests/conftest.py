@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pprofpy.collectors.bpf import require
 from pprofpy.errors import NotPossibleError
@@ -22,6 +23,10 @@ PATIENCE_S = 120
 """Only ends what hangs; no test measures time by it."""
 
 Start = Callable[..., subprocess.Popen[str]]
+
+# How properties are tried out: no deadline, since a busy machine is no fault, and no memory between runs.
+settings.register_profile("patient", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @dataclass(frozen=True)
