@@ -452,6 +452,7 @@ def _identity(file: Path) -> tuple[int, ...]:
 
 
 _inspected: dict[tuple[tuple[int, ...], str], tuple[str, bool]] = {}
+_held: dict[tuple[tuple[int, ...], bytes], bool] = {}
 
 
 def _inspect(file: Path, version: str, identity: tuple[int, ...]) -> tuple[str, bool]:
@@ -473,8 +474,12 @@ def _content(file: Path) -> Iterator[mmap.mmap | bytes]:
 
 
 def _holds(file: Path, needle: bytes) -> bool:
-    with _content(file) as content:
-        return content.rfind(needle) >= 0  # section names are at a file's end
+    """Is this somewhere in a file? Each is searched only once: a browser has hundreds of megabytes."""
+    key = _identity(file), needle
+    if key not in _held:
+        with _content(file) as content:
+            _held[key] = content.rfind(needle) >= 0  # section names are at a file's end
+    return _held[key]
 
 
 def _exact_version(file: Path, version: str) -> str:

@@ -346,7 +346,8 @@ class OffCpuRecorder:
         kernel_stacks = self._kernel_frames()
         builder = ProfileBuilder(OFF_CPU_TYPES, KERNEL_MAPPING)
         for (who, what), values in self._spells.items():
-            stack = self._stack(builder, what, kernel_stacks.get(what.kernel_stack, ()))
+            kernel = kernel_stacks.get(what.kernel_stack, ()) if self._shows_kernel_stack(what) else ()
+            stack = self._stack(builder, what, kernel)
             labels = [Label("state", what.state), Label("reason", what.reason)]
             labels += who.labels()
             if what.waker:

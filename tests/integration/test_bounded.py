@@ -135,13 +135,16 @@ def test_times_off_the_cpu() -> None:
 
 
 def odd_naps(profile: Profile, program: Working) -> list[str]:
-    """Where the naps are not as many, or not as long, as the program's own clock says; each is a tenth of a ms."""
+    """Where the naps are not as many, or not as long, as the program's own clock says.
+
+    Each is less than a tenth of a ms: the microseconds that a switch takes, which the kernel charges the thread, show.
+    """
     count, lost = naps_in(profile), profile.collection.dropped + profile.collection.errors
     time_ns = sum(values[1] for stack, values, _ in profile.samples() if names(stack)[1:2] == ["naps"])
     wrong = []
     if not 0.99 * program.count - lost <= count <= program.count:
         wrong.append(f"{count:,} naps of {program.count:,}, {lost:,} lost")
-    if not 0.9 * program.off_cpu_ns <= time_ns <= 1.1 * program.off_cpu_ns:
+    if not 0.9 * program.off_cpu_ns <= time_ns <= 1.1 * program.off_cpu_ns + 10_000 * program.count:
         wrong.append(f"{time_ns:,} ns off the CPU, not {program.off_cpu_ns:,} ns")
     return wrong
 

@@ -44,25 +44,38 @@ static inline void tally(int which)
         *count += 1;
 }
 
+/* Unless the recording is over. */
+static inline bool count_look(u32 window)
+{
+    if (window == CLOSED)
+        return false;
+    tally(LOOKS);
+    return true;
+}
+
 int on_clock(struct bpf_perf_event_data *ctx)
 {
     int zero = 0;
     struct python_target *target = python_current();
     u32 *now = window.lookup(&zero);
-    if (!target || !now || *now == CLOSED)
+    if (!target || !now)
         return 0;
-    tally(LOOKS);
     u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
 #ifdef GIL_ONLY
-    if (!thread_state || !python_holds_gil(target, thread_state))
+    if (!thread_state || !python_holds_gil(target, thread_state)) {
+        count_look(*now);
         return 0;
+    }
 #endif
-    struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .window = *now, .kernel_stack = NO_STACK};
+    struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .kernel_stack = NO_STACK};
     if (thread_state)
         sample.stack = python_stack_of(target, thread_state);
     else
         python_count(PYTHON_NO_THREAD_STATE);
-    /* After the walk: before it, it would double what the verifier has to go through. */
+    /* These after the walk: before it, they would add to what the verifier has to go through for each of its frames. */
+    sample.window = *now;
+    if (!count_look(sample.window))
+        return 0;
 #ifdef KERNEL_STACKS
     if (!(ctx->regs.cs & 3)) {
         sample.kernel_stack = kernel_stacks.get_stackid(ctx, 0);
