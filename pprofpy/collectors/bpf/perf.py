@@ -17,7 +17,7 @@ from pprofpy.errors import NotPossibleError
 
 _PERF_EVENT_OPEN = 298
 _ATTR_BYTES = 64
-_FLAG_DISABLED = 1
+_FLAG_DISABLED, _FLAG_EXCLUDE_IDLE = 1, 1 << 7
 _FD_CLOEXEC = 8
 _ATTACH_PERF_EVENT = 41
 _TYPE_SOFTWARE, _CPU_CLOCK = 1, 0
@@ -52,20 +52,24 @@ def link_perf_event(program: int, event: int, cookie: int) -> int:
 def clock_event(cpu: int, period_ns: int) -> int:
     """A file descriptor for an event that occurs every `period_ns` on one CPU; it does not run yet.
 
+    A CPU that has nothing to do is left alone: the kernel, which lets an event occur only so many times between two of
+    its own ticks, has none of those there, and would hold it back for as long as the next thread has run a while.
+
     Source: PERF_COUNT_SW_CPU_CLOCK; a timer, so that it works in virtual machines, too.
     """
-    return software_event(cpu, _CPU_CLOCK, period_ns)
+    return software_event(cpu, _CPU_CLOCK, period_ns, _FLAG_EXCLUDE_IDLE)
 
 
-def software_event(cpu: int, number: int, period: int) -> int:
+def software_event(cpu: int, number: int, period: int, flags: int = 0) -> int:
     """A file descriptor for an event that the kernel itself raises; it does not run yet.
 
     Args:
         cpu: Where.
         number: `PERF_COUNT_SW_*`.
         period: Every how many occurrences (or nanoseconds) a program is to run.
+        flags: Of `struct perf_event_attr`, from `disabled` on.
     """
-    attributes = struct.pack("<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, number, period, 0, 0, _FLAG_DISABLED)
+    attributes = struct.pack("<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, number, period, 0, 0, _FLAG_DISABLED | flags)
     return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
 
 
