@@ -86,6 +86,15 @@ def start() -> Iterator[Start]:
                 stream.close()
 
 
+@pytest.fixture
+def native_library(tmp_path: Path) -> Path:
+    """tests/programs/native.c, compiled without frame pointers."""
+    path = tmp_path / "libnative.so"
+    command = ["cc", "-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o", str(path), str(PROGRAMS / "native.c")]
+    subprocess.run(command, check=True)
+    return path
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests with real probes run in one worker, or not at all; those of a live system may be tried again."""

@@ -32,15 +32,6 @@ SHARES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def library(tmp_path: Path) -> Path:
-    """tests/programs/native.c, compiled without frame pointers."""
-    path = tmp_path / "libnative.so"
-    command = ["cc", "-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o", str(path), str(PROGRAMS / "native.c")]
-    subprocess.run(command, check=True)
-    return path
-
-
 def names(sample: Sample) -> list[str]:
     return [frame.function.system_name or frame.function.name for frame in sample.stack]
 
@@ -52,8 +43,8 @@ def stacks_through(profile: Profile, function: str) -> list[list[str]]:
 # -- the numbers are right -----------------------------------------------------------------------------------------
 
 
-def test_every_native_function_gets_its_share_on_every_interpreter(start: Start, library: Path) -> None:
-    versions = installed(start, str(PROGRAMS / "native.py"), str(library))
+def test_every_native_function_gets_its_share_on_every_interpreter(start: Start, native_library: Path) -> None:
+    versions = installed(start, str(PROGRAMS / "native.py"), str(native_library))
     found: dict[int, list[Sample]] = {pid: [] for pid in versions}
 
     with NativeRecorder(CpuRecorderOptions(rate_hz=500)) as recording:
@@ -95,12 +86,12 @@ def broken_stacks(version: str, samples: list[Sample]) -> list[str]:
 # -- where the code comes from -------------------------------------------------------------------------------------
 
 
-def test_a_library_that_is_loaded_during_the_recording_is_known(start: Start, library: Path) -> None:
+def test_a_library_that_is_loaded_during_the_recording_is_known(start: Start, native_library: Path) -> None:
     program = f"""
 import ctypes, sys, time
 print("ready", flush=True)
 sys.stdin.readline()
-plain = ctypes.CDLL({str(library)!r}).plain
+plain = ctypes.CDLL({str(native_library)!r}).plain
 plain.restype, plain.argtypes = ctypes.c_double, [ctypes.c_double]
 def call(): plain(time.perf_counter() + 0.01)
 while True: call()
@@ -121,20 +112,20 @@ while True: call()
         rounds_until_right(measure, rounds=20)
 
 
-def test_a_library_whose_file_is_gone_keeps_its_names(start: Start, library: Path) -> None:
-    running = start(PYTHON, str(PROGRAMS / "native.py"), str(library))
-    library.unlink()
+def test_a_library_whose_file_is_gone_keeps_its_names(start: Start, native_library: Path) -> None:
+    running = start(PYTHON, str(PROGRAMS / "native.py"), str(native_library))
+    native_library.unlink()
 
     profile = record(running.pid, "callee")
 
     assert stacks_through(profile, "callee")
-    assert {function.filename for function in profile.functions if function.name == "callee"} == {str(library)}
+    assert {function.filename for function in profile.functions if function.name == "callee"} == {str(native_library)}
 
 
-def test_so_does_one_that_only_the_target_can_see(start: Start, library: Path, tmp_path: Path) -> None:
+def test_so_does_one_that_only_the_target_can_see(start: Start, native_library: Path, tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
-    script = f'mount -t tmpfs none {hidden} && cp {library} {hidden}/only_here.so && exec "$@"'
+    script = f'mount -t tmpfs none {hidden} && cp {native_library} {hidden}/only_here.so && exec "$@"'
     unshare = ("unshare", "--mount", "sh", "-c", script, "sh")
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
         pytest.skip("may not mount here")

@@ -17,7 +17,6 @@ from pprofpy.collectors.native.cfi import CfiError, Kind, Rule, evaluate
 from pprofpy.collectors.native.demangle import readable
 from pprofpy.collectors.native.image import Image
 from pprofpy.collectors.native.process import CodeMap, Images
-from tests.conftest import PROGRAMS
 
 REGISTERS = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)), "ra")
 
@@ -30,15 +29,6 @@ def mapped(name: str) -> Path:
     lines = Path("/proc/self/maps").read_text().splitlines()
     found = [Path(line.split(maxsplit=5)[5]) for line in lines if re.search(rf"/(?:{name})[^/]*$", line)]
     return max(found, key=lambda path: path.stat().st_size)
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> Path:
-    """tests/programs/native.c, compiled without frame pointers."""
-    path = tmp_path / "native.so"
-    command = ["cc", "-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o", str(path), str(PROGRAMS / "native.c")]
-    subprocess.run(command, check=True)
-    return path
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -64,10 +54,10 @@ def test_every_row_is_what_readelf_reads(name: str) -> None:
 
 @needs_binutils
 @needs_compiler
-def test_so_are_those_of_frames_that_compilers_describe_by_expressions(library: Path) -> None:
-    image = Image(str(library), library)
+def test_so_are_those_of_frames_that_compilers_describe_by_expressions(native_library: Path) -> None:
+    image = Image(str(native_library), native_library)
 
-    rows = list(rows_of_readelf(library))
+    rows = list(rows_of_readelf(native_library))
 
     assert any(said["CFA"] == "exp" for _, said in rows)
     assert all(in_words(image, address, said) == said for address, said in rows)
@@ -144,11 +134,11 @@ def test_linkage_tables_say_where_they_are_by_an_expression() -> None:
 @needs_binutils
 @needs_compiler
 @pytest.mark.parametrize("is_stripped", [False, True])
-def test_functions_are_named_over_their_whole_length(is_stripped: bool, library: Path) -> None:
+def test_functions_are_named_over_their_whole_length(is_stripped: bool, native_library: Path) -> None:
     if is_stripped:
-        subprocess.run(["strip", library], check=True)
-    image = Image(str(library), library)
-    text = subprocess.run(["nm", "-DS", library], capture_output=True, text=True, check=True).stdout
+        subprocess.run(["strip", native_library], check=True)
+    image = Image(str(native_library), native_library)
+    text = subprocess.run(["nm", "-DS", native_library], capture_output=True, text=True, check=True).stdout
     symbols = re.findall(r"^(\w+) (\w+) T (\w+)$", text, re.MULTILINE)
 
     assert {name for _, _, name in symbols} == {
@@ -189,8 +179,8 @@ def test_cpp_names_are_readable_where_the_cpp_library_is_there() -> None:
 
 
 @needs_compiler
-def test_a_damaged_file_is_an_error_of_ours(library: Path, tmp_path: Path) -> None:
-    content = library.read_bytes()
+def test_a_damaged_file_is_an_error_of_ours(native_library: Path, tmp_path: Path) -> None:
+    content = native_library.read_bytes()
     chance = random.Random(4711)
 
     for round_number in range(300):

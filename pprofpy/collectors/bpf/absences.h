@@ -15,7 +15,8 @@
 #define BEFORE_WINDOW 0x80000000 /* in a window's number: what of a time lies before it */
 
 /* Mirrored in absences.py. */
-enum { HIDDEN_SWITCH, LOST_THREAD, LOST_TIME, LOST_STACK, ABSENCE_LOSSES };
+enum { HIDDEN_SWITCH, LOST_THREAD, LOST_TIME, LOST_STACK, LOST_REASONS };
+#include "losses.h"
 
 struct thread {
     u64 since_ns;
@@ -32,14 +33,6 @@ struct spells {
 BPF_TABLE("hash", u32, struct thread, threads, MAX_THREADS);
 BPF_TABLE("hash", struct sample, struct spells, absences, MAX_SAMPLES);
 BPF_ARRAY(window_begin_ns, u64, 1);
-BPF_PERCPU_ARRAY(absence_losses, u64, ABSENCE_LOSSES);
-
-static inline void absence_lost(int reason)
-{
-    u64 *count = absence_losses.lookup(&reason);
-    if (count)
-        *count += 1;
-}
 
 /* A thread has one writer at a time: its events come one after the other. */
 static inline void add_spell(struct sample *place, u64 time_ns)
@@ -52,7 +45,7 @@ static inline void add_spell(struct sample *place, u64 time_ns)
     }
     struct spells first = {.count = 1, .total_ns = time_ns};
     if (absences.update(place, &first))
-        absence_lost(LOST_TIME);
+        count_lost(LOST_TIME);
 }
 
 /* The state that a thread was in is over; it turns out to have been `was`. User space has counted what went on when the
@@ -77,14 +70,14 @@ static inline void end_state(u32 tid, struct thread *thread, u64 was, struct thr
 static inline void begin_thread(u32 tid, struct thread *first)
 {
     if (threads.update(&tid, first))
-        absence_lost(LOST_THREAD);
+        count_lost(LOST_THREAD);
 }
 
 /* We took it for something else than what it now turns out to do: a switch was hidden from us, and with it what the
  * thread did since the one before. */
 static inline u64 hidden(void)
 {
-    absence_lost(HIDDEN_SWITCH);
+    count_lost(HIDDEN_SWITCH);
     return UNKNOWN;
 }
 
@@ -148,7 +141,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
     waits.kernel_stack = kernel_stacks.get_stackid(ctx, BPF_F_FAST_STACK_CMP);
     if (waits.kernel_stack < 0) {
         waits.kernel_stack = -1;
-        absence_lost(LOST_STACK);
+        count_lost(LOST_STACK);
     }
 #endif
     switched_out(pid_tgid, &waits, is_dead, *current_window);

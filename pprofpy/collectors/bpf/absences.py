@@ -20,6 +20,7 @@ import numpy as np
 
 from pprofpy.collectors.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.losses import counted
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.cpython.runtime import Runtime
 
@@ -84,7 +85,6 @@ class Absences:
         self._threads = program.table("threads", _U4, _THREAD)
         self._times = program.table("absences", sample, _SPELLS)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
-        self._losses = program.table("absence_losses", _U4, _U8)
         self._seeds: list[BlockedThread | None] = [None]
         self._known: dict[int, Runtime] = {}
         self._begin_ns = self._before_ns = 0
@@ -171,9 +171,7 @@ class Absences:
 
     def losses(self) -> dict[str, int]:
         """How much of what could not be had."""
-        _, counts = self._losses.items()
-        found = {reason: int(count) for reason, count in zip(_LOST, counts.sum(axis=1), strict=True)}
-        return {reason: count for reason, count in found.items() if count}
+        return {reason: count for reason, count in counted(self._program, _LOST).items() if count}
 
 
 def _state(state: int) -> int:
