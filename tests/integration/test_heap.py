@@ -382,15 +382,27 @@ def test_without_the_sampler_tracemalloc_is_taken(
         record(open_target(program.pid), FINE, Tasks(program, "leak"))
 
 
-def test_a_free_threaded_build_is_not_sampled(start: Start) -> None:
+@pytest.mark.parametrize(
+    "claim", ["sys.abiflags = 't'", "sys.version = '3.13.5 experimental free-threading build (main)'", "real"]
+)
+def test_a_free_threaded_build_is_not_sampled_and_never_gets_the_library(claim: str, start: Start) -> None:
     """Its structures are others, even if it runs with its lock. Any version can say that it is one."""
-    program = f"import runpy, sys; sys.abiflags = 't'; runpy.run_path({str(LOAD)!r}, run_name='__main__')"
-    process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
+    if claim == "real":
+        process = start(interpreter("3.13t"), str(LOAD), stdin=subprocess.PIPE)
+    else:
+        program = f"import runpy, sys; {claim}; runpy.run_path({str(LOAD)!r}, run_name='__main__')"
+        process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
     warnings: list[str] = []
 
-    with pytest.raises(NotPossibleError, match="needs an interpreter with a global lock"):
+    with pytest.raises(NotPossibleError, match="needs an interpreter with a global lock") as refused:
         record(open_target(process.pid), FINE, Tasks(process, "leak"))
-    recording = record(open_target(process.pid), HeapOptions(), Tasks(process, "leak"), warn=warnings.append)
+    recordings = [record_tasks(process, EXACT, "leak"), record_tasks(process, EXACT, "leak")]
+    record(open_target(process.pid), HeapOptions(), Tasks(process, "leak"), warn=warnings.append)
 
-    assert recording.profile.collection.engine.startswith("tracemalloc")
+    assert "--engine tracemalloc" in refused.value.hint  # which works:
+    for recording, [(_, truth)] in recordings:
+        assert recording.profile.collection.engine.startswith("tracemalloc")
+        assert off_by(at_line(recording.profile, "leak")["inuse_space"], truth) < 0.05
     assert "global lock" in warnings[0]
+    assert sampler_state(process.pid) == ()
+    assert process.poll() is None

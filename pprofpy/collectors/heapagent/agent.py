@@ -86,9 +86,13 @@ def open_control() -> dict[str, Any]:
     close_control(session)
     fd = anonymous_file()
     state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
-    is_free_threaded = "t" in sys.abiflags  # such a build has other structures, even with its lock switched on
-    about = {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded}
+    about = {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded()}
     return {**about, "has_glibc": has_glibc()}
+
+
+def is_free_threaded() -> bool:
+    """Is it a build without a global lock? It has other structures, even with its lock switched on."""
+    return "t" in sys.abiflags or "free-threading" in sys.version
 
 
 def has_glibc() -> bool:
@@ -177,7 +181,13 @@ def sampler_is_busy() -> bool:
 
 
 def load_sampler(size: int) -> Any:
-    """Load the library that pprofpy has put into the control file; it stays loaded for good."""
+    """Load the library that pprofpy has put into the control file; it stays loaded for good.
+
+    Raises:
+        ImportError: There is no way to load it, or this build's objects are not what it is made for.
+    """
+    if is_free_threaded():
+        raise ImportError("a build without a global lock has other objects")
     make_spec = sys.modules["_frozen_importlib"].ModuleSpec
     make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
     reason = ImportError("no folder to load it from")

@@ -9,12 +9,13 @@ from typing import Protocol
 from pprofpy import __version__
 from pprofpy.collectors.heapagent import samples, traces
 from pprofpy.collectors.heapagent.frames import Frames
-from pprofpy.collectors.heapagent.session import LONG_S, Session, sampler_library
+from pprofpy.collectors.heapagent.session import LONG_S, Session
 from pprofpy.errors import NotPossibleError
 from pprofpy.profile import Collection, Profile, ValueType
 from pprofpy.units import format_value
 
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
+NO_LOCK = "the sampler needs an interpreter with a global lock"
 _SPACE = ValueType("space", "bytes")
 _PROGRESS_PERIOD_S = 0.2
 _SINCE_ATTACH = "since attach"
@@ -61,11 +62,11 @@ class Sampling:
 
     def start(self) -> None:
         """Load the library if it is not there yet, and switch it on."""
-        library = sampler_library(has_glibc=self._session.has_glibc)
+        if not self._session.has_lock:
+            raise NotPossibleError(NO_LOCK, "use --engine tracemalloc, which needs no library in the process")
+        library = self._session.library()
         if library is None:
             raise NotPossibleError(NO_SAMPLER, "install gcc and pprofpy again, or use --engine tracemalloc")
-        if not self._session.has_lock:
-            raise NotPossibleError("the sampler needs an interpreter with a global lock", "use --engine tracemalloc")
         self._session.put(library)
         call = f"start_sampling({len(library)}, {float(self._sample_bytes)}, {self._frames})"
         if self._session.call(call) is False:
@@ -133,7 +134,7 @@ class Tracing:
 
     def start(self) -> None:
         """Trace from now on; a target that traces already is left as it is."""
-        library = sampler_library(has_glibc=self._session.has_glibc) or b""  # for what it knows of allocators
+        library = self._session.library() or b""  # for what it knows of allocators
         self._session.put(library)
         if not self._session.traced_frames:
             plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")
@@ -204,10 +205,10 @@ def choose(
 ) -> Engine:  # fmt: skip
     """The engine that was asked for; `auto`: the target's own traces if it traces, else the sampler if it is there."""
     if name == "auto":
-        can_sample = sampler_library() is not None and session.has_lock
+        can_sample = session.library() is not None
         name = "sampling" if can_sample and not session.traced_frames else "tracemalloc"
         if not can_sample and not session.traced_frames:
-            reason = NO_SAMPLER if session.has_lock else "the sampler needs an interpreter with a global lock"
+            reason = NO_SAMPLER if session.has_lock else NO_LOCK
             warn(f"{reason}: using tracemalloc")
     if name == "sampling":
         return Sampling(session, sample_bytes, frames)

@@ -1193,6 +1193,8 @@ static PyModuleDef definition = {{1, NULL}, NULL, 0, NULL, "_pprofpy_sampler", N
 __attribute__((visibility("default"))) PyObject *PyInit__pprofpy_sampler(void)
 {
     int minor = 0;
+    /* Objects of such a build have longer heads: the module definition above would crash it. */
+    if (strstr(Py_GetVersion(), "free-threading")) return fail("a build without a global lock has other objects");
     for (const char *digit = Py_GetVersion() + 2; *digit >= '0' && *digit <= '9'; digit++) minor = minor * 10 + *digit - '0';
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
         if (layouts[i].minor == minor) layout = &layouts[i];

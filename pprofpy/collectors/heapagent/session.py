@@ -79,6 +79,10 @@ class Session:
         self.has_glibc: bool = about["has_glibc"]
         self._file = _open_locked(target, about["fd"])
 
+    def library(self) -> bytes | None:
+        """The sampler's library for this target; None where it must not be loaded, or was not compiled."""
+        return sampler_library(has_glibc=self.has_glibc) if self.has_lock else None
+
     def call(self, expression: str, timeout_s: float = 10.0) -> Any:
         """Have the agent evaluate `agent.<expression>`; returns the result.
 
