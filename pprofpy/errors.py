@@ -4,7 +4,8 @@
     ├── UsageError                  2  the command line does not make sense
     ├── TargetError                 3  no such target, several, or it ended at once
     ├── NotPossibleError            4  a tool, a kernel feature or a privilege is missing here
-    │   └── TargetPermissionError   4  the target exists, but we may not look inside
+    │   ├── TargetPermissionError   4  the target exists, but we may not look inside
+    │   └── ImplausibleTargetError  4  what the target shows of itself makes no sense
     ├── ProfileFormatError          5  a file that is not a valid profile
     ├── OutputError                 1  the result could not be written
     └── InterruptedEarly          130  stopped by the user before anything was recorded
@@ -54,6 +55,10 @@ class NotPossibleError(PprofpyError):
 
 class TargetPermissionError(NotPossibleError):
     """The target belongs to somebody else, or the kernel forbids looking inside it."""
+
+
+class ImplausibleTargetError(NotPossibleError):
+    """What the target shows of itself is damaged, forged, or beyond what any program has."""
 
 
 class ProfileFormatError(PprofpyError):

@@ -14,13 +14,13 @@ from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, Recording
 from pprofpy.errors import InterruptedEarly
-from pprofpy.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.profile import Profile
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.text import printable
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
+from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.units import format_duration
 
 EPILOG = """\b

@@ -15,10 +15,10 @@ from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
-from pprofpy.launch import interruptible
 from pprofpy.profile import Profile
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
+from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:

@@ -16,8 +16,8 @@ from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.gil import GilRecord
-from pprofpy.launch import interruptible
 from pprofpy.reports import gil as report
+from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:

@@ -21,12 +21,12 @@ from pprofpy.collectors import heap
 from pprofpy.collectors.heap import FOREVER, HeapOptions
 from pprofpy.graph import Granularity, total_of
 from pprofpy.heap import HeapRecording
-from pprofpy.launch import Interruption, interruptible
 from pprofpy.reports import growth, text
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
+from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration, parse_bytes
 
 EPILOG = """\b

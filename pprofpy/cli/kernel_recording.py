@@ -12,9 +12,9 @@ from pprofpy.cli.recording import progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
-from pprofpy.launch import Interruption, Launched, status_in_words
 from pprofpy.reports.text import printable
 from pprofpy.target import Target
+from pprofpy.target.launch import Interruption, Launched, status_in_words
 from pprofpy.units import NS_PER_S, format_duration
 
 DEFAULT_DURATION_NS = 30 * NS_PER_S

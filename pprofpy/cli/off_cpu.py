@@ -15,10 +15,10 @@ from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
-from pprofpy.launch import interruptible
 from pprofpy.profile import Profile
 from pprofpy.reports import off_cpu as report
 from pprofpy.reports.text import printable
+from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:

@@ -18,10 +18,10 @@ from pprofpy.errors import UsageError
 from pprofpy.formats import tracefile
 from pprofpy.formats.files import save, save_recording
 from pprofpy.latency import LatencyRecord, LongWait
-from pprofpy.launch import interruptible
 from pprofpy.reports import sched_latency as report
 from pprofpy.reports.text import printable
 from pprofpy.target import Target
+from pprofpy.target.launch import interruptible
 from pprofpy.trace import Trace
 
 EPILOG = """\b

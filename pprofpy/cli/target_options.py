@@ -12,8 +12,8 @@ import click
 
 from pprofpy import target as targets
 from pprofpy.errors import PprofpyError, UsageError
-from pprofpy.launch import Interruption, Launched
 from pprofpy.target import Target
+from pprofpy.target.launch import Interruption, Launched
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -26,9 +26,9 @@ from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summari
 from pprofpy.events.words import Narrator
 from pprofpy.formats import eventlog
 from pprofpy.formats.files import STDIO, check_free
-from pprofpy.launch import Interruption, interruptible
 from pprofpy.reports import trace_lines, trace_summary
 from pprofpy.target import Target
+from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration, parse_duration_ns
 
 EPILOG = """\b

@@ -46,7 +46,8 @@ from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram, histograms_by_owner
 from pprofpy.profile import Collection, Frame
-from pprofpy.target import open_target, printable
+from pprofpy.target import open_target
+from pprofpy.text import printable
 
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""

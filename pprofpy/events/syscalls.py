@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pprofpy.events.constants import NAMES, error_name
 from pprofpy.events.syscall_table import TABLE
-from pprofpy.target import printable
+from pprofpy.text import printable
 
 STRING_BYTES = 256
 MAX_SYSCALLS = 512

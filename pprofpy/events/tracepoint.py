@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.target import printable
+from pprofpy.text import printable
 
 Ints = NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
 from pprofpy.events.tracepoint import parse_format
 from pprofpy.profile import Collection
-from pprofpy.target import printable
+from pprofpy.text import printable
 
 SUFFIX = ".trace"
 MAGIC = b"pprofpy event log 2\n"

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.text import Text
 
+from pprofpy.text import printable as printable
+
 NARROWEST_NAME = 24
 """Names are not cut below this, however narrow the terminal: a table that wraps beats one that says nothing."""
-
-_HARMFUL_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Control and format characters (escape sequences, direction overrides), surrogates, line and paragraph separators."""
-
-
-def printable(text: str) -> str:
-    r"""`text` with everything that could steer a terminal or break a line written out, as `\x1b` or `\u202e`."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in _HARMFUL_CATEGORIES else char
-        for char in text
-    )
 
 
 def shorten(text: str, width: int) -> str:

@@ -17,17 +17,20 @@ PACKAGE = Path(pprofpy.__file__).parent
 ROOT = PACKAGE.parent
 
 MAY_IMPORT = {
-    "core": {"core"},
-    "formats": {"core", "formats"},
-    "collectors": {"core", "formats", "collectors"},
-    "reports": {"core", "formats", "reports"},
-    "cli": {"core", "formats", "collectors", "reports", "cli"},
+    "ground": {"ground"},
+    "target": {"ground", "target"},
+    "core": {"ground", "core"},
+    "formats": {"ground", "core", "formats"},
+    "collectors": {"ground", "target", "core", "formats", "collectors"},
+    "reports": {"ground", "core", "formats", "reports"},
+    "cli": {"ground", "target", "core", "formats", "collectors", "reports", "cli"},
 }
+GROUND = {"errors", "text", "budget", "units"}
 
 
 def floor_of(module: str) -> str:
     part = module.split(".")[1] if "." in module else ""
-    return part if part in MAY_IMPORT else "core"
+    return "ground" if part in GROUND else part if part in MAY_IMPORT else "core"
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from pprofpy import target as targets
 from pprofpy.errors import TargetError
+from pprofpy.target import choice, process
 from tests.conftest import PROGRAMS, Start, interpreter
 
 SLEEPER = str(PROGRAMS / "sleeper.py")
@@ -102,7 +103,7 @@ def test_neither_pprofpy_nor_its_parents_are_candidates(start: Start) -> None:
     ],
 )
 def test_a_process_is_called_what_its_users_call_it(command: tuple[str, ...], name: str) -> None:
-    assert targets._name(command) == name
+    assert process._name(command) == name
 
 
 @pytest.mark.parametrize(
@@ -115,8 +116,4 @@ def test_a_process_is_called_what_its_users_call_it(command: tuple[str, ...], na
     ],
 )
 def test_another_pprofpy_is_recognized(command: tuple[str, ...], ours: bool) -> None:
-    assert targets._is_pprofpy(command) is ours
-
-
-def test_text_from_a_target_cannot_steer_the_terminal() -> None:
-    assert targets.printable("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
+    assert choice._is_pprofpy(command) is ours

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
-from pprofpy.target import Target, permission_error, printable
+from pprofpy.target import Target, permission_error
+from pprofpy.text import printable
 
 _OLDEST = (3, 8)
 _NO_ATTACH = "3"

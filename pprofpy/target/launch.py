@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from pprofpy.errors import InterruptedEarly, TargetError
-from pprofpy.target import Target, descendants_of, open_target
+from pprofpy.target.process import Target, descendants_of, open_target
 
 _PATIENCE_S = 10.0
 """How long a wrapper script may take until it has started Python."""

@@ -1,0 +1,27 @@
+"""Which process to profile, and what it is. Nothing in here trusts what a process shows of itself."""
+
+from __future__ import annotations
+
+from pprofpy.target.choice import find_by_name, python_processes, several, summary, the_only_one
+from pprofpy.target.interpreter import Interpreter
+from pprofpy.target.permission import CAP_SYS_PTRACE, has_capability, permission_error, with_sudo
+from pprofpy.target.process import Target, Thread, descendants_of, open_target
+from pprofpy.target.procfs import PROC
+
+__all__ = [
+    "CAP_SYS_PTRACE",
+    "PROC",
+    "Interpreter",
+    "Target",
+    "Thread",
+    "descendants_of",
+    "find_by_name",
+    "has_capability",
+    "open_target",
+    "permission_error",
+    "python_processes",
+    "several",
+    "summary",
+    "the_only_one",
+    "with_sudo",
+]

@@ -1,0 +1,101 @@
+"""Which process to profile: the one that a pattern names, or the only Python there is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+
+from pprofpy.errors import PprofpyError, TargetError, UsageError
+from pprofpy.target import procfs
+from pprofpy.target.process import Target, open_target
+from pprofpy.text import printable
+
+
+def python_processes() -> list[Target]:
+    """All Python processes that we may look into, except pprofpy itself and whatever started it."""
+    ours = _ancestry()
+    found = []
+    for pid in procfs.pids():
+        with contextlib.suppress(PprofpyError, OSError):
+            if pid not in ours and not _is_pprofpy(procfs.command_line(pid)):
+                found.append(open_target(pid))
+    return found
+
+
+def find_by_name(pattern: str) -> Target:
+    """The Python process whose command line matches a regular expression (as `pgrep -f` does).
+
+    Raises:
+        UsageError: `pattern` is not a regular expression.
+        TargetError: None matches, or several do; the hint lists them.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(
+            f"--name {pattern!r} is not a regular expression: {error}", "put a backslash before ( [ . * + ?"
+        ) from error
+    matching = [target for target in python_processes() if regex.search(" ".join(target.command))]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise several(matching, f"match --name {pattern!r}")
+    raise TargetError(
+        f"no Python process matches --name {pattern!r}{_unseen()}",
+        "the pattern is searched for in the command line; look at yours with 'pgrep -af python'",
+    )
+
+
+def the_only_one(candidates: list[Target]) -> Target:
+    """The candidate, if there is exactly one.
+
+    Raises:
+        TargetError: There is none, or there are several; the hint lists them.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise several(candidates, "run here")
+    raise TargetError(
+        f"no Python process runs here{_unseen()}", "name one with --pid PID, or start one: pprofpy cpu -- COMMAND"
+    )
+
+
+def several(candidates: list[Target], what: str) -> TargetError:
+    """The error for a choice that we must not make for the user."""
+    shown = "".join(f"\n    --pid {summary(target)}" for target in candidates[:20])
+    more = f"\n    and {len(candidates) - 20} more" if len(candidates) > 20 else ""
+    return TargetError(f"{len(candidates)} Python processes {what}", f"choose one:{shown}{more}")
+
+
+def summary(target: Target) -> str:
+    """One line to recognize a process by: `1234  alice  CPython 3.11.7  python worker.py --queue mail`."""
+    command = printable(shlex.join(target.command))
+    shortened = command if len(command) <= 80 else command[:79] + "…"
+    interpreter = f"{target.interpreter.implementation} {target.interpreter.version}"
+    return f"{target.pid:<7}  {target.user}  {interpreter}  {shortened}"
+
+
+def _ancestry() -> set[int]:
+    """Us and all who started us: sudo, the shell, a test runner."""
+    found, pid = set(), os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        try:
+            pid = procfs.status(pid).parent
+        except OSError:
+            break
+    return found
+
+
+def _is_pprofpy(command: tuple[str, ...]) -> bool:
+    """Another pprofpy: its command line holds the name that somebody looks for, but nobody means it."""
+    words = command[:3]
+    return any(word.rpartition("/")[2] == "pprofpy" for word in words) or words[1:] == ("-m", "pprofpy")
+
+
+def _unseen() -> str:
+    """A remark for those who see only their own processes."""
+    return "" if os.geteuid() == 0 else " (processes of other users need sudo)"

@@ -1,0 +1,152 @@
+"""Recognizing the Python in a process.
+
+A process is Python if a CPython or PyPy is mapped into it, whatever its name: virtual environments, uWSGI and other
+embedders count, a shell script called python.sh does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pprofpy.target import files, procfs
+from pprofpy.target.files import TargetFile
+from pprofpy.target.procfs import Mapping
+
+PROGRAM_NAME = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)?")
+LOADER_NAME = re.compile(r"ld[\w.-]*\.so[\d.]*")
+_LIBRARY = re.compile(r"lib(?P<kind>python|pypy)(?P<version>\d+\.\d+)?[\w-]*\.so")
+_STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
+_INTERPRETER_SYMBOL = b"\0_PyRuntime\0"
+_SYMBOL_TABLE = b"\0.symtab\0"
+
+_CHUNK_BYTES, _OVERLAP_BYTES = 8 << 20, 64
+_MOST_SEARCHED_BYTES = 512 << 20
+"""Of a file. A browser has 250 MB; sparse files have as many as their makers like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """The Python inside a process.
+
+    Attributes:
+        implementation: CPython or PyPy.
+        version: As exact as can be told without running anything: `3.11.7`, `3.11`, or empty.
+        is_shared: In a libpython of its own, as opposed to linked into the program.
+        is_stripped: Without a symbol table.
+        path: The file that holds it, as the target sees it.
+    """
+
+    implementation: str
+    version: str
+    is_shared: bool
+    is_stripped: bool
+    path: str
+
+    def __str__(self) -> str:
+        build = ("shared" if self.is_shared else "static") + (", stripped" if self.is_stripped else "")
+        return f"{self.implementation} {self.version or '(version unknown)'} ({build})"
+
+
+def find_interpreter(pid: int) -> Interpreter | None:
+    """The Python mapped into a process, None if there is none.
+
+    Raises:
+        PermissionError: We may not read its memory map.
+        OSError: It has ended.
+    """
+    mapped = _mapped_files(pid)
+    if not mapped:
+        return None
+    program, open_own = procfs.program(pid), _opener(pid, None)
+    if LOADER_NAME.fullmatch(program.rpartition("/")[2]):  # started as `ld.so PROGRAM`
+        program = next((path for path in mapped if PROGRAM_NAME.fullmatch(path.rpartition("/")[2])), program)
+        open_own = _opener(pid, mapped.get(program))
+    libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
+    named = PROGRAM_NAME.fullmatch(program.rpartition("/")[2])
+    known = {match[1] for path in [program, *mapped] if (match := _STANDARD_LIBRARY.search(path))}
+    if libraries:
+        path, match = libraries[0]
+        open_file = _opener(pid, mapped[path])
+    elif named or _search(open_own).has_runtime:
+        path, match, open_file = program, named, open_own
+    else:
+        return None
+    kind = match["kind"] if match else "python"
+    version = (match["version"] if match else None) or (known.pop() if len(known) == 1 else "")
+    content = _search(open_file)
+    return Interpreter(
+        implementation="PyPy" if kind == "pypy" else "CPython",
+        version=version if kind == "pypy" else content.exact_version(version),
+        is_shared=bool(libraries),
+        is_stripped=not content.has_symbols,
+        path=path,
+    )
+
+
+def _mapped_files(pid: int) -> dict[str, Mapping]:
+    """The files mapped into a process -> the first mapping of each."""
+    found: dict[str, Mapping] = {}
+    for mapping in procfs.mappings(pid):
+        if mapping.path:
+            found.setdefault(mapping.path, mapping)
+    return found
+
+
+def _opener(pid: int, mapping: Mapping | None) -> Callable[[], TargetFile]:
+    """Opens what is mapped there; without a mapping, the process's program."""
+    return lambda: files.open_mapped(pid, mapping) if mapping else files.open_program(pid)
+
+
+# -- searching a file ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What was found in a file; nothing, if it cannot be read."""
+
+    has_runtime: bool = False
+    has_symbols: bool = False
+    versions: frozenset[str] = frozenset()
+
+    def exact_version(self, version: str) -> str:
+        """Refine `3.11` to `3.11.7`: PY_VERSION is a string constant of every CPython.
+
+        Without a version to start from, the answer is only given if the file holds a single candidate.
+        """
+        found = [one for one in self.versions if not version or one.startswith(version + ".")]
+        return found[0] if len(found) == 1 else version
+
+
+_searched: dict[tuple[int, ...], _Content] = {}
+"""Each file is searched only once: a browser has hundreds of megabytes."""
+
+_VERSION = re.compile(rb"(?<![0-9.])3\.(?:[6-9]|[1-9]\d)\.\d{1,3}(?:[abrc]{1,2}\d{1,3})?\+?(?=\0)")
+
+
+def _search(open_file: Callable[[], TargetFile]) -> _Content:
+    try:
+        with open_file() as file:
+            if file.identity not in _searched:
+                _searched[file.identity] = _searched_content(file)
+            return _searched[file.identity]
+    except OSError:
+        return _Content()
+
+
+def _searched_content(file: TargetFile) -> _Content:
+    has_runtime = has_symbols = False
+    versions: set[str] = set()
+    for part in _parts(file):
+        has_runtime = has_runtime or _INTERPRETER_SYMBOL in part
+        has_symbols = has_symbols or _SYMBOL_TABLE in part
+        versions.update(match[0].decode("ascii") for match in _VERSION.finditer(part, 1))
+    return _Content(has_runtime, has_symbols, frozenset(versions))
+
+
+def _parts(file: TargetFile) -> Iterator[bytes]:
+    """A file in pieces that overlap, so that nothing short is cut in two; of a huge one, the beginning."""
+    for offset in range(0, min(file.size, _MOST_SEARCHED_BYTES), _CHUNK_BYTES):
+        start = max(0, offset - _OVERLAP_BYTES)
+        yield file.read(start, offset + _CHUNK_BYTES - start)

@@ -1,0 +1,54 @@
+"""What we may do, and how to say that it is not enough."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import sys
+from pathlib import Path
+
+from pprofpy.errors import TargetPermissionError
+from pprofpy.target import procfs
+from pprofpy.text import printable
+
+CAP_SYS_PTRACE = 19
+
+
+def permission_error(pid: int, user: str) -> TargetPermissionError:
+    """The error for a process that exists but that we may not look into, with what to type instead."""
+    if has_capability(CAP_SYS_PTRACE):
+        return TargetPermissionError(
+            f"the kernel does not let us look into process {pid}: it has privileges that we lack",
+            "run pprofpy on the host, outside of this container or sandbox",
+        )
+    if os.geteuid() == 0:
+        return TargetPermissionError(
+            f"no permission to look into process {pid}, although we are root",
+            "CAP_SYS_PTRACE is missing; start the container with --cap-add SYS_PTRACE (Kubernetes: capabilities.add)",
+        )
+    if user != user_name(os.geteuid()):
+        return TargetPermissionError(f"process {pid} belongs to {user}", f"run {with_sudo()}")
+    return TargetPermissionError(
+        f"the kernel does not let us look into process {pid} (ptrace is restricted)", f"run {with_sudo()}"
+    )
+
+
+def has_capability(bit: int) -> bool:
+    """Do we have this capability in effect?"""
+    return bool(procfs.status("self").capabilities >> bit & 1)
+
+
+def with_sudo() -> str:
+    """This very command line, to be run as root."""
+    program = Path(sys.argv[0])
+    ours = [sys.executable, "-m", "pprofpy"] if program.name == "__main__.py" else [str(program.resolve())]
+    return printable(shlex.join(["sudo", *ours, *sys.argv[1:]]))
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number if nobody is called so."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
