@@ -15,6 +15,7 @@ test_needs=(
     "command -v chromium|chromium|the tests that open flame graphs in a browser"
     "command -v npm|npm|the tests with speedscope's own importer"
     "command -v perf|linux-perf linux-tools-generic|the tests against perf"
+    "ls /usr/lib/*/libpython3*.so.1.0|libpython3.11 libpython3.12 libpython3.13 libpython3.14|the tests with two interpreters in a process"
     "command -v setpriv|util-linux|the tests as another user"
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pprofpy.target.choice import find_by_name, python_processes, several, summary, the_only_one
-from pprofpy.target.interpreter import Interpreter
+from pprofpy.target.interpreter import Interpreter, mapped_interpreters
 from pprofpy.target.permission import CAP_SYS_PTRACE, has_capability, permission_error, with_sudo
 from pprofpy.target.process import Target, Thread, descendants_of, open_target
 from pprofpy.target.procfs import PROC
@@ -17,6 +17,7 @@ __all__ = [
     "descendants_of",
     "find_by_name",
     "has_capability",
+    "mapped_interpreters",
     "open_target",
     "permission_error",
     "python_processes",

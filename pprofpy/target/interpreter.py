@@ -17,6 +17,7 @@ from pprofpy.target.procfs import Mapping
 PROGRAM_NAME = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)?")
 LOADER_NAME = re.compile(r"ld[\w.-]*\.so[\d.]*")
 _LIBRARY = re.compile(r"lib(?P<kind>python|pypy)(?P<version>\d+\.\d+)?[\w-]*\.so")
+_FORWARDER = re.compile(r"libpython3t?d?\.so")
 _STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
 _INTERPRETER_SYMBOL = b"\0_PyRuntime\0"
 _SYMBOL_TABLE = b"\0.symtab\0"
@@ -50,7 +51,19 @@ class Interpreter:
 
 
 def find_interpreter(pid: int) -> Interpreter | None:
-    """The Python mapped into a process, None if there is none.
+    """The Python mapped into a process, None if there is none: the likeliest of its candidates.
+
+    Raises:
+        PermissionError: We may not read its memory map.
+        OSError: It has ended.
+    """
+    return next(iter(mapped_interpreters(pid)), None)
+
+
+def mapped_interpreters(pid: int) -> list[Interpreter]:
+    """Every interpreter whose file is mapped into a process, the likeliest to be in use first.
+
+    Only its memory tells which one is: see `collectors.cpython.runtime.living_runtime`.
 
     Raises:
         PermissionError: We may not read its memory map.
@@ -58,31 +71,41 @@ def find_interpreter(pid: int) -> Interpreter | None:
     """
     mapped = _mapped_files(pid)
     if not mapped:
-        return None
+        return []
     program, open_own = procfs.program(pid), _opener(pid, None)
     if LOADER_NAME.fullmatch(program.rpartition("/")[2]):  # started as `ld.so PROGRAM`
         program = next((path for path in mapped if PROGRAM_NAME.fullmatch(path.rpartition("/")[2])), program)
         open_own = _opener(pid, mapped.get(program))
-    libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
-    named = PROGRAM_NAME.fullmatch(program.rpartition("/")[2])
     known = {match[1] for path in [program, *mapped] if (match := _STANDARD_LIBRARY.search(path))}
-    if libraries:
-        path, match = libraries[0]
-        open_file = _opener(pid, mapped[path])
-    elif named or _search(open_own).has_runtime:
-        path, match, open_file = program, named, open_own
-    else:
-        return None
+    version = known.pop() if len(known) == 1 else ""
+    libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
+    found = [_interpreter(path, match, _opener(pid, mapped[path]), version) for path, match in libraries]
+    named = PROGRAM_NAME.fullmatch(program.rpartition("/")[2])
+    if _search(open_own).has_runtime or (named and not found):
+        found.insert(0, _interpreter(program, named, open_own, version, is_shared=False))
+    own = (named and named["version"]) or ""
+    return sorted(found, key=lambda one: (_is_forwarder(one), not one.version.startswith(own)))
+
+
+def _interpreter(
+    path: str, match: re.Match[str] | None, open_file: Callable[[], TargetFile], version: str, *, is_shared: bool = True
+) -> Interpreter:
+    """What one file holds; `version` is that of the standard library in use, for files whose name does not tell."""
     kind = match["kind"] if match else "python"
-    version = (match["version"] if match else None) or (known.pop() if len(known) == 1 else "")
+    version = (match["version"] if match else None) or version
     content = _search(open_file)
     return Interpreter(
         implementation="PyPy" if kind == "pypy" else "CPython",
         version=version if kind == "pypy" else content.exact_version(version),
-        is_shared=bool(libraries),
+        is_shared=is_shared,
         is_stripped=not content.has_symbols,
         path=path,
     )
+
+
+def _is_forwarder(interpreter: Interpreter) -> bool:
+    """Is this the stable ABI's library, which only depends on the one with the interpreter? Source: PEP 384."""
+    return _FORWARDER.match(interpreter.path.rpartition("/")[2]) is not None
 
 
 def _mapped_files(pid: int) -> dict[str, Mapping]:

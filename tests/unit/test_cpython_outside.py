@@ -290,6 +290,7 @@ def test_what_is_not_known_is_refused(
     interpreter_in_it: Interpreter, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pprofpy.collectors.cpython.runtime._PATIENCE_S", 0.0)  # we may have started just now
+    monkeypatch.setattr("pprofpy.collectors.cpython.loaded.mapped_interpreters", lambda pid: [interpreter_in_it])
     ours = open_target(os.getpid())
     target = Target(**{name: getattr(ours, name) for name in Target.__slots__} | {"interpreter": interpreter_in_it})
 

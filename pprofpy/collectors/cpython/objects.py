@@ -11,7 +11,7 @@ from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 
 _LONGEST_STRING = 4096
 _LONGEST_TABLE = 1 << 20
-_MOST_THREADS = 10_000
+_MOST_INTERPRETERS, _MOST_THREADS = 1_000, 32_768
 _MOST_FRAMES = 5_000
 _CALL_FROM_C = 3
 """The owner of a frame that holds no code; so have all above it."""
@@ -102,17 +102,33 @@ class Reader:
 
     def thread_states(self, runtime: int) -> Iterator[int]:
         """The PyThreadState of every thread, in all interpreters."""
-        interp = self.memory.word(runtime + self.layout.interpreters_head)
-        for _ in range(_MOST_THREADS):
-            if not interp:
-                return
-            thread = self.memory.word(interp + self.layout.interp_threads)
-            for _ in range(_MOST_THREADS):
-                if not thread:
-                    break
+        seen: set[int] = set()
+        for interp in self.interpreters(runtime):
+            for thread in self.threads(interp):
+                if thread in seen or len(seen) >= _MOST_THREADS:
+                    raise UnreadableError("interpreters share threads, or have too many")
+                seen.add(thread)
                 yield thread
-                thread = self.memory.word(thread + self.layout.thread_next)
-            interp = self.memory.word(interp + self.layout.interp_next)
+
+    def interpreters(self, runtime: int) -> Iterator[int]:
+        """Every PyInterpreterState, the main one last."""
+        head = self.memory.word(runtime + self.layout.interpreters_head)
+        return self._linked(head, self.layout.interp_next, _MOST_INTERPRETERS)
+
+    def threads(self, interp: int) -> Iterator[int]:
+        """The PyThreadState of every thread in one interpreter."""
+        head = self.memory.word(interp + self.layout.interp_threads)
+        return self._linked(head, self.layout.thread_next, _MOST_THREADS)
+
+    def _linked(self, address: int, next_at: int, most: int) -> Iterator[int]:
+        """The members of a list, which may be anything: a forged one, or one that changes while it is read."""
+        seen: set[int] = set()
+        while address:
+            if address in seen or len(seen) >= most:
+                raise UnreadableError(f"a list at {address:#x} that leads back into itself, or does not end")
+            seen.add(address)
+            yield address
+            address = self.memory.word(address + next_at)
 
     def leaf_frame(self, thread_state: int) -> int:
         """The address of a thread's innermost frame; 0 if there is none."""

@@ -1,28 +1,27 @@
-"""Finding the CPython in a process: where its `_PyRuntime` is, and the layout of what hangs on it.
-
-The file is read through the mapping itself (/proc/PID/map_files), so that containers, chroots and replaced files do
-not matter. What is not known for certain is refused: nothing is guessed.
+"""Finding the CPython in a process: which of its images is in use, where its `_PyRuntime` is, and the layout of what
+hangs on it. What is not known for certain is refused: nothing is guessed.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pprofpy.collectors.cpython.elf import ElfFile, NotElfError, read_elf
 from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, Layout, is_free_threaded, layout_of
+from pprofpy.collectors.cpython.living import NotLivingError, prove_living
+from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import Target, open_target
+from pprofpy.target import Interpreter, Target, open_target
 
-_SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
 _ALPHA, _BETA = 0xA, 0xB
 _ATTEMPTS, _PATIENCE_S = 100, 2.0
-_elf_files: dict[tuple[int, ...], ElfFile] = {}
+_LONGEST_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,8 @@ class Runtime:
         code_type: The address of `PyCode_Type`.
         layout: Where things lie.
         root: The process's root folder, as reached from here.
+        image: The file that it is in, and where that is loaded.
+        is_free_threaded: It is a build whose objects have another head: only `address` and the threads can be read.
     """
 
     pid: int
@@ -44,6 +45,8 @@ class Runtime:
     code_type: int
     layout: Layout
     root: Path
+    image: LoadedImage
+    is_free_threaded: bool = False
 
     def reader(self) -> Reader:
         """Reads its objects."""
@@ -71,20 +74,37 @@ class Runtime:
         return 0
 
 
+def living_runtime(target: Target) -> Runtime:
+    """The interpreter that is in use in a process, proved by reading alone. It may be a free-threaded one.
+
+    Whatever calls or writes anything in a target must take the interpreter from here: files of interpreters can be
+    mapped that are not in use, and calling their functions ends the process.
+
+    Raises:
+        NotPossibleError: None is proved to be in use, or several are; the message says why.
+        TargetError: The process has ended.
+        TargetPermissionError: We may not look inside it.
+    """
+    return _patiently(target, _living)
+
+
 def find_runtime(target: Target) -> Runtime:
-    """The interpreter of a process. One that is just starting is given a moment to build its structures.
+    """The interpreter of a process, whose stacks can be read. One that is just starting is given a moment.
 
     Raises:
         NotPossibleError: It is none that can be read safely; the message says why.
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
+    return _patiently(target, _readable)
+
+
+def _patiently(target: Target, find: Callable[[Target], Runtime]) -> Runtime:
+    """Give a process that is just starting a moment to build its structures."""
     deadline = time.monotonic() + (_PATIENCE_S if target.age_s() < _PATIENCE_S else 0)
     while True:
         try:
-            runtime = _look(target)
-            check(target, runtime)
-            return runtime
+            return find(target)
         except NotPossibleError as error:
             if not target.is_alive():
                 raise TargetError(f"process {target.pid} has ended") from error
@@ -94,96 +114,122 @@ def find_runtime(target: Target) -> Runtime:
         target = open_target(target.pid)  # its library may not have been there before
 
 
-def _look(target: Target) -> Runtime:
+def _readable(target: Target) -> Runtime:
+    runtime = _living(target)
+    if runtime.is_free_threaded:
+        raise _unsupported(target, "it is a free-threaded build, whose structures differ", runtime.image.interpreter)
+    check(target, runtime)
+    return runtime
+
+
+def _living(target: Target) -> Runtime:
+    """Try all images; exactly one must be in use."""
     if target.interpreter.implementation != "CPython":
         raise _unsupported(target, f"{target.interpreter.implementation} is not CPython")
-    elf, bias = _mapped_elf(target)
-    missing = [name for name in _SYMBOLS[:2] if name not in elf.symbols]
+    living: list[Runtime] = []
+    problems: list[NotPossibleError] = []
+    for image in loaded_images(target):
+        try:
+            living.append(_prove(target, image))
+        except NotPossibleError as error:
+            problems.append(error)
+    if len(living) == 1:
+        return living[0]
+    if living:
+        places = " and ".join(f"{one.image.interpreter.path} at {one.image.start:#x}" for one in living)
+        raise _unsupported(target, f"several interpreters are in use in it: {places}")
+    raise problems[0] if problems else _unsupported(target, f"{target.interpreter.path} cannot be read")
+
+
+def _prove(target: Target, image: LoadedImage) -> Runtime:
+    """The interpreter in one image.
+
+    Raises:
+        NotPossibleError: It is not in use, or none that we know.
+    """
+    missing = [name for name in SYMBOLS[:2] if name not in image.symbols]
     if missing:
-        raise _unsupported(target, f"{target.interpreter.path} does not tell where {missing[0]} is")
-    memory = Memory(target.pid)
-    address = elf.symbols["_PyRuntime"] + bias
+        raise _unsupported(target, f"{image.interpreter.path} does not tell where {missing[0]} is", image.interpreter)
+    memory, address, code_type = Memory(target.pid), image.symbols["_PyRuntime"], image.symbols["PyCode_Type"]
     try:
-        version = _version(target, memory, elf.symbols.get("Py_Version"), bias)
+        version = _version(target, memory, image)
         raw = memory.read(address, DEBUG_OFFSETS_BYTES)
     except UnreadableError as error:
-        raise _unsupported(target, f"its memory does not look like CPython's ({error})") from error
+        why = f"its memory does not look like CPython's ({error})"
+        raise _unsupported(target, why, image.interpreter) from error
     layout = layout_of(version, raw)
     if layout is None:
         known = f"{_text(min(LAYOUTS))} to {_text(max(LAYOUTS))}"
-        raise _unsupported(target, f"the layout of Python {_text(version)} is not known, only those of {known}")
-    if version >= (3, 13) and is_free_threaded(raw):
-        raise _unsupported(target, "it is a free-threaded build, whose structures differ")
-    return Runtime(target.pid, version, address, elf.symbols["PyCode_Type"] + bias, layout, target.root)
+        why = f"the layout of Python {_text(version)} is not known, only those of {known}"
+        raise _unsupported(target, why, image.interpreter)
+    runtime = Runtime(
+        pid=target.pid,
+        version=version,
+        address=address,
+        code_type=code_type,
+        layout=layout,
+        root=target.root,
+        image=image,
+        is_free_threaded=version >= (3, 13) and is_free_threaded(raw),
+    )
+    problem = "no thread of it was found"
+    for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
+        try:
+            prove_living(runtime.reader(), address, code_type, is_free_threaded=runtime.is_free_threaded)
+            return runtime
+        except NotLivingError as error:
+            raise _misplaced(target, runtime, str(error)) from error
+        except UnreadableError as error:
+            problem = str(error)
+    raise _misplaced(target, runtime, problem)
 
 
 def check(target: Target, runtime: Runtime) -> None:
     """Read stacks: every frame of one must lead to a real code object with a name and a file.
 
+    A process none of whose threads runs Python code just now is fine.
+
     Raises:
         NotPossibleError: The structures are not where they should be.
     """
-    reader, problem = runtime.reader(), "no thread of it was found"
-    for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
-        try:
-            threads = list(reader.thread_states(runtime.address))
-        except UnreadableError as error:
-            problem = str(error)
-            continue
-        for thread in threads:
-            try:
-                names = [reader.code(code).name for code in reader.frames(thread)]
-            except UnreadableError as error:
-                problem = str(error)
-                continue
-            if names:
-                return
-            problem = "no thread of it runs Python code"
-    raise _unsupported(
-        target, f"its structures are not where those of Python {_text(runtime.version)} should be ({problem})"
+    reader, problem, deadline = (
+        runtime.reader(),
+        "its stacks take too long to read",
+        time.monotonic() + _LONGEST_CHECK_S,
     )
+    for _ in range(_ATTEMPTS):  # as in _prove
+        is_idle = True
+        try:
+            for thread in reader.thread_states(runtime.address):
+                if time.monotonic() > deadline:
+                    raise _misplaced(target, runtime, problem)
+                try:
+                    frames = reader.frames(thread)
+                    if [reader.code(code).name for code in frames]:
+                        return
+                except UnreadableError as error:
+                    is_idle, problem = False, str(error)
+        except UnreadableError as error:
+            is_idle, problem = False, str(error)
+        if is_idle:
+            return
+    raise _misplaced(target, runtime, problem)
 
 
-def _mapped_elf(target: Target) -> tuple[ElfFile, int]:
-    """The file that holds the interpreter, and where it lies."""
-    folder = Path(f"/proc/{target.pid}")
-    try:
-        lines = (folder / "maps").read_bytes().decode("utf-8", "replace").split("\n")
-    except OSError as error:
-        raise TargetError(f"process {target.pid} ended just now") from error
-    for line in lines:
-        fields = line.split(maxsplit=5)
-        if len(fields) < 6 or fields[5].removesuffix(" (deleted)").replace("\\012", "\n") != target.interpreter.path:
-            continue
-        start, end = (int(part, 16) for part in fields[0].split("-"))
-        for path in (folder / "map_files" / f"{start:x}-{end:x}", Path(f"{target.root}{target.interpreter.path}")):
-            with suppress(OSError, NotElfError):
-                elf = _cached_elf(path)
-                return elf, elf.headers.bias(start, int(fields[2], 16))
-    raise _unsupported(target, f"{target.interpreter.path} cannot be read")
-
-
-def _cached_elf(path: Path) -> ElfFile:
-    status = path.stat()
-    key = status.st_dev, status.st_ino, status.st_mtime_ns
-    if key not in _elf_files:
-        _elf_files[key] = read_elf(path, _SYMBOLS)
-    return _elf_files[key]
-
-
-def _version(target: Target, memory: Memory, symbol: int | None, bias: int) -> tuple[int, int]:
+def _version(target: Target, memory: Memory, image: LoadedImage) -> tuple[int, int]:
     """The exact version; only what has been released counts, since layouts change until then."""
+    symbol = image.symbols.get("Py_Version")
     if symbol is not None:
-        number = memory.half_word(symbol + bias)
+        number = memory.half_word(symbol)
         major, minor, level = number >> 24, number >> 16 & 0xFF, number >> 4 & 0xF
         if level in (_ALPHA, _BETA):
-            raise _unsupported(target, "it is a version from before its release")
+            raise _unsupported(target, "it is a version from before its release", image.interpreter)
         return major, minor
-    match = re.match(r"(\d+)\.(\d+)(?:\.\d+)?(\w*)", target.interpreter.version)
+    match = re.match(r"(\d+)\.(\d+)(?:\.\d+)?(\w*)", image.interpreter.version)
     if match is None:
-        raise _unsupported(target, "its version cannot be told")
+        raise _unsupported(target, "its version cannot be told", image.interpreter)
     if match[3].startswith(("a", "b")):
-        raise _unsupported(target, "it is a version from before its release")
+        raise _unsupported(target, "it is a version from before its release", image.interpreter)
     return int(match[1]), int(match[2])
 
 
@@ -191,8 +237,13 @@ def _text(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _unsupported(target: Target, why: str) -> NotPossibleError:
+def _misplaced(target: Target, runtime: Runtime, problem: str) -> NotPossibleError:
+    why = f"its structures are not where those of Python {_text(runtime.version)} should be ({problem})"
+    return _unsupported(target, why, runtime.image.interpreter)
+
+
+def _unsupported(target: Target, why: str, interpreter: Interpreter | None = None) -> NotPossibleError:
     return NotPossibleError(
-        f"the stacks of process {target.pid} ({target.interpreter}) cannot be read in the kernel: {why}",
+        f"the interpreter of process {target.pid} ({interpreter or target.interpreter}) cannot be read: {why}",
         "pprofpy cpu --engine py-spy may know it",
     )

@@ -1,0 +1,69 @@
+"""Proof that an interpreter in a process's memory is the one that runs, by reading alone.
+
+A file can be mapped twice (symbolizers map it to read it), a libpython can be loaded beside an interpreter that is
+linked into the program: such a copy has a `_PyRuntime` that nobody has initialized, and whoever calls its functions
+ends the process. The one that runs has the states of this process's threads.
+"""
+
+from __future__ import annotations
+
+from pprofpy.collectors.cpython.layouts import Layout
+from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.collectors.cpython.objects import Reader
+
+_TYPE_NAME = 16
+"""From an object's type to a type's `tp_name`: over `ob_type` and `ob_size`. Source: Include/cpython/object.h."""
+
+_CODE = b"code\0"
+
+
+class NotLivingError(Exception):
+    """Why an interpreter is not one that runs."""
+
+
+def prove_living(reader: Reader, runtime: int, code_type: int, *, is_free_threaded: bool = False) -> None:
+    """Prove that the interpreter that `reader` reads is in use by threads of its process.
+
+    Its type of code objects must be a type of that name (objects have the size that we know, the image is relocated);
+    a thread's state must lead back to the interpreter that lists it, and name a thread of the C library.
+
+    Args:
+        reader: Reads the interpreter.
+        runtime: The address of its `_PyRuntime`.
+        code_type: The address of its `PyCode_Type`.
+        is_free_threaded: Its objects have another head; of these only the threads are looked at.
+
+    Raises:
+        NotLivingError: It is not in use, or its structures are not where they should be.
+        UnreadableError: It is not there, or changed while it was read.
+        TargetError: The process has ended.
+    """
+    layout = reader.layout
+    if not is_free_threaded and not _is_type_of_code(reader, layout, code_type):
+        raise NotLivingError("its objects have an unknown form")
+    problem = "no thread of it was found"
+    for interp in reader.interpreters(runtime):
+        for thread in reader.threads(interp):
+            if reader.memory.word(thread + layout.thread_interp) != interp:
+                problem = "a thread's state does not lead back to its interpreter"
+            elif _is_thread(reader, reader.memory.word(thread + layout.thread_id)):
+                return
+            else:
+                problem = "the states of its threads name no thread of the process"
+    raise NotLivingError(problem)
+
+
+def _is_type_of_code(reader: Reader, layout: Layout, code_type: int) -> bool:
+    name = reader.memory.word(code_type + layout.object_type + _TYPE_NAME)
+    return reader.memory.read(name, len(_CODE)) == _CODE
+
+
+def _is_thread(reader: Reader, ident: int) -> bool:
+    """Is this what `pthread_self` returned to a thread? The C library's record of a thread begins with its own address.
+
+    Source: System V ABI for AMD64, thread-local storage (%fs:0); glibc's tcbhead_t, musl's struct pthread.
+    """
+    try:
+        return ident > 0 and reader.memory.word(ident) == ident
+    except UnreadableError:
+        return False  # the state of a thread that has ended

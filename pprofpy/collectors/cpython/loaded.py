@@ -1,0 +1,84 @@
+"""Where the files of interpreters lie in a process's memory: once, several times, or beside each other.
+
+Files are read through the mapping itself, so that containers, chroots and replaced files do not matter.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pprofpy.collectors.cpython.elf import ElfFile, NotElfError, read_elf
+from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.target import Interpreter, Target, mapped_interpreters, procfs
+from pprofpy.target.procfs import Mapping
+
+SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
+_MOST_IMAGES = 64
+"""A process that has more interpreters mapped is refused: which is in use can only be told by trying them all."""
+
+_elf_files: dict[tuple[int, ...], ElfFile] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An interpreter's file at one place in memory.
+
+    Attributes:
+        interpreter: What the file holds.
+        start: Where its ELF header lies.
+        bias: What to add to the addresses that the file asks for.
+        symbols: Those of SYMBOLS that it defines -> their address in the process, if this image is in use.
+    """
+
+    interpreter: Interpreter
+    start: int
+    bias: int
+    symbols: dict[str, int]
+
+
+def loaded_images(target: Target) -> list[LoadedImage]:
+    """Every place where an interpreter may be loaded.
+
+    Raises:
+        NotPossibleError: There are too many to try.
+        TargetError: The process has ended.
+    """
+    try:
+        interpreters, mappings = mapped_interpreters(target.pid), procfs.mappings(target.pid)
+    except OSError as error:
+        raise TargetError(f"process {target.pid} ended just now") from error
+    heads: defaultdict[str, list[Mapping]] = defaultdict(list)
+    for mapping in mappings:
+        if not mapping.offset:
+            heads[mapping.path].append(mapping)
+    places = [(one, head) for one in interpreters for head in heads[one.path]]
+    if len(places) > _MOST_IMAGES:
+        raise NotPossibleError(
+            f"process {target.pid} has interpreters mapped at more than {_MOST_IMAGES} places",
+            "pprofpy cpu --engine py-spy may know it",
+        )
+    return [image for one, head in places if (image := _image(target, one, head))]
+
+
+def _image(target: Target, interpreter: Interpreter, head: Mapping) -> LoadedImage | None:
+    """The file whose header is mapped there; None if it cannot be read."""
+    for path in (
+        procfs.folder_of(target.pid) / "map_files" / f"{head.start:x}-{head.end:x}",
+        Path(f"{target.root}{interpreter.path}"),
+    ):
+        with suppress(OSError, NotElfError):
+            elf = _cached_elf(path)
+            bias = elf.headers.bias(head.start, 0)
+            return LoadedImage(interpreter, head.start, bias, {name: at + bias for name, at in elf.symbols.items()})
+    return None
+
+
+def _cached_elf(path: Path) -> ElfFile:
+    status = path.stat()
+    key = status.st_dev, status.st_ino, status.st_mtime_ns
+    if key not in _elf_files:
+        _elf_files[key] = read_elf(path, SYMBOLS)
+    return _elf_files[key]
