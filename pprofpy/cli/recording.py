@@ -17,7 +17,8 @@ import click
 
 from pprofpy.errors import OutputError
 from pprofpy.formats import FORMATS, encode, format_of
-from pprofpy.formats.files import STDIO, check_free, save, save_recording
+from pprofpy.formats.files import STDIO, save, save_recording
+from pprofpy.formats.output import check_free, is_direct
 from pprofpy.profile import Profile
 from pprofpy.target import Target
 from pprofpy.units import format_duration
@@ -53,7 +54,7 @@ class Output:
         if path and path != STDIO:
             check_free(Path(path), force=force)
         if not format_name:
-            named = bool(path) and path != STDIO and not Path(path).is_char_device()
+            named = bool(path) and path != STDIO and not is_direct(Path(path))
             suffix = Path(path).suffix.lower().lstrip(".")
             format_name = suffix if suffix in PICTURES else format_of(path) if named else "pprof"
         return cls(path, format_name, force)

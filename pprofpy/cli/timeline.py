@@ -15,7 +15,8 @@ from pprofpy.cli.view import print_json
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome, eventlog, tracefile
-from pprofpy.formats.files import STDIO, check_free, save
+from pprofpy.formats.files import STDIO, read_input, save
+from pprofpy.formats.output import check_free
 from pprofpy.reports import timeline as report
 from pprofpy.timeline import Timeline
 
@@ -62,10 +63,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
 
 
 def _read(path: str) -> Timeline:
-    try:
-        data = sys.stdin.buffer.read() if path == STDIO else Path(path).read_bytes()
-    except OSError as error:
-        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
+    data = read_input(path)
     try:
         if not data.startswith(eventlog.MAGIC):
             return timelines.build(tracefile.read(data))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
@@ -21,11 +21,12 @@ from pprofpy.cli.options import Duration, verbose_option
 from pprofpy.cli.recording import remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
-from pprofpy.errors import OutputError, ProfileFormatError, TargetError, UsageError
+from pprofpy.errors import TargetError, UsageError
 from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summarize
 from pprofpy.events.words import Narrator
 from pprofpy.formats import eventlog
-from pprofpy.formats.files import STDIO, check_free
+from pprofpy.formats.files import STDIO, open_input
+from pprofpy.formats.output import check_free, writing
 from pprofpy.reports import trace_lines, trace_summary
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
@@ -319,18 +320,10 @@ def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
     if how.output == STDIO:
         yield eventlog.Writer(sys.stdout.buffer, log)
         return
-    path = Path(how.output)
-    is_file = path.is_file() or not path.exists()
-    part = path.with_name(path.name + ".part") if is_file else path
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as stream:
-            yield eventlog.Writer(stream, log)
-        if is_file:
-            part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {part}: {error.strerror or error}", "write elsewhere with -o FILE") from error
-    remark(f"saved: {path}")
-    remark(f"  look at it:  pprofpy trace --input {path}")
+    with writing(Path(how.output), force=how.force, keep_parts=True) as stream:
+        yield eventlog.Writer(stream, log)
+    remark(f"saved: {how.output}")
+    remark(f"  look at it:  pprofpy trace --input {shlex.quote(how.output)}")
 
 
 def _check_thread(target: Target, tid: int) -> None:
@@ -344,7 +337,7 @@ def _check_thread(target: Target, tid: int) -> None:
 
 
 def _replay(path: str, wanted: _Wanted, view: _View) -> None:
-    with _opened(path) as stream:
+    with open_input(path) as stream:
         reader = eventlog.Reader(stream)
         view.begin(reader.log)
         view.is_wanted = _filter(reader.log, wanted)
@@ -358,19 +351,6 @@ def _replay(path: str, wanted: _Wanted, view: _View) -> None:
             view.sum_up(EventSummary(tuple(summarize(reader.log, kept)), reader.duration_ns, reader.collection))
         for note in reader.collection.notes:
             remark(note)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == STDIO:
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = Path(path).open("rb")  # noqa: SIM115 - errors while reading are others than those of opening
-    except OSError as error:
-        raise ProfileFormatError(f"cannot read {path!r}: {error.strerror or error}") from error
-    with stream:
-        yield stream
 
 
 def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:

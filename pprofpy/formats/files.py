@@ -1,23 +1,71 @@
-"""Reading and writing files without surprises: atomic, private, never over somebody else's work, never half a file."""
+"""Profiles in files: reading them, finding the latest, and keeping a recording whatever it takes."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import sys
-import tempfile
+import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from pprofpy.errors import OutputError, PprofpyError, ProfileFormatError
+from pprofpy.errors import OutputError, ProfileFormatError
+from pprofpy.folders import make_own_folder, names_in, opened_folder, reopen, trusted_users, write_file
 from pprofpy.formats import decode
+from pprofpy.formats.output import own_descriptor, writing
 from pprofpy.profile import Profile
 
 STDIO = "-"
 """As a file name: standard input or standard output."""
 
-_SIGNATURE = b"pprofpy"
-_SIGNATURE_WITHIN_BYTES = 1024
+LARGEST_INPUT_BYTES = 1 << 30
+"""A larger file is no recording of ours; /dev/zero has no end."""
+
+_LAST_RESORTS = (Path("/var/tmp"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - a folder of our own is made in them
+_MOST_NAMES = 10_000
+
+
+def open_input(path: str) -> BinaryIO:
+    """Open a file, a pipe, or standard input (`-`) to be read.
+
+    Raises:
+        ProfileFormatError: There is nothing to read, or it is a device.
+    """
+    try:
+        descriptor = 0 if path == STDIO else own_descriptor(path)
+        if descriptor is not None:
+            return os.fdopen(os.dup(descriptor), "rb")
+        entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            kind = stat.S_IFMT(os.fstat(entry).st_mode)
+            if kind == stat.S_IFDIR:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if kind not in (stat.S_IFREG, stat.S_IFIFO):
+                raise ProfileFormatError(f"cannot read {path!r}: it is neither a file nor a pipe")
+            return os.fdopen(reopen(entry, os.O_RDONLY), "rb")
+        finally:
+            os.close(entry)
+    except FileNotFoundError as error:
+        raise ProfileFormatError(f"there is no file {path!r}", "'pprofpy cpu --pid PID' records one") from error
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+
+
+def read_input(path: str) -> bytes:
+    """The content of what `open_input` opens.
+
+    Raises:
+        ProfileFormatError: It cannot be read, or is larger than LARGEST_INPUT_BYTES.
+    """
+    with open_input(path) as stream:
+        try:
+            too_large = os.fstat(stream.fileno()).st_size > LARGEST_INPUT_BYTES
+            data = b"" if too_large else stream.read(LARGEST_INPUT_BYTES + 1)
+        except OSError as error:
+            raise _cannot_read(path, error) from error
+    if too_large or len(data) > LARGEST_INPUT_BYTES:
+        raise ProfileFormatError(f"{path}: larger than any recording ({LARGEST_INPUT_BYTES >> 20} MB)")
+    return data
 
 
 def read_profile(path: str) -> Profile:
@@ -26,12 +74,7 @@ def read_profile(path: str) -> Profile:
     Raises:
         ProfileFormatError: There is no readable, valid profile there.
     """
-    try:
-        data = sys.stdin.buffer.read() if path == STDIO else Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ProfileFormatError(f"there is no file {path!r}", "'pprofpy cpu --pid PID' records one") from error
-    except (OSError, ValueError) as error:
-        raise ProfileFormatError(f"cannot read {path!r}: {_reason(error)}") from error
+    data = read_input(path)
     try:
         return decode(data)
     except ProfileFormatError as error:
@@ -47,22 +90,24 @@ def profile_folder() -> Path:
 
 
 def latest_recording() -> Path:
-    """The newest profile in the profile folder.
+    """The newest profile in the profile folder: a file of ours, neither a link nor a pipe that somebody put there.
 
     Raises:
         ProfileFormatError: There is none yet.
     """
-    folder = profile_folder()
-    recordings: dict[Path, int] = {}
-    for path in folder.glob("*.pb.gz"):
-        with contextlib.suppress(OSError):
-            recordings[path] = path.stat().st_mtime_ns
-    if not recordings:
+    folder, found = profile_folder(), []
+    with suppress(OSError), opened_folder(folder) as opened:
+        found = [
+            (facts.st_mtime_ns, name)
+            for name in names_in(opened)
+            if name.endswith(".pb.gz") and (facts := _own_file(opened, name))
+        ]
+    if not found:
         raise ProfileFormatError(
             f"nothing has been recorded yet (no profile in {folder})",
             "record one with 'pprofpy cpu --pid PID', or name a file",
         )
-    return max(recordings, key=lambda path: (recordings[path], path.name))
+    return folder / max(found)[1]
 
 
 def save(data: bytes, path: Path, *, force: bool = False) -> None:
@@ -70,43 +115,18 @@ def save(data: bytes, path: Path, *, force: bool = False) -> None:
 
     Args:
         data: The file's content.
-        path: Where to; anything but a plain file (a pipe, /dev/stdout) is written to directly.
-        force: Replace a file that pprofpy did not write.
+        path: Where to; pipes and terminals (/dev/stdout) are written to directly.
+        force: Replace, or write to, what is not ours.
 
     Raises:
         OutputError: It could not be written; nothing half-written is left.
     """
-    try:
-        check_free(path, force=force)
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-        else:
-            _replace(data, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}", _remedy(error, path)) from error
-
-
-def check_free(path: Path, *, force: bool = False) -> None:
-    """Would `save` write here? To be asked before a long recording, not after.
-
-    Raises:
-        OutputError: The folder does not exist, or the name is taken by a folder or by a file that is not ours.
-    """
-    try:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder", f"name a file in it: -o {path}/profile.pb.gz")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
-        if not force and path.is_file() and not _is_ours(path):
-            raise OutputError(
-                f"{path} exists, and nothing in it says that pprofpy wrote it", "choose another name, or give --force"
-            )
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}", _remedy(error, path)) from error
+    with writing(path, force=force) as stream:
+        stream.write(data)
 
 
 def save_recording(data: bytes, name: str) -> Path:
-    """Keep a recording, whatever it takes: in the profile folder, or else in a temporary folder or in memory.
+    """Keep a recording, whatever it takes: in the profile folder, or else in a new folder under a temporary one.
 
     Args:
         data: The file's content.
@@ -118,60 +138,53 @@ def save_recording(data: bytes, name: str) -> Path:
     Raises:
         OutputError: No place could take it.
     """
-    folders = [profile_folder(), Path(tempfile.gettempdir()), Path("/dev/shm")]  # noqa: S108 - a last resort, 0600
-    failure: PprofpyError | None = None
-    for folder in folders:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = _free_name(folder, name)
-            save(data, path)
-        except (OSError, OutputError) as error:
-            failure = failure or (error if isinstance(error, OutputError) else OutputError(_reason(error)))
-            continue
-        return path
+    failure: OSError | None = None
+    try:
+        with opened_folder(profile_folder(), create=True) as folder:
+            return profile_folder() / _write_free(folder, name, data)
+    except OSError as error:
+        failure = error
+    for resort in _last_resorts():
+        with suppress(OSError):
+            opened, path = make_own_folder(resort, "pprofpy-")
+            try:
+                return path / _write_free(opened, name, data)
+            except OSError:
+                path.rmdir()
+                raise
+            finally:
+                os.close(opened)
     raise OutputError(
-        f"the recording could not be saved anywhere ({failure})",
+        f"the recording could not be saved anywhere (in {profile_folder()}: {failure.strerror or failure})",
         "free some space, or write it to stdout with '-o -'",
     )
 
 
-def _replace(data: bytes, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".pprofpy-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+def _last_resorts() -> tuple[Path, ...]:
+    """Root asks no environment: under sudo it is the caller's."""
+    chosen = os.environ.get("TMPDIR", "") if os.geteuid() else ""
+    return (*([Path(chosen)] if chosen else []), *_LAST_RESORTS)
 
 
-def _is_ours(path: Path) -> bool:
-    """Did pprofpy write this file? All that it writes says so near its beginning; an empty file may be replaced."""
-    with path.open("rb") as stream:
-        head = stream.read(_SIGNATURE_WITHIN_BYTES)
-    return not head or _SIGNATURE in head
-
-
-def _free_name(folder: Path, name: str) -> Path:
+def _write_free(folder: int, name: str, data: bytes) -> str:
+    """Write a file under a name that is not taken; returns that name."""
     stem, dot, suffix = name.partition(".")
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}{dot}{suffix}"
-    return path
+    for number in range(1, _MOST_NAMES):
+        chosen = name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+        with suppress(FileExistsError):
+            write_file(folder, chosen, data, replace=False)
+            return chosen
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+def _own_file(folder: int, name: str) -> os.stat_result | None:
+    with suppress(OSError):
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(facts.st_mode) and facts.st_uid in trusted_users():
+            return facts
+    return None
 
 
-def _remedy(error: OSError, path: Path) -> str:
-    if error.errno == errno.ENOENT:
-        return f"the folder {path.parent} does not exist: mkdir -p {path.parent}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space, or write elsewhere with -o"
-    return "write elsewhere with -o FILE, or to standard output with -o -"
+def _cannot_read(path: str, error: Exception) -> ProfileFormatError:
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return ProfileFormatError(f"cannot read {path!r}: {reason}")

@@ -182,19 +182,17 @@ def test_a_long_wait_names_who_had_the_cpu() -> None:
 def test_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
     program = """
 import sys
+from pathlib import Path
+from pprofpy.collectors.bpf import cache
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+cache.cache_folder = lambda: Path(sys.argv[1])
 with SchedRecorder(SchedOptions(Scope())) as recorder:
     record = recorder.stop()
 print("pprofpy_bcc" in sys.modules)
 """
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    compiled = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-        ).stdout
-        for _ in range(2)
-    ]
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    compiled = [subprocess.run(words, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert compiled == ["True\n", "False\n"]
 
 

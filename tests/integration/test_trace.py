@@ -275,7 +275,7 @@ def test_a_file_can_be_looked_at_later(cli: CommandLine, tmp_path: Path) -> None
 
     assert (saved.returncode, saved.stdout) == (0, "")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert not path.with_name("app.trace.part").exists()
+    assert list(tmp_path.glob("app.trace*")) == [path]
     shown = cli("trace", "--input", str(path), "-e", "getppid")
     assert shown.stdout.count("getppid() = ") == 50
     slow = cli("trace", "--input", str(path), "-e", "clock_nanosleep", "--duration", "250")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ class Result:
 
 
 Command = Callable[..., Result]
+
+
+@contextmanager
+def standard_input(descriptor: int) -> Iterator[None]:
+    saved = os.dup(0)
+    os.dup2(descriptor, 0)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
 
 
 @pytest.fixture
@@ -94,12 +105,9 @@ class TestInput:
     def test_several_profiles_are_summed_up(self, command: Command, recording: Path) -> None:
         assert command("top", "--json", recording, recording).json["total"] == 18 * PERIOD_NS
 
-    def test_standard_input_is_a_profile_too(
-        self, command: Command, recording: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(recording.read_bytes())))
-
-        assert "work" in command("top", "-").out
+    def test_standard_input_is_a_profile_too(self, command: Command, recording: Path) -> None:
+        with recording.open("rb") as stream, standard_input(stream.fileno()):
+            assert "work" in command("top", "-").out
 
 
 class TestReadingOptions:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from pprofpy.errors import OutputError, ProfileFormatError
-from pprofpy.formats import collapsed, pprof, speedscope
+from pprofpy.formats import collapsed, files, pprof, speedscope
 from pprofpy.formats.files import latest_recording, profile_folder, read_profile, save, save_recording
+from pprofpy.formats.output import writing
 from tests.stacks import profile_of
 
 DATA = pprof.write(profile_of({"main > work": 3}))
@@ -78,26 +80,117 @@ class TestSave:
         save(DATA, path, force=True)
         assert path.read_bytes() == DATA
 
-    def test_a_link_is_replaced_and_its_target_left_alone(self, tmp_path: Path) -> None:
-        """Somebody else may have put the link there; we never write through it."""
-        target, link, loose = tmp_path / "target", tmp_path / "link", tmp_path / "loose"
-        target.write_bytes(DATA)
+    @pytest.mark.parametrize("target", ["ours", "diary", "missing", "/dev/loop0", "/dev/null"])
+    def test_no_link_is_written_through(self, target: str, tmp_path: Path) -> None:
+        """Somebody else may have put the link there; only the user can say that it may go."""
+        link = tmp_path / "link"
+        (tmp_path / "ours").write_bytes(DATA)
+        (tmp_path / "diary").write_text("dear diary")
         link.symlink_to(target)
-        loose.symlink_to(tmp_path / "missing")
 
-        save(b"pprofpy", link)
-        save(b"pprofpy", loose)
+        with pytest.raises(OutputError, match="is a link") as caught:
+            save(b"pprofpy", link)
+        assert "--force" in caught.value.hint
+        assert link.is_symlink()
 
-        assert target.read_bytes() == DATA
-        assert link.read_bytes() == loose.read_bytes() == b"pprofpy"
+        save(b"pprofpy", link, force=True)
+
+        assert not link.is_symlink()
+        assert link.read_bytes() == b"pprofpy"
+        assert (tmp_path / "ours").read_bytes() == DATA
+        assert (tmp_path / "diary").read_text() == "dear diary"
         assert not (tmp_path / "missing").exists()
 
-    def test_a_link_to_a_foreign_file_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "diary").write_text("dear diary")
-        (tmp_path / "link").symlink_to(tmp_path / "diary")
+    def test_nothing_that_stands_beside_the_file_is_touched(self, tmp_path: Path) -> None:
+        """The temporary file's name cannot be foreseen: an `x.part` there is somebody else's."""
+        (tmp_path / "x.part").write_text("dear diary")
 
-        with pytest.raises(OutputError, match="exists"):
-            save(DATA, tmp_path / "link")
+        with writing(tmp_path / "x", keep_parts=True) as stream:
+            stream.write(DATA)
+            parts = {path.name for path in tmp_path.iterdir()} - {"x.part"}
+
+        assert (tmp_path / "x.part").read_text() == "dear diary"
+        assert re.fullmatch(r"x\.[0-9a-f]{16}\.part", parts.pop())
+        assert {path.name for path in tmp_path.iterdir()} == {"x", "x.part"}
+
+    def test_what_was_streamed_before_a_failure_is_kept_and_named(self, full_disk: Path) -> None:
+        def fail() -> None:
+            with writing(full_disk / "x", keep_parts=True) as stream:
+                stream.write(os.urandom(100_000))
+
+        with pytest.raises(OutputError, match=r"No space left.* written so far is in") as caught:
+            fail()
+
+        (part,) = full_disk.iterdir()
+        assert part.stat().st_size > 0
+        assert caught.value.message.endswith(str(part))
+
+    def test_an_error_of_the_writer_is_not_called_one_of_the_file(self, tmp_path: Path) -> None:
+        def fail() -> None:
+            with writing(tmp_path / "x") as stream:
+                stream.write(DATA)
+                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+        with pytest.raises(ProcessLookupError):
+            fail()
+
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_that_appears_meanwhile_is_not_replaced(self, tmp_path: Path) -> None:
+        def interfere() -> None:
+            with writing(tmp_path / "x") as stream:
+                stream.write(DATA)
+                (tmp_path / "x").write_text("dear diary")
+
+        with pytest.raises(OutputError, match="File exists"):
+            interfere()
+
+        assert [path.name for path in tmp_path.iterdir()] == ["x"]
+        assert (tmp_path / "x").read_text() == "dear diary"
+
+    def test_a_block_device_is_never_overwritten(self, tmp_path: Path) -> None:
+        try:
+            os.mknod(tmp_path / "disk", stat.S_IFBLK | 0o600, os.makedev(7, 250))
+            os.mknod(tmp_path / "watchdog", stat.S_IFCHR | 0o600, os.makedev(10, 130))
+        except PermissionError:
+            pytest.skip("making a device needs root")
+
+        with pytest.raises(OutputError, match=r"block device: .* destroy"):
+            save(DATA, tmp_path / "disk")
+        with pytest.raises(OutputError, match="is a device"):
+            save(DATA, tmp_path / "watchdog")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+    @pytest.mark.parametrize("kind", ["file", "pipe"])
+    def test_what_belongs_to_another_user_is_left_alone(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / kind
+        path.write_bytes(DATA) if kind == "file" else os.mkfifo(path)
+        os.chown(path, 65534, 65534)
+
+        with pytest.raises(OutputError, match="another user"):
+            save(b"pprofpy", path)
+
+        assert path.stat().st_uid == 65534
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give links away")
+    def test_a_folder_is_not_reached_by_another_users_link(self, tmp_path: Path) -> None:
+        (tmp_path / "ours").mkdir()
+        (tmp_path / "link").symlink_to("ours")
+        save(DATA, tmp_path / "link" / "a")
+        os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+
+        with pytest.raises(OutputError, match="'link' on the way is a link of another user"):
+            save(DATA, tmp_path / "link" / "b")
+
+        assert [path.name for path in (tmp_path / "ours").iterdir()] == ["a"]
+
+    def test_a_descriptor_that_we_inherited_gets_the_data(self, tmp_path: Path) -> None:
+        with (tmp_path / "x").open("wb") as stream:
+            stream.write(b"head ")
+            stream.flush()
+            save(b"pprofpy", Path(f"/dev/fd/{stream.fileno()}"))
+
+        assert (tmp_path / "x").read_bytes() == b"head pprofpy"
 
     def test_a_pipe_gets_the_data(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
@@ -172,28 +265,68 @@ class TestRecordings:
 
         assert "pprofpy cpu" in caught.value.hint
 
-    def test_where_the_folder_cannot_be_used_another_place_is_found(
+    def test_what_others_put_there_is_no_recording(self, folder: Path, tmp_path: Path) -> None:
+        """Neither stops a bare `pprofpy top`: a pipe that nobody writes to, a device without end, a link."""
+        ours = save_recording(DATA, "a.pb.gz")
+        os.mkfifo(folder / "b.pb.gz")
+        (folder / "c.pb.gz").symlink_to("/dev/zero")
+        (folder / "d.pb.gz").symlink_to(ours)
+        (folder / "e.pb.gz").mkdir()
+        if os.geteuid() == 0:
+            (folder / "f.pb.gz").write_bytes(DATA)
+            os.chown(folder / "f.pb.gz", 65534, 65534)
+
+        assert latest_recording() == ours
+
+    def test_where_the_folder_cannot_be_used_a_new_one_is_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Never one that stands there already: in a temporary folder, it is somebody else's."""
         (tmp_path / "file").touch()
         (tmp_path / "fallback").mkdir()
         monkeypatch.setenv("PPROFPY_DIR", str(tmp_path / "file" / "profiles"))
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "fallback"))
+        monkeypatch.setattr(files, "_LAST_RESORTS", (tmp_path / "missing", tmp_path / "fallback"))
 
         path = save_recording(DATA, "cpu.pb.gz")
 
-        assert path == tmp_path / "fallback" / "cpu.pb.gz"
         assert path.read_bytes() == DATA
+        assert path.name == "cpu.pb.gz"
+        assert path.parent.parent == tmp_path / "fallback"
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give links away")
+    def test_the_folder_is_not_reached_by_another_users_link(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "private").mkdir()
+        (tmp_path / "link").symlink_to("private")
+        os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+        monkeypatch.setenv("PPROFPY_DIR", str(tmp_path / "link" / "profiles"))
+        monkeypatch.setattr(files, "_LAST_RESORTS", (tmp_path,))
+
+        path = save_recording(DATA, "cpu.pb.gz")
+
+        assert path.parent.parent == tmp_path
+        assert list((tmp_path / "private").iterdir()) == []
+
+    @pytest.mark.parametrize(("user", "places"), [(0, 0), (1000, 1)])
+    def test_root_does_not_ask_the_environment_for_a_temporary_folder(
+        self, user: int, places: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(os, "geteuid", lambda: user)
+
+        assert [str(path) for path in files._last_resorts()].count(str(tmp_path)) == places
 
     def test_a_full_disk_sends_it_elsewhere(
         self, full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PPROFPY_DIR", str(full_disk))
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(files, "_LAST_RESORTS", (tmp_path,))
 
         path = save_recording(os.urandom(100_000), "cpu.pb.gz")
 
-        assert path == tmp_path / "cpu.pb.gz"
+        assert path.parent.parent == tmp_path
         assert list(full_disk.iterdir()) == []
 
     def test_the_folder_follows_the_users_state_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +348,28 @@ class TestRead:
     def test_what_cannot_be_read_is_named(self, name: str, reason: str, tmp_path: Path) -> None:
         with pytest.raises(ProfileFormatError, match=reason):
             read_profile(f"{tmp_path}/{name}")
+
+    @pytest.mark.parametrize("name", ["/dev/zero", "/dev/tty", "/dev/kmsg"])
+    def test_a_device_is_no_profile(self, name: str) -> None:
+        if not Path(name).exists():
+            pytest.skip(f"there is no {name} here")
+        with pytest.raises(ProfileFormatError, match="neither a file nor a pipe"):
+            read_profile(name)
+
+    def test_a_file_without_end_is_not_read(self, tmp_path: Path) -> None:
+        with (tmp_path / "sparse").open("wb") as stream:
+            stream.truncate(1 << 43)
+
+        with pytest.raises(ProfileFormatError, match="larger than any recording"):
+            read_profile(str(tmp_path / "sparse"))
+
+    def test_a_pipe_is_read_to_its_end(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(DATA))
+        writer.start()
+
+        assert len(read_profile(str(tmp_path / "pipe"))) == 1
+        writer.join()
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "cut.pb.gz").write_bytes(DATA[:-9])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pprofpy.formats.files import _SIGNATURE_WITHIN_BYTES
+from pprofpy.formats.output import SIGNATURE_WITHIN_BYTES
 from pprofpy.graph import Granularity, build_graph
 from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, Stacks, merge, root_by_label
 from pprofpy.reports import flamegraph, header
@@ -103,7 +103,7 @@ def test_an_empty_profile_says_so() -> None:
 
 
 def test_the_file_says_that_it_is_ours_where_we_look_for_it() -> None:
-    start = flamegraph.render(flame_of(profile_of({"a": 1}))).encode()[:_SIGNATURE_WITHIN_BYTES]
+    start = flamegraph.render(flame_of(profile_of({"a": 1}))).encode()[:SIGNATURE_WITHIN_BYTES]
 
     assert b'data-generator="pprofpy' in start
 

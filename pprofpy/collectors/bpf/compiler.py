@@ -60,7 +60,7 @@ def compile_source(source: str, constants: Mapping[str, int], layouts: Mapping[s
     headers = [path.read_text() for path in sorted(_HEADERS.rglob("*.h"))]
     version = (find_bcc() / "version.py").read_text()
     key = (text, *flags, *headers, version, platform.machine(), platform.release())
-    return Bytecode.from_json(remembered("bpf", key, lambda: _compile(source, text, flags).to_json()))
+    return remembered("bpf", key, lambda: _compile(source, text, flags).to_json(), Bytecode.from_json)
 
 
 def find_bcc() -> Path:

@@ -256,8 +256,7 @@ def kernel_types() -> Btf:
 def kernel_constants(find_out: Callable[[Btf], dict[str, int]]) -> dict[str, int]:
     """What a function finds in the running kernel's types; it is asked again only when it or the kernel has changed."""
     key = (_types_digest(), find_out.__qualname__, Path(inspect.getfile(find_out)).read_text())
-    found: dict[str, int] = json.loads(remembered("types", key, lambda: json.dumps(find_out(kernel_types()))))
-    return found
+    return remembered("types", key, lambda: json.dumps(find_out(kernel_types())), _offsets)
 
 
 def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]:
@@ -277,11 +276,18 @@ def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]
 
     try:
         key = (_types_digest(), *(f"{name}={path}" for name, path in members.items()))
-        found: dict[str, int] = json.loads(remembered("types", key, find_out))
+        return remembered("types", key, find_out, _offsets)
     except KeyError as error:
         raise NotPossibleError(
             f"this kernel has no {error.args[0]}: {complaint}", "please report it with the output of 'uname -a'"
         ) from error
+
+
+def _offsets(text: str) -> dict[str, int]:
+    """Raises ValueError for anything but names and whole numbers."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+        raise ValueError("these are no offsets")
     return found
 
 
