@@ -6,18 +6,18 @@ Source: /proc/PID/task/TID: stat, syscall, stack; the process's memory for Pytho
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pprofpy.collectors.bpf.reasons import Call, reason_of
+from pprofpy.collectors.bpf.reasons import reason_of
 from pprofpy.collectors.cpython.blocked import blocked_stacks
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.errors import PprofpyError
 from pprofpy.profile import Frame
+from pprofpy.target import procfs
+from pprofpy.target.procfs import SystemCall
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _BLOCKED = "SDTt"
@@ -53,27 +53,34 @@ def blocked_threads(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread
         pid: The process.
         runtime: Its Python, if known.
     """
-    calls = {task: call for task in Path(f"/proc/{pid}/task").glob("*") if (call := Call.of(task))}
+    calls = {tid: call for tid in procfs.tids(pid) if (call := _system_call(pid, tid))}
     stacks: dict[int, tuple[Frame, ...]] = {}
     gil = 0
     if runtime:
         with suppress(PprofpyError):
-            stacks = blocked_stacks(runtime, {int(task.name): call.stack_pointer for task, call in calls.items()})
+            stacks = blocked_stacks(runtime, {tid: call.stack_pointer for tid, call in calls.items()})
             gil = runtime.main_gil()
-    for task, call in calls.items():
-        with suppress(OSError, IndexError):
-            fields = (task / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            state, born_ticks, stack = fields[0], int(fields[19]), stacks.get(int(task.name), ())
-            if state in _BLOCKED:
+    for tid, call in calls.items():
+        with suppress(OSError):
+            stat, stack = procfs.stat(pid, tid), stacks.get(tid, ())
+            if stat.state in _BLOCKED:
                 yield BlockedThread(
-                    tid=int(task.name),
-                    comm=(task / "comm").read_bytes().rstrip(b"\n"),
-                    born_ns=born_ticks * _TICK_NS - _asleep_ns(),
-                    is_uninterruptible=state == "D",
-                    reason=reason_of(call, task, state, gil, runs_python=bool(stack)),
-                    kernel_stack=tuple(re.findall(r"\] ([\w.]+)\+", (task / "stack").read_text())),
+                    tid=tid,
+                    comm=procfs.comm(pid, tid),
+                    born_ns=stat.started_ticks * _TICK_NS - _asleep_ns(),
+                    is_uninterruptible=stat.state == "D",
+                    reason=reason_of(call, pid, tid, stat.state, gil, runs_python=bool(stack)),
+                    kernel_stack=procfs.kernel_stack(pid, tid),
                     python_stack=stack,
                 )
+
+
+def _system_call(pid: int, tid: int) -> SystemCall | None:
+    """What a thread is blocked in; None if it runs, or has ended."""
+    try:
+        return procfs.system_call(pid, tid)
+    except OSError:
+        return None
 
 
 def _asleep_ns() -> int:

@@ -11,7 +11,6 @@ import struct
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram, histograms_by_owner
 from pprofpy.profile import Collection, Frame
-from pprofpy.target import open_target
+from pprofpy.target import open_target, procfs
 from pprofpy.text import printable
 
 DYNAMIC_BYTES = 256
@@ -215,7 +214,7 @@ class EventRecorder:
             self._stacks.watch(pid)
         threads = self._program.table("target_threads", _U4, _U1)
         for member in self._options.scope.watch(self._program, pid):
-            for tid in _tids(member):
+            for tid in procfs.tids(member):
                 threads.put(tid, 1)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
@@ -427,14 +426,11 @@ def _frame_text(frame: Frame) -> str:
 
 def _path_of(key: FdKey) -> str:
     """The path behind a descriptor; empty if it is closed by now, or means another file."""
-    link = Path("/proc") / str(key.pid) / "fd" / str(key.fd)
     try:
-        if link.stat().st_ino != key.inode:
-            return ""
-        path = os.readlink(os.fsencode(link))  # noqa: PTH115 - bytes: a path need not be text
+        path, status = procfs.descriptor(key.pid, key.fd)
     except OSError:
         return ""
-    return as_text(path)
+    return as_text(path) if status.st_ino == key.inode else ""
 
 
 def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:
@@ -477,10 +473,3 @@ def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int
     owners = keys["tid"].astype(np.int64) << 16 | keys["event"]
     found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts.astype(np.int64))
     return {(owner >> 16, owner & 0xFFFF): histogram for owner, histogram in found.items()}
-
-
-def _tids(pid: int) -> list[int]:
-    try:
-        return [int(entry.name) for entry in (Path("/proc") / str(pid) / "task").iterdir()]
-    except OSError:
-        return []

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,13 @@ from pprofpy.collectors.sums import numberless
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
 from pprofpy.profile import Collection
-from pprofpy.target import Target, open_target
+from pprofpy.target import Target, open_target, procfs
 from pprofpy.units import NS_PER_S
 
 DEFAULT_RATE_HZ = 997
 """A prime, so that no program with a round period keeps step."""
 
+_MUSL = re.compile(r"/(ld-musl|libc\.musl)[^/]*$")
 _MOST_WAITERS = 256
 _MOST_SLICES = 240
 _FIRST_SLICE_NS = NS_PER_S // 20
@@ -540,10 +540,10 @@ def _check_libc(target: Target) -> None:
         NotPossibleError: The process uses it.
     """
     try:
-        maps = Path(f"/proc/{target.pid}/maps").read_bytes()
+        mappings = procfs.mappings(target.pid)
     except OSError as error:
         raise TargetError(f"process {target.pid} ended just now") from error
-    if re.search(rb"/(ld-musl|libc\.musl)[^/\n]*$", maps, re.MULTILINE):
+    if any(_MUSL.search(mapping.path) for mapping in mappings):
         raise NotPossibleError(
             f"the interpreter lock of process {target.pid} cannot be watched: its C library is musl, not glibc",
             "'pprofpy cpu --gil' shows who holds it",

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from pprofpy.profile import Label, LabelSet
+from pprofpy.target import procfs
 
 MANY = 50_000
 """Sums. Some 20 MB."""
@@ -80,8 +79,4 @@ def numberless(name: str) -> str:
 
 def living(pids: Iterable[int]) -> set[int]:
     """The threads that these processes have now."""
-    found: set[int] = set()
-    for pid in pids:
-        with suppress(OSError):
-            found |= {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()}
-    return found
+    return {tid for pid in pids for tid in procfs.tids(pid)}

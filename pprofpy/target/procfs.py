@@ -43,17 +43,13 @@ class MalformedError(OSError):
 
 
 class Status:
-    """What /proc/PID/status says, each field read when it is asked for.
+    """What /proc/PID/status says, each field parsed when it is asked for.
 
-    Attributes (all):
-        Raise MalformedError where the kernel does not say it, unless a default is mentioned.
+    All attributes raise MalformedError where the kernel does not say it, unless a default is mentioned.
     """
 
     def __init__(self, content: bytes) -> None:
-        self._fields: dict[bytes, bytes] = {}
-        for line in content.split(b"\n"):
-            key, _, value = line.partition(b":")
-            self._fields.setdefault(key, value.strip(b" \t"))
+        self._content = b"\n" + content
 
     @property
     def name(self) -> str:
@@ -88,17 +84,32 @@ class Status:
     @property
     def inner_id(self) -> int:
         """Its own number for itself, in the innermost pid namespace; ours where the kernel does not say."""
-        return self._number(b"NSpid" if b"NSpid" in self._fields else b"Pid", place=-1)
+        return self._number(b"NSpid" if b"\nNSpid:" in self._content else b"Pid", place=-1)
 
     @property
     def seccomp(self) -> int:
         """0: no filter, 1: strict, 2: filters; 0 where the kernel knows no filters."""
-        return self._number(b"Seccomp") if b"Seccomp" in self._fields else 0
+        return self._number(b"Seccomp") if b"\nSeccomp:" in self._content else 0
 
     @property
     def pending_signals(self) -> int:
         """The signals that wait for any thread of the process, a bit each."""
         return self._number(b"ShdPnd", base=16)
+
+    @property
+    def caught_signals(self) -> int:
+        """Those that the program handles, a bit each."""
+        return self._number(b"SigCgt", base=16)
+
+    @property
+    def ignored_signals(self) -> int:
+        """Those that the program ignores, a bit each."""
+        return self._number(b"SigIgn", base=16)
+
+    @property
+    def thread_count(self) -> int:
+        """How many threads the process has."""
+        return self._number(b"Threads")
 
     @property
     def capabilities(self) -> int:
@@ -110,12 +121,12 @@ class Status:
         """What the processor does for this thread, as `shstk`; empty where the kernel does not say."""
         return frozenset(self._word(b"x86_Thread_features", default=b"").decode("ascii", "replace").split(" "))
 
-    def number(self, key: str, base: int = 10) -> int:
-        """Any other field that is a number."""
-        return self._number(key.encode(), base=base)
-
     def _word(self, key: bytes, default: bytes | None = None) -> bytes:
-        value = self._fields.get(key, default)
+        begin = self._content.find(b"\n" + key + b":")
+        value = default
+        if begin >= 0:
+            begin += len(key) + 2
+            value = self._content[begin : self._content.find(b"\n", begin)].strip(b" \t")
         if value is None or (value == b"" and default is None):
             raise MalformedError(f"/proc/PID/status has no {key.decode()}")
         return value
@@ -287,6 +298,12 @@ def system_call(pid: Process, tid: int = 0) -> SystemCall | None:
 def kernel_stack(pid: Process, tid: int = 0) -> tuple[str, ...]:
     """The names of the kernel's functions that a thread is in, leaf-first."""
     return tuple(name.decode() for name in _FUNCTION_NAME.findall(_content(pid, tid, "stack")))
+
+
+def descriptor(pid: Process, number: int, tid: int = 0) -> tuple[bytes, os.stat_result]:
+    """What a descriptor stands for: the path it was opened by (or `anon_inode:...` and the like), and its status."""
+    link = folder_of(pid, tid) / "fd" / str(number)
+    return os.readlink(os.fsencode(link)), link.stat()  # noqa: PTH115 - bytes: a path need not be text
 
 
 def run_queue_ns(pid: Process, tid: int = 0) -> int:

@@ -23,11 +23,10 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.attach import CodeError, NotAnsweredError, refusals, run
-from pprofpy.collectors.attach.image import mappings
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, Tracee, trace
 from pprofpy.collectors.attach.seccomp import verdict
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
-from pprofpy.target import Target, open_target
+from pprofpy.target import Target, open_target, procfs
 from tests.attach_steps import at_step
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
@@ -542,7 +541,7 @@ os.execv(sys.executable, [sys.executable, "-c", "print('other', flush=True); inp
 
 
 def stack_of(pid: int) -> int:
-    return next(mapping.start for mapping in mappings(pid) if mapping.path == "[stack]")
+    return next(mapping.start for mapping in procfs.mappings(pid) if mapping.name == "[stack]")
 
 
 # -- refused ---------------------------------------------------------------------------------------------------------

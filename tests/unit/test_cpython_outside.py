@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.reasons import Call
 from pprofpy.collectors.cpython.blocked import blocked_stacks
 from pprofpy.collectors.cpython.elf import NotElfError, read_elf
 from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
@@ -20,7 +19,7 @@ from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import Interpreter, Target, open_target
+from pprofpy.target import Interpreter, Target, open_target, procfs
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -227,7 +226,7 @@ def test_blocked_threads_are_found_in_the_interpreter_that_they_are_in(version: 
     runtime = find_runtime(target)
 
     def stacks() -> list[list[str]]:
-        calls = {thread.tid: Call.of(Path(f"/proc/{target.pid}/task/{thread.tid}")) for thread in target.threads()}
+        calls = {thread.tid: procfs.system_call(target.pid, thread.tid) for thread in target.threads()}
         found = blocked_stacks(runtime, {tid: call.stack_pointer for tid, call in calls.items() if call})
         return [[frame.function.system_name.rpartition(".")[2] for frame in stack] for stack in found.values()]
 

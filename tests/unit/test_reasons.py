@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.reasons import REASONS, Call, reason_of
+from pprofpy.collectors.bpf.reasons import REASONS, reason_of
 from pprofpy.events.syscalls import SYSCALLS
+from pprofpy.target.procfs import SystemCall
 
 NUMBERS = {call.name: number for number, call in SYSCALLS.items()}
-OURSELVES = Path("/proc/self")
 GIL = 0x5000
 
 
 def reason(name: str, first: int = 0, second: int = 0, state: str = "S", *, runs_python: bool = True) -> str:
-    call = Call(NUMBERS[name], (first, second), 0)
-    return REASONS[reason_of(call, OURSELVES, state, GIL, runs_python=runs_python)]
+    call = SystemCall(NUMBERS[name], (first, second), 0)
+    return REASONS[reason_of(call, "self", 0, state, GIL, runs_python=runs_python)]
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_old_pythons_sleep_by_selecting_nothing() -> None:
 
 
 def test_without_a_call_it_is_a_page_fault_and_a_stopped_thread_is_just_that() -> None:
-    assert REASONS[reason_of(Call(-1, (0, 0), 0), OURSELVES, "D", 0, runs_python=True)] == "page fault"
-    assert REASONS[reason_of(Call(0, (0, 0), 0), OURSELVES, "T", 0, runs_python=True)] == "stopped"
+    assert REASONS[reason_of(SystemCall(-1, (0, 0), 0), "self", 0, "D", 0, runs_python=True)] == "page fault"
+    assert REASONS[reason_of(SystemCall(0, (0, 0), 0), "self", 0, "T", 0, runs_python=True)] == "stopped"

@@ -20,7 +20,6 @@ therefore different:
 from __future__ import annotations
 
 import os
-import re
 import signal
 import struct
 import time
@@ -31,6 +30,7 @@ from typing import NoReturn
 from pprofpy.collectors.attach import machine_code as machine
 from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, signed, state_of
 from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of, trace
+from pprofpy.target import procfs
 
 _ALL = (1 << 64) - 1
 _RED_ZONE = 128
@@ -262,11 +262,5 @@ class _Loan:
         if self._tracee.tid == self._load.pid:
             return
         deadline = time.monotonic() + _PASSING_S
-        while time.monotonic() < deadline and pending_signals(self._load.pid) & ~self._mask:
+        while time.monotonic() < deadline and procfs.status(self._load.pid).pending_signals & ~self._mask:
             os.sched_yield()
-
-
-def pending_signals(pid: int) -> int:
-    """The signals that wait for any thread of a process to take them."""
-    with open(f"/proc/{pid}/status", "rb") as stream:  # noqa: PTH123 - fast
-        return int(re.search(rb"ShdPnd:\s*(\w+)", stream.read())[1], 16)  # type: ignore[index]

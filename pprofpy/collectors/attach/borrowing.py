@@ -16,13 +16,13 @@ which rarely change what they do.
 from __future__ import annotations
 
 import bisect
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pprofpy.collectors.attach.image import Mapping
 from pprofpy.collectors.attach.ptrace import Registers
+from pprofpy.target import procfs
+from pprofpy.target.procfs import Mapping
 
 EINTR = 4
 REPEATED = {512, 513, 514, 516}
@@ -76,16 +76,16 @@ class Layout:
 def candidates(pid: int, layout: Layout) -> Iterator[int]:
     """The tids that look as if they could be borrowed, best first. Only a look; what is seen at the stop counts."""
     running, main, relative = [], [], []
-    for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task"))):  # noqa: PTH208 - names only
+    for tid in procfs.tids(pid):
         try:
-            call = _system_call(pid, tid)
-        except (OSError, ValueError):  # it has ended
+            call = procfs.system_call(pid, tid)
+        except OSError:  # it has ended
             continue
-        if call is None:
+        if call is None or call.number < 0:
             running.append(tid)
             continue
-        number, second, third, stack = call
-        if is_wait(number, second) and layout.has_room(stack):
+        number, (_, second, third, *_) = call.number, call.arguments
+        if is_wait(number, second) and layout.has_room(call.stack_pointer):
             if tid == pid:
                 main.append(tid)
             elif can_begin_anew(number, second, third):
@@ -95,16 +95,6 @@ def candidates(pid: int, layout: Layout) -> Iterator[int]:
     yield from relative
     yield from main
     yield from running
-
-
-def _system_call(pid: int, tid: int) -> tuple[int, int, int, int] | None:
-    """The one that a thread is in: number, second and third argument, stack pointer; None if it is in none."""
-    with open(f"/proc/{pid}/task/{tid}/syscall", "rb") as stream:  # noqa: PTH123 - fast
-        number, *words = stream.read().split()
-    if number in (b"running", b"-1"):
-        return None
-    _, second, third, _, _, _, stack, _ = (int(word, 16) for word in words)
-    return int(number), second, third, stack
 
 
 def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> State | None:

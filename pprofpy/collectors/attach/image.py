@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pprofpy.collectors.attach.ptrace import Memory
 
@@ -19,32 +18,6 @@ _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 4, 5, 6, 0x6FFFFEF5
 _SYMBOL = struct.Struct("<IBBHQQ")
 _TYPE_INDIRECT = 10
 _PAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """A line of /proc/PID/maps."""
-
-    start: int
-    end: int
-    permissions: str
-    offset: int
-    path: str
-
-
-def mappings(pid: int) -> list[Mapping]:
-    """What is mapped, in the order of addresses.
-
-    Raises:
-        OSError: We may not look, or there is no such process.
-    """
-    found = []
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - fast
-        for line in lines:
-            addresses, permissions, offset, _, _, *path = line.rstrip("\n").split(maxsplit=5)
-            start, _, end = addresses.partition("-")
-            found.append(Mapping(int(start, 16), int(end, 16), permissions, int(offset, 16), path[0] if path else ""))
-    return found
 
 
 class Image:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
-from pprofpy.target import Target, permission_error
+from pprofpy.target import Target, permission_error, procfs
 from pprofpy.text import printable
 
 _OLDEST = (3, 8)
@@ -55,7 +55,7 @@ def check(target: Target) -> None:
             f"{target} is only about to become another program: it still lives in its parent's memory (vfork)",
             "enter its parent, or this one later",
         )
-    if "shstk" in status(target.pid).get("x86_Thread_features", ""):
+    if "shstk" in procfs.status(target.pid).cpu_features:
         raise NotPossibleError(
             f"{target} runs with shadow stacks", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"
         )
@@ -103,12 +103,12 @@ def ended(target: Target) -> TargetError:
 def tracer_of(target: Target) -> tuple[int, str] | None:
     """Who traces any of its threads: pid and name; None if it is in another pid namespace."""
     with suppress(OSError):
-        for tid in os.listdir(f"/proc/{target.pid}/task"):  # noqa: PTH208 - names only
+        for tid in procfs.tids(target.pid):
             with suppress(OSError):
-                tracer = int(status(int(tid))["TracerPid"])
-                pid = int(status(tracer)["Tgid"]) if tracer else 0  # it is a thread that traces
+                tracer = procfs.status(target.pid, tid).tracer
+                pid = procfs.status(tracer).pid if tracer else 0  # it is a thread that traces
                 if pid and pid != os.getpid():
-                    return pid, printable(Path(f"/proc/{pid}/comm").read_text().strip())
+                    return pid, printable(procfs.thread_name(pid))
     return None
 
 
@@ -117,8 +117,7 @@ def _frozen_by(pid: int) -> str:
 
     Source: cgroup-v1/freezer-subsystem.rst and cgroup-v2.rst in the kernel's admin guide.
     """
-    for line in Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape").splitlines():
-        _, controllers, group = line.split(":", 2)
+    for controllers, group in procfs.control_groups(pid):
         for file in (Path(root + group, name) for kind, root, name in _FREEZERS if kind == controllers):
             with suppress(OSError):
                 if _FROZEN.search(file.read_text()):
@@ -128,11 +127,5 @@ def _frozen_by(pid: int) -> str:
 
 def _shares_memory_with_its_parent(pid: int) -> bool:
     """Is it between vfork and exec? Its threads are not its own then, as far as the C library is concerned."""
-    parent = int(status(pid)["PPid"])
+    parent = procfs.status(pid).parent
     return parent > 0 and _libc.syscall(_SYS_KCMP, pid, parent, _KCMP_VM, 0, 0) == 0
-
-
-def status(pid: int) -> dict[str, str]:
-    """The lines of /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

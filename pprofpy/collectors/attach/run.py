@@ -16,10 +16,11 @@ from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
-from pprofpy.collectors.attach.image import Image, Mapping, mappings
+from pprofpy.collectors.attach.image import Image
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
 from pprofpy.errors import NotPossibleError
-from pprofpy.target import Target
+from pprofpy.target import Target, procfs
+from pprofpy.target.procfs import Mapping
 
 _THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
 _PYTHON_FUNCTIONS = (
@@ -139,8 +140,8 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
 
 def _prepare(target: Target, memory: Memory, code: str) -> Load:
     pid = target.pid
-    mapped, status = mappings(pid), refusals.status(pid)
-    ours = [mapping for mapping in mapped if mapping.path.removesuffix(" (deleted)") == target.interpreter.path]
+    mapped, status = procfs.mappings(pid), procfs.status(pid)
+    ours = [mapping for mapping in mapped if mapping.path == target.interpreter.path]
     if not ours:
         raise GoneError
     libraries = [mapping for mapping in mapped if mapping.path.rpartition("/")[2].startswith(_C_LIBRARIES)]
@@ -154,7 +155,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
         )
     calls = [threads[name] for name in _THREAD_FUNCTIONS[1:]] + [python[name] for name in _PYTHON_FUNCTIONS]
     is_musl = any(_MUSL.search(library.path) for library in libraries)
-    caught, ignored = int(status["SigCgt"], 16), int(status["SigIgn"], 16)
+    caught, ignored = status.caught_signals, status.ignored_signals
     xsave_bytes = _xsave_bytes()
     return Load(
         pid=pid,
@@ -168,7 +169,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
         gate=_gate(caught, ignored),
         caught=caught,
         reserved=_MUSL_RESERVED if is_musl else _RESERVED,
-        is_alone=status["Threads"] == "1",
+        is_alone=status.thread_count == 1,
         xsave_bytes=xsave_bytes,
     )
 
@@ -192,7 +193,7 @@ def _place(memory: Memory, mapped: list[Mapping], files: list[Mapping]) -> int:
     The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own;
     what is written there is never changed or removed, since a thread may still run in it.
     """
-    vdso = [mapping for mapping in mapped if mapping.path == "[vdso]"]
+    vdso = [mapping for mapping in mapped if mapping.name == "[vdso]"]
     for mapping in (*vdso, *files):
         if "x" in mapping.permissions and mapping.permissions.endswith("p"):
             place = mapping.end - len(machine.CODE_BYTES)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 
 from pprofpy.collectors.attach.ptrace import GoneError, Tracee, trace
+from pprofpy.target import procfs
 
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _ALLOW, _LOG, _ERRNO = 0x7FFF0000, 0x7FFC0000, 0x00050000
@@ -56,9 +56,9 @@ def objection(tid: int) -> str:
         OSError: It cannot be traced.
     """
     mode = _mode(tid)
-    if mode == "0":
+    if mode == 0:
         return ""
-    if mode == "1":
+    if mode == 1:
         return "it may only read, write and exit (strict mode)"
     try:
         filters = trace(tid, _filters)
@@ -169,9 +169,8 @@ def _holds(condition: int, a: int, b: int) -> bool:
             return bool(a & b)
 
 
-def _mode(tid: int) -> str:
+def _mode(tid: int) -> int:
     try:
-        lines = Path(f"/proc/{tid}/status").read_text(errors="replace").splitlines()
+        return procfs.status(tid).seccomp
     except (FileNotFoundError, ProcessLookupError):
         raise GoneError from None
-    return next((line.split()[1] for line in lines if line.startswith("Seccomp:")), "0")

@@ -13,7 +13,6 @@ Source: the raw tracepoints sched_switch, sched_process_fork, sched_process_exec
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.losses import counted
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.target import procfs
 
 RUNS, _RUNS_OR_IS_READY, UNKNOWN = 0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFFF2, 0xFFFFFFFFFFFFFFF4
 """Instead of a stack: on the CPU; on it or about to be, as seen from outside; hidden from us."""
@@ -113,8 +113,8 @@ class Absences:
         for thread in blocked_threads(pid, runtime):
             self._seeds.append(thread)
             self._seed_thread(thread.tid, pid, 2 * (len(self._seeds) - 1))
-        for task in Path(f"/proc/{pid}/task").glob("*"):
-            self._seed_thread(int(task.name), pid, _RUNS_OR_IS_READY)
+        for tid in procfs.tids(pid):
+            self._seed_thread(tid, pid, _RUNS_OR_IS_READY)
 
     def _seed_thread(self, tid: int, pid: int, state: int) -> None:
         """Not over an entry of the kernel's: it has seen the thread since, and knows better."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.errors import TargetError
-from pprofpy.target import descendants_of
+from pprofpy.target import descendants_of, procfs
+from pprofpy.text import text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Scope:
         Raises:
             TargetError: It is not.
         """
-        if self.pid and not Path(f"/proc/{self.pid}").exists():
+        if self.pid and not procfs.exists(self.pid):
             raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
 
     def constants(self) -> dict[str, int]:
@@ -66,4 +66,4 @@ class Scope:
 
 def comm_text(comm: bytes) -> str:
     """A thread's name; the kernel promises no encoding."""
-    return comm.split(b"\0")[0].decode("utf-8", "replace")
+    return text_of(comm.split(b"\0")[0])

@@ -38,7 +38,7 @@ from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Frame, Function, Stack
-from pprofpy.target import Target, descendants_of, open_target
+from pprofpy.target import Target, descendants_of, open_target, procfs
 
 TRUNCATED = Frame(Function("[truncated]"))
 """Stands at the root of a stack that is deeper than what the kernel walks."""
@@ -349,7 +349,7 @@ class PythonStacks:
     def _enter(self, runtime: Runtime) -> None:
         if known := self._processes.pop(runtime.pid, None):
             os.close(known.root)
-        root = os.open(f"/proc/{runtime.pid}/root", os.O_PATH | os.O_CLOEXEC)
+        root = os.open(procfs.folder_of(runtime.pid) / "root", os.O_PATH | os.O_CLOEXEC)
         modules = ModuleNames(Path(f"/proc/self/fd/{root}"))
         self._processes[runtime.pid] = _Process(runtime, runtime.reader(), modules, root)
 
@@ -364,7 +364,7 @@ class PythonStacks:
             try:
                 self.watch(open_target(pid))
             except (PprofpyError, OSError):
-                if time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
+                if time.monotonic() < deadline and procfs.exists(pid):
                     continue  # it may only just be starting
             del self._became[pid]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import stat
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.events.syscalls import SYSCALLS, Syscall
+from pprofpy.target import procfs
+from pprofpy.target.procfs import Process, SystemCall
 
 REASONS = (
     "other", "run queue", "lock", "GIL", "futex", "sleep", "poll", "socket", "pipe", "file", "disk", "device", "event",
@@ -83,54 +83,28 @@ def tell_reasons(program: Program) -> None:
         table.put(number, reason)
 
 
-class Call(NamedTuple):
-    """The system call that a thread is blocked in, as /proc/PID/task/TID/syscall tells it.
-
-    Attributes:
-        number: -1 if it is in none.
-        arguments: The first two; zeros if it is in none.
-        stack_pointer: Of the thread.
-    """
-
-    number: int
-    arguments: tuple[int, int]
-    stack_pointer: int
-
-    @classmethod
-    def of(cls, task: Path) -> Call | None:
-        """Of the thread with this folder; None if it runs, or has ended."""
-        try:
-            words = (task / "syscall").read_text().split()
-        except OSError:
-            return None
-        if len(words) < 3:
-            return None
-        arguments = (int(words[1], 16), int(words[2], 16)) if len(words) == 9 else (0, 0)
-        return cls(int(words[0]), arguments, int(words[-2], 16))
-
-
-def reason_of(call: Call, task: Path, state: str, gil: int, *, runs_python: bool) -> int:
+def reason_of(call: SystemCall, pid: Process, tid: int, state: str, gil: int, *, runs_python: bool) -> int:
     """Why a thread is blocked: an index into REASONS.
 
     Args:
         call: What it is blocked in.
-        task: Its folder in /proc.
+        pid, tid: The thread; tid 0 is the main one.
         state: Its state, as the kernel abbreviates it.
         gil: The address of its interpreter lock; 0 if there is none.
         runs_python: It has Python frames.
     """
     if state in "Tt":
         return REASONS.index("stopped")
-    reason = _reason_of_call(call, task, gil, runs_python=runs_python)
+    reason = _reason_of_call(call, pid, tid, gil, runs_python=runs_python)
     return REASONS.index("disk" if reason == "file" and state == "D" else reason)
 
 
-def _reason_of_call(call: Call, task: Path, gil: int, *, runs_python: bool) -> str:
+def _reason_of_call(call: SystemCall, pid: Process, tid: int, gil: int, *, runs_python: bool) -> str:
     if not 0 <= call.number < _CALLS:
         return "page fault"
-    known, (first, second) = _reasons().get(call.number, 0), call.arguments
+    known, (first, second, *_) = _reasons().get(call.number, 0), call.arguments
     if known == _BY_FD:
-        return _reason_of_file(task / "fd" / str(first & 0xFFFFFFFF))
+        return _reason_of_file(pid, tid, first & 0xFFFFFFFF)
     if known in (_BY_FD_COUNT_FIRST, _BY_FD_COUNT_SECOND):
         count = first if known == _BY_FD_COUNT_FIRST else second
         return "poll" if count & 0xFFFFFFFF else "sleep"
@@ -139,13 +113,12 @@ def _reason_of_call(call: Call, task: Path, gil: int, *, runs_python: bool) -> s
     return REASONS[known]
 
 
-def _reason_of_file(path: Path) -> str:
+def _reason_of_file(pid: Process, tid: int, number: int) -> str:
     try:
-        if str(path.readlink()).startswith("anon_inode:"):
-            return "event"
-        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "file")
+        path, status = procfs.descriptor(pid, number, tid)
     except OSError:
         return "other"
+    return "event" if path.startswith(b"anon_inode:") else _KINDS.get(stat.S_IFMT(status.st_mode), "file")
 
 
 @cache

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from pprofpy.collectors.cpython.layouts import STATUS_BOUND
 from pprofpy.collectors.cpython.linetable import line_of
@@ -20,6 +19,7 @@ from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.profile import Frame, Function
+from pprofpy.target import procfs
 
 _MOST_FRAMES = 512
 _BEHIND = 1 << 63
@@ -102,9 +102,7 @@ def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[F
 def _memory_areas(pid: int) -> list[tuple[int, int]]:
     """(start, end) of what is mapped into a process, rising."""
     with suppress(OSError):
-        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-        bounds = (line.split(maxsplit=1)[0].split("-") for line in lines)
-        return [(int(start, 16), int(end, 16)) for start, end in bounds]
+        return [(mapping.start, mapping.end) for mapping in procfs.mappings(pid)]
     return []
 
 

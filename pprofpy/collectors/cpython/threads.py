@@ -13,13 +13,12 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.errors import PprofpyError
-from pprofpy.target import open_target
+from pprofpy.target import open_target, procfs
 
 _DICT_KEYS, _DICT_VALUES = 32, 40
 _MODULE_DICT = 16
@@ -104,11 +103,9 @@ class Interpreters:
 def _outer_tids(pid: int) -> dict[int, int]:
     """Thread numbers in the process's own pid namespace -> in ours."""
     found = {}
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for line in (task / "status").read_text().splitlines():
-                if line.startswith("NSpid:"):
-                    found[int(line.split()[-1])] = int(task.name)
+    for tid in procfs.tids(pid):
+        with suppress(OSError):
+            found[procfs.status(pid, tid).inner_id] = tid
     return found
 
 

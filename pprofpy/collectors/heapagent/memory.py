@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from pprofpy.heap import Memory
-from pprofpy.target import PROC
+from pprofpy.target import procfs
 
 _ARENAS = re.compile(r"^\d+ arenas \* \d+ bytes/arena += +([\d,]+)$", re.MULTILINE)
 _BLOCKS = re.compile(r"^# bytes in allocated blocks += +([\d,]+)$", re.MULTILINE)
@@ -37,11 +37,9 @@ def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> Memory:
 def _rollup(pid: int) -> dict[str, int]:
     """What the kernel says, in bytes; empty if the process has ended."""
     try:
-        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+        return procfs.memory_sums(pid)
     except OSError:
         return {}
-    pairs = (line.split() for line in lines)
-    return {words[0].rstrip(":"): int(words[1]) << 10 for words in pairs if words[-1] == "kB"}
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pprofpy.collectors.cpu import CpuOptions, Progress, Stop
@@ -27,7 +26,7 @@ from pprofpy.collectors.pyspy import program
 from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Profile, merge
-from pprofpy.target import Target, permission_error
+from pprofpy.target import Target, permission_error, procfs
 from pprofpy.units import NS_PER_S, format_duration
 
 _LOG_PIPE_BYTES = 1 << 20
@@ -353,12 +352,9 @@ def _is_stopped(target: Target) -> bool:
 
 
 def _run_queue_wait_ns(pid: int) -> int:
-    """How long a process's main thread has waited for a CPU; 0 where the kernel does not say.
-
-    Source: /proc/PID/schedstat, second field.
-    """
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    """How long a process's main thread has waited for a CPU; 0 where the kernel does not say."""
+    with suppress(OSError):
+        return procfs.run_queue_ns(pid)
     return 0
 
 
