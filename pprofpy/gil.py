@@ -7,8 +7,11 @@ one upon the other; this record keeps them apart, with the times of holding that
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pprofpy.model.recording import Option, Recording
+from pprofpy.model.table import Table
 from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, Stack, ValueType
 
 GIL_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
@@ -130,6 +133,35 @@ class GilRecord:
     def by_tid(self) -> dict[int, GilThread]:
         """Its threads."""
         return {thread.tid: thread for thread in self.threads}
+
+    def to_recording(self, shown: Mapping[str, Option]) -> Recording:
+        """All of it, to be saved; `shown`: the options of the command that shape what it prints."""
+        tables = {
+            "threads": Table.of(GilThread, self.threads),
+            "waits": Table.of(Wait, self.waits),
+            "holds": Table.of(Hold, self.holds),
+            "blocks": Table.of(Block, self.blocks),
+            "slices": Table.of(Slice, self.slices),
+        }
+        return Recording("gil", self.to_profile(), tables, shown)
+
+    @classmethod
+    def from_recording(cls, recording: Recording) -> GilRecord:
+        """Inverse of `to_recording`.
+
+        Raises:
+            ProfileFormatError: The recording is another one, or damaged.
+        """
+        return cls(
+            threads=tuple(recording.rows("threads", GilThread)),
+            waits=tuple(recording.rows("waits", Wait)),
+            holds=tuple(recording.rows("holds", Hold)),
+            blocks=tuple(recording.rows("blocks", Block)),
+            slices=tuple(recording.rows("slices", Slice)),
+            time_ns=recording.profile.time_ns,
+            duration_ns=recording.profile.duration_ns,
+            collection=recording.profile.collection,
+        )
 
     def blame(self) -> list[tuple[Wait, Block | None, int]]:
         """Every wait, divided among those who held the lock.

@@ -33,6 +33,8 @@ KERNEL_MAPPING = Mapping("[kernel]", has_functions=True)
 
 _SUB_BITS = 5
 _SUB = 1 << _SUB_BITS
+BUCKETS = 64 << _SUB_BITS
+"""How many buckets a histogram may have: enough for any 64-bit time."""
 
 
 def bucket_edges(indices: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

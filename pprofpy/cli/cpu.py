@@ -12,8 +12,9 @@ from pprofpy.cli.options import duration_option, json_option, rate_option, rows_
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar, remark
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
-from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, Recording
+from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, CpuRecording
 from pprofpy.errors import InterruptedEarly
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Profile
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
@@ -77,7 +78,7 @@ def command(
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
     options = CpuOptions(duration_ns=duration_ns, **others)
     with interruptible() as interruption:
-        with Recording(engine, options, remark) as recording:
+        with CpuRecording(engine, options, remark) as recording:
             if choice.command:
                 recording.prepare()  # so that hardly anything of the command is missed
             with chosen_target(choice, interruption) as target:
@@ -85,16 +86,17 @@ def command(
             if verbose and (memory := recording.memory()):
                 remark(f"memory: {memory}")
         try:
-            path = keep(profile, "cpu", target, output)
+            made = Recording("cpu", profile, shown={"nodecount": nodecount, "threads": threads})
+            path = keep(made, target, output)
             if not output.is_stdout:
-                _show(profile, str(path), nodecount, threads=threads, as_json=as_json)
+                present(made, str(path), as_json=as_json)
             next_steps(path)
         finally:
             status = _wait_for(interruption.child)
     return status if propagate_status else 0
 
 
-def _record(recording: Recording, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
+def _record(recording: CpuRecording, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording {printable(str(target))} {length} at {options.rate_hz} Hz; Ctrl-C ends early")
     with progress_bar("recording", options.duration_ns) as progress:
@@ -106,16 +108,17 @@ def _record(recording: Recording, target: Target, options: CpuOptions, interrupt
     return profile
 
 
-def _show(profile: Profile, source: str, nodecount: int, *, threads: bool, as_json: bool) -> None:
-    """The top table, and the threads if they are wanted."""
-    view = view_of(profile, source)
-    by_thread = threads_report.build(profile, view.value_index) if threads else None
+def present(recording: Recording, source: str, *, as_json: bool) -> None:
+    """Print a recording: the top table, and the threads if they are wanted. `source`: its file."""
+    view = view_of(recording.profile, source)
+    limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
+    by_thread = threads_report.build(recording.profile, view.value_index) if recording.flag("threads") else None
     if as_json:
-        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
+        table = top_report.build(view.header(), view.graph(), limits)
         data = {**top_report.to_json(table), "path": source}
-        print_json(data | ({"threads": threads_report.to_json(by_thread)} if by_thread else {}))
+        print_json("cpu", data | ({"threads": threads_report.to_json(by_thread)} if by_thread else {}))
         return
-    top.show(view, Limits(nodecount))
+    top.show(view, limits)
     if by_thread:
         click.echo()
         threads_report.render(by_thread, stdout_console())

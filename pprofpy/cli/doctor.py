@@ -42,7 +42,7 @@ def command(pid: int | None, name: str | None, as_json: bool) -> int:
     checks = doctor.examine(pid)
     works = doctor.cpu_works(checks)
     if as_json:
-        print_json({"cpu_works": works, "checks": [asdict(check) for check in checks]})
+        print_json("doctor", {"cpu_works": works, "checks": [asdict(check) for check in checks]})
     else:
         _render(checks, works, stdout_console())
     return 0 if works else NotPossibleError.exit_code

@@ -15,7 +15,7 @@ from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
-from pprofpy.profile import Profile
+from pprofpy.model.recording import Recording
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target.launch import interruptible
@@ -78,18 +78,21 @@ def command(
             check_began(not len(profile), target, interruption)
             if not len(profile):
                 remark("no such event happened in a thread of this process")
-            path = keep(profile, "events", target, output)
+            made = Recording("events", profile, shown={"nodecount": nodecount})
+            path = keep(made, target, output)
             if not output.is_stdout:
-                _show(profile, str(path), nodecount, as_json=as_json)
+                present(made, str(path), as_json=as_json)
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
 
 
-def _show(profile: Profile, source: str, nodecount: int, *, as_json: bool) -> None:
-    view = view_of(profile, source)
+def present(recording: Recording, source: str, *, as_json: bool) -> None:
+    """Print a recording. `source`: its file."""
+    view = view_of(recording.profile, source)
+    limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
     if as_json:
-        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
-        print_json({**top_report.to_json(table), "path": source})
+        table = top_report.build(view.header(), view.graph(), limits)
+        print_json("events", {**top_report.to_json(table), "path": source})
     else:
-        top.show(view, Limits(nodecount))
+        top.show(view, limits)

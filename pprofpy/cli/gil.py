@@ -16,6 +16,7 @@ from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.gil import GilRecord
+from pprofpy.model.recording import Recording
 from pprofpy.reports import gil as report
 from pprofpy.target.launch import interruptible
 
@@ -74,17 +75,20 @@ def command(
                 remark(f"memory: {recorder.memory()}")
         try:
             check_began(not record.threads, target, interruption)
+            made = record.to_recording({"nodecount": nodecount, "by_interval": bool(interval_ns)})
             if not output.is_stdout:
-                _show(record, nodecount, as_json=as_json, by_interval=bool(interval_ns))
-            if path := keep(record.to_profile(), "gil", target, output):
+                present(made, as_json=as_json)
+            if path := keep(made, target, output):
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
 
 
-def _show(record: GilRecord, nodecount: int, *, as_json: bool, by_interval: bool) -> None:
-    table = report.build(record, nodecount)
+def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
+    """Print a recording."""
+    record = GilRecord.from_recording(recording)
+    table = report.build(record, recording.number("nodecount", report.DEFAULT_ROWS))
     if as_json:
-        print_json(report.to_json(table))
+        print_json("gil", report.to_json(table))
     else:
-        report.render(table, stdout_console(), by_interval=by_interval)
+        report.render(table, stdout_console(), by_interval=recording.flag("by_interval"))

@@ -21,6 +21,7 @@ from pprofpy.collectors import heap
 from pprofpy.collectors.heap import FOREVER, HeapOptions
 from pprofpy.graph import Granularity, total_of
 from pprofpy.heap import HeapRecording
+from pprofpy.model.recording import Recording
 from pprofpy.reports import growth, text
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
@@ -39,6 +40,7 @@ Examples:
 """
 
 SAMPLE_TYPES = ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects")
+DEFAULT_ROWS = 10
 _REMARK_EVERY_S = 1.0
 
 
@@ -73,7 +75,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from clic
 )  # fmt: skip
 @click.option("--functions", is_flag=True, help="One row for each function instead of each line.")
 @output_options
-@rows_option(10, "-n")
+@rows_option(DEFAULT_ROWS, "-n")
 @json_option
 def command(
     duration_ns: int | None,
@@ -103,9 +105,12 @@ def command(
         try:
             recording.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
             first = _keep_first(recording, target, first_output)
-            path = keep(recording.profile, "heap", target, output)  # last: views take the newest file
+            made = recording.to_recording(
+                {"nodecount": nodecount, "sample_index": sample_index, "functions": functions}
+            )
+            path = keep(made, target, output)  # last: views take the newest file
             if not output.is_stdout:
-                _show(recording, path, sample_index, nodecount, functions=functions, as_json=as_json)
+                present(made, str(path), as_json=as_json)
             next_steps(path, "heap")
             if first and path:
                 _how_to_compare(first, path)
@@ -123,9 +128,9 @@ def _for_the_first(output: Output) -> Output | None:
 
 
 def _keep_first(recording: HeapRecording, target: Target, output: Output | None) -> Path | None:
-    if output is None or len(recording.snapshots) < 2:
+    if output is None or recording.first is None:
         return None
-    return keep(recording.snapshots[0][1], "heap-first", target, output)
+    return keep(Recording("", recording.first), target, output, name="heap-first")
 
 
 def _how_to_compare(first: Path, last: Path) -> None:
@@ -151,32 +156,32 @@ def _record(target: Target, options: HeapOptions, interruption: Interruption) ->
         return heap.record(target, options, interruption, progress, remark, fetching)
 
 
-def _show(
-    recording: HeapRecording, path: Path | None, sample_index: str, nodecount: int, *, functions: bool, as_json: bool
-) -> None:
-    """The growth if there are snapshots, the top table, and what stands beside it."""
-    profile = recording.profile
+def present(recording: Recording, source: str, *, as_json: bool) -> None:
+    """Print a recording: the top table, the growth if there are snapshots, and what stands beside it."""
+    record = HeapRecording.from_recording(recording)
+    profile, nodecount = recording.profile, recording.number("nodecount", DEFAULT_ROWS)
+    sample_index = recording.text("sample_index")
     value_index = profile.value_index(sample_index)
     view = replace(
-        view_of(profile, str(path)),
+        view_of(profile, source),
         sample_index=sample_index,
         value_index=value_index,
         total=total_of(profile, value_index),
-        granularity=Granularity.FUNCTIONS if functions else Granularity.LINES,
+        granularity=Granularity.FUNCTIONS if recording.flag("functions") else Granularity.LINES,
     )
-    grown = growth.build(recording.snapshots, nodecount) if len(recording.snapshots) > 1 else None
+    grown = growth.build(record.snapshots, nodecount) if len(record.snapshots) > 1 else None
     if as_json:
         table = top_report.build(view.header(), view.graph(), Limits(nodecount))
-        data = {**top_report.to_json(table), **heap_report.to_json(recording), "path": str(path)}
-        print_json(data | ({"growth": growth.to_json(grown)} if grown else {}))
+        data = {**top_report.to_json(table), **heap_report.to_json(record), "path": source}
+        print_json("heap", data | ({"growth": growth.to_json(grown)} if grown else {}))
         return
     console = stdout_console()
     top.show(view, Limits(nodecount))
     if grown:
         click.echo()
         growth.render(grown, console)
-    if recording.types:
+    if record.types:
         click.echo()
-        heap_report.render_types(recording.types[: nodecount or None], recording.objects_count, console)
+        heap_report.render_types(record.types[: nodecount or None], record.objects_count, console)
     click.echo()
-    heap_report.render_memory(recording.memory, console)
+    heap_report.render_memory(record.memory, console)

@@ -23,6 +23,6 @@ def command(view: View, pattern: str, source_path: tuple[str, ...], trim_path: t
     finder = SourceFinder(source_path, trim_path)
     found = listing.build(view.header(), view.profile, view.value_index, pattern, finder, view.unit)
     if view.as_json:
-        print_json(listing.to_json(found))
+        print_json("list", listing.to_json(found))
     else:
         listing.render(found, stdout_console())

@@ -15,7 +15,7 @@ from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
-from pprofpy.profile import Profile
+from pprofpy.model.recording import Recording
 from pprofpy.reports import off_cpu as report
 from pprofpy.reports.text import printable
 from pprofpy.target.launch import interruptible
@@ -82,17 +82,19 @@ def command(
                 remark(f"no Python stacks, only the kernel's: {printable(recorder.without_python)}")
         try:
             check_began(not len(profile), target, interruption)
+            made = Recording("off-cpu", profile, shown={"nodecount": nodecount})
             if not output.is_stdout:
-                _show(profile, nodecount, as_json=as_json)
-            if path := keep(profile, "off-cpu", target, output):
+                present(made, as_json=as_json)
+            if path := keep(made, target, output):
                 remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
 
 
-def _show(profile: Profile, nodecount: int, *, as_json: bool) -> None:
-    table = report.build(profile, nodecount)
+def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
+    """Print a recording."""
+    table = report.build(recording.profile, recording.number("nodecount", report.DEFAULT_ROWS))
     if as_json:
-        print_json(report.to_json(table))
+        print_json("off-cpu", report.to_json(table))
     else:
         report.render(table, stdout_console())

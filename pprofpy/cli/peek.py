@@ -20,6 +20,6 @@ def command(view: View, pattern: str, cum: bool) -> None:
     """
     table = peek.build(view.header(), view.graph(), pattern, by_cum=cum, unit=view.unit)
     if view.as_json:
-        print_json(peek.to_json(table))
+        print_json("peek", peek.to_json(table))
     else:
         peek.render(table, stdout_console())

@@ -19,7 +19,8 @@ from pprofpy.errors import OutputError
 from pprofpy.formats import FORMATS, encode, format_of
 from pprofpy.formats.files import STDIO, save, save_recording
 from pprofpy.formats.output import check_free, is_direct
-from pprofpy.profile import Profile
+from pprofpy.formats.recording import write as write_recording
+from pprofpy.model.recording import Recording
 from pprofpy.target import Target
 from pprofpy.units import format_duration
 
@@ -81,12 +82,12 @@ def output_options(command: _Command) -> _Command:
     return decorated  # type: ignore[no-any-return]
 
 
-def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> Path | None:
+def keep(recording: Recording, target: Target | None, output: Output, *, name: str = "") -> Path | None:
     """Write a recording where it was wanted; if that fails, somewhere else rather than not at all.
 
     Args:
-        profile: The recording.
-        kind: What it is of: the file's name begins with it.
+        recording: The recording.
+        name: How the file's name begins; by default as the command's.
         target: What was recorded; None for the whole system.
         output: Where it was wanted.
 
@@ -96,8 +97,8 @@ def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> 
     Raises:
         OutputError: It is not where it was wanted. The message says where it is.
     """
-    name = _file_name(kind, target)
-    data = _encoded(profile, output.format)
+    name = _file_name(name or recording.kind, target)
+    data = _encoded(recording, output.format)
     if output.is_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -108,11 +109,11 @@ def keep(profile: Profile, kind: str, target: Target | None, output: Output) -> 
     try:
         save(data, Path(output.path), force=output.force)
     except OutputError as error:
-        rescued = save_recording(encode(profile, "pprof"), name + ".pb.gz")
+        rescued = save_recording(_encoded(recording, "pprof"), name + ".pb.gz")
         raise OutputError(f"{error.message}; the recording is safe in {rescued}", error.hint) from error
     if output.format in PICTURES:
         remark(f"picture: {output.path}")
-        return save_recording(encode(profile, "pprof"), name + ".pb.gz")
+        return save_recording(_encoded(recording, "pprof"), name + ".pb.gz")
     return Path(output.path)
 
 
@@ -166,11 +167,13 @@ def progress_bar(what: str, duration_ns: int | None) -> Iterator[Callable[[int],
         bar.stop()
 
 
-def _encoded(profile: Profile, format_name: str) -> bytes:
+def _encoded(recording: Recording, format_name: str) -> bytes:
     if format_name in PICTURES:
-        drawn: bytes = import_module(PICTURES[format_name]).draw(profile)
+        drawn: bytes = import_module(PICTURES[format_name]).draw(recording.profile)
         return drawn
-    return encode(profile, format_name)
+    if format_name == "pprof":
+        return write_recording(recording)
+    return encode(recording.profile, format_name)
 
 
 def _file_name(kind: str, target: Target | None) -> str:

@@ -18,6 +18,8 @@ from pprofpy.errors import UsageError
 from pprofpy.formats import tracefile
 from pprofpy.formats.files import save, save_recording
 from pprofpy.latency import LatencyRecord, LongWait
+from pprofpy.model.latencies import Latencies
+from pprofpy.model.recording import Recording
 from pprofpy.reports import sched_latency as report
 from pprofpy.reports.text import printable
 from pprofpy.target import Target
@@ -36,6 +38,7 @@ Examples:
 """
 
 _MOST_LONG_WAITS_KEPT = 10_000
+_MOST_INTERVALS_KEPT = 10_000
 _INTERVAL_ROWS = 5
 
 
@@ -55,6 +58,7 @@ class _Live:
     intervals: list[LatencyRecord] = field(default_factory=list)
     long_waits: list[LongWait] = field(default_factory=list)
     long_wait_count: int = 0
+    shown_before: list[int] = field(default_factory=list)
     next_ns: int = 0
 
     def tick(self) -> None:
@@ -67,18 +71,23 @@ class _Live:
             self.next_ns += self.interval_ns
             window = self.recorder.window()
             if self.is_printing:
-                report.render(report.build(window, _INTERVAL_ROWS), stdout_console(), with_histogram=False)
-                click.echo()
-            else:
+                _show_interval(window)
+            if len(self.intervals) < _MOST_INTERVALS_KEPT:
                 self.intervals.append(window)
+                self.shown_before.append(self.long_wait_count)
 
     def take(self, waits: list[LongWait]) -> None:
         """Show or keep long waits."""
         self.long_wait_count += len(waits)
         if self.is_printing:
             report.render_long_waits(waits, self.recorder.start_ns, stdout_console())
-        else:
-            self.long_waits += waits[: max(_MOST_LONG_WAITS_KEPT - len(self.long_waits), 0)]
+        self.long_waits += waits[: max(_MOST_LONG_WAITS_KEPT - len(self.long_waits), 0)]
+
+    def latencies(self, record: LatencyRecord) -> Latencies:
+        """All that was found; `record`: the whole of it."""
+        return Latencies(
+            record, tuple(self.intervals), tuple(self.long_waits), self.long_wait_count, tuple(self.shown_before)
+        )
 
 
 @click.command("sched-latency", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
@@ -133,8 +142,11 @@ def command(
         try:
             is_empty = not any(one.woken.count or one.preempted.count for one in record.threads)
             check_began(is_empty, target, interruption)
-            _show(record, live, nodecount, as_json=as_json, is_quiet=output.is_stdout)
-            _keep(record, trace, target, output, force=others["force"])
+            shown = {"nodecount": nodecount, "with_long_waits": bool(threshold_ns)}
+            found = live.latencies(record).to_recording(shown)
+            if not output.is_stdout:
+                _show(found, as_json=as_json)
+            _keep(found, trace, target, output, force=others["force"])
         finally:
             wait_for_command(interruption.child)
 
@@ -145,24 +157,47 @@ def _check_positive(**times: int | None) -> None:
             raise UsageError(f"--{name} must be longer than nothing", f"write it as --{name} 5ms or --{name} 1s")
 
 
-def _show(record: LatencyRecord, live: _Live, nodecount: int, *, as_json: bool, is_quiet: bool) -> None:
-    if is_quiet:
-        return
-    table = report.build(record, nodecount)
+def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
+    """Print a recording: what was shown while it was made, and its tables."""
+    if not as_json:
+        _replay(Latencies.from_recording(recording))
+    _show(recording, as_json=as_json)
+
+
+def _replay(found: Latencies) -> None:
+    """Print intervals and long waits in the order in which they came."""
+    shown = 0
+    for interval, before in zip(found.intervals, found.shown_before, strict=True):
+        report.render_long_waits(found.long_waits[shown:before], found.record.start_ns, stdout_console())
+        shown = before
+        _show_interval(interval)
+    report.render_long_waits(found.long_waits[shown:], found.record.start_ns, stdout_console())
+    if missing := found.long_wait_count - len(found.long_waits):
+        remark(f"{missing} further waits above the threshold are not in the file")
+
+
+def _show_interval(window: LatencyRecord) -> None:
+    report.render(report.build(window, _INTERVAL_ROWS), stdout_console(), with_histogram=False)
+    click.echo()
+
+
+def _show(recording: Recording, *, as_json: bool) -> None:
+    found, nodecount = Latencies.from_recording(recording), recording.number("nodecount", report.DEFAULT_ROWS)
+    table = report.build(found.record, nodecount)
     if not as_json:
         report.render(table, stdout_console())
         return
     data = report.to_json(table)
-    if live.intervals:
-        data["intervals"] = [report.to_json(report.build(one, nodecount)) for one in live.intervals]
-    if live.recorder.threshold_ns:
-        data["long_wait_count"] = live.long_wait_count
-        data["long_waits"] = [report.long_wait_json(one, record.start_ns) for one in live.long_waits]
-    print_json(data)
+    if found.intervals:
+        data["intervals"] = [report.to_json(report.build(one, nodecount)) for one in found.intervals]
+    if recording.flag("with_long_waits"):
+        data["long_wait_count"] = found.long_wait_count
+        data["long_waits"] = [report.long_wait_json(one, found.record.start_ns) for one in found.long_waits]
+    print_json("sched-latency", data)
 
 
-def _keep(record: LatencyRecord, trace: Trace | None, target: Target | None, output: Output, *, force: bool) -> None:
-    path = keep(record.to_profile(), "sched-latency", target, output)
+def _keep(found: Recording, trace: Trace | None, target: Target | None, output: Output, *, force: bool) -> None:
+    path = keep(found, target, output)
     if path:
         remark(f"saved: {path}")
     if trace is None:

@@ -49,7 +49,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
     if not output:
         table = report.build(timeline, nodecount)
         if as_json:
-            print_json(report.to_json(table))
+            print_json("timeline", report.to_json(table))
         else:
             report.render(table, stdout_console())
         return

@@ -16,7 +16,7 @@ def show(view: View, limits: Limits = _STANDARD, *, by_cum: bool = False) -> Non
     """Print the top table of a view."""
     table = top.build(view.header(), view.graph(), limits, by_cum=by_cum, unit=view.unit)
     if view.as_json:
-        print_json(top.to_json(table))
+        print_json("top", top.to_json(table))
     else:
         top.render(table, stdout_console())
 

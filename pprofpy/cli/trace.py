@@ -106,7 +106,7 @@ class _View:
         """Print the summary."""
         report = trace_summary.build(summary, 0 if self.as_json else trace_summary.DEFAULT_THREADS)
         if self.as_json:
-            print_json(trace_summary.to_json(report))
+            print_json("trace-summary", trace_summary.to_json(report))
         else:
             trace_summary.render(report, stdout_console())
 

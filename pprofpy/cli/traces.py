@@ -18,6 +18,6 @@ def command(view: View) -> None:
     """
     found = traces.build(view.header(), view.profile, view.value_index, view.graph(), view.unit)
     if view.as_json:
-        print_json(traces.to_json(found))
+        print_json("traces", traces.to_json(found))
     else:
         traces.render(found, stdout_console())

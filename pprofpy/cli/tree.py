@@ -33,6 +33,6 @@ def command(view: View, cum: bool, nodecount: int, nodefraction: float, edgefrac
     limits = Limits(nodecount, nodefraction, edgefraction)
     table = tree.build(view.header(), view.graph(), limits, by_cum=cum, unit=view.unit)
     if view.as_json:
-        print_json(tree.to_json(table))
+        print_json("tree", tree.to_json(table))
     else:
         tree.render(table, stdout_console())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
@@ -21,6 +21,9 @@ from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.trim import AUTO_UNIT
 from pprofpy.units import scale
+
+SCHEMA_VERSION = 1
+"""Of what --json prints: raised when a member of it changes its name or meaning, not when one is added."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -147,9 +150,14 @@ def _read(path: str) -> Profile:
         return profile
 
 
-def print_json(data: object) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(data, indent=2))
+def print_json(kind: str, data: Mapping[str, Any]) -> None:
+    """One JSON document on standard output, which begins with the name and the version of its schema.
+
+    Args:
+        kind: The command whose data it is.
+        data: As a report's `to_json` makes it.
+    """
+    click.echo(json.dumps({"schema": f"pprofpy.{kind}", "version": SCHEMA_VERSION, **data}, indent=2))
 
 
 def _load(options: dict[str, Any]) -> View:

@@ -82,7 +82,7 @@ class CpuOptions:
             raise UsageError("--gil counts only running threads, --idle waiting ones too", "leave one of them out")
 
 
-class Recording:
+class CpuRecording:
     """One CPU profile to be made, by the engine that can.
 
     Args:
@@ -173,7 +173,7 @@ class Recording:
             self._recorder.close()
             self._recorder = None
 
-    def __enter__(self) -> Recording:
+    def __enter__(self) -> CpuRecording:
         return self
 
     def __exit__(

@@ -149,7 +149,7 @@ class _Recording:
             self._wait(stop, progress)
             self._snapshot()
             self._engine.stop()
-            recording = HeapRecording(self._snapshots[-1][1], self._snapshots)
+            recording = HeapRecording.of(self._snapshots)
             self._look_beside(recording)
         except PprofpyError:
             if self._session.target.is_alive():
@@ -202,7 +202,7 @@ class _Recording:
                 f"process {self._session.target.pid} ended before its heap could be read",
                 "record for a shorter time; a process that is killed can tell nothing",
             )
-        return HeapRecording(self._snapshots[-1][1], self._snapshots)
+        return HeapRecording.of(self._snapshots)
 
 
 def _explained(error: CodeError, target: Target) -> PprofpyError:

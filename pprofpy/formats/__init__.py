@@ -78,14 +78,20 @@ def decode(data: bytes) -> Profile:
     Raises:
         ProfileFormatError: It is none of the formats, or damaged.
     """
+    return cast(Reader, import_module(FORMATS[format_in(data)].module)).read(data)
+
+
+def format_in(data: bytes) -> str:
+    """The format that a file's content is in, if it is any.
+
+    Raises:
+        ProfileFormatError: It is empty.
+    """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
-    format_name = "pprof"
     if _JSON_OBJECT.match(data):
-        format_name = "speedscope"
-    elif _looks_like_text(data):
-        format_name = "collapsed"
-    return cast(Reader, import_module(FORMATS[format_name].module)).read(data)
+        return "speedscope"
+    return "collapsed" if _looks_like_text(data) else "pprof"
 
 
 def _looks_like_text(data: bytes) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pprofpy.errors import OutputError, ProfileFormatError
 from pprofpy.folders import make_own_folder, names_in, opened_folder, reopen, trusted_users, write_file
-from pprofpy.formats import decode
+from pprofpy.formats import decode, recording
 from pprofpy.formats.output import own_descriptor, writing
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Profile
 
 STDIO = "-"
@@ -23,6 +25,7 @@ LARGEST_INPUT_BYTES = 1 << 30
 
 _LAST_RESORTS = (Path("/var/tmp"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - a folder of our own is made in them
 _MOST_NAMES = 10_000
+_Content = TypeVar("_Content")
 
 
 def open_input(path: str) -> BinaryIO:
@@ -74,9 +77,22 @@ def read_profile(path: str) -> Profile:
     Raises:
         ProfileFormatError: There is no readable, valid profile there.
     """
+    return _decoded(path, decode)
+
+
+def read_recording(path: str) -> Recording:
+    """Load a profile with all that its file holds beside it; `-` is standard input.
+
+    Raises:
+        ProfileFormatError: There is no readable, valid profile there.
+    """
+    return _decoded(path, recording.read)
+
+
+def _decoded(path: str, decode_: Callable[[bytes], _Content]) -> _Content:
     data = read_input(path)
     try:
-        return decode(data)
+        return decode_(data)
     except ProfileFormatError as error:
         raise ProfileFormatError(f"{path}: {error.message}", error.hint) from error
 

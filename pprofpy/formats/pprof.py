@@ -50,6 +50,9 @@ from pprofpy.profile import (
 COLLECTION_COMMENT = "#pprofpy:"
 """Starts the comment in which a Collection is saved; other readers hide comments that begin with '#'."""
 
+EXTENSION_FIELD = 1000
+"""Far from the numbers that profile.proto gives away."""
+
 MAX_UNPACKED_BYTES = 4 << 30
 """No honest profile is larger; a small file that unpacks to more is an accident or an attack."""
 
@@ -66,6 +69,11 @@ def read(data: bytes) -> Profile:
     Raises:
         ProfileFormatError: `data` is empty, damaged, or no profile at all.
     """
+    return read_extended(data)[0]
+
+
+def read_extended(data: bytes) -> tuple[Profile, bytes]:
+    """As `read`, with the content of the field that only we write and read; empty if there is none."""
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
     data = unpack(data)
@@ -75,7 +83,8 @@ def read(data: bytes) -> Profile:
     except (IndexError, OverflowError, ValueError) as error:
         raise corrupt(str(error)) from error
     profile.check_valid()
-    return profile
+    start, end = raw.messages.get(EXTENSION_FIELD, [(0, 0)])[-1]
+    return profile, data[start:end]
 
 
 def unpack(data: bytes) -> bytes:
@@ -363,13 +372,20 @@ def _decode_collection(text: str) -> Collection:
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(profile: Profile) -> bytes:
-    """Encode a profile as gzipped profile.proto. Ids run from 1, as all readers want them."""
+def write(profile: Profile, extension: bytes = b"") -> bytes:
+    """Encode a profile as gzipped profile.proto. Ids run from 1, as all readers want them.
+
+    Args:
+        profile: The profile.
+        extension: Kept in a field that readers of profiles skip, as the format asks them to.
+    """
     compressed = io.BytesIO()
     # The name inside the gzip header marks the file as ours, so that we may overwrite it later.
     with gzip.GzipFile("pprofpy.pb", "wb", compresslevel=6, fileobj=compressed, mtime=0) as stream:
         for part in _Encoder().parts(profile):
             stream.write(part)
+        if extension:
+            stream.write(bytes_field(EXTENSION_FIELD, extension))
     return compressed.getvalue()
 
 

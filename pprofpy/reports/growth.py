@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.profile import Frame, Profile, Stack
+from pprofpy.heap import Snapshots
+from pprofpy.profile import Frame, Stack
 from pprofpy.reports.text import name_width, printable, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
@@ -61,18 +60,14 @@ class Growth:
     totals_bytes: tuple[int, ...]
 
 
-def build(snapshots: Sequence[tuple[int, Profile]], limit: int = DEFAULT_ROWS) -> Growth:
+def build(snapshots: Snapshots, limit: int = DEFAULT_ROWS) -> Growth:
     """Compare snapshots of one recording.
 
     Args:
-        snapshots: At least two: nanoseconds since the start, and a profile with `inuse_space`.
-        limit: So many rows; 0 for all.
+        snapshots: At least two.
+        limit: The most rows; 0 for all.
     """
-    values: defaultdict[Stack, list[int]] = defaultdict(lambda: [0] * len(snapshots))
-    for index, (_, profile) in enumerate(snapshots):
-        column = profile.value_index("inuse_space")
-        for stack, sample_values, _ in profile.samples():
-            values[stack][index] += sample_values[column]
+    values = snapshots.sizes_bytes
     rows = [
         GrowthRow(stack, tuple(sizes), sum(after > before for before, after in pairwise(sizes)))
         for stack, sizes in values.items()
@@ -82,7 +77,7 @@ def build(snapshots: Sequence[tuple[int, Profile]], limit: int = DEFAULT_ROWS) -
     return Growth(
         grown[:shown],
         len(grown[shown:]),
-        tuple(time_ns for time_ns, _ in snapshots),
+        tuple(snapshots.times_ns),
         tuple(sum(column) for column in zip(*values.values(), strict=True)) or (0,) * len(snapshots),
     )
 

@@ -16,7 +16,7 @@ from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
 from pprofpy.collectors.heapagent.traces import Traces, to_profile
 from pprofpy.errors import UsageError
-from pprofpy.heap import Memory, ObjectType
+from pprofpy.heap import Memory, ObjectType, Snapshots
 from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
 from pprofpy.reports import growth
 from pprofpy.reports.heap import memory_lines, render_types
@@ -98,10 +98,17 @@ def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums:
     assert not is_ours("/srv/pprofpy.py")
 
 
+def snapshots_of(*profiles: Profile) -> Snapshots:
+    snapshots = Snapshots()
+    for number, profile in enumerate(profiles):
+        snapshots.add(number * 10**9, profile)
+    return snapshots
+
+
 def test_steady_growth_comes_before_a_larger_jump() -> None:
     sizes = [{"leak": 10, "cache": 0}, {"leak": 20, "cache": 0}, {"leak": 30, "cache": 25}, {"leak": 40, "cache": 25}]
 
-    report = growth.build([(index * 10**9, heap_of(**one)) for index, one in enumerate(sizes)])
+    report = growth.build(snapshots_of(*(heap_of(**one) for one in sizes)))
 
     assert [(row.stack[0].function.name, row.growth_bytes, row.rises) for row in report.rows] == [
         ("leak", 30, 3),
@@ -113,7 +120,7 @@ def test_steady_growth_comes_before_a_larger_jump() -> None:
 def test_what_shrinks_is_not_listed_and_what_is_hidden_is_counted() -> None:
     first, last = heap_of(a=10, b=10, c=10), heap_of(a=5, b=20, c=30)
 
-    report = growth.build([(0, first), (60 * 10**9, last)], limit=1)
+    report = growth.build(snapshots_of(first, last), limit=1)
 
     assert [row.stack[0].function.name for row in report.rows] == ["c"]
     assert report.hidden == 1

@@ -1,0 +1,45 @@
+"""`pprofpy show`: print a saved recording as the command did that made it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from pprofpy.cli.main import COMMANDS
+from pprofpy.cli.options import json_option
+from pprofpy.formats.files import STDIO, latest_recording, read_recording
+from pprofpy.model.recording import Recording
+
+EPILOG = """\b
+Examples:
+  pprofpy show                          the latest recording
+  pprofpy show gil.pb.gz                all that 'pprofpy gil' had printed
+  pprofpy show --json heap.pb.gz        the same for programs
+"""
+
+_KINDS = ("cpu", "heap", "off-cpu", "gil", "sched-latency", "events")
+"""The commands that can print what they recorded: their modules have `present(recording, source, as_json=...)`."""
+
+_OTHERS = "events"
+"""Prints what another program wrote: as a table of functions."""
+
+
+@click.command("show", epilog=EPILOG)
+@click.argument("path", metavar="[FILE]", default="")
+@json_option
+def command(path: str, as_json: bool) -> None:
+    """Print a recording again, as the command printed it that made it.
+
+    Without FILE, the latest recording; '-' is standard input. A profile that another program wrote is shown as a
+    table of functions.
+    """
+    path = path or str(latest_recording())
+    present(read_recording(path), path, as_json=as_json)
+
+
+def present(recording: Recording, source: str, *, as_json: bool) -> None:
+    """Have the command print a recording that made it."""
+    module: Any = import_module(COMMANDS[recording.kind if recording.kind in _KINDS else _OTHERS][0])
+    module.present(recording, "" if source == STDIO else source, as_json=as_json)

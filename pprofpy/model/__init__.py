@@ -1,0 +1,1 @@
+"""The nouns of what was recorded: data only, no reading or writing."""

@@ -1,0 +1,67 @@
+"""Table: rows of one shape, kept by column. What a recording holds beside its profile is made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from pprofpy.errors import ProfileFormatError
+from pprofpy.profile import Stack
+
+Cell = int | float | str | bool | Stack
+"""A value; a Stack is leaf-first."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows by column.
+
+    Attributes:
+        columns: Name -> values, one a row; all columns are equally long. A name carries its unit: `wait_ns`.
+    """
+
+    columns: dict[str, list[Cell]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __iter__(self) -> Iterator[dict[str, Cell]]:
+        """Row by row, as dictionaries."""
+        for values in zip(*self.columns.values(), strict=True):
+            yield dict(zip(self.columns, values, strict=True))
+
+    @classmethod
+    def of(cls, kind: type[Row], rows: Iterable[Row]) -> Table:
+        """Make a table of dataclass instances whose fields are cells.
+
+        Args:
+            kind: Their class: an empty table has columns, too.
+            rows: The instances.
+        """
+        made = list(rows)
+        return cls({name: [getattr(row, name) for row in made] for name in _cell_types(kind)})
+
+    def rows(self, kind: type[Row]) -> list[Row]:
+        """The rows as instances of the dataclass that they were made of. Inverse of `of`.
+
+        Raises:
+            ProfileFormatError: A column is missing, or holds values of another type.
+        """
+        wanted = _cell_types(kind)
+        missing = [name for name in wanted if name not in self.columns]
+        if missing:
+            raise ProfileFormatError(f"the recording is damaged: it has no column {missing[0]!r}")
+        for name, cell in wanted.items():
+            if not all(type(value) is cell for value in self.columns[name]):
+                raise ProfileFormatError(f"the recording is damaged: column {name!r} holds no {cell.__name__}")
+        columns: list[list[Any]] = [self.columns[name] for name in wanted]
+        return [kind(**dict(zip(wanted, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _cell_types(kind: type) -> dict[str, type]:
+    """Field -> type of its cells, of a dataclass; stacks are tuples."""
+    hints: dict[str, Any] = get_type_hints(kind)
+    return {name: tuple if hint == Stack else hint for name, hint in hints.items()}

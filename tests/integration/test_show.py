@@ -1,0 +1,63 @@
+"""`pprofpy show` prints what the command had printed that made the recording."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests import go_pprof
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+
+pytestmark = pytest.mark.ebpf
+
+RECORDINGS = [
+    ["cpu", "--threads", "--nodecount", "3"],
+    ["cpu", "--idle"],
+    ["cpu", "--engine", "py-spy"],
+    ["off-cpu", "--nodecount", "2"],
+    ["off-cpu", "--wakers", "-K"],
+    ["gil"],
+    ["gil", "--interval", "200ms"],
+    ["sched-latency"],
+    ["sched-latency", "--stacks", "--interval", "300ms", "--threshold", "1us"],
+    ["events", "-e", "context-switches"],
+    ["heap", "--sample-bytes", "4k"],
+    ["heap", "--snapshots", "3", "--types", "--sample-index", "alloc_space", "--functions"],
+]
+
+
+@pytest.fixture
+def program(start: Start) -> str:
+    return str(start(interpreter("3.11"), str(PROGRAMS / "show.py")).pid)
+
+
+@pytest.mark.parametrize("words", RECORDINGS, ids=" ".join)
+def test_a_recording_is_shown_as_it_was_printed(words: list[str], program: str, cli: CommandLine) -> None:
+    printed = cli(*words, "--pid", program, "-d", "1")
+
+    shown = cli("show")
+
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout
+    assert (shown.returncode, shown.stdout) == (0, printed.stdout)
+
+
+@pytest.mark.parametrize("words", [one for one in RECORDINGS if "--idle" not in one], ids=" ".join)
+def test_the_data_are_those_that_the_command_printed(words: list[str], program: str, cli: CommandLine) -> None:
+    printed = json.loads(cli(*words, "--pid", program, "-d", "1", "--json").stdout)
+
+    shown = json.loads(cli("show", "--json").stdout)
+
+    assert shown == printed
+    assert (shown["schema"], shown["version"]) == (f"pprofpy.{words[0]}", 1)
+
+
+@pytest.mark.parametrize("command", ["cpu", "off-cpu", "gil", "sched-latency", "heap"])
+def test_the_file_stays_a_profile_for_go(command: str, program: str, cli: CommandLine) -> None:
+    assert cli(command, "--pid", program, "-d", "1").returncode == 0
+
+    done = go_pprof.pprof(cli.folder, "-raw", str(cli.recordings[-1]))
+
+    assert "Samples:" in done.stdout
+    assert done.stderr == ""
