@@ -4,12 +4,14 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+KERNEL := 6.1
 
-.PHONY: help setup demo test lint format docs bench clean
+.PHONY: help setup demo test kernels lint format docs bench clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
+	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    write the generated parts of docs/ anew"
@@ -31,6 +33,10 @@ demo: setup
 test: setup
 	@scripts/setup.sh tests
 	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+kernels: setup
+	@scripts/setup.sh kernels
+	@scripts/kernels.sh $(PYTHON) $(KERNEL)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the system packages that are missing, or say which they are where that is not possible.
-# Usage: setup.sh runtime|tests
+# Usage: setup.sh runtime|tests|kernels
 set -euo pipefail
 
 # A line for each need: a test that succeeds if it is met, the packages that meet it (the first that this system
@@ -17,6 +17,12 @@ test_needs=(
     "command -v perf|linux-perf linux-tools-generic|the tests against perf"
     "ls /usr/lib/*/libpython3*.so.1.0|libpython3.11 libpython3.12 libpython3.13 libpython3.14|the tests with two interpreters in a process"
     "command -v setpriv|util-linux|the tests as another user"
+)
+kernel_needs=(
+    "command -v qemu-system-x86_64|qemu-system-x86|make kernels: the machine that other kernels run in"
+    "command -v cpio|cpio|make kernels: what that machine starts with"
+    "command -v lz4|lz4|make kernels: Debian's cloud kernels are compressed with it"
+    "command -v zstd|zstd|make kernels: others with this"
 )
 
 has_python() {
@@ -53,7 +59,8 @@ case "${1:-}" in
         needs=("${test_needs[@]}")
         "$(dirname "$0")/fetch_python.sh" 3.14 >/dev/null || true # says why not
         ;;
-    *) echo "usage: $0 runtime|tests" >&2; exit 2 ;;
+    kernels) needs=("${kernel_needs[@]}") ;;
+    *) echo "usage: $0 runtime|tests|kernels" >&2; exit 2 ;;
 esac
 
 missing=()

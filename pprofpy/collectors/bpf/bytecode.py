@@ -8,7 +8,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_INSTRUCTION = struct.Struct("<BBhi")
+INSTRUCTION = struct.Struct("<BBhi")
 _LOAD_64_BITS, _FROM_MAP = 0x18, 1
 
 
@@ -56,8 +56,8 @@ class Bytecode:
 def renumber_maps(instructions: bytes, numbers: dict[int, int]) -> bytes:
     """Code with each reference to a map replaced, from its key in `numbers` to the value."""
     code = bytearray(instructions)
-    for place in range(0, len(code), _INSTRUCTION.size):
-        operation, registers, offset, value = _INSTRUCTION.unpack_from(code, place)
+    for place in range(0, len(code), INSTRUCTION.size):
+        operation, registers, offset, value = INSTRUCTION.unpack_from(code, place)
         if operation == _LOAD_64_BITS and registers >> 4 == _FROM_MAP:
-            _INSTRUCTION.pack_into(code, place, operation, registers, offset, numbers[value])
+            INSTRUCTION.pack_into(code, place, operation, registers, offset, numbers[value])
     return bytes(code)

@@ -168,7 +168,7 @@ static inline void take_place(struct gil_thread *thread, u32 tid)
     u32 *used = places_used.lookup(&zero);
     if (!used)
         return;
-    for (u32 i = 0; i < MAX_WAITERS; i++) {
+    LOOP_BELOW(i, MAX_WAITERS) {
         u32 place = i;
         if (place_owners.insert(&place, &tid))
             continue;
@@ -271,7 +271,7 @@ static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now,
     u64 nothing = 0, gil = holder->gil;
     u32 *used = places_used.lookup(&zero), count = used ? *used : 0, tgid = holder->tgid;
     struct blocked key = {.holder_stack = stack, .holder = tid, .turn = this_turn()};
-    for (u32 i = 0; i < MAX_WAITERS; i++) {
+    LOOP_BELOW(i, MAX_WAITERS) {
         u32 place = i;
         volatile struct waiter *waiter = waiters.lookup(&place);
         if (i >= count || !waiter)

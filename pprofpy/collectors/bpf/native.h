@@ -42,7 +42,7 @@ static inline u64 native_loop(struct python_target *target, u64 thread_state)
         return place;
     if (target->frame_owner == NATIVE_NO_OWNER)
         return 0;
-    for (int i = 0; i < PYTHON_MAX_FRAMES; i++) {
+    LOOP_BELOW(i, PYTHON_MAX_FRAMES) {
         u8 owner = 0;
         if (!place || bpf_probe_read_user(&owner, 1, (void *)(place + target->frame_owner)))
             return 0;
@@ -57,7 +57,7 @@ static inline u64 native_loop(struct python_target *target, u64 thread_state)
 static inline void native_copy_part(struct native_record *record, u64 from, u64 bytes)
 {
     record->absent = 0;
-    for (int i = 0; i < NATIVE_PAGES; i++) {
+    LOOP_BELOW(i, NATIVE_PAGES) {
         if (bytes <= i * NATIVE_PAGE_BYTES)
             break;
         u64 size = bytes - i * NATIVE_PAGE_BYTES;
@@ -71,7 +71,7 @@ static inline void native_copy_part(struct native_record *record, u64 from, u64 
 /* Anything but 0 if there was no room. */
 static inline int native_send_parts(struct native_record *record, u64 wanted)
 {
-    for (int part = 0; part < NATIVE_PARTS; part++) {
+    LOOP_BELOW(part, NATIVE_PARTS) {
         u64 bytes = wanted - part * NATIVE_STACK_BYTES;
         record->is_last = bytes <= NATIVE_STACK_BYTES || part == NATIVE_PARTS - 1;
         if (bytes > NATIVE_STACK_BYTES)

@@ -17,6 +17,7 @@
  * Needs TASK_FSBASE, the offset of `thread.fsbase` in `struct task_struct`.
  */
 #include <uapi/linux/ptrace.h>
+#include "loops.h"
 
 #ifndef PYTHON_MAX_FRAMES
 #define PYTHON_MAX_FRAMES 512
@@ -315,7 +316,7 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
     search->own = 0;
     search->nearest_distance = PYTHON_BEHIND;
     bpf_probe_read_kernel(&search->stack_pointer, sizeof(u64), &registers->sp);
-    for (int i = 0; i < PYTHON_MAX_THREADS; i++) {
+    LOOP_BELOW(i, PYTHON_MAX_THREADS) {
         if (!((volatile struct python_search *)search)->interp)
             break;
         python_look_at_state(search, target, ident);
@@ -433,7 +434,7 @@ static inline void python_send_codes(struct python_walk *walk, struct python_tar
     struct python_code *record = python_codes.lookup(&zero);
     if (!record)
         return;
-    for (int i = 0; i < PYTHON_NEW_CODE_FRAMES; i++) {
+    LOOP_BELOW(i, PYTHON_NEW_CODE_FRAMES) {
         if (i >= count)
             break;
         struct python_frame *frame = &walk->stack.frames[i];
@@ -478,7 +479,7 @@ static inline u64 python_caller_in_registers(struct python_walk *walk, struct py
     struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
     if (bpf_probe_read_kernel(walk->registers, PYTHON_REGISTERS * sizeof(u64), registers))
         return 0;
-    for (int i = 0; i < PYTHON_REGISTERS; i++) {
+    LOOP_BELOW(i, PYTHON_REGISTERS) {
         u64 value = walk->registers[i];
         if (value != frame && value > 65536 && python_is_frame(target, value))
             return value;
@@ -547,7 +548,7 @@ static inline void python_walk_frames(struct python_walk *walk, struct python_ta
         progress->base = python_base_frame(target, thread_state);
         frame = python_check_leaf(walk, target, frame);
     }
-    for (int i = 0; i < PYTHON_MAX_FRAMES; i++) {
+    LOOP_BELOW(i, PYTHON_MAX_FRAMES) {
         u64 was_sure = progress->is_sure;
         if (!(frame | (was_sure ^ 1)))
             break;
