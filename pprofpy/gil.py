@@ -7,14 +7,19 @@ one upon the other; this record keeps them apart, with the times of holding that
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import add
+from typing import TypeVar
 
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
 from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, Stack, ValueType
 
 GIL_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
+
+MOST_SLICES = 240
+"""A recording's time line is divided into so many slices at most, unless their length was asked for."""
 
 WAITS = Frame(Function("[waits for the GIL]"))
 """Stands between a waiter's stack (below) and the stack of who held the lock meanwhile (above)."""
@@ -207,3 +212,67 @@ class GilRecord:
         profile.period_type, profile.period = GIL_TYPES[0], 1
         profile.collection = self.collection
         return profile
+
+
+def merge_gil(records: Sequence[GilRecord], *, keep_slices: bool = False) -> GilRecord:
+    """Several windows of one recording as one, or several recordings.
+
+    Args:
+        records: In order of time; at least one.
+        keep_slices: Keep every slice. Otherwise neighbours become one as often as it takes to have MOST_SLICES at most.
+    """
+    collection = records[0].collection
+    for record in records[1:]:
+        collection = collection.merge(record.collection)
+    slices = [_later(one, record.time_ns - records[0].time_ns) for record in records for one in record.slices]
+    return GilRecord(
+        threads=_summed((one for record in records for one in record.threads), lambda one: (one.pid, one.tid)),
+        waits=_summed((one for record in records for one in record.waits), lambda one: (one.tid, one.stack)),
+        holds=_summed((one for record in records for one in record.holds), lambda one: (one.tid, one.stack)),
+        blocks=_summed((one for record in records for one in record.blocks), lambda one: replace(one, time_ns=0)),
+        slices=tuple(slices if keep_slices else joined_slices(slices)),
+        time_ns=records[0].time_ns,
+        duration_ns=sum(record.duration_ns for record in records),
+        collection=collection,
+    )
+
+
+def joined_slices(slices: Sequence[Slice]) -> list[Slice]:
+    """At most MOST_SLICES of them: neighbours become one, again and again."""
+    found = list(slices)
+    while len(found) > MOST_SLICES:
+        found = [_joined(found[at : at + 2]) for at in range(0, len(found), 2)]
+    return found
+
+
+def _joined(slices: Sequence[Slice]) -> Slice:
+    held_ns, wait_ns = sum(one.held_ns for one in slices), sum(one.wait_ns for one in slices)
+    return Slice(slices[0].start_ns, slices[-1].end_ns, held_ns, wait_ns)
+
+
+_Sum = TypeVar("_Sum", GilThread, Wait, Hold, Block)
+
+_MAXIMA = frozenset({"max_ns", "wait_max_ns"})
+
+
+def _later(one: Slice, shift_ns: int) -> Slice:
+    return replace(one, start_ns=one.start_ns + shift_ns, end_ns=one.end_ns + shift_ns)
+
+
+def _summed(rows: Iterable[_Sum], key: Callable[[_Sum], Hashable]) -> tuple[_Sum, ...]:
+    """Rows with the same key as one."""
+    sums: dict[Hashable, _Sum] = {}
+    for row in rows:
+        known = sums.get(key(row))
+        sums[key(row)] = _added(known, row) if known else row
+    return tuple(sums.values())
+
+
+def _added(one: _Sum, other: _Sum) -> _Sum:
+    """Both as one: times and counts add up, of the longest waits the longer one holds."""
+    values = {
+        name: (max if name in _MAXIMA else add)(getattr(one, name), getattr(other, name))
+        for name in (field.name for field in fields(one))
+        if name.endswith(("_ns", "count"))
+    }
+    return replace(one, **values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.model.recording import Option, Recording
@@ -74,6 +74,13 @@ class Snapshots:
             sizes[-1] += values[column]
         self.times_ns.append(time_ns)
 
+    def extend(self, later: Snapshots) -> None:
+        """Append those of another one."""
+        for stack in {**self.sizes_bytes, **later.sizes_bytes}:  # in order
+            known = self.sizes_bytes.get(stack, [0] * len(self))
+            self.sizes_bytes[stack] = known + later.sizes_bytes.get(stack, [0] * len(later))
+        self.times_ns += later.times_ns
+
 
 @dataclass(slots=True)
 class HeapRecording:
@@ -135,6 +142,17 @@ class HeapRecording:
             types=tuple(types),
             objects_count=recording.row("objects", _Objects).count,
         )
+
+
+def merge_heap(windows: Sequence[HeapRecording]) -> HeapRecording:
+    """Several windows of one recording as one; in order of time, at least one.
+
+    Each window's profile holds all since the beginning: the last one is the whole. Snapshots follow each other.
+    """
+    snapshots = Snapshots()
+    for window in windows:
+        snapshots.extend(window.snapshots)
+    return replace(windows[-1], snapshots=snapshots, first=windows[0].first)
 
 
 # -- rows of tables --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ all, how long at most, and how the waits are spread, in buckets so fine that qua
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -348,11 +348,14 @@ def sum_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
     sums: dict[tuple[str, bool, Stack, Stack], StackWaits] = {}
     for one in stacks:
         key = one.name, one.was_preempted, one.stack, one.waker_stack
-        known = sums.get(key, StackWaits(0, 0, *key, 0, 0, 0))
-        sums[key] = StackWaits(
-            0, 0, *key, known.count + one.count, known.total_ns + one.total_ns, max(known.max_ns, one.max_ns)
-        )
+        sums[key] = add_stack_waits(sums.get(key, StackWaits(0, 0, *key, 0, 0, 0)), one)
     return list(sums.values())
+
+
+def add_stack_waits(one: StackWaits, other: StackWaits) -> StackWaits:
+    """The waits of both, for whom and where those of `one` are."""
+    count, total_ns = one.count + other.count, one.total_ns + other.total_ns
+    return replace(one, count=count, total_ns=total_ns, max_ns=max(one.max_ns, other.max_ns))
 
 
 def process_names(threads: Iterable[ThreadWaits]) -> dict[int, str]:

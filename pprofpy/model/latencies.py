@@ -17,7 +17,9 @@ from pprofpy.latency import (
     StackWaits,
     ThreadWaits,
     Waits,
+    add_stack_waits,
     histograms_by_owner,
+    merge_threads,
 )
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
@@ -89,6 +91,53 @@ class Latencies:
             about[0].long_waits_before,
             tuple(one.long_waits_before for one in about[1:]),
         )
+
+
+def merge_latencies(found: Sequence[Latencies]) -> Latencies:
+    """Several windows of one recording as one, or several recordings; in order of time, at least one."""
+    before = 0
+    shown_before: list[int] = []
+    for one in found:
+        shown_before += [count + before for count in one.shown_before]
+        before += one.long_wait_count
+    return Latencies(
+        merge_records([one.record for one in found]),
+        tuple(interval for one in found for interval in one.intervals),
+        tuple(wait for one in found for wait in one.long_waits),
+        before,
+        tuple(shown_before),
+    )
+
+
+def merge_records(records: Sequence[LatencyRecord]) -> LatencyRecord:
+    """Several windows of one recording as one; in order of time, at least one.
+
+    Threads of the same number and name are one. How long a thread has been waiting is what the last window says.
+    """
+    threads: dict[tuple[int, int, str], list[ThreadWaits]] = {}
+    stacks: dict[tuple[int, int, str, bool, Stack, Stack], StackWaits] = {}
+    last = {(one.pid, one.tid, one.name): one.waiting_ns for one in records[-1].threads}
+    collection = records[0].collection
+    for record in records[1:]:
+        collection = collection.merge(record.collection)
+    for record in records:
+        for one in record.threads:
+            threads.setdefault((one.pid, one.tid, one.name), []).append(one)
+        for place in record.stacks:
+            key = place.pid, place.tid, place.name, place.was_preempted, place.stack, place.waker_stack
+            stacks[key] = add_stack_waits(stacks[key], place) if key in stacks else place
+    return LatencyRecord(
+        tuple(
+            replace(merge_threads(*who, group), waiting_ns=last.get(who, 0), comm=group[-1].comm)
+            for who, group in threads.items()
+        ),
+        records[0].start_ns,
+        records[0].time_ns,
+        sum(record.duration_ns for record in records),
+        records[0].per_process,
+        collection,
+        tuple(stacks.values()),
+    )
 
 
 # -- rows of tables ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Several windows of one recording as one recording, whatever it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pprofpy import profile
+from pprofpy.errors import UsageError
+from pprofpy.gil import GilRecord, merge_gil
+from pprofpy.heap import HeapRecording, merge_heap
+from pprofpy.model.latencies import Latencies, merge_latencies
+from pprofpy.model.recording import Recording
+
+
+def merge_recordings(windows: Sequence[Recording]) -> Recording:
+    """All windows as one recording.
+
+    Args:
+        windows: In order of time; at least one, all of one kind.
+
+    Raises:
+        UsageError: There is none, or they are of several kinds.
+        ProfileFormatError: The tables of one are damaged.
+    """
+    if not windows:
+        raise UsageError("there is no recording to merge")
+    kinds = sorted({window.kind for window in windows})
+    if len(kinds) > 1:
+        raise UsageError(f"recordings of different commands cannot be merged: {', '.join(kinds)}")
+    if len(windows) == 1:
+        return windows[0]
+    return _MERGERS.get(kinds[0], _merge_profiles)(windows)
+
+
+def _merge_profiles(windows: Sequence[Recording]) -> Recording:
+    return replace(windows[-1], profile=profile.merge([window.profile for window in windows]))
+
+
+def _merge_gil(windows: Sequence[Recording]) -> Recording:
+    records = [GilRecord.from_recording(window) for window in windows]
+    return merge_gil(records, keep_slices=windows[-1].flag("by_interval")).to_recording(windows[-1].shown)
+
+
+def _merge_latencies(windows: Sequence[Recording]) -> Recording:
+    found = [Latencies.from_recording(window) for window in windows]
+    return merge_latencies(found).to_recording(windows[-1].shown)
+
+
+def _merge_heap(windows: Sequence[Recording]) -> Recording:
+    return merge_heap([HeapRecording.from_recording(window) for window in windows]).to_recording(windows[-1].shown)
+
+
+_MERGERS: dict[str, Callable[[Sequence[Recording]], Recording]] = {
+    "gil": _merge_gil,
+    "heap": _merge_heap,
+    "sched-latency": _merge_latencies,
+}
+"""Kind -> how its tables are merged; of the others, the profile is all there is."""
