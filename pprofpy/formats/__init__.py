@@ -49,6 +49,10 @@ FORMATS = {
 }
 
 
+_READERS = {name: one.module for name, one in FORMATS.items()} | {"spool": "pprofpy.formats.spool"}
+"""What can be read: also unfinished recordings, which nobody asks to have written."""
+
+_SPOOL_MAGIC = b"pprofpy spool "
 _JSON_OBJECT = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
 """How a JSON object begins; a collapsed stack may begin with a brace, too."""
 
@@ -78,7 +82,7 @@ def decode(data: bytes) -> Profile:
     Raises:
         ProfileFormatError: It is none of the formats, or damaged.
     """
-    return cast(Reader, import_module(FORMATS[format_in(data)].module)).read(data)
+    return cast(Reader, import_module(_READERS[format_in(data)])).read(data)
 
 
 def format_in(data: bytes) -> str:
@@ -89,6 +93,8 @@ def format_in(data: bytes) -> str:
     """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
+    if data.startswith(_SPOOL_MAGIC):
+        return "spool"
     if _JSON_OBJECT.match(data):
         return "speedscope"
     return "collapsed" if _looks_like_text(data) else "pprof"

@@ -14,6 +14,8 @@ from pprofpy.errors import OutputError, ProfileFormatError
 from pprofpy.folders import make_own_folder, names_in, opened_folder, reopen, trusted_users, write_file
 from pprofpy.formats import decode, recording
 from pprofpy.formats.output import own_descriptor, writing
+from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
+from pprofpy.formats.spool import is_being_written
 from pprofpy.model.recording import Recording
 from pprofpy.profile import Profile
 
@@ -116,7 +118,9 @@ def latest_recording() -> Path:
         found = [
             (facts.st_mtime_ns, name)
             for name in names_in(opened)
-            if name.endswith(".pb.gz") and (facts := _own_file(opened, name))
+            if name.endswith((".pb.gz", SPOOL_SUFFIX))
+            and (facts := _own_file(opened, name))
+            and not (name.endswith(SPOOL_SUFFIX) and is_being_written(opened, name))
         ]
     if not found:
         raise ProfileFormatError(

@@ -40,8 +40,16 @@ def read(data: bytes) -> Recording:
     Raises:
         ProfileFormatError: It is neither, or damaged.
     """
-    if format_in(data) != "pprof":
-        return Recording("", decode(data))
+    name = format_in(data)
+    if name == "spool":
+        from pprofpy.formats import spool  # which reads its windows with this module
+
+        return spool.read_recording(data)
+    return read_pprof(data) if name == "pprof" else Recording("", decode(data))
+
+
+def read_pprof(data: bytes) -> Recording:
+    """Decode a recording in a pprof file; see `read`."""
     profile, extension = pprof.read_extended(data)
     if not extension:
         return Recording("", profile)
