@@ -96,12 +96,10 @@ def prune(profile: Profile) -> Profile:
     """
     if not profile.drop_frames:
         return profile
-    drop = compile_regex(f"^(?:{profile.drop_frames})$")
-    keep = compile_regex(f"^(?:{profile.keep_frames})$") if profile.keep_frames else None
-    noise = [
-        bool(drop.match(name) and not (keep and keep.match(name)))
-        for name in (_bare_name(function.name) for function in profile.functions)
-    ]
+    drop = _matcher_of_file(profile.drop_frames)
+    keep = _matcher_of_file(profile.keep_frames) if profile.keep_frames else lambda _: False
+    names = (_bare_name(function.name).encode("utf-8", "replace") for function in profile.functions)
+    noise = [drop(name) and not keep(name) for name in names]
     # How many lines of each location (from the leaf side) go: none, some of the inlined ones, or all.
     doomed = [
         max((i + 1 for i, line in enumerate(location.lines) if noise[line.function]), default=0)
@@ -123,6 +121,33 @@ def prune(profile: Profile) -> Profile:
     cut = _last_place(stacks.owners()[below], place[below], len(stacks))[stacks.owners()]
     survives = (place > cut) | ((place == cut) & ~whole[at])
     return replace(profile, locations=locations, stacks=stacks.keep(survives))
+
+
+_LONGEST_EXPRESSION = 4096
+_EXPRESSION_BYTES = 1 << 19
+"""What RE2 may spend on an expression; one that needs more is refused."""
+
+
+def _matcher_of_file(expression: str) -> Callable[[bytes], bool]:
+    """A regular expression that a profile brings along: RE2's, as profile.proto has it, in time linear in the name.
+
+    Python's own would let a file of a few bytes keep us busy for ever.
+
+    Raises:
+        UsageError: It is not valid, or too complex.
+    """
+    import re2  # it takes a while to load, and few profiles need it
+
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, _EXPRESSION_BYTES
+    options.never_capture = True  # finding the groups as well takes a slower way
+    try:
+        if len(expression) > _LONGEST_EXPRESSION:
+            raise ValueError("it is too long")
+        pattern = re2.compile(expression.encode("utf-8", "replace"), options)
+    except (re2.error, ValueError) as error:
+        raise UsageError(f"{expression[:80]!r} is not a regular expression of RE2's: {error}") from error
+    return lambda name: pattern.fullmatch(name) is not None
 
 
 def compile_regex(pattern: str) -> re.Pattern[str]:

@@ -11,6 +11,8 @@ on the granularity), and NumPy adds up.
 from __future__ import annotations
 
 import posixpath
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -122,19 +124,31 @@ class Graph:
 
     def edges(self) -> Edges:
         """All caller-callee pairs; a pair that occurs several times in one stack counts once for it."""
-        owners, entries = self.rows.owners(), self.rows.locations
-        adjacent = (owners[1:] == owners[:-1]) & (entries[1:] != entries[:-1]) & self.counted[owners[1:]]
-        callees, callers, owners = entries[:-1][adjacent], entries[1:][adjacent], owners[1:][adjacent]
         count = max(len(self.entities), 1)
-        keys = callers * count + callees
+        pieces = [self._edges_of(first, last) for first, last in _blocks(self.rows)]
+        keys = np.concatenate([_NONE, *(keys for keys, _, _ in pieces)])
         pairs = _distinct(keys)
-        pair_of = np.searchsorted(pairs, keys)
-        once = _distinct(owners * max(len(pairs), 1) + pair_of)
+        place = np.searchsorted(pairs, keys)
         weights = np.zeros(len(pairs), np.int64)
-        np.add.at(weights, once % max(len(pairs), 1), self.weights[once // max(len(pairs), 1)])
+        np.add.at(weights, place, np.concatenate([_NONE, *(weights for _, weights, _ in pieces)]))
         inlined = np.ones(len(pairs), np.bool_)
-        inlined[pair_of[~self.inlined[:-1][adjacent]]] = False
+        inlined[place[~np.concatenate([np.zeros(0, np.bool_), *(inlined for _, _, inlined in pieces)])]] = False
         return Edges(pairs // count, pairs % count, weights, inlined)
+
+    def _edges_of(self, first: int, last: int) -> tuple[Ints, Ints, Mask]:
+        """The pairs in the rows from `first` to `last`: caller * entities + callee, weight, inlined."""
+        part = slice(self.rows.offsets[first], self.rows.offsets[last])
+        owners, entries = self.rows.owners(first, last), self.rows.locations[part]
+        adjacent = (owners[1:] == owners[:-1]) & (entries[1:] != entries[:-1]) & self.counted[owners[1:]]
+        keys = entries[1:][adjacent] * max(len(self.entities), 1) + entries[:-1][adjacent]
+        pairs = _distinct(keys)
+        pair_of, owners, count = np.searchsorted(pairs, keys), owners[1:][adjacent], max(len(pairs), 1)
+        once = _distinct(owners * count + pair_of)
+        weights = np.zeros(len(pairs), np.int64)
+        np.add.at(weights, once % count, self.weights[once // count])
+        inlined = np.ones(len(pairs), np.bool_)
+        inlined[pair_of[~self.inlined[part][:-1][adjacent]]] = False
+        return pairs, weights, inlined
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +199,7 @@ def build_graph(
             one, so that percentages stay shares of the whole.
     """
     entities, by_location = _entities(profile, granularity)
-    expanded = by_location.take(profile.stacks.locations)
-    rows = Stacks(expanded.offsets[profile.stacks.offsets], expanded.locations)
-    inlined = np.ones(len(expanded.locations), np.bool_)
-    inlined[expanded.offsets[1:][expanded.depths > 0] - 1] = False
-
+    rows, inlined = _expanded(profile.stacks, by_location)
     values = profile.values[:, value_index]
     weights, counted = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
     np.add.at(weights, profile.sample_stacks, values)
@@ -198,8 +208,10 @@ def build_graph(
     filled = rows.depths > 0
     np.add.at(flat, rows.locations[rows.offsets[:-1][filled]], weights[filled])
     count = max(len(entities), 1)
-    once = _distinct(rows.owners() * count + rows.locations)
-    np.add.at(cum, once % count, weights[once // count])
+    for first, last in _blocks(rows):
+        entries = rows.locations[rows.offsets[first] : rows.offsets[last]]
+        once = _distinct(rows.owners(first, last) * count + entries)
+        np.add.at(cum, once % count, weights[once // count])
     unit = profile.sample_types[value_index].unit
     whole = total_of(profile, value_index) if total is None else total
     return Graph(entities, flat, cum, whole, unit, rows, inlined, weights, counted)
@@ -226,6 +238,12 @@ def build_call_tree(graph: Graph) -> CallTree:
     own = [np.array([graph.weights[depths == 0].sum()])]
     size, level = 1, 0
     while len(active := active[depths[active] > level]):
+        if len(active) <= _FEW:
+            thin = _thin_levels(rows, graph.weights, active, node_of[active], level, size)
+            for column, values in zip((entity, parent, total, own), thin, strict=True):
+                column.append(np.array(values, np.int64))
+            size += len(thin[0])
+            break
         key = node_of[active] * count + rows.locations[last[active] - level]
         nodes, node = np.unique(key, return_inverse=True)
         node = node.reshape(-1)
@@ -250,6 +268,41 @@ def build_call_tree(graph: Graph) -> CallTree:
         offsets_of(fan_out) + 1,
         graph.unit,
     )
+
+
+_FEW = 8
+"""So few stacks are followed one by one, which is faster than NumPy: a single one may be a million frames deep."""
+
+
+def _thin_levels(
+    rows: Stacks, weights: Ints, active: Ints, nodes: Ints, level: int, size: int
+) -> tuple[array[int], array[int], array[int], array[int]]:
+    """The nodes of a few stacks from `level` on: their entities, parents, totals and own values, level by level.
+
+    Args:
+        rows: All stacks.
+        weights: What they weigh.
+        active: Those that are deeper than `level`.
+        nodes: For each of these, its node above.
+        level: The distance from the root.
+        size: How many nodes there are.
+    """
+    at = dict(zip(active.tolist(), nodes.tolist(), strict=True))
+    paths = {stack: rows[stack].tolist() for stack in at}
+    entity, parent, total, own = array("q"), array("q"), array("q"), array("q")
+    while at:
+        met: dict[tuple[int, int], list[int]] = {}
+        for stack, node in at.items():
+            met.setdefault((node, paths[stack][-1 - level]), []).append(stack)
+        level += 1
+        for number, (key, stacks) in enumerate(sorted(met.items()), size + len(entity)):
+            parent.append(key[0])
+            entity.append(key[1])
+            total.append(sum(int(weights[stack]) for stack in stacks))
+            own.append(sum(int(weights[stack]) for stack in stacks if len(paths[stack]) == level))
+            at.update(dict.fromkeys(stacks, number))
+        at = {stack: node for stack, node in at.items() if len(paths[stack]) > level}
+    return entity, parent, total, own
 
 
 def _entities(profile: Profile, granularity: Granularity) -> tuple[list[Entity], Stacks]:
@@ -277,6 +330,32 @@ def _entities(profile: Profile, granularity: Granularity) -> tuple[list[Entity],
 
     rows = Stacks.of([entities_at(location) for location in profile.locations])
     return list(ids), rows
+
+
+def _expanded(stacks: Stacks, by_location: Stacks) -> tuple[Stacks, Mask]:
+    """Every stack as entity ids; and for each, was it inlined into the next?"""
+    if (by_location.depths == 1).all():  # as in all that Python runs
+        return Stacks(stacks.offsets, by_location.locations[stacks.locations]), np.zeros(
+            len(stacks.locations), np.bool_
+        )
+    expanded = by_location.take(stacks.locations)
+    inlined = np.ones(len(expanded.locations), np.bool_)
+    inlined[expanded.offsets[1:][expanded.depths > 0] - 1] = False
+    return Stacks(expanded.offsets[stacks.offsets], expanded.locations), inlined
+
+
+_NONE = np.zeros(0, np.int64)
+_BLOCK_ENTRIES = 1 << 17
+
+
+def _blocks(rows: Stacks) -> Iterator[tuple[int, int]]:
+    """Portions of rows, first and last, that sums can be computed for one by one: it bounds what that needs."""
+    first = 0
+    while first < len(rows):
+        wanted = int(rows.offsets[first]) + _BLOCK_ENTRIES
+        last = max(int(np.searchsorted(rows.offsets, wanted, side="right")) - 1, first + 1)
+        yield first, last
+        first = last
 
 
 def _distinct(keys: Ints) -> Ints:

@@ -139,9 +139,10 @@ class Stacks:
         """The number of locations in each stack."""
         return np.diff(self.offsets)
 
-    def owners(self) -> Ints:
-        """For each entry of `locations`, the index of the stack that it belongs to."""
-        return np.repeat(np.arange(len(self), dtype=np.int64), self.depths)
+    def owners(self, first: int = 0, last: int | None = None) -> Ints:
+        """For each entry of `locations`, the index of its stack; only for the stacks from `first` up to `last`."""
+        last = len(self) if last is None else last
+        return np.repeat(np.arange(first, last, dtype=np.int64), np.diff(self.offsets[first : last + 1]))
 
     def any(self, flags: Mask) -> Mask:
         """For each stack: is `flags` (one per entry of `locations`) set anywhere in it?"""
@@ -155,12 +156,20 @@ class Stacks:
         """The chosen stacks, in the order of `indices`."""
         lengths = self.depths[indices]
         offsets = offsets_of(lengths)
-        shift = np.repeat(self.offsets[indices] - offsets[:-1], lengths)
-        return Stacks(offsets, self.locations[np.arange(offsets[-1], dtype=np.int64) + shift])
+        taken = np.empty(offsets[-1], np.int64)
+        for first in range(0, len(indices), _BLOCK):  # piece by piece: what is in between takes five times the result
+            last = min(first + _BLOCK, len(indices))
+            shift = np.repeat(self.offsets[indices[first:last]] - offsets[first:last], lengths[first:last])
+            places = np.arange(offsets[first], offsets[last], dtype=np.int64) + shift
+            taken[offsets[first] : offsets[last]] = self.locations[places]
+        return Stacks(offsets, taken)
 
     def _count(self, flags: Mask) -> Ints:
         running = np.concatenate(([0], np.cumsum(flags, dtype=np.int64)))
         return np.diff(running[self.offsets])
+
+
+_BLOCK = 1 << 17
 
 
 def offsets_of(lengths: Ints) -> Ints:
@@ -209,7 +218,8 @@ class Collection:
             return -1 if -1 in (mine, theirs) else mine + theirs
 
         def join(mine: str, theirs: str) -> str:
-            return mine if mine == theirs or not theirs else f"{mine}, {theirs}" if mine else theirs
+            known = mine.split(", ") if mine else []
+            return ", ".join([*known, *(part for part in theirs.split(", ") if part and part not in known)])
 
         counts = {
             name: add(getattr(self, name), getattr(other, name))
@@ -320,13 +330,12 @@ class Profile:
 
     def samples(self) -> Iterator[Sample]:
         """All samples, row by row. Convenient, not fast: views over large profiles use the columns."""
-        frames: dict[int, Stack] = {}
-        for stack, labels, values in zip(
-            self.sample_stacks.tolist(), self.sample_labels.tolist(), self.values.tolist(), strict=True
-        ):
-            if stack not in frames:
-                frames[stack] = self.stack_frames(stack)
-            yield Sample(frames[stack], tuple(values), self.label_sets[labels])
+        places = [self.frames_of(location) for location in self.locations]
+        stacks: dict[int, Stack] = {}
+        for stack, labels, values in zip(self.sample_stacks, self.sample_labels, self.values, strict=True):
+            if stack not in stacks:
+                stacks[int(stack)] = tuple(frame for place in self.stacks[stack].tolist() for frame in places[place])
+            yield Sample(stacks[stack], tuple(values.tolist()), self.label_sets[labels])
 
     def total(self, value_index: int) -> int:
         """The sum of a column, counting what a difference took away as positive (as `go tool pprof` does)."""

@@ -6,11 +6,13 @@ first sample type that is a count, failing that the default one); threads are su
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
 from pprofpy.formats.text import decode_text
 from pprofpy.profile import Collection, Frame, Function, Location, Mapping, Profile, ProfileBuilder, ValueType
 
@@ -23,8 +25,8 @@ MAPPING = Mapping(has_functions=True, has_filenames=True, has_line_numbers=True)
 NO_STACK = "[no stack]"
 """Stands for samples of which no frame is known, so that the sum stays right."""
 
-_LINE = re.compile(r"(.*\S)\s+([+-]?\d{1,19})")
-_PLACE = re.compile(r"(.*?\S) \((/.+|[^()]+):(\d{1,9})\)")
+_LINE = re.compile(r"(.*\S)\s+([+-]?[0-9]{1,19})", re.DOTALL)
+_LINE_NUMBER = re.compile(r":(\d{1,9})\)", re.ASCII)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LARGEST_VALUE = 2**63 - 1
 
@@ -51,8 +53,8 @@ def read(data: bytes) -> Profile:
     """
     builder = ProfileBuilder([SAMPLE_TYPE], MAPPING)
     locations = _Locations(builder)
-    strange, total = 0, 0
-    for line in decode_text(data).split("\n"):
+    strange, total, stacks = 0, 0, 0
+    for line in io.StringIO(decode_text(data), newline="\n"):
         text = line.strip()
         match = _LINE.fullmatch(text)
         if match is None:
@@ -61,6 +63,8 @@ def read(data: bytes) -> Profile:
         value = int(match[2])
         total += abs(value)
         frames = [] if match[1] == NO_STACK else match[1].split(";")
+        stacks += 1
+        check_memory(len(locations) * BYTES_OF_FRAME + stacks * BYTES_OF_STACK, len(data))
         builder.add_locations(tuple(locations[frame] for frame in reversed(frames)), (value,))
     if total > _LARGEST_VALUE:
         raise ProfileFormatError("the values of its stacks are too large to add up")
@@ -70,6 +74,7 @@ def read(data: bytes) -> Profile:
             "this is no profile in any format that pprofpy reads",
             "it reads pprof (.pb.gz), speedscope (.json) and collapsed stacks",
         )
+    check_expansion(profile, len(data))
     if strange:
         lines = f"{strange} line{'s' * (strange > 1)}"
         profile.collection = Collection(notes=(f"{lines} of the collapsed file had no value and were left out.",))
@@ -84,10 +89,37 @@ class _Locations(dict[str, int]):
         self._builder = builder
 
     def __missing__(self, text: str) -> int:
-        place = _PLACE.fullmatch(text)
-        frame = Frame(Function(place[1], place[1], place[2]), int(place[3])) if place else Frame(Function(text, text))
-        self[text] = index = self._builder.frame_location(frame)
+        self[text] = index = self._builder.frame_location(_frame(text))
         return index
+
+
+def _frame(text: str) -> Frame:
+    """A frame as py-spy writes it: `name (file:line)`. In time that grows with its length: it may have megabytes.
+
+    An absolute path may hold brackets, and begins at the first ` (/`; another name of a file holds none.
+    """
+    colon = text.rfind(":")
+    number = _LINE_NUMBER.fullmatch(text, max(colon, 0))
+    if number is None:
+        return Frame(Function(text, text))
+    end = _first_path(text)
+    if end < 0:
+        end = text.rfind(" (", 0, colon)
+        if end < 1 or text[end - 1].isspace() or not _is_plain(text[end + 2 : colon]):
+            return Frame(Function(text, text))
+    return Frame(Function(text[:end], text[:end], text[end + 2 : colon]), int(number[1]))
+
+
+def _first_path(text: str) -> int:
+    """Where a name ends that is followed by an absolute path, or -1."""
+    place = text.find(" (/")
+    while place >= 0 and (place == 0 or text[place - 1].isspace()):
+        place = text.find(" (/", place + 1)
+    return place
+
+
+def _is_plain(file: str) -> bool:
+    return bool(file) and "(" not in file and ")" not in file
 
 
 def _value_index(profile: Profile) -> int:

@@ -12,18 +12,22 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.formats.document import DocumentError, collection, parse
+from pprofpy.formats.limits import check_expansion, check_memory, gunzip
 from pprofpy.formats.protowire import (
     BYTES,
     VARINT,
     bytes_field,
     corrupt,
+    decode_runs,
     decode_varints,
     encode_varints,
     fields,
@@ -53,11 +57,14 @@ COLLECTION_COMMENT = "#pprofpy:"
 EXTENSION_FIELD = 1000
 """Far from the numbers that profile.proto gives away."""
 
-MAX_UNPACKED_BYTES = 4 << 30
-"""No honest profile is larger; a small file that unpacks to more is an accident or an attack."""
-
 _SAMPLE_TAG, _LOCATIONS_TAG, _VALUES_TAG, _LABEL_TAG = 0x12, 0x0A, 0x12, 0x1A
 _GZIP_MAGIC = b"\x1f\x8b"
+_MESSAGES, _NUMBERS = frozenset({1, 3, 4, 5, 6, 11, 13, EXTENSION_FIELD}), frozenset({7, 8, 9, 10, 12, 13, 14, 15})
+_MOST_TYPES = 256
+
+_SAMPLE_COST, _STACK_COST, _LABELS_COST = 24, 200, 300
+_COSTS = {3: 500, 4: 450, 5: 450, 6: 80, 13: 200}
+"""Bytes of memory that an entry of each kind takes at most, without what it holds; by field number for messages."""
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -79,44 +86,81 @@ def read_extended(data: bytes) -> tuple[Profile, bytes]:
     data = unpack(data)
     try:
         raw = _scan(data)
+        check_memory(raw.cost(), len(data))
         profile = _Decoder(data, raw).profile()
     except (IndexError, OverflowError, ValueError) as error:
         raise corrupt(str(error)) from error
     profile.check_valid()
-    start, end = raw.messages.get(EXTENSION_FIELD, [(0, 0)])[-1]
+    check_expansion(profile, len(data))
+    start, end = [(0, 0), *raw.messages(EXTENSION_FIELD)][-1]
     return profile, data[start:end]
 
 
 def unpack(data: bytes) -> bytes:
-    """The message itself, whether or not it was gzipped; refuses to unpack more than MAX_UNPACKED_BYTES."""
+    """The message itself, whether or not it was gzipped.
+
+    Raises:
+        ProfileFormatError: It is damaged, or unpacks to more than `limits.unpacked_limit` allows.
+    """
     if not data.startswith(_GZIP_MAGIC):
         return data
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            unpacked = stream.read(MAX_UNPACKED_BYTES + 1)
-    except (EOFError, OSError, zlib.error) as error:
+        return gunzip(data)
+    except (EOFError, zlib.error) as error:
         raise corrupt(f"gzip: {error}") from error
-    if len(unpacked) > MAX_UNPACKED_BYTES:
-        raise ProfileFormatError(f"the file unpacks to more than {MAX_UNPACKED_BYTES >> 30} GiB; refused")
-    return unpacked
 
 
 @dataclass(slots=True)
 class _Raw:
-    """The top level of a profile message, its parts still undecoded."""
+    """The top level of a profile message, its parts still undecoded; small, however many and empty they are.
 
-    stacks: dict[bytes, int] = field(default_factory=dict)  # packed location ids -> index
-    label_sets: dict[bytes, int] = field(default_factory=lambda: {b"": 0})  # label fields -> index
-    sample_stacks: list[int] = field(default_factory=list)
-    sample_labels: list[int] = field(default_factory=list)
-    values: list[bytes] = field(default_factory=list)  # packed values, one run a sample
-    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # field number -> payload spans
-    numbers: dict[int, list[int]] = field(default_factory=dict)  # field number -> values, in order
+    Attributes:
+        stacks: Packed location ids -> index.
+        label_sets: Label fields -> index.
+        sample_stacks, sample_labels: For each sample an index into these.
+        values: The packed values of all samples, end to end.
+        value_ends: For each sample, where its values end.
+        spans: Field number -> where each message of that number starts and ends.
+        numbers: Field number -> the last value given.
+        comments: Field 13, where it is not packed.
+    """
+
+    stacks: dict[bytes, int] = field(default_factory=dict)
+    label_sets: dict[bytes, int] = field(default_factory=lambda: {b"": 0})
+    sample_stacks: array[int] = field(default_factory=lambda: array("q"))
+    sample_labels: array[int] = field(default_factory=lambda: array("q"))
+    values: bytearray = field(default_factory=bytearray)
+    value_ends: array[int] = field(default_factory=lambda: array("q", [0]))
+    spans: dict[int, array[int]] = field(default_factory=lambda: {number: array("q") for number in _MESSAGES})
+    numbers: dict[int, int] = field(default_factory=dict)
+    comments: array[int] = field(default_factory=lambda: array("Q"))
 
     def add_sample(self, locations: bytes, values: bytes, labels: bytes) -> None:
         self.sample_stacks.append(self.stacks.setdefault(locations, len(self.stacks)))
-        self.values.append(values)
+        self.values += values
+        self.value_ends.append(len(self.values))
         self.sample_labels.append(self.label_sets.setdefault(labels, len(self.label_sets)))
+
+    def add_number(self, number: int, value: int) -> None:
+        if number == 13:
+            self.comments.append(value)
+        elif number in _NUMBERS:
+            self.numbers[number] = value
+
+    def messages(self, number: int) -> Iterator[tuple[int, int]]:
+        """Where each message of a field starts and ends."""
+        places = iter(self.spans[number])
+        return zip(places, places, strict=True)
+
+    def count(self, number: int) -> int:
+        """How many messages a field has."""
+        return len(self.spans[number]) // 2
+
+    def cost(self) -> int:
+        """Bytes of memory that the profile will need, from above."""
+        entries = sum(self.count(number) * each for number, each in _COSTS.items()) + 200 * len(self.comments)
+        samples = len(self.sample_stacks) * (_SAMPLE_COST + 8 * self.count(1))
+        return entries + samples + len(self.stacks) * _STACK_COST + len(self.label_sets) * _LABELS_COST
 
 
 def _scan(data: bytes) -> _Raw:
@@ -135,10 +179,11 @@ def _scan(data: bytes) -> _Raw:
             _scan_sample(data, start, position, raw)
             continue
         number, wire_type, value, position = next(fields(data, position, size))
-        if wire_type == BYTES:
-            raw.messages.setdefault(number, []).append((value, position))
+        if wire_type == BYTES and number in _MESSAGES:
+            raw.spans[number].append(value)
+            raw.spans[number].append(position)
         elif wire_type == VARINT:
-            raw.numbers.setdefault(number, []).append(value)
+            raw.add_number(number, value)
     return raw
 
 
@@ -186,26 +231,29 @@ class _Decoder:
     def __init__(self, data: bytes, raw: _Raw) -> None:
         self._data = data
         self._raw = raw
-        self._strings = [data[start:end].decode("utf-8", "replace") for start, end in raw.messages.get(6, ())]
+        self._strings = [data[start:end].decode("utf-8", "replace") for start, end in raw.messages(6)]
+        self._known_labels: dict[bytes, Label] = {}
 
     def profile(self) -> Profile:
         raw = self._raw
-        if not self._strings or not raw.messages.get(1):
+        if not self._strings or not raw.count(1):
             raise ProfileFormatError(
                 "this is not a pprof profile",
                 "pprofpy reads pprof files (.pb.gz); see 'pprofpy export --help'",
             )
-        sample_types = tuple(self._value_type(*span) for span in raw.messages[1])
+        if raw.count(1) > _MOST_TYPES:
+            raise corrupt(f"it has {raw.count(1)} sample types")
+        sample_types = tuple(self._value_type(*span) for span in raw.messages(1))
         mapping_ids, mappings = self._table(3, self._mapping)
         function_ids, functions = self._table(5, self._function)
         location_ids: dict[int, int] = {}
         locations: list[Location] = []
-        for start, end in raw.messages.get(4, ()):
+        for start, end in raw.messages(4):
             identity, location = self._location(start, end, mapping_ids, function_ids)
             _claim(location_ids, identity, "location")
             locations.append(location)
-        comments, collection = _split_comments([self._string(index) for index in self._comment_indices()])
-        period_type = raw.messages.get(11)
+        comments, saved = _split_comments(self._comments())
+        period_type = list(raw.messages(11))[-1:]
         return Profile(
             sample_types,
             functions=functions,
@@ -213,10 +261,10 @@ class _Decoder:
             locations=locations,
             stacks=self._stacks(location_ids),
             label_sets=[self._labels(encoded) for encoded in raw.label_sets],
-            sample_stacks=np.array(raw.sample_stacks, np.int64),
-            sample_labels=np.array(raw.sample_labels, np.int64),
+            sample_stacks=np.frombuffer(raw.sample_stacks, np.int64),
+            sample_labels=np.frombuffer(raw.sample_labels, np.int64),
             values=self._values(len(sample_types)),
-            period_type=self._value_type(*period_type[-1]) if period_type else None,
+            period_type=self._value_type(*period_type[0]) if period_type else None,
             period=self._number(12),
             time_ns=self._number(9),
             duration_ns=self._number(10),
@@ -225,20 +273,24 @@ class _Decoder:
             keep_frames=self._string(self._number(8)),
             comments=comments,
             doc_url=self._string(self._number(15)),
-            collection=collection,
+            collection=saved,
         )
 
     def _number(self, number: int) -> int:
-        return signed(self._raw.numbers.get(number, [0])[-1])
+        return signed(self._raw.numbers.get(number, 0))
 
     def _string(self, index: int) -> str:
         if not 0 <= index < len(self._strings):
             raise corrupt("it refers to a text that it does not hold")
         return self._strings[index]
 
-    def _comment_indices(self) -> list[int]:
-        packed = b"".join(self._data[start:end] for start, end in self._raw.messages.get(13, ()))
-        return [*self._raw.numbers.get(13, []), *map(int, decode_varints(packed)[0])]
+    def _comments(self) -> list[str]:
+        """All comments; together no longer than the file, since each is written once."""
+        packed = b"".join(self._data[start:end] for start, end in self._raw.messages(13))
+        found = [self._string(index) for index in (*self._raw.comments, *decode_varints(packed)[0].tolist())]
+        if sum(map(len, found)) > len(self._data):
+            raise corrupt("its comments repeat each other")
+        return found
 
     def _scalars(self, start: int, end: int) -> _Message:
         return {number: value for number, kind, value, _ in fields(self._data, start, end) if kind == VARINT}
@@ -251,7 +303,7 @@ class _Decoder:
         """A table of flat messages: where each id is, and the entries."""
         ids: dict[int, int] = {}
         entries: list[_T] = []
-        for start, end in self._raw.messages.get(number, ()):
+        for start, end in self._raw.messages(number):
             message = self._scalars(start, end)
             _claim(ids, message.get(1, 0), "function" if number == 5 else "mapping")
             entries.append(decode(message))
@@ -289,44 +341,41 @@ class _Decoder:
         for number, wire_type, start, end in fields(encoded, 0, len(encoded)):
             if number != 3 or wire_type != BYTES:
                 raise corrupt("a sample has its fields in an order that no tool writes")
-            message = {n: value for n, kind, value, _ in fields(encoded, start, end) if kind == VARINT}
-            key, text = self._string(message.get(1, 0)), self._string(message.get(2, 0))
-            unit = self._string(message.get(4, 0))
-            labels.append(Label(key, text or signed(message.get(3, 0)) if 2 not in message else text, unit))
+            message = encoded[start:end]
+            if message not in self._known_labels:
+                self._known_labels[message] = self._label(message)
+            labels.append(self._known_labels[message])
         return tuple(labels)
+
+    def _label(self, encoded: bytes) -> Label:
+        message = {number: value for number, kind, value, _ in fields(encoded, 0, len(encoded)) if kind == VARINT}
+        key, text = self._string(message.get(1, 0)), self._string(message.get(2, 0))
+        unit = self._string(message.get(4, 0))
+        return Label(key, text or signed(message.get(3, 0)) if 2 not in message else text, unit)
 
     def _stacks(self, location_ids: dict[int, int]) -> Stacks:
         packed = list(self._raw.stacks)
-        ids, ends = decode_varints(b"".join(packed))
-        offsets = _run_offsets(packed, ends, "stack")
+        edges = offsets_of(np.fromiter(map(len, packed), np.int64, len(packed)))
+        ids, offsets = decode_runs(b"".join(packed), edges)
         known = np.fromiter(location_ids, np.uint64, len(location_ids))
-        order = np.argsort(known)
-        place = np.searchsorted(known[order], ids)
-        if len(ids) and (not len(known) or place.max() >= len(known) or (known[order][place] != ids).any()):
-            raise corrupt("a sample refers to a location that it does not hold")
-        return Stacks(offsets, order[place].astype(np.int64))
+        order = np.argsort(known).astype(np.int64)
+        known, places = known[order], ids.view(np.int64)
+        for start in range(0, len(ids), _PIECE):  # in place and piece by piece: stacks may be most of the file
+            piece = ids[start : start + _PIECE]
+            found = np.searchsorted(known, piece)
+            if not len(known) or found.max() >= len(known) or (known[found] != piece).any():
+                raise corrupt("a sample refers to a location that it does not hold")
+            places[start : start + _PIECE] = order[found]
+        return Stacks(offsets, places)
 
     def _values(self, width: int) -> Ints:
-        numbers, ends = decode_varints(b"".join(self._raw.values))
-        if (np.diff(_run_offsets(self._raw.values, ends, "sample")) != width).any():
+        numbers, offsets = decode_runs(self._raw.values, np.frombuffer(self._raw.value_ends, np.int64))
+        if (np.diff(offsets) != width).any():
             raise corrupt(f"a sample does not have the {width} values that the sample types demand")
         return numbers.view(np.int64).reshape(-1, width)
 
 
-def _run_offsets(runs: Iterable[bytes], ends: Ints, kind: str) -> Ints:
-    """Which numbers belong to which run, when packed runs were decoded end to end.
-
-    Args:
-        runs: The packed runs.
-        ends: Where in their concatenation each number ends.
-        kind: What a run is, for the error.
-    """
-    edges = offsets_of(np.array([len(run) for run in runs], np.int64))
-    offsets = np.searchsorted(ends, edges, side="right")
-    boundaries = np.concatenate(([0], ends))[offsets]
-    if (boundaries != edges).any():
-        raise corrupt(f"a {kind} ends in the middle of a number")
-    return offsets.astype(np.int64)
+_PIECE = 1 << 17
 
 
 def _claim(ids: dict[int, int], identity: int, kind: str) -> None:
@@ -344,29 +393,19 @@ def _lookup(ids: dict[int, int], identity: int, kind: str) -> int:
 def _split_comments(comments: Sequence[str]) -> tuple[tuple[str, ...], Collection]:
     """Free comments, and the Collection that one of them may hold."""
     free = tuple(comment for comment in comments if not comment.startswith(COLLECTION_COMMENT))
-    saved = [comment.removeprefix(COLLECTION_COMMENT) for comment in comments if comment not in free]
-    collection = Collection()
-    for text in saved:
-        collection = collection.merge(_decode_collection(text))
-    return free, collection
+    saved = Collection()
+    for comment in comments:
+        if comment.startswith(COLLECTION_COMMENT):
+            saved = saved.merge(_decode_collection(comment.removeprefix(COLLECTION_COMMENT)))
+    return free, saved
 
 
 def _decode_collection(text: str) -> Collection:
     """A saved Collection. A file from elsewhere may hold anything here: what does not fit is left out."""
     try:
-        saved = json.loads(text)
-    except (ValueError, RecursionError):
+        return collection(parse(text.encode()))
+    except DocumentError:
         return Collection()
-    if not isinstance(saved, dict):
-        return Collection()
-    known: dict[str, Any] = {}
-    for name, default in asdict(Collection()).items():
-        value = saved.get(name, default)
-        if name == "notes":
-            known[name] = tuple(map(str, value)) if isinstance(value, list) else ()
-        elif type(value) is type(default):
-            known[name] = value
-    return replace(Collection(), **known)
 
 
 # -- writing -------------------------------------------------------------------------------------------------------

@@ -95,6 +95,44 @@ def decode_varints(data: bytes) -> tuple[NDArray[np.uint64], Ints]:
     return values, ends + 1
 
 
+_CHUNK_BYTES = 1 << 17
+
+
+def decode_runs(data: bytes | bytearray, edges: Ints) -> tuple[NDArray[np.uint64], Ints]:
+    """The varints of many packed runs laid end to end, chunk by chunk: eight bytes for each number, and little else.
+
+    Args:
+        data: The runs.
+        edges: Where each begins; and the end. Rising from 0 to `len(data)`.
+
+    Returns:
+        All values; and for each run the place of its first one (one more than runs).
+    """
+    raw = np.frombuffer(data, np.uint8)
+    if (raw[edges[edges > 0] - 1] >= 0x80).any():
+        raise corrupt("a list ends in the middle of a number")
+    values = np.empty(int(np.count_nonzero(raw < 0x80)), np.uint64)
+    offsets = np.zeros(len(edges), np.int64)
+    done = start = edge = 0
+    while start < len(raw):
+        found, ends = decode_varints(bytes(raw[start : _end_of_chunk(raw, start)]))
+        values[done : done + len(found)] = found
+        last = start + int(ends[-1])
+        next_edge = int(np.searchsorted(edges, last, side="right"))
+        offsets[edge:next_edge] = done + np.searchsorted(ends, edges[edge:next_edge] - start, side="right")
+        done, start, edge = done + len(found), last, next_edge
+    return values, offsets
+
+
+def _end_of_chunk(raw: NDArray[np.uint8], start: int) -> int:
+    """Where a chunk ends that holds only whole numbers."""
+    end = min(start + _CHUNK_BYTES, len(raw))
+    tail = np.flatnonzero(raw[max(start, end - _MAX_VARINT_BYTES) : end] < 0x80)
+    if not len(tail):
+        raise corrupt("a packed list holds a number that is too long")
+    return max(start, end - _MAX_VARINT_BYTES) + int(tail[-1]) + 1
+
+
 def encode_varints(values: Ints) -> tuple[bytes, Ints]:
     """int64 numbers as varints laid end to end.
 

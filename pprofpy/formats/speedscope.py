@@ -9,16 +9,17 @@ Source: https://github.com/jlfwong/speedscope/blob/main/src/lib/file-format-spec
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from pprofpy import __version__
 from pprofpy.errors import ProfileFormatError, UsageError
-from pprofpy.formats.text import clean, decode_text
+from pprofpy.formats.document import DocumentError, brief, items, members, parse
+from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
+from pprofpy.formats.text import clean
 from pprofpy.profile import Frame, Function, Ints, Label, LabelSet, Mapping, Profile, ProfileBuilder, ValueType
 from pprofpy.units import scale
 
@@ -150,18 +151,25 @@ def read(data: bytes) -> Profile:
         ProfileFormatError: It is not JSON, not of this format, or holds no sampled profile.
     """
     try:
-        document = json.loads(decode_text(data), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _invalid(f"it is not valid JSON ({error})") from error
-    frames = [_read_frame(frame) for frame in _list(_dict(_dict(document).get("shared")).get("frames"))]
-    threads = [thread for thread in map(_dict, _list(document.get("profiles"))) if thread.get("type") == "sampled"]
+        profile = _read(members(parse(data)), len(data))
+    except DocumentError as error:
+        raise _invalid(str(error)) from error
+    check_expansion(profile, len(data))
+    return profile
+
+
+def _read(document: dict[str, Any], size: int) -> Profile:
+    frames = items(members(document.get("shared")).get("frames"))
+    threads = [one for one in map(members, items(document.get("profiles"))) if one.get("type") == "sampled"]
+    stacks = sum(len(items(thread.get("samples"))) for thread in threads)
+    check_memory(len(frames) * BYTES_OF_FRAME + stacks * BYTES_OF_STACK, size)
     if not threads:
         raise _invalid("it holds no sampled profile")
     kinds = {_kind(thread) for thread in threads}
     if len(kinds) > 1:
         raise _invalid("its profiles count different things: " + ", ".join(sorted(map(str, kinds))))
     builder = ProfileBuilder(list(kinds), MAPPING)
-    locations = [builder.frame_location(frame) for frame in frames]
+    locations = [builder.frame_location(_read_frame(frame)) for frame in frames]
     total = 0
     for thread in threads:
         alone = len(threads) == 1 and thread.get("name") == document.get("name")
@@ -172,40 +180,50 @@ def read(data: bytes) -> Profile:
 
 
 def _read_frame(value: Any) -> Frame:
-    frame = _dict(value)
+    frame = members(value)
     name, line = _text(frame, "name"), frame.get("line")
     return Frame(Function(name, name, _text(frame, "file")), line if type(line) is int and 0 < line < 1 << 31 else 0)
 
 
 def _read_thread(thread: dict[str, Any], locations: Sequence[int], labels: LabelSet, builder: ProfileBuilder) -> int:
     """Add a thread's samples to the builder; returns what they weigh."""
-    samples, weights = _list(thread.get("samples")), _list(thread.get("weights"))
+    samples, weights = items(thread.get("samples")), items(thread.get("weights"))
     if len(samples) != len(weights):
         raise _invalid(f"it has {len(samples)} samples but {len(weights)} weights")
     factor, total = _factor(thread), 0
     for sample, weight in zip(samples, weights, strict=True):
-        if type(weight) not in (int, float) or not math.isfinite(weight) or weight < 0:
-            raise _invalid(f"{weight!r:.40} is not a weight")
-        value = weight * factor if type(weight) is int else round(weight * factor)
+        value = _value(weight, factor)
         total += value
-        builder.add_locations(_stack(sample, locations), (min(value, _LARGEST_VALUE),), labels)
+        if total > _LARGEST_VALUE:
+            raise _invalid("its weights are too large to add up")
+        builder.add_locations(_stack(sample, locations), (value,), labels)
     return total
+
+
+def _value(weight: Any, factor: int) -> int:
+    """A weight in the unit of the sample type; less than 2^63."""
+    if type(weight) not in (int, float) or not weight >= 0:
+        raise _invalid(f"{brief(weight)} is not a weight")
+    if weight * factor > _LARGEST_VALUE:
+        raise _invalid(f"{brief(weight)} is too large for a weight")
+    value: int = round(weight * factor)
+    return min(value, _LARGEST_VALUE)
 
 
 def _stack(sample: Any, locations: Sequence[int]) -> tuple[int, ...]:
     """A sample's locations, leaf-first; the file has frame indices, outermost first."""
     count = len(locations)
-    indices = _list(sample)
+    indices = items(sample)
     for index in indices:
         if type(index) is not int or not 0 <= index < count:
-            raise _invalid(f"a sample refers to a frame {index!r:.40} that it does not hold")
+            raise _invalid(f"a sample refers to a frame {brief(index)} that it does not hold")
     return tuple(locations[index] for index in reversed(indices))
 
 
 def _kind(thread: dict[str, Any]) -> ValueType:
     unit = thread.get("unit", "none")
     if unit not in _UNITS:
-        raise _invalid(f"{unit!r:.40} is not a unit")
+        raise _invalid(f"{brief(unit)} is not a unit")
     return _TYPES.get(unit, _TIME)
 
 
@@ -218,22 +236,6 @@ def _factor(thread: dict[str, Any]) -> int:
 def _text(mapping: dict[str, Any], key: str) -> str:
     value = mapping.get(key)
     return clean(value) if isinstance(value, str) else ""
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _invalid(f"{value!r:.40} stands where an object is due")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise _invalid(f"{value!r:.40} stands where a list is due")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
 
 
 def _invalid(reason: str) -> ProfileFormatError:

@@ -35,6 +35,8 @@ _TITLE_PX, _LINE_PX, _MARGIN_PX = 40, 16, 10
 _LONGEST_NAME = 500
 _LONGEST_LINE = 170
 _SHADES = 4
+_MOST_LEVELS = 5000
+"""No browser draws a taller picture."""
 
 _ILLEGAL_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -175,7 +177,7 @@ def _boxes(tree: CallTree, sized: CallTree, smallest: float, *, is_difference: b
             int(tree.total[node]),
             int(tree.total[node]) / width if is_difference else None,
         )
-        children = [child for child in tree.children(node) if drawn[child]]
+        children = [child for child in tree.children(node) if drawn[child] and levels[node] < _MOST_LEVELS]
         children.sort(key=lambda child: names[int(tree.entity[child])])
         place = left.pop(node)
         for child in children:
@@ -232,7 +234,8 @@ def _subtitle(flame: FlameGraph, options: Options) -> list[str]:
     if flame.is_difference:
         found.append("A difference: red grew, blue shrank; width is the sum of all changes, up and down.")
     if flame.hidden:
-        found.append(f"{flame.hidden} frames narrower than {options.min_percent:g} % are not drawn.")
+        deep = f", or deeper than {_MOST_LEVELS}," if any(box.level == _MOST_LEVELS for box in flame.boxes) else ""
+        found.append(f"{flame.hidden} frames narrower than {options.min_percent:g} %{deep} are not drawn.")
     if not flame.boxes:
         found.append("The profile holds no sample of this type: there is nothing to draw.")
     return [line for line in found if line]

@@ -45,9 +45,14 @@ class Threads:
 def build(profile: Profile, value_index: int) -> Threads:
     """Sum a sample type by thread."""
     spent: dict[tuple[str, int, int], Counter[str]] = {}
-    for sample in profile.samples():
-        leaf = sample.stack[0].function.name if sample.stack else "<no stack>"
-        spent.setdefault(_identity(sample.labels), Counter())[leaf] += sample.values[value_index]
+    names = [profile.frames_of(location)[0].function.name for location in profile.locations]
+    leaves = [
+        names[stack[0]] if len(stack) else "<no stack>"
+        for stack in map(profile.stacks.__getitem__, range(len(profile.stacks)))
+    ]
+    rows_of = zip(profile.sample_stacks, profile.sample_labels, profile.values[:, value_index].tolist(), strict=True)
+    for stack, labels, value in rows_of:
+        spent.setdefault(_identity(profile.label_sets[labels]), Counter())[leaves[stack]] += value
     rows = [Row(*identity, functions.total(), *functions.most_common(1)[0]) for identity, functions in spent.items()]
     rows.sort(key=lambda row: (-row.value, row.thread, row.tid))
     return Threads(rows, profile.total(value_index), profile.sample_types[value_index].unit)

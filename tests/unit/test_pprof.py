@@ -13,6 +13,7 @@ import pytest
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import decode, pprof
+from pprofpy.formats.limits import UNPACKED_BYTES_VARIABLE
 from pprofpy.formats.protowire import bytes_field, decode_varints, encode_varints, number_field, varint
 from pprofpy.profile import (
     Collection,
@@ -229,7 +230,7 @@ def test_a_damaged_profile_is_refused_with_the_reason(data: bytes, reason: str) 
 
 
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pprof, "MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setenv(UNPACKED_BYTES_VARIABLE, "1000")
 
     with pytest.raises(ProfileFormatError, match="unpacks to more"):
         pprof.read(gzip.compress(b"\0" * 1001))
