@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
+from pprofpy.interrupts import UNFINISHED
+
 PROC_MAGIC = 0x9FA0
 """`f_type` of procfs (linux/magic.h)."""
 
@@ -116,7 +118,15 @@ def create_beside(folder: int, name: str) -> tuple[int, str]:
     """
     stem = os.fsencode(name)[:_MOST_NAME_BYTES].decode(sys.getfilesystemencoding(), "ignore")
     temporary = f"{stem}.{secrets.token_hex(8)}.part"
+    UNFINISHED.add((folder, temporary))
     return os.open(temporary, _CREATE, 0o600, dir_fd=folder), temporary
+
+
+def discard(folder: int, temporary: str) -> None:
+    """Remove a temporary file."""
+    UNFINISHED.discard((folder, temporary))
+    with suppress(OSError):
+        os.unlink(temporary, dir_fd=folder)
 
 
 def place(folder: int, temporary: str, name: str, *, replace: bool) -> None:
@@ -139,9 +149,10 @@ def place(folder: int, temporary: str, name: str, *, replace: bool) -> None:
                 os.stat(name, dir_fd=folder, follow_symlinks=False)
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         else:
-            os.unlink(temporary, dir_fd=folder)
+            discard(folder, temporary)
             return
     os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    UNFINISHED.discard((folder, temporary))
 
 
 def write_file(folder: int, name: str, data: bytes, *, replace: bool = True) -> None:
@@ -159,8 +170,7 @@ def write_file(folder: int, name: str, data: bytes, *, replace: bool = True) -> 
             os.fsync(handle)
         place(folder, temporary, name, replace=replace)
     except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
+        discard(folder, temporary)
         raise
 
 

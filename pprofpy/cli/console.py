@@ -1,15 +1,59 @@
-"""The one place that opens standard output for tables."""
+"""The one place that writes to standard output and standard error, and where text that others chose is made harmless.
+
+Names, paths and messages come from targets, files and environments. Whatever the rest of the program prints passes here
+(tables: through `write_lines`, onto `stdout_console`), so that nothing but our own colours can steer a terminal.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+import click
+
+from pprofpy.text import json_text, printable_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def remark(text: str) -> None:
+    """Lines on standard error. Where that is full or closed, they are lost: a recording must not be."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(printable_lines(text) + "\n")
+        sys.stderr.flush()
+
+
+def say(text: str = "") -> None:
+    """Lines on standard output."""
+    click.echo(printable_lines(text))
+
+
+def print_data(data: object, *, indent: int | None = 2) -> None:
+    """A JSON document on standard output; in a line of its own without `indent`."""
+    sys.stdout.write(json_text(data, indent=indent) + "\n")
+
+
+def write_data(data: bytes) -> None:
+    """A file's content on standard output; text only as harmless lines, if somebody watches.
+
+    Args:
+        data: The content.
+    """
+    if sys.stdout.isatty():
+        say(data.decode("utf-8", "replace").removesuffix("\n"))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def stdout_console() -> Console:
     """A console on standard output: colour on a terminal only, and none if NO_COLOR is set."""
+    from rich.console import Console
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no error
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)

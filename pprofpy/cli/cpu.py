@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from pprofpy.cli import top
-from pprofpy.cli.console import stdout_console
+from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option
-from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, CpuRecording
@@ -120,7 +120,7 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
         return
     top.show(view, limits)
     if by_thread:
-        click.echo()
+        say()
         threads_report.render(by_thread, stdout_console())
 
 

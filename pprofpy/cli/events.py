@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from pprofpy.cli import top
+from pprofpy.cli.console import remark
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import json_option, rows_option, verbose_option
-from pprofpy.cli.recording import Output, keep, output_options, remark
+from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.bpf.loader import require

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pprofpy.cli.console import remark, write_data
 from pprofpy.cli.view import View, view_options
 from pprofpy.errors import UsageError
 from pprofpy.formats import FORMATS, encode, format_of
@@ -36,10 +37,10 @@ def command(view: View, output: str, format_name: str | None, force: bool) -> No
     chosen = _format(output, format_name)
     data = encode(_exported(view), chosen)
     if output == STDIO:
-        sys.stdout.buffer.write(data)
+        write_data(data)
         return
     save(data, Path(output), force=force)
-    click.echo(f"wrote {output}: {chosen}, {format_value(len(data), 'bytes')}", err=True)
+    remark(f"wrote {output}: {chosen}, {format_value(len(data), 'bytes')}")
 
 
 def _format(output: str, wanted: str | None) -> str:

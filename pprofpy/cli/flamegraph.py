@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from pprofpy.cli.console import remark, write_data
 from pprofpy.cli.view import View, view_of, view_options
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import STDIO, save
@@ -57,11 +57,11 @@ def command(
     granularity = Granularity.LINES if by_line else Granularity.FILEFUNCTIONS
     data = _svg(view, options, granularity, by)
     if output == STDIO:
-        sys.stdout.buffer.write(data)
+        write_data(data)
         return
     path = Path(output or "flamegraph.svg")
     save(data, path, force=force)
-    click.echo(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser", err=True)
+    remark(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser")
 
 
 def _svg(view: View, options: Options, granularity: Granularity, by: str = "") -> bytes:

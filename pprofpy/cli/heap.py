@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from pprofpy.cli import top
-from pprofpy.cli.console import stdout_console
+from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
 from pprofpy.cli.options import duration_option, json_option, rows_option
-from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar, remark
+from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
@@ -178,10 +178,10 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
     console = stdout_console()
     top.show(view, Limits(nodecount))
     if grown:
-        click.echo()
+        say()
         growth.render(grown, console)
     if record.types:
-        click.echo()
+        say()
         heap_report.render_types(record.types[: nodecount or None], record.objects_count, console)
-    click.echo()
+    say()
     heap_report.render_memory(record.memory, console)

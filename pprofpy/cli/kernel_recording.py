@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, TypeVar
 
+from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option
-from pprofpy.cli.recording import progress_bar, remark
+from pprofpy.cli.recording import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError

@@ -6,19 +6,29 @@ Subcommands are imported only when they are used, so that `pprofpy --help` start
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
+from pathlib import PurePath
 
 import click
 
 from pprofpy import __version__
+from pprofpy.cli.console import remark
 from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
+from pprofpy.interrupts import end_at_once, handle_once
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_SHORT_OF_MEMORY = re.compile(r"Errno 12\]|[Cc]annot allocate memory|failed to map segment")
+_SHORT_OF_FILES = re.compile(r"Errno (23|24)\]|Too many open files")
+_LONGEST_REASON, _MOST_CAUSES = 300, 20
 
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
@@ -91,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status that the README's table gives."""
     if "_PPROFPY_COMPLETE" in os.environ:
         pprofpy.main(prog_name="pprofpy")  # a shell asks for completions: click answers
+    if signal.getsignal(signal.SIGINT) is end_at_once:  # all that this needs is imported now
+        handle_once(signal.SIGINT, end_at_once)
     sys.exit(run(arguments))
 
 
@@ -104,18 +116,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit status. All messages have been printed.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # closed by whoever started us, as `>&-` does
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     try:
-        with pprofpy.make_context("pprofpy", words) as context:
-            result = pprofpy.invoke(context)
-        sys.stdout.flush()
+        result = _invoke(words)
     except PprofpyError as error:
         return _report(error)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        remark(shown.getvalue().removesuffix("\n"))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _report(InterruptedEarly("interrupted before anything was recorded"))
@@ -123,21 +133,67 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has gone: that is its right, and no error.
         _give_up_stdout()
         return 0
-    except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
-            raise
-        _give_up_stdout()
-        return _report(OutputError(f"cannot write to standard output: {error.strerror}", "free some space"))
+    except Exception as error:
+        return _report(_unforeseen(error))
     return result if isinstance(result, int) else 0
+
+
+def _invoke(words: list[str]) -> object:
+    """Run a command, and flush what it has printed."""
+    with pprofpy.make_context("pprofpy", words) as context:
+        result = pprofpy.invoke(context)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _cannot_print(error) from error
+    return result
+
+
+def _unforeseen(error: Exception) -> PprofpyError:
+    """Our own error for any other. With PPROFPY_DEBUG=1, its traceback is printed before."""
+    if os.environ.get("PPROFPY_DEBUG") == "1":
+        remark("".join(traceback.format_exception(error)).removesuffix("\n"))
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError) or _SHORT_OF_MEMORY.search(str(cause)):
+            return PprofpyError("out of memory", "free some memory, or raise the limit ('ulimit -v', the container's)")
+        if _SHORT_OF_FILES.search(str(cause)):
+            return PprofpyError("too many open files", "raise the limit: ulimit -n 65536")
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        return _cannot_print(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({PurePath(last[0].filename).name}:{last[0].lineno})" if last else ""
+    what = str(error).partition("\n")[0][:_LONGEST_REASON]
+    return PprofpyError(
+        f"unforeseen error: {type(error).__name__}: {what}{place}",
+        "this is a fault of pprofpy: please report it, with what it says when PPROFPY_DEBUG=1 is set",
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it came of: importing a library fails for want of memory, too."""
+    seen: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _cannot_print(error: OSError) -> OutputError:
+    _give_up_stdout()
+    return OutputError(f"cannot write to standard output: {error.strerror}", "free some space")
 
 
 def _give_up_stdout() -> None:
     """Let what is still buffered go nowhere, so that Python does not complain about it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: PprofpyError) -> int:
-    click.echo(f"pprofpy: {error.message}", err=True)
+    remark(f"pprofpy: {error.message}")
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        remark(f"  hint: {error.hint}")
     return error.exit_code

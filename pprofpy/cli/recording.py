@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pprofpy.cli.console import remark, write_data
 from pprofpy.errors import OutputError
 from pprofpy.formats import FORMATS, encode, format_of
 from pprofpy.formats.files import STDIO, save, save_recording
@@ -100,8 +101,7 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
     name = _file_name(name or recording.kind, target)
     data = _encoded(recording, output.format)
     if output.is_stdout:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_data(data)
         return None
     if not output.path:
         suffix = ".svg" if output.format in PICTURES else FORMATS[output.format].suffixes[0]
@@ -125,11 +125,6 @@ def next_steps(path: Path | None, kind: str = "cpu") -> None:
     remark(f"saved: {path}")
     remark(f"  source by line:  pprofpy list FUNCTION {quoted}")
     remark(f"  flame graph:     pprofpy flamegraph {quoted} -o {kind}.svg")
-
-
-def remark(text: str) -> None:
-    """A line on standard error."""
-    click.echo(text, err=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import target as targets
+from pprofpy.cli.console import remark
 from pprofpy.errors import PprofpyError, UsageError
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched
@@ -85,7 +86,7 @@ def _running_target(choice: Choice) -> Target:
 def _pick(candidates: list[Target]) -> Target:
     """Ask which one; what is typed may be its number in the list or its pid."""
     for number, candidate in enumerate(candidates, 1):
-        click.echo(f"{number:>4}) {targets.summary(candidate)}", err=True)
+        remark(f"{number:>4}) {targets.summary(candidate)}")
     answers = {str(number): candidate for number, candidate in enumerate(candidates, 1)}
     answers |= {str(candidate.pid): candidate for candidate in candidates if str(candidate.pid) not in answers}
     answer = click.prompt("Which process?", type=click.Choice(list(answers)), show_choices=False, err=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 
 import click
 
 from pprofpy import timeline as timelines
-from pprofpy.cli.console import stdout_console
-from pprofpy.cli.recording import remark
+from pprofpy.cli.console import remark, stdout_console, write_data
 from pprofpy.cli.view import print_json
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.scheduling import calls_by_thread, to_trace
@@ -55,7 +53,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
         return
     data = chrome.write(timeline)
     if output == STDIO:
-        sys.stdout.buffer.write(data)
+        write_data(data)
         return
     save(data, Path(output), force=force)
     remark(f"saved: {output}")

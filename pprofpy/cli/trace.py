@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -15,10 +14,9 @@ from typing import Any
 
 import click
 
-from pprofpy.cli.console import stdout_console
+from pprofpy.cli.console import print_data, remark, say, stdout_console
 from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
-from pprofpy.cli.recording import remark
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.errors import TargetError, UsageError
@@ -96,8 +94,8 @@ class _View:
         lines = lines[: self.most - self.shown] if self.most else lines
         self.shown += len(lines)
         if self.as_json:
-            write = sys.stdout.write
-            write("".join(json.dumps(trace_lines.to_json(one, self._start_ns)) + "\n" for one in lines))
+            for one in lines:
+                print_data(trace_lines.to_json(one, self._start_ns), indent=None)
         else:
             self._printer.print(lines)
         sys.stdout.flush()
@@ -388,4 +386,4 @@ def _list(wanted: _Wanted) -> None:
     from pprofpy.collectors.tracepoints import listing
 
     for name in listing(wanted.names, with_syscalls=wanted.with_syscalls):
-        click.echo(name)
+        say(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import filters
+from pprofpy.cli.console import print_data, remark
 from pprofpy.cli.options import json_option
 from pprofpy.errors import UsageError
 from pprofpy.filters import Filters
@@ -146,7 +146,7 @@ def _read(path: str) -> Profile:
     try:
         return filters.prune(profile)
     except UsageError as error:
-        click.echo(f"pprofpy: {path}: the frames to drop are not dropped: {error.message}", err=True)
+        remark(f"pprofpy: {path}: the frames to drop are not dropped: {error.message}")
         return profile
 
 
@@ -157,7 +157,7 @@ def print_json(kind: str, data: Mapping[str, Any]) -> None:
         kind: The command whose data it is.
         data: As a report's `to_json` makes it.
     """
-    click.echo(json.dumps({"schema": f"pprofpy.{kind}", "version": SCHEMA_VERSION, **data}, indent=2))
+    print_data({"schema": f"pprofpy.{kind}", "version": SCHEMA_VERSION, **data})
 
 
 def _load(options: dict[str, Any]) -> View:
@@ -177,7 +177,7 @@ def _load(options: dict[str, Any]) -> View:
     total = total_of(profile, value_index)
     profile, unmatched = filters.apply(profile, wanted)
     for option in unmatched:
-        click.echo(f"pprofpy: --{option} matched no sample", err=True)
+        remark(f"pprofpy: --{option} matched no sample")
     return View(
         profile,
         tuple(paths),

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pprofpy.errors import OutputError
-from pprofpy.folders import create_beside, open_folder, place, reopen, trusted_users
+from pprofpy.folders import create_beside, discard, open_folder, place, reopen, trusted_users
+from pprofpy.interrupts import UNFINISHED
 
 _SIGNATURE = b"pprofpy"
 SIGNATURE_WITHIN_BYTES = 1024
@@ -211,6 +212,8 @@ def _is_ours(entry: int) -> bool:
 def _new_file(found: _Destination, path: Path, kept: list[str] | None) -> Iterator[BinaryIO]:
     """A file that gets its name at the end; after a failure, `kept` (if given) gets the name of what was written."""
     handle, temporary = create_beside(found.folder, found.name)
+    if kept is not None:
+        UNFINISHED.discard((found.folder, temporary))  # even if we end at once, what was written is kept
     try:
         with _stream(handle, path) as stream:
             yield stream
@@ -218,9 +221,8 @@ def _new_file(found: _Destination, path: Path, kept: list[str] | None) -> Iterat
             os.fsync(handle)
         place(found.folder, temporary, found.name, replace=not found.is_new)
     except BaseException:
-        with suppress(OSError):
-            if kept is not None and os.stat(temporary, dir_fd=found.folder).st_size:
-                kept.append(temporary)
-            else:
-                os.unlink(temporary, dir_fd=found.folder)
+        if kept is not None and os.stat(temporary, dir_fd=found.folder).st_size:
+            kept.append(temporary)
+        else:
+            discard(found.folder, temporary)
         raise

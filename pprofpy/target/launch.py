@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.interrupts import end_at_once, handle_once
 from pprofpy.target.process import Target, descendants_of, open_target
 
 _PATIENCE_S = 10.0
 """How long a wrapper script may take until it has started Python."""
+
+_ONE_CTRL_C_S = 0.2
+"""Signals that come so soon after another are the same Ctrl-C, passed on by a program that started us."""
 
 _POLL_S = 0.005
 _PR_SET_PTRACER = 0x59616D61
@@ -94,6 +98,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._asked_s = 0.0
         self.child: Launched | None = None
 
     def wait(self, timeout: float) -> bool:
@@ -101,7 +106,12 @@ class Interruption:
         return self._event.wait(timeout)
 
     def receive(self, signal_number: int, _frame: object) -> None:
-        """The signal handler."""
+        """The signal handler: the first signal asks, a later one ends us."""
+        now = time.monotonic()
+        if self._event.is_set() and now - self._asked_s > _ONE_CTRL_C_S:
+            end_at_once(signal_number)
+        handle_once(signal_number, self.receive)
+        self._asked_s = self._asked_s if self._event.is_set() else now
         self._event.set()
         if self.child and not (signal_number == signal.SIGINT and _terminal_is_ours()):
             self.child.send(signal_number)
@@ -114,7 +124,7 @@ def interruptible() -> Iterator[Interruption]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else we run under nohup
         numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, interruption.receive) for number in numbers}
+    previous = {number: handle_once(number, interruption.receive) for number in numbers}
     try:
         yield interruption
     finally:

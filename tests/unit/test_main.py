@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -98,3 +102,62 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
 
     assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory"),
+        (ImportError("libx.so: failed to map segment from shared object"), "out of memory"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/x"), "too many open files"),
+        (RecursionError("maximum recursion depth exceeded"), "unforeseen error: RecursionError: maximum"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "/x"), "unforeseen error: PermissionError: "),
+        (KeyError("\x1b[2J\u202e"), r"unforeseen error: KeyError: '\x1b[2J\u202e'"),
+        (ValueError("a\nTraceback"), "unforeseen error: ValueError: a (test_main.py:"),
+    ],
+    ids=repr,
+)
+def test_any_other_error_becomes_one_of_ours(
+    error: Exception, reason: str, failing: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failing(error) == 1
+
+    message, hint, end = capsys.readouterr().err.split("\n")
+    assert message.startswith(f"pprofpy: {reason}")
+    assert hint.startswith("  hint: ")
+    assert end == ""
+
+
+def test_the_traceback_can_be_had(
+    failing: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPROFPY_DEBUG", "1")
+
+    assert failing(KeyError("\x1b")) == 1
+
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n")
+    assert "\x1b" not in shown
+
+
+def test_what_the_user_typed_wrong_is_printed_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["top", "--\x1b[2J\u202e"]) == 2
+
+    assert r"--\x1b[2J\u202e" in capsys.readouterr().err
+
+
+def test_only_the_console_writes_to_the_standard_streams() -> None:
+    """There, all that others chose is made harmless: nobody can forget it."""
+    folder = Path(main.__file__).parents[1]
+    written = re.compile(
+        r"click\.echo|(?<![.\w])(?<!def )print\(|sys\.std(?:out|err)(?:\.buffer)?\.write|\.secho|json\.dumps\(.*indent"
+    )
+    found = [
+        f"{path.relative_to(folder)}:{number}"
+        for path in folder.rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if written.search(line) and path.name != "console.py" and path != folder / "text.py"
+    ]
+
+    assert found == []

@@ -1,0 +1,172 @@
+"""Ctrl-C and SIGTERM at any moment, closed and full standard streams: an exit status of ours, and never a traceback."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pprofpy.formats import pprof
+from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start
+from tests.stacks import profile_of
+
+MOMENTS = 20
+
+PYTHONS_OWN = re.compile(r'"(<frozen [\w.]+>|<string>|[^"]*/(lib/python[^"]*|site-packages/_\w+/[^"]*))"')
+"""Files whose code Python itself runs before any of ours. Nobody can catch a Ctrl-C there."""
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> str:
+    path = tmp_path / "cpu.pb.gz"
+    path.write_bytes(pprof.write(profile_of({"main > work": 3})))
+    return str(path)
+
+
+def complaints(stderr: str) -> list[str]:
+    """Tracebacks in which our own code, or what it imports, had already begun."""
+    if "Traceback" not in stderr:
+        return []
+    files = re.findall(r'File ("[^"]+")', stderr)
+    is_early = bool(files) and not any("pprofpy" in one for one in files) and all(map(PYTHONS_OWN.fullmatch, files))
+    return [] if is_early else [stderr]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["top", "RECORDING"], ["flamegraph", "RECORDING", "-o", "-"], ["doctor"]], ids=lambda w: w[0]
+)
+def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine, recording: str) -> None:
+    words = [recording if word == "RECORDING" else word for word in words]
+    began = time.monotonic()
+    assert cli(*words).returncode in (0, 4)
+    usual_s = time.monotonic() - began
+    interrupted = 0
+    for number in range(MOMENTS):
+        process = cli.start(*words)
+        time.sleep(usual_s * 1.1 * number / MOMENTS)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert complaints(stderr) == []
+        if "Traceback" not in stderr:
+            assert process.returncode in (0, 4, 130, -signal.SIGINT), stderr  # the last: before Python was there
+        interrupted += process.returncode == 130
+    assert interrupted, "none came in time"
+
+
+@pytest.mark.parametrize("options", [[], ["--engine", "pyspy"], ["--idle"]], ids=["cpu", "py-spy", "idle"])
+def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:
+    target = start(sys.executable, str(PROGRAMS / "burn.py"))
+    interrupted = 0
+    for number in range(8):
+        process = cli.start("cpu", "--pid", str(target.pid), *options)
+        time.sleep(0.05 + 0.3 * number)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert complaints(stderr) == []
+        if "Traceback" not in stderr:
+            assert process.returncode in (0, 130, -signal.SIGINT), stderr
+        interrupted += process.returncode in (0, 130)
+    assert interrupted
+    assert target.poll() is None
+
+
+def stuck(install: str) -> subprocess.Popen[str]:
+    """A program that has asked for signals as a recording does, and then hangs where no handler of Python's can run."""
+    program = (
+        "import ctypes, signal\n"
+        "from pprofpy.target.launch import interruptible\n"
+        "with interruptible() as interruption:\n"
+        "    print('ready', flush=True)\n"
+        f"    {install}\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "hang",
+    ["ctypes.PyDLL(None).pause()\n    while True: ctypes.PyDLL(None).pause()", "while True: interruption.wait(0.01)"],
+    ids=["in C", "in Python"],
+)
+def test_the_second_signal_ends_it_whatever_it_does(number: signal.Signals, hang: str) -> None:
+    with stuck(hang) as process:
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(number)
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+
+    assert process.returncode in (-number, 128 + number)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(closed: str, cli: CommandLine, recording: str, tmp_path: Path) -> None:
+    """What is written to a file must not get what is printed, too."""
+    output = tmp_path / "out.collapsed"
+    words = f"{sys.executable} -m pprofpy"
+    script = (
+        f"{words} top {recording} {closed} || exit 1\n"
+        f"{words} export {recording} -o {output} {closed} || exit 2\n"
+        f"{words} top /missing {closed}; [ $? = 5 ] || exit 3"
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=cli.environment)
+
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert output.read_text() == "main;work 3\n"
+
+
+def full_stdout(command: str, cli: CommandLine) -> subprocess.CompletedProcess[str]:
+    script = f"{sys.executable} -m pprofpy {command} >/dev/full"
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=cli.environment)
+
+
+@pytest.mark.parametrize("command", ["--help", "top {}", "top --json {}", "list . {}", "flamegraph -o - {}"])
+def test_a_full_disk_behind_standard_output(command: str, cli: CommandLine, recording: str) -> None:
+    done = full_stdout(command.format(recording), cli)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pprofpy: cannot write to standard output: No space left on device\n  hint: free some space\n"
+    )
+
+
+def test_a_full_disk_behind_standard_error_harms_nothing(cli: CommandLine, recording: str, tmp_path: Path) -> None:
+    words = f"{sys.executable} -m pprofpy export {recording} -o {tmp_path}/out.collapsed 2>/dev/full"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, check=False, env=cli.environment)
+
+    assert done.returncode == 0
+    assert (tmp_path / "out.collapsed").read_text() == "main;work 3\n"
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+@pytest.mark.parametrize("command", ["--help", "top", "list .", "cpu --help", "traces"])
+def test_a_locale_without_our_characters(
+    command: str, locale: dict[str, str], cli: CommandLine, tmp_path: Path
+) -> None:
+    path = tmp_path / "größe.pb.gz"
+    path.write_bytes(pprof.write(profile_of({"größe > λ": 3})))
+    words = [sys.executable, "-m", "pprofpy", *command.split(), *([] if "--help" in command else [str(path)])]
+    done = subprocess.run(words, capture_output=True, check=False, env={**cli.environment, **locale})
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_little_memory_is_named_as_the_reason(cli: CommandLine, recording: str) -> None:
+    script = f"ulimit -v 60000; exec {sys.executable} -m pprofpy top {recording}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=cli.environment)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("pprofpy: out of memory\n  hint: ")
