@@ -31,12 +31,12 @@ from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.collectors.bpf.losses import in_words
 from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.cpython.layouts import Layout
-from pprofpy.collectors.cpython.linetable import line_of
+from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
-from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
+from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Frame, Function, Stack
 from pprofpy.target import Target, descendants_of, open_target, procfs
 
@@ -116,6 +116,12 @@ _PATIENCE_S = 5.0
 _MANY_STACKS = 32_768
 """Half of what the kernel itself remembers (PYTHON_KNOWN): twice as many may be in memory."""
 
+_READING_S = 0.1
+"""So long a process's memory is read at most, in one poll."""
+
+_MOST_LARGE_BYTES = 16 << 20
+"""Of line tables that the kernel does not send, so much is kept at most."""
+
 _COMPARISONS = 20
 """So many stacks of a process may differ from what is read from outside, before the walk is held for wrong."""
 
@@ -148,7 +154,7 @@ class _Process:
 
     Attributes:
         runtime: Its interpreter.
-        reader: Reads what the kernel could not send.
+        reader: Reads what the kernel could not send; a new one for each poll, so that none takes long.
         modules: Names the modules of its files.
         root: A file descriptor of its root folder, which outlives it.
         doubts: How many stacks have differed from what was read from outside; -1 once one was the same.
@@ -183,11 +189,14 @@ class PythonStacks:
         self._codes: dict[tuple[int, int, int], Code] = {}
         self._frames: dict[tuple[int, bytes], Frame | None] = {}
         self._same: dict[Code, Code] = {}
+        self._lines: dict[tuple[int, int], LineTables] = {}
+        self._large_bytes = 0
         self._stacks: dict[int, Stack] = {0: ()}
         self._older: dict[int, Stack] = {}
         self._numbered: Numbered[Stack] = Numbered(())
         self._numbers: dict[int, int] = {}
         self.unnamed = 0
+        self.unlined = 0
         self._epoch.put(0, 1)
         program.attach_raw("sched_process_exit", "python_on_exit")
         program.attach_raw("sched_process_exec", "python_on_exec")
@@ -235,6 +244,8 @@ class PythonStacks:
             NotPossibleError: The kernel's walks are not what is read from outside.
         """
         self._look_again()
+        for process in self._processes.values():
+            process.reader = process.runtime.reader(_READING_S)
         for record in self._records.read():
             kind = int.from_bytes(record[:4], "little")
             if kind == _KIND_STACK:
@@ -290,7 +301,8 @@ class PythonStacks:
         """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
         still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
         self._older, self._stacks = {**still, **self._stacks}, {0: ()}
-        self._codes, self._frames, self._same, self._numbers = {}, {}, {}, {}
+        self._codes, self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}, {}
+        self._large_bytes = 0
         self._epoch.put(0, int(self._epoch.get(0)) + 1)  # so that the kernel sends anew
 
     def __len__(self) -> int:
@@ -319,6 +331,10 @@ class PythonStacks:
         texts = [f"{count} {reason}." for reason, count in self.missed().items()]
         if self.unnamed:
             texts.append(f"{self.unnamed} functions were gone before they could be named.")
+        if self.unlined:
+            texts.append(
+                f"{self.unlined} line tables could not be read: their functions' samples are on the first line."
+            )
         return tuple(texts)
 
     def collection(self, engine: str, target: Target | None, losses: dict[str, int]) -> Collection:
@@ -388,9 +404,8 @@ class PythonStacks:
         name_at = _CODE_HEAD.size
         file_at, table_at = name_at + _NAME_BYTES, name_at + _NAME_BYTES + _FILE_BYTES
         lines = record[table_at : table_at + table_bytes]
-        if len(lines) < table_bytes and (process := self._processes.get(tgid)):
-            with suppress(UnreadableError, PprofpyError):
-                lines = process.reader.blob(table)
+        if len(lines) < table_bytes:
+            lines = self._large_table(tgid, table)
         found = Code(
             name=decode_text(record[name_at : name_at + name_bytes], name_width),
             filename=decode_text(record[file_at : file_at + file_bytes], file_width),
@@ -398,6 +413,17 @@ class PythonStacks:
             table=lines,
         )
         self._codes[tgid, code, fingerprint] = self._same.setdefault(found, found)
+
+    def _large_table(self, tgid: int, table: int) -> bytes:
+        """A line table that the kernel does not send; empty if it cannot be read, or there are too many of them."""
+        process = self._processes.get(tgid)
+        if process and self._large_bytes < _MOST_LARGE_BYTES:
+            with suppress(UnreadableError, PprofpyError):
+                lines = process.reader.blob(table)
+                self._large_bytes += len(lines)
+                return lines
+        self.unlined += 1
+        return b""
 
     def _take_stack(self, record: bytes) -> None:
         _, tgid, stack_id, thread_state, _, flags, count, first = _STACK_HEAD.unpack_from(record)
@@ -431,7 +457,9 @@ class PythonStacks:
             return UNREADABLE
         module = process.modules.name(found.filename)
         function = Function(f"{module}.{found.name}" if module else found.name, found.name, found.filename)
-        return Frame(function, line_of(process.runtime.version, found.table, found.first_line, instruction))
+        version = process.runtime.version
+        lines = self._lines.get(version) or self._lines.setdefault(version, LineTables(version))
+        return Frame(function, lines.line(found.table, found.first_line, instruction))
 
     def _read_code(self, reader: Reader, address: int, fingerprint: int) -> Code | None:
         """A code object from the process itself, unless another has taken its place."""
@@ -449,7 +477,7 @@ class PythonStacks:
         """
         try:
             outside = process.reader.frames(thread_state)
-        except (UnreadableError, TargetError):
+        except (UnreadableError, TargetError, ImplausibleTargetError):
             return
         if codes and codes[-1] in outside:
             process.doubts = -1

@@ -8,12 +8,14 @@ interpreter into another has a state in each.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from pprofpy.collectors.cpython.layouts import STATUS_BOUND
-from pprofpy.collectors.cpython.linetable import line_of
+from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Reader
@@ -22,6 +24,9 @@ from pprofpy.profile import Frame, Function
 from pprofpy.target import procfs
 
 _MOST_FRAMES = 512
+_MOST_STATES = 256
+"""So many interpreters are told apart that one thread has been in."""
+
 _BEHIND = 1 << 63
 """A distance on the C stack, if not on this one."""
 
@@ -35,57 +40,94 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
 
     Raises:
         TargetError: The process has ended.
+        ImplausibleTargetError: There is more to read than can be.
     """
-    modules = ModuleNames(runtime.root)
+    reader, modules, lines = runtime.reader(), ModuleNames(runtime.root), LineTables(runtime.version)
     found = {}
-    for tid, thread_state in _thread_states(runtime, stack_pointers).items():
+    for tid, thread_state in _thread_states(runtime, reader, stack_pointers).items():
         with suppress(UnreadableError):
-            if frames := tuple(_frames(runtime, modules, thread_state)):
+            if frames := tuple(_frames(runtime, reader, modules, lines, thread_state)):
                 found[tid] = frames
     return found
 
 
-def _thread_states(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, int]:
+class _State(NamedTuple):
+    """A PyThreadState.
+
+    Attributes:
+        address: Where it is.
+        ident: Whose it is.
+        has_frames: Does it lead to frames?
+        mark: Tells whether, or since when, its thread is in it: what `thread_status` or `thread_cframe` leads to.
+    """
+
+    address: int
+    ident: int
+    has_frames: bool
+    mark: int
+
+
+def _thread_states(runtime: Runtime, reader: Reader, stack_pointers: Mapping[int, int]) -> dict[int, int]:
     """tid -> PyThreadState, of the innermost interpreter that the thread is in."""
-    reader = runtime.reader()
-    idents: dict[int, int] = {}
+    states: list[_State] = []
     with suppress(UnreadableError):
-        for state in reader.thread_states(runtime.address):
-            idents[state] = reader.memory.word(state + runtime.layout.thread_id)
+        for address in reader.thread_states(runtime.address):
+            states.append(_read_state(runtime, reader, address))
     areas = _memory_areas(runtime.pid)
-    known = {area: ident for ident in idents.values() if (area := _area_of(areas, ident))}
+    known = {area: state.ident for state in states if (area := _area_of(areas, state.ident))}
     whose = {tid: known[area] for tid, at in stack_pointers.items() if (area := _area_of(areas, at)) in known}
-    if runtime.pid in stack_pointers and idents:
-        whose.setdefault(runtime.pid, list(idents.values())[-1])
-    return {tid: _innermost(runtime, idents, ident, stack_pointers[tid]) for tid, ident in whose.items()}
+    if runtime.pid in stack_pointers and states:
+        whose.setdefault(runtime.pid, states[-1].ident)
+    own: defaultdict[int, list[_State]] = defaultdict(list)
+    for state in states:
+        if len(own[state.ident]) < _MOST_STATES:
+            own[state.ident].append(state)
+    on_stacks = sorted((state.mark, state.address) for state in states if state.has_frames)
+    is_borrowed = runtime.layout.thread_cframe > 0
+    found = {}
+    for tid, ident in whose.items():
+        stack_pointer = stack_pointers[tid]
+        state = min(own[ident], key=lambda one: _distance(runtime, one, stack_pointer))
+        found[tid] = state.address
+        if is_borrowed and _distance(runtime, state, stack_pointer) < _BEHIND:
+            place = bisect_left(on_stacks, (stack_pointer, 0)) % len(on_stacks)
+            found[tid] = on_stacks[place][1]
+    return found
 
 
-def _innermost(runtime: Runtime, idents: Mapping[int, int], ident: int, stack_pointer: int) -> int:
-    """The state that a thread is in; the same choice as `python_find_thread_state` in bpf/python.h."""
-    reader = runtime.reader()
-    distances = {state: _distance(runtime, reader, state, stack_pointer) for state in idents}
-    own = min((state for state in idents if idents[state] == ident), key=distances.__getitem__)
-    if runtime.layout.thread_cframe and distances[own] < _BEHIND:
-        return min(distances, key=distances.__getitem__)
-    return own
-
-
-def _distance(runtime: Runtime, reader: Reader, state: int, stack_pointer: int) -> int:
-    memory, layout = reader.memory, runtime.layout
+def _read_state(runtime: Runtime, reader: Reader, address: int) -> _State:
+    memory, layout, mark = reader.memory, runtime.layout, 0
+    has_frames = False
     with suppress(UnreadableError):
-        if not reader.leaf_frame(state):
-            return _BEHIND << 1
+        has_frames = reader.leaf_frame(address) > 0
         if layout.thread_status:
-            return ~memory.half_word(state + layout.thread_status) & STATUS_BOUND
-        if layout.thread_cframe:
-            return (memory.word(state + layout.thread_cframe) - stack_pointer) % (_BEHIND << 1)
-        lock_users = memory.word(runtime.address + layout.runtime_current), memory.word(runtime.gil + layout.gil_holder)
-        return int(state not in lock_users)
-    return _BEHIND << 1
+            mark = memory.half_word(address + layout.thread_status)
+        elif layout.thread_cframe:
+            mark = memory.word(address + layout.thread_cframe)
+        else:
+            holders = (
+                memory.word(runtime.address + layout.runtime_current),
+                memory.word(runtime.gil + layout.gil_holder),
+            )
+            mark = int(address in holders)
+    return _State(address, memory.word(address + layout.thread_id), has_frames, mark)
 
 
-def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[Frame]:
-    reader, layout = runtime.reader(), runtime.layout
+def _distance(runtime: Runtime, state: _State, stack_pointer: int) -> int:
+    """How far a thread is from being in this state; the same choice as `python_find_thread_state` in bpf/python.h."""
+    if not state.has_frames:
+        return _BEHIND << 1
+    if runtime.layout.thread_status:
+        return ~state.mark & STATUS_BOUND
+    if runtime.layout.thread_cframe:
+        return (state.mark - stack_pointer) % (_BEHIND << 1)
+    return 1 - state.mark
+
+
+def _frames(
+    runtime: Runtime, reader: Reader, modules: ModuleNames, lines: LineTables, thread_state: int
+) -> list[Frame]:
+    layout = runtime.layout
     found = []
     for code_at, place in reader.places(thread_state, _MOST_FRAMES):
         code = reader.code(code_at)
@@ -95,7 +137,7 @@ def _frames(runtime: Runtime, modules: ModuleNames, thread_state: int) -> list[F
             instruction = place & 0x7FFFFFFF
         module = modules.name(code.filename)
         function = Function(f"{module}.{code.name}" if module else code.name, code.name, code.filename)
-        found.append(Frame(function, line_of(runtime.version, code.table, code.first_line, instruction)))
+        found.append(Frame(function, lines.line(code.table, code.first_line, instruction)))
     return found
 
 

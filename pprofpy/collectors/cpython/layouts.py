@@ -260,7 +260,7 @@ def debug_offsets(version: tuple[int, int], raw: bytes) -> dict[str, int] | None
         Member -> offset; None where this version's order is not known or there is no such table.
     """
     names = _DEBUG_OFFSETS.get(version)
-    if names is None or not raw.startswith(DEBUG_OFFSETS_COOKIE):
+    if names is None or not raw.startswith(DEBUG_OFFSETS_COOKIE) or len(raw) < 8 * len(names):
         return None
     return dict(zip(names, struct.unpack_from(f"<{len(names)}Q", raw), strict=True))
 
@@ -295,15 +295,52 @@ _TAKEN_FROM_DEBUG_OFFSETS: dict[str, Callable[[dict[str, int]], int]] = {
 }
 
 
-def layout_of(version: tuple[int, int], raw: bytes = b"") -> Layout | None:
+_ROOM_FREE_THREADED = {"code_bytes": 256, "frame_bytes": 128}
+"""Objects of free-threaded builds have a larger head: what comes behind it lies further on."""
+
+
+class ImplausibleLayoutError(ValueError):
+    """What an interpreter says of its own structures cannot be."""
+
+
+def layout_of(version: tuple[int, int], raw: bytes) -> Layout | None:
     """The layout of a version, refined by what the interpreter says of itself; None for an unknown version.
 
     Args:
         version: (major, minor).
         raw: The first DEBUG_OFFSETS_BYTES of its `_PyRuntime`.
+
+    Raises:
+        ImplausibleLayoutError: It should say something of itself, and does not, or that makes no sense.
     """
     layout = LAYOUTS.get(version)
-    said = debug_offsets(version, raw)
-    if layout is None or said is None:
+    if layout is None or version not in _DEBUG_OFFSETS:
         return layout
-    return replace(layout, **{name: take(said) for name, take in _TAKEN_FROM_DEBUG_OFFSETS.items()})
+    said = debug_offsets(version, raw)
+    if said is None or said["version"] >> 16 != version[0] << 8 | version[1]:
+        raise ImplausibleLayoutError("it does not describe its structures as this version does")
+    if is_free_threaded(raw):
+        layout = replace(layout, **_ROOM_FREE_THREADED)
+    layout = replace(layout, **{name: take(said) for name, take in _TAKEN_FROM_DEBUG_OFFSETS.items()})
+    if wrong := _implausible_members(layout):
+        raise ImplausibleLayoutError(f"it says that {wrong[0]} is where it cannot be")
+    return layout
+
+
+def _implausible_members(layout: Layout) -> list[str]:
+    """Those that do not lie within their structure, or not where the processor's numbers of their size lie."""
+    found = []
+    for name in _TAKEN_FROM_DEBUG_OFFSETS:
+        size = _SMALL_MEMBERS.get(name, 8)
+        room = {"frame": layout.frame_bytes, "code": layout.code_bytes}.get(name.partition("_")[0], _MOST_BYTES)
+        offset = getattr(layout, name)
+        if not 0 <= offset <= (_MOST_BYTES if name == "code_instructions" else room) - size or offset % size:
+            found.append(name)
+    return found
+
+
+_MOST_BYTES = 32 << 10
+"""So large structures are at most, as far as we know their members; the kernel's programs have 16 bits for offsets."""
+
+_SMALL_MEMBERS = {"gil_locked": 4, "thread_status": 4, "frame_owner": 1, "code_first_line": 4}
+"""How many bytes those members have that are no pointers."""

@@ -9,7 +9,12 @@ import ctypes
 import errno
 import struct
 
+from pprofpy.budget import Budget
 from pprofpy.errors import TargetError, TargetPermissionError
+
+_END = 1 << 64
+MOST_BYTES = 4 << 20
+"""What is read at once at most: nothing of an interpreter's is larger, that we look at."""
 
 
 class _Part(ctypes.Structure):
@@ -20,23 +25,35 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class UnreadableError(Exception):
-    """There is nothing at that address."""
+    """There is nothing at that address, or something else than what should be there."""
 
 
 class Memory:
     """The memory of process `pid`.
 
+    Addresses and sizes may be anything that the process says: what cannot be there is refused here, for all.
+
+    Args:
+        pid: The process.
+        budget: How much may be read of it, and for how long.
+
     All methods raise:
         UnreadableError: There is nothing at that address.
+        ImplausibleTargetError: The budget is spent.
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, budget: Budget | None = None) -> None:
         self.pid = pid
+        self._budget = budget
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes from `address` on."""
+        if not 0 <= size <= MOST_BYTES or not 0 <= address <= _END - size:
+            raise UnreadableError(f"there cannot be {size} bytes at {address:#x}")
+        if self._budget:
+            self._budget.take(size)
         if not size:
             return b""
         buffer = ctypes.create_string_buffer(size)

@@ -144,9 +144,13 @@ class Reader:
     def places(self, thread_state: int, most_frames: int = _MOST_FRAMES) -> Iterator[tuple[int, int]]:
         """A thread's stack, leaf-first: addresses of code objects, and the word that tells the current instruction."""
         layout, frame = self.layout, self.leaf_frame(thread_state)
+        seen: set[int] = set()
         for _ in range(most_frames):
             if not frame:
                 return
+            if frame in seen:
+                raise UnreadableError(f"a stack at {frame:#x} that leads back into itself")
+            seen.add(frame)
             raw = self.memory.read(frame, layout.frame_bytes)
             if layout.frame_owner == NONE or raw[layout.frame_owner] < _CALL_FROM_C:
                 yield _word(raw, layout.frame_code) & ~3, _word(raw, layout.frame_instruction)

@@ -11,7 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, Layout, is_free_threaded, layout_of
+from pprofpy.budget import Budget
+from pprofpy.collectors.cpython.layouts import (
+    DEBUG_OFFSETS_BYTES,
+    LAYOUTS,
+    ImplausibleLayoutError,
+    Layout,
+    is_free_threaded,
+    layout_of,
+)
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
@@ -21,7 +29,8 @@ from pprofpy.target import Interpreter, Target, open_target
 
 _ALPHA, _BETA = 0xA, 0xB
 _ATTEMPTS, _PATIENCE_S = 100, 2.0
-_LONGEST_CHECK_S = 1.0
+_SECONDS, _MOST_BYTES = 2.0, 64 << 20
+"""What one task may spend on an interpreter at most, in time and in memory read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,10 @@ class Runtime:
     image: LoadedImage
     is_free_threaded: bool = False
 
-    def reader(self) -> Reader:
-        """Reads its objects."""
-        return Reader(Memory(self.pid), self.layout, self.code_type)
+    def reader(self, seconds: float = _SECONDS) -> Reader:
+        """Reads its objects, for one task: so long, and so much, at most."""
+        budget = Budget(f"the interpreter of process {self.pid}", size=_MOST_BYTES, seconds=seconds)
+        return Reader(Memory(self.pid, budget), self.layout, self.code_type)
 
     @property
     def gil(self) -> int:
@@ -62,15 +72,14 @@ class Runtime:
 
         Raises:
             TargetError: The process has ended.
+            ImplausibleTargetError: It has more interpreters than can be.
         """
         if self.gil:
             return self.gil
-        reader, interp, last = self.reader(), 0, 0
+        reader = self.reader()
         with suppress(UnreadableError):
-            interp = reader.memory.word(self.address + self.layout.interpreters_head)
-            while interp:
-                last, interp = interp, reader.memory.word(interp + self.layout.interp_next)
-            return reader.memory.word(last + self.layout.interp_gil) if last else 0
+            for main in list(reader.interpreters(self.address))[-1:]:
+                return reader.memory.word(main + self.layout.interp_gil)
         return 0
 
 
@@ -154,10 +163,10 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
     try:
         version = _version(target, memory, image)
         raw = memory.read(address, DEBUG_OFFSETS_BYTES)
-    except UnreadableError as error:
+        layout = layout_of(version, raw)
+    except (UnreadableError, ImplausibleLayoutError) as error:
         why = f"its memory does not look like CPython's ({error})"
         raise _unsupported(target, why, image.interpreter) from error
-    layout = layout_of(version, raw)
     if layout is None:
         known = f"{_text(min(LAYOUTS))} to {_text(max(LAYOUTS))}"
         why = f"the layout of Python {_text(version)} is not known, only those of {known}"
@@ -172,10 +181,10 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
         image=image,
         is_free_threaded=version >= (3, 13) and is_free_threaded(raw),
     )
-    problem = "no thread of it was found"
+    reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
         try:
-            prove_living(runtime.reader(), address, code_type, is_free_threaded=runtime.is_free_threaded)
+            prove_living(reader, address, code_type, is_free_threaded=runtime.is_free_threaded)
             return runtime
         except NotLivingError as error:
             raise _misplaced(target, runtime, str(error)) from error
@@ -192,17 +201,11 @@ def check(target: Target, runtime: Runtime) -> None:
     Raises:
         NotPossibleError: The structures are not where they should be.
     """
-    reader, problem, deadline = (
-        runtime.reader(),
-        "its stacks take too long to read",
-        time.monotonic() + _LONGEST_CHECK_S,
-    )
+    reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # as in _prove
         is_idle = True
         try:
             for thread in reader.thread_states(runtime.address):
-                if time.monotonic() > deadline:
-                    raise _misplaced(target, runtime, problem)
                 try:
                     frames = reader.frames(thread)
                     if [reader.code(code).name for code in frames]:

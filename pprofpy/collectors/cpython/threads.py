@@ -17,7 +17,7 @@ from contextlib import suppress
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
-from pprofpy.errors import PprofpyError
+from pprofpy.errors import ImplausibleTargetError, PprofpyError
 from pprofpy.target import open_target, procfs
 
 _DICT_KEYS, _DICT_VALUES = 32, 40
@@ -29,6 +29,10 @@ _CACHED_KEYS = {(3, 11): 872, (3, 12): 880, (3, 13): 880}
 
 _TRIES, _TRIES_FOR_PYTHON = 2, 5
 _MOST_ENTRIES = 100_000
+_LONGEST_NAME = 200
+_SECONDS = 0.5
+"""So long one process's names are looked for at most. Thousands of modules and threads take a tenth of it."""
+
 _MOST_THREADS = 100_000
 """So many names are kept: programs may start threads for ever."""
 _INT_VALUE, _INT_DIGIT_BITS = 24, 30
@@ -40,6 +44,7 @@ class ThreadNames:
     def __init__(self) -> None:
         self._names: dict[tuple[int, int], str] = {}
         self._tries: dict[tuple[int, int], int] = {}
+        self._implausible: set[int] = set()
 
     def name(self, pid: int, tid: int, otherwise: str = "") -> str:
         """A thread's name.
@@ -67,15 +72,19 @@ class ThreadNames:
         """The same for one process. A thread that is only just beginning is looked for again."""
         pid = runtime.pid
         new = [tid for tid in tids if (pid, tid) not in self._names and self._tries.get((pid, tid), 0) < _TRIES]
-        if not new:
+        if not new or pid in self._implausible:
             return
         outer = _outer_tids(pid)
-        with suppress(UnreadableError, PprofpyError, struct.error):
+        try:
             for native_id, name in _active_threads(runtime):
                 thread = pid, outer.get(native_id, native_id)
                 self._names.pop(thread, None)
                 self._names[thread] = name  # at the end: those at the beginning go first
             self._names.setdefault((pid, pid), "MainThread")  # also before `threading` is imported
+        except ImplausibleTargetError:
+            self._implausible.add(pid)
+        except (UnreadableError, PprofpyError):
+            pass
         for tid in new:
             self._tries[pid, tid] = self._tries.get((pid, tid), 0) + 1
         for known in (self._names, self._tries):
@@ -114,12 +123,10 @@ def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
 
     Each interpreter has one of its own; what the main interpreter says, the oldest, comes last.
     """
-    reader = runtime.reader()
-    interp = reader.memory.word(runtime.address + runtime.layout.interpreters_head)
-    while interp:
+    reader = runtime.reader(_SECONDS)
+    for interp in reader.interpreters(runtime.address):
         with suppress(UnreadableError):
             yield from _threads_of(runtime, reader, interp)
-        interp = reader.memory.word(interp + runtime.layout.interp_next)
 
 
 def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple[int, str]]:
@@ -128,11 +135,16 @@ def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple
     if "threading" not in modules:
         return
     module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
+    if "_active" not in module:
+        return
     for _, thread in dicts.entries(module["_active"]):
         with suppress(UnreadableError, KeyError):
             attributes = dicts.attributes(thread)
             name = reader.string(attributes["_name"])
-            yield dicts.integer(attributes["_native_id"]), name
+            yield (
+                dicts.integer(attributes["_native_id"]),
+                name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…",
+            )
 
 
 class _Dicts:
