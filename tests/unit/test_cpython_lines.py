@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pprofpy.collectors.cpython.linetable import line_of
+from pprofpy.collectors.cpython.linetable import MOST_LINES, LineTables, line_of
 from tests.conftest import interpreter
 
 ASK = """
@@ -98,3 +102,85 @@ def test_lines_never_go_back_in_straight_code() -> None:
         for place in range(2, len(code.co_code) // 2)
     ]
     assert all(before <= after for before, after in pairwise(lines[:-4]))
+
+
+# -- forged tables ---------------------------------------------------------------------------------------------------
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize("version", [(3, 8), (3, 10), (3, 11), (3, 14)])
+@pytest.mark.parametrize(
+    "unit", [b"\x80", b"\xff", b"\xf0\x7f\x7f\x7f\x7f\x7f", b"\xf0" + b"\x7f" * 4000, b"\x01\x7f", b"\0"]
+)
+def test_a_megabyte_of_table_is_decoded_once_however_many_instructions_are_asked_for(
+    version: tuple[int, int], unit: bytes
+) -> None:
+    tables, table = LineTables(version), unit * (MEGABYTE // len(unit))
+    started = time.process_time()
+
+    lines = {tables.line(table, 1, instruction) for instruction in range(0, 2_000_000, 1_000)}
+
+    assert time.process_time() - started < 5  # it took minutes
+    assert all(0 <= line < MOST_LINES for line in lines)
+
+
+def test_many_large_tables_do_not_fill_the_memory() -> None:
+    tables = LineTables((3, 12))
+    tracemalloc.start()
+    for number in range(60):
+        tables.line(number.to_bytes(2, "little") + b"\x80" * MEGABYTE, 1, 5)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert kept < 64 * MEGABYTE
+
+
+@pytest.mark.parametrize("first_line", [-5, 0, 2**31 - 1, 2**40])
+@pytest.mark.parametrize("version", [(3, 8), (3, 10), (3, 11)])
+def test_lines_are_those_that_an_interpreter_can_have(version: tuple[int, int], first_line: int) -> None:
+    numbers = b"\xe8" + b"\x7f" * 4_000 + b"\x01"  # a step of 24,000 bits
+
+    for table in (b"", numbers, b"\x01\x7f" * 500, b"\x01\x81" * 500):
+        for instruction in (-1, 0, 1, 600, 2**62):
+            assert 0 <= line_of(version, table, first_line, instruction) < MOST_LINES
+
+
+@given(entries=st.lists(st.tuples(st.integers(0, 15), st.integers(1, 8), st.integers(-(2**20), 2**20)), max_size=40))
+def test_entries_of_all_kinds_mean_what_the_interpreter_means_by_them(entries: list[tuple[int, int, int]]) -> None:
+    table, line = b"", 2**22
+    expected: list[int] = []
+    for kind, length, step in entries:
+        table += bytes([0x80 | kind << 3 | length - 1])
+        if kind in (13, 14):
+            table += varint(abs(step) << 1 | (step < 0))
+            line += step
+        elif 10 <= kind <= 12:
+            line += kind - 10
+        table += {0: b"\x11", 11: b"\x01\x02", 14: b"\1\1\1"}.get(kind, b"")
+        if kind == 15 and expected:
+            expected += expected[-1:] * length
+        else:
+            expected += [line if kind != 15 else 2**22] * length
+
+    found = [line_of((3, 12), table, 2**22, instruction) for instruction in range(len(expected))]
+
+    assert found == expected
+
+
+@given(
+    version=st.sampled_from([(3, 8), (3, 10), (3, 11), (3, 14)]),
+    table=st.binary(max_size=300),
+    place=st.integers(-2, 2**63),
+)
+def test_whatever_a_table_holds_gives_a_line(version: tuple[int, int], table: bytes, place: int) -> None:
+    assert 0 <= line_of(version, table, 7, place) < MOST_LINES
+
+
+def varint(number: int) -> bytes:
+    """Six bits a byte, the lowest first."""
+    found = []
+    while number >= 64:
+        found.append(number & 63 | 64)
+        number >>= 6
+    return bytes([*found, number])

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from pprofpy.target.files import is_file_within
+
 _FROZEN = re.compile(r"<frozen (?P<module>[\w.]+)>")
 _LIBRARY_ROOT = re.compile(r"(?:site-packages|dist-packages|lib-dynload|/lib(?:64)?/(?:python|pypy)\d+\.\d+t?)/")
 _ARCHIVE = re.compile(r"\.(?:zip|egg|whl|pyz|pex)/")
+_DEEPEST_PACKAGE = 32
 _SUFFIX = re.compile(r"(?:\.cpython-[\w-]+|\.abi3)?\.(?:pyc?|pyw|pyx|so)$")
 
 
@@ -42,11 +45,8 @@ class ModuleNames:
         return _dotted(PurePosixPath(below) if below else _below_top_package(filename, self._is_file))
 
     def _is_file(self, path: PurePosixPath) -> bool:
-        """Does the target have this file? Looked up below its root; a path cannot climb out of it."""
-        try:
-            return ".." not in path.parts and (self._root / path.relative_to("/")).is_file()
-        except (OSError, ValueError):
-            return False
+        """Does the target have this file? Relative paths may be relative to anything."""
+        return path.is_absolute() and ".." not in path.parts and is_file_within(self._root, str(path))
 
 
 def _after_last(pattern: re.Pattern[str], text: str) -> str:
@@ -58,7 +58,9 @@ def _below_top_package(filename: str, is_file: Callable[[PurePosixPath], bool]) 
     """The path from the folder that holds the outermost package; packages are told by their `__init__.py`."""
     path = PurePosixPath(filename)
     folder = path.parent
-    while folder != folder.parent and is_file(folder / "__init__.py"):
+    for _ in range(_DEEPEST_PACKAGE):
+        if folder == folder.parent or not is_file(folder / "__init__.py"):
+            break
         folder = folder.parent
     return path.relative_to(folder)
 
