@@ -6,17 +6,17 @@ on, unless the target traced before.
 
 from __future__ import annotations
 
-import marshal
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pprofpy.collectors.attach import CodeError
+from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.engines import Engine, Progress, choose
 from pprofpy.collectors.heapagent.memory import measure
-from pprofpy.collectors.heapagent.session import LONG_S, BusyError, Session
+from pprofpy.collectors.heapagent.session import BusyError, Session
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
 from pprofpy.heap import HeapRecording, ObjectType
 from pprofpy.profile import Profile
@@ -30,7 +30,7 @@ DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
 _STARTING_S, _CLEARING_S = 3.0, 3.0
-_TYPES, _EXAMPLES = 20, 20
+_TYPES, _EXAMPLES, _REFERRERS = 20, 20, 3
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
 
@@ -183,14 +183,13 @@ class _Recording:
 
     def _look_beside(self, recording: HeapRecording) -> None:
         """What is not the engine's: the process's memory, and types."""
-        recording.memory = measure(self._session.target.pid, tuple(self._session.call("memory()")))
+        text, in_use = self._session.call("memory()", str, int)
+        recording.memory = measure(self._session.target.pid, (text, in_use))
         if self._options.types:
-            self._session.call(f"objects({_TYPES}, {_EXAMPLES})", LONG_S)
-            recording.objects_count, rows = marshal.loads(self._session.take())  # noqa: S302 - makes only plain data
-            recording.types = tuple(
-                ObjectType(_type_name(name), count, size, tuple((_type_name(who), often) for who, often in referrers))
-                for name, count, size, referrers in rows
-            )
+            said = plain.only(self._session.say(f"objects({_TYPES}, {_EXAMPLES})"))
+            count, rows = plain.fields(said, int, list)
+            recording.objects_count = plain.count(count)
+            recording.types = tuple(_object_type(*row) for row in plain.rows(rows, str, int, int, list, most=_TYPES))
 
     def _after_its_end(self) -> HeapRecording:
         """The target has ended: what it left us, else the last snapshot."""
@@ -214,6 +213,12 @@ def _explained(error: CodeError, target: Target) -> PprofpyError:
     return NotPossibleError(
         f"the sampler cannot work in {target}, {target.interpreter}: {what}", "use --engine tracemalloc"
     )
+
+
+def _object_type(name: str, count: int, size: int, referrers: list[Any]) -> ObjectType:
+    found = plain.rows(referrers, str, int, most=_REFERRERS)
+    named = tuple((_type_name(who), plain.count(often)) for who, often in found)
+    return ObjectType(_type_name(name), plain.count(count), plain.count(size), named)
 
 
 def _type_name(text: str) -> str:

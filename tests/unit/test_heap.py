@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 import re
 from pathlib import Path
@@ -81,18 +80,19 @@ def test_without_a_source_lines_belong_to_the_module(tmp_path: Path, filename: s
 
 
 HERE, OURS = (("/srv/a.py", 1),), (("<pprofpy>", 2), ("/srv/a.py", 1))
-TRACES = [[(0, 10, HERE, 1), (0, 5, HERE, 3)], [(0, 7, OURS, 2), (389047, 1, HERE, 1)]]
+TRACES = [[HERE, HERE], [10, 5], [1, 3], [OURS, HERE], [7, 1], [2, 1]]
+TRACES_OF_3_8 = [[HERE, HERE], [10, 5], [], [OURS, HERE], [7, 1], []]
 SUMS = [[(HERE, 2, 15, 1)], [(OURS, 1, 7, 0), (HERE, 1, 1, 0)]]
 
 
-@pytest.mark.parametrize(("pieces", "are_sums"), [(TRACES, False), (SUMS, True)])
-def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums: bool) -> None:
-    content = (4).to_bytes(8, "little") * 2 + b"".join(map(marshal.dumps, [(100, are_sums), *pieces]))
-
-    traces = Traces.of(content)
+@pytest.mark.parametrize(
+    ("pieces", "are_sums", "truncated"), [(TRACES, False, 1), (SUMS, True, 1), (TRACES_OF_3_8, False, -1)]
+)
+def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums: bool, truncated: int) -> None:
+    traces = Traces.of(iter([(100, are_sums), *pieces]))
     profile = to_profile(traces, Frames(Path("/nowhere")))
 
-    assert (traces.count, traces.tracer_bytes, traces.truncated) == (4, 100, 1)
+    assert (traces.count, traces.tracer_bytes, traces.truncated) == (4, 100, truncated)
     assert profile.values.tolist() == [[3, 16]]
     assert is_ours("<pprofpy>")
     assert not is_ours("/srv/pprofpy.py")

@@ -28,6 +28,8 @@ _SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _EVENT_STOP = 128
 _WORD = 8
+_LAST_ADDRESS = (1 << 63) - 1
+_MOST_BYTES = 64 << 20
 _STOP_PATIENCE_S = 0.25
 _ENDING_S = 2.0
 _SPIN_S = 0.0005
@@ -227,7 +229,7 @@ class Memory:
     meant for the old program never gets into the new one.
 
     Raises (all methods):
-        OSError: EACCES: we may not. EIO: nothing is mapped there.
+        OSError: EACCES: we may not. EIO: nothing is mapped there, or there are no such addresses.
         GoneError: The process has ended, or has executed another program.
     """
 
@@ -242,12 +244,14 @@ class Memory:
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes from `address` on."""
+        _check_address(address, length)
         content = os.pread(self._file, length, address)
         _check_done(len(content), length)
         return content
 
     def write(self, address: int, content: bytes) -> None:
         """Put `content` at `address`."""
+        _check_address(address, len(content))
         _check_done(os.pwrite(self._file, content, address), len(content))
 
     def word(self, address: int) -> int:
@@ -257,6 +261,12 @@ class Memory:
     def set_word(self, address: int, value: int) -> None:
         """Put 64 bits there."""
         self.write(address, value.to_bytes(_WORD, "little"))
+
+
+def _check_address(address: int, length: int) -> None:
+    """Addresses often come from the target itself: what no program has is not there. So is too much at once."""
+    if not (0 <= address <= _LAST_ADDRESS and 0 <= length <= _MOST_BYTES):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def _check_done(done: int, length: int) -> None:

@@ -18,9 +18,10 @@ from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.image import Image
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import ImplausibleTargetError, NotPossibleError
 from pprofpy.target import Target, procfs
 from pprofpy.target.procfs import Mapping
+from pprofpy.text import printable
 
 _THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
 _PYTHON_FUNCTIONS = (
@@ -50,6 +51,9 @@ _TRACER_PATIENCE_S = 1.0
 """Another pprofpy is gone after some milliseconds, a debugger is not."""
 _POLL_S = (0.0002, 0.02)
 _CHUNK_BYTES = 16 << 20
+_MOST_BYTES = 64 << 20
+_LONGEST_KIND, _LONGEST_TRACEBACK, _LONGEST_REASON = 16, 16 << 10, 300
+"""Of what the target says. Its error's reason, in characters, is part of a line for the user."""
 _PAGE = 4096
 
 _WRAPPER = """
@@ -63,17 +67,21 @@ try:
         raise TypeError("result must be str or bytes, not " + type(answer).__name__)
 except BaseException as _error:
     kind = b"error"
+    answer = type(_error).__name__.encode("utf-8", "replace")
     try:
-        import traceback
-        answer = "".join(traceback.format_exception(type(_error), _error, _error.__traceback__))
-        answer = answer.encode("utf-8", "replace")
+        answer += b": " + str(_error).encode("utf-8", "replace")
+        import sys
+        if sys.modules.get("traceback"):
+            answer = "".join(sys.modules["traceback"].format_exception(type(_error), _error, _error.__traceback__))
+            answer = answer.encode("utf-8", "replace")
     except BaseException:
-        answer = type(_error).__name__.encode("utf-8", "replace")
+        pass
+    answer = answer[-{longest}:]
     _error = None
 _space = None
 """
-"""Has 19 names. A tuple of 20 would stay for good each time, in 3.11 and 3.12: they keep those for later use, but use
-none of them."""
+"""Loads nothing: what it imports is there. Has 21 names. A tuple of 20 would stay for good each time, in 3.11 and 3.12:
+they keep those for later use, but use none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Answer:
     total_ms: float
 
 
-def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
+def run(target: Target, code: str, timeout_s: float = 10.0, most_bytes: int = _MOST_BYTES) -> Answer:
     """Run `code` in the interpreter of `target`, and wait for its `result`.
 
     It runs once or not at all. If time is over before it has begun, it will not begin; if it has begun, it ends in its
@@ -108,9 +116,11 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
         code: Must not end the process, wait for what others hold, or call `threading.current_thread()` (which leaves a
             dummy behind before 3.12). It sees builtins, and nothing of the program's names.
         timeout_s: For everything together.
+        most_bytes: The longest result that is taken.
 
     Raises:
         CodeError: The code raised something.
+        ImplausibleTargetError: What came back is longer, or nothing that our code leaves there.
         NotAnsweredError: Time is over.
         NotPossibleError: This target cannot be entered, or we may not.
         TargetError: It has ended.
@@ -122,17 +132,32 @@ def run(target: Target, code: str, timeout_s: float = 10.0) -> Answer:
         with Memory(target.pid) as memory:
             tid, region, stopped_us = _enter(target, memory, code, deadline)
             attached = time.monotonic()
-            kind, content = _Reply(memory, region).wait(target, deadline)
+            kind, content = _Reply(memory, region, most_bytes).wait(target, deadline)
     except (GoneError, ProcessLookupError, FileNotFoundError) as error:
         raise refusals.ended(target) from error
     except PermissionError as error:
         raise refusals.not_allowed(target) from error
     if kind == b"error":
-        traceback = content.decode("utf-8", "replace")
-        raise CodeError(f"the code failed in {target}: {traceback.strip().rpartition(chr(10))[2]}", traceback)
-    result = content.decode("utf-8", "surrogatepass") if kind == b"str" else content
+        traceback = content[-_LONGEST_TRACEBACK:].decode("utf-8", "replace")
+        reason = printable(traceback.strip().rpartition("\n")[2][:_LONGEST_REASON])
+        raise CodeError(f"the code failed in {target}: {reason}", traceback)
+    result = _text(content, target) if kind == b"str" else content
     now = time.monotonic()
     return Answer(result, "thread", tid, stopped_us, (attached - started) * 1e3, (now - started) * 1e3)
+
+
+def _text(content: bytes, target: Target) -> str:
+    try:
+        return content.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise _implausible(target, "no text") from None
+
+
+def _implausible(target: Target, what: str) -> ImplausibleTargetError:
+    return ImplausibleTargetError(
+        f"the answer of {target} makes no sense ({what}): something in it changes what our code does",
+        "do not believe what this process says of itself; look at it from outside: pprofpy cpu",
+    )
 
 
 # -- before: nothing stands still ------------------------------------------------------------------------------------
@@ -224,7 +249,7 @@ def _xsave_bytes() -> int:
 
 def _region(calls: list[int], code: str, attributes: bytes) -> bytes:
     """The content of the region, as machine.S lays it out; not yet marked as ready."""
-    text = _WRAPPER.format(code=code).encode("utf-8", "surrogatepass") + b"\0"
+    text = _WRAPPER.format(code=code, longest=_LONGEST_TRACEBACK).encode("utf-8", "surrogatepass") + b"\0"
     length = (machine.CODE + len(text) + _PAGE - 1) // _PAGE * _PAGE
     region = bytearray(machine.CODE)
     struct.pack_into("<Q", region, machine.BYTES, length)
@@ -287,8 +312,8 @@ def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[
 class _Reply:
     """What the new thread hands over, read while the target runs."""
 
-    def __init__(self, memory: Memory, region: int) -> None:
-        self._memory, self._region = memory, region
+    def __init__(self, memory: Memory, region: int, most_bytes: int) -> None:
+        self._memory, self._region, self._most_bytes = memory, region, most_bytes
 
     def wait(self, target: Target, deadline: float) -> tuple[bytes, bytes]:
         """Kind and content."""
@@ -304,7 +329,8 @@ class _Reply:
             if stage == machine.UNREADY:
                 self._put(machine.KEEP, 2)
                 raise NotPossibleError(f"{target} starts up or ends: there is no interpreter in it now", "try again")
-            kind, content = self._content(machine.KIND), self._content(machine.ANSWER)
+            kind = self._content(machine.KIND, _LONGEST_KIND, target)
+            content = self._content(machine.ANSWER, self._most_bytes, target)
             self._put(machine.KEEP, 2)
         except KeyboardInterrupt:
             with suppress(OSError, GoneError):
@@ -327,9 +353,12 @@ class _Reply:
             "try again; a long call into C code that keeps the lock is the usual reason",
         )
 
-    def _content(self, slot: int) -> bytes:
+    def _content(self, slot: int, most: int, target: Target) -> bytes:
         """The bytes that a slot points to, in pieces with a sign of life after each."""
         address, length = struct.unpack("<QQ", self._memory.read(self._region + slot, 16))
+        if length > most:
+            self._put(machine.KEEP, 2)
+            raise _implausible(target, f"{length} bytes")
         pieces = []
         for start in range(0, length, _CHUNK_BYTES):
             pieces.append(self._memory.read(address + start, min(_CHUNK_BYTES, length - start)))

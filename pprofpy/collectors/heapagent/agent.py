@@ -1,20 +1,20 @@
 """What `pprofpy heap` runs inside the target: starts, reads and stops an engine.
 
-This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, import
-nothing that the process may lack, run no code of the program's own (no `__repr__`, no property), and never raise in its
-threads.
+This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, need
+nothing from disk (only modules that are built into every interpreter), run no code of the program's own (no `__repr__`,
+no property), and never raise in its threads.
 
-The control file has no name; pprofpy reaches it through /proc/PID/fd and holds a lock on it for as long as it lives.
-Data go through it both ways. When the lock is gone, what was started is stopped.
+The control file has no name; pprofpy opens it through /proc/PID/fd, to read only, and holds a lock on it for as long as
+it lives. Data for pprofpy go through it. When the lock is gone, what was started is stopped.
+
+Annotations are texts: `from __future__ import annotations` would load a module.
 """
-
-from __future__ import annotations
 
 import _thread
 import atexit
 import gc
 import marshal
-import os
+import posix as os
 import sys
 import time
 
@@ -22,11 +22,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
     from typing import Any
 
-MARSHAL_VERSION = 4  # 3.14 writes another one, which older versions cannot read
+MARSHAL_VERSION = 4  # what pprofpy reads; 3.14 would write another one
+PLAIN_MARSHAL_VERSION = 2  # each short number takes the same number of bytes
 CHUNK = 50_000
 PROGRESS_BYTES = 16
+LENGTH_BYTES = 8
+LONGEST_NAME = 4096
+LONGEST_REPORT = 65536
 GC_HEAD_BYTES = 16
 WATCH_PERIOD_S = 0.2
+OPENING_S = 2.0  # so long pprofpy may take to lock a new control file
 DRAIN_S = 0.1
 NOT_TO_BE_EXECUTED = 8  # MFD_NOEXEC_SEAL: some kernels demand it (vm.memfd_noexec), older ones do not know it
 SAMPLER = "_pprofpy_sampler"
@@ -35,7 +40,7 @@ UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
 
 # The session of the pprofpy that is at it: its control file, and what it has started. Each has a dictionary of its own,
 # so that those who still look after an earlier one do not touch it.
-state: dict[str, Any] = {"session": {"pid": 0, "engine": ""}, "knows_forks": False}
+state: "dict[str, Any]" = {"session": {"pid": 0, "engine": ""}, "knows_forks": False}
 
 
 # -- the control file ----------------------------------------------------------------------------------------------
@@ -56,7 +61,7 @@ def anonymous_file() -> int:
     raise RuntimeError("no folder for a file without a name")
 
 
-def is_open(session: dict[str, Any]) -> bool:
+def is_open(session: "dict[str, Any]") -> bool:
     """Is the control file's descriptor still ours? Some programs close what they do not know."""
     try:
         return bool(os.fstat(session["fd"]).st_ino == session["inode"])
@@ -64,30 +69,46 @@ def is_open(session: dict[str, Any]) -> bool:
         return False
 
 
-def owner_lives(session: dict[str, Any]) -> bool:
-    """Does a pprofpy hold its lock?"""
+def owner_lives(session: "dict[str, Any]") -> bool:
+    """Does a pprofpy hold its lock, or is it still about to take it?
+
+    It is a lock for readers, which only somebody who tries to lock for writing meets.
+    """
     try:
         if is_open(session):
-            os.lseek(session["fd"], 0, os.SEEK_SET)
-            os.lockf(session["fd"], os.F_TEST, 1)
+            os.lseek(session["fd"], 0, 0)
+            os.lockf(session["fd"], os.F_TLOCK, 1)
+            os.lockf(session["fd"], os.F_ULOCK, 1)
+            return bool(time.monotonic() < session["deadline"])
     except (BlockingIOError, PermissionError):
+        session["deadline"] = 0.0
         return True
     except (KeyError, OSError):
         pass
     return False
 
 
-def open_control() -> dict[str, Any]:
-    """Make the control file; returns what pprofpy needs to know before it chooses an engine."""
+def open_control() -> "tuple[bool, int, int, int, bool, bool]":
+    """Make the control file, unless somebody else uses one, and watch over it.
+
+    Returns:
+        What pprofpy needs to know before it chooses an engine: is somebody else at it; the file's descriptor and inode;
+        how many frames tracemalloc keeps; is there a global lock; is the C library glibc?
+    """
     session = state["session"]
     is_mine = session["pid"] == os.getpid()  # else we are the child of a fork
     if sampler_is_busy() or (is_mine and (session["engine"] == "tracing" or owner_lives(session))):
-        return {"busy": True}
+        return True, -1, 0, 0, False, False
     close_control(session)
+    if not state["knows_forks"]:
+        os.register_at_fork(after_in_child=in_child)
+        state["knows_forks"] = True
     fd = anonymous_file()
-    state["session"] = {"fd": fd, "inode": os.fstat(fd).st_ino, "pid": os.getpid(), "engine": ""}
-    about = {"busy": False, "fd": fd, "tracing": is_tracing(), "has_lock": not is_free_threaded()}
-    return {**about, "has_glibc": has_glibc()}
+    inode = os.fstat(fd).st_ino
+    state["session"] = session = {"fd": fd, "inode": inode, "pid": os.getpid(), "engine": "", "threads": []}
+    session["deadline"], session["is_over"] = time.monotonic() + OPENING_S, False
+    _thread.start_new_thread(watch, (session,))
+    return False, fd, inode, is_tracing(), not is_free_threaded(), has_glibc()
 
 
 def is_free_threaded() -> bool:
@@ -103,7 +124,7 @@ def has_glibc() -> bool:
         return False
 
 
-def close_control(session: dict[str, Any]) -> None:
+def close_control(session: "dict[str, Any]") -> None:
     """Close the control file, unless its descriptor has become another's."""
     if is_open(session):
         fd = session.pop("fd", -1)  # of two who come here at once, only one gets it
@@ -111,11 +132,29 @@ def close_control(session: dict[str, Any]) -> None:
             os.close(fd)
 
 
-def say(data: Any) -> int:
-    """Make `data` the content of the control file; returns its length."""
-    fd = state["session"]["fd"]
-    os.ftruncate(fd, 0)
-    return write(fd, marshal.dumps(data, MARSHAL_VERSION), 0)
+def say(data: "Any") -> None:
+    """Make `data` the content of the control file."""
+    put(data, begin_to_say())
+
+
+def begin_to_say() -> int:
+    """Empty the control file. It begins with two numbers of 8 bytes: how much is done, of how much. Pieces follow."""
+    os.ftruncate(state["session"]["fd"], 0)
+    os.ftruncate(state["session"]["fd"], PROGRESS_BYTES)
+    return PROGRESS_BYTES
+
+
+def put(data: "Any", at: int, version: int = MARSHAL_VERSION) -> int:
+    """Put a piece into the control file, after its length; returns where the next one goes."""
+    content = marshal.dumps(data, version)
+    at += write(state["session"]["fd"], len(content).to_bytes(LENGTH_BYTES, "little"), at)
+    return at + write(state["session"]["fd"], content, at)
+
+
+def drop() -> None:
+    """Empty the control file: pprofpy has read it."""
+    note_own_thread(state["session"])
+    os.ftruncate(state["session"]["fd"], 0)
 
 
 def write(fd: int, content: bytes, at: int) -> int:
@@ -128,14 +167,11 @@ def write(fd: int, content: bytes, at: int) -> int:
 
 def begin(engine: str) -> None:
     """Note what is running, and be there when the program ends: its last words would be lost."""
-    if not state["knows_forks"]:
-        os.register_at_fork(after_in_child=in_child)
-        state["knows_forks"] = True
     state["session"]["engine"] = engine
     atexit.register(at_exit)
 
 
-def end(session: Any = None) -> None:
+def end(session: "Any" = None) -> None:
     """Stop the tracing that this session has started, if it did."""
     session = session or state["session"]
     engine, session["engine"] = session["engine"], ""
@@ -161,12 +197,17 @@ def at_exit() -> None:
 def in_child() -> None:
     """The child of a fork: nobody would stop the tracing here. (The sampler is off: it has noticed by itself.)"""
     end()
+    close_control(state["session"])
 
 
-def watch(session: dict[str, Any]) -> None:
-    """Stop and close everything when pprofpy lets go."""
+def watch(session: "dict[str, Any]") -> None:
+    """Stop and close everything when pprofpy lets go, however far it has come. The sampler has a watch of its own."""
+    note_own_thread(session)
     while owner_lives(session):
         time.sleep(WATCH_PERIOD_S)
+        if session["engine"] == "sampling":
+            return
+    session["is_over"] = True
     end(session)
     close_control(session)
 
@@ -180,8 +221,8 @@ def sampler_is_busy() -> bool:
     return sampler is not None and any(sampler.state()[:2])
 
 
-def load_sampler(size: int) -> Any:
-    """Load the library that pprofpy has put into the control file; it stays loaded for good.
+def load_sampler(library: bytes) -> "Any":
+    """Load this library; it stays loaded for good.
 
     Raises:
         ImportError: There is no way to load it, or this build's objects are not what it is made for.
@@ -191,7 +232,7 @@ def load_sampler(size: int) -> Any:
     make_spec = sys.modules["_frozen_importlib"].ModuleSpec
     make_loader = sys.modules["_frozen_importlib_external"].ExtensionFileLoader
     reason = ImportError("no folder to load it from")
-    for path in paths_of(os.pread(state["session"]["fd"], size, 0)):
+    for path in paths_of(library):
         try:
             loader = make_loader(SAMPLER, path)
             module = loader.create_module(make_spec(SAMPLER, loader, origin=path))
@@ -204,7 +245,7 @@ def load_sampler(size: int) -> Any:
     raise reason
 
 
-def paths_of(content: bytes) -> Any:
+def paths_of(content: bytes) -> "Any":
     """Paths to files with this content, one after the other; each is gone after its turn.
 
     One without a name comes first. But it has a path only where /proc is mounted; and a folder may forbid code.
@@ -216,7 +257,7 @@ def paths_of(content: bytes) -> Any:
     finally:
         os.close(fd)
     for folder in FOLDERS:
-        path = f"{folder}/.pprofpy-{os.urandom(8).hex()}"
+        path = folder + "/.pprofpy-" + os.urandom(8).hex()
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -226,26 +267,25 @@ def paths_of(content: bytes) -> Any:
             yield path
         finally:
             os.close(fd)
-            os.unlink(path)  # noqa: PTH108 - nothing is imported here
+            os.unlink(path)
 
 
-def start_sampling(size: int, rate_bytes: float, frames: int) -> bool | None:
+def start_sampling(library: bytes, rate_bytes: float, frames: int) -> "tuple[bool]":
     """Load the sampler if it is not there yet, check that it reads stacks as they are, and switch it on.
 
     Returns:
-        Are NumPy's arrays counted? None if NumPy is not loaded.
+        Are NumPy's arrays counted, if there are any?
     """
-    sampler: Any = sys.modules.get(SAMPLER) or load_sampler(size)
+    sampler: Any = sys.modules.get(SAMPLER) or load_sampler(library)
     sampler.open(state["session"]["fd"])
     check_stacks(sampler)
-    os.ftruncate(state["session"]["fd"], 0)
-    begin("sampling")
-    note_own_thread()
+    drop()
     sampler.start(rate_bytes, frames)
-    return hook_numpy(sampler)
+    begin("sampling")
+    return (hook_numpy(sampler),)
 
 
-def check_stacks(sampler: Any) -> None:
+def check_stacks(sampler: "Any") -> None:
     """Compare what the sampler sees with what the interpreter says: through calls from C, and out of a generator."""
 
     def compare(_: int = 0) -> int:
@@ -260,7 +300,7 @@ def check_stacks(sampler: Any) -> None:
             raise RuntimeError(UNKNOWN_LAYOUT)
         return 0
 
-    def generate() -> Any:
+    def generate() -> "Any":
         yield compare()
 
     max([1, 2], key=compare)
@@ -268,24 +308,24 @@ def check_stacks(sampler: Any) -> None:
     next(generate())
 
 
-def hook_numpy(sampler: Any) -> bool | None:
-    """Have the data of arrays counted, too."""
+def hook_numpy(sampler: "Any") -> bool:
+    """Have the data of arrays counted, too; False if this NumPy is not known."""
     for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):
         module = sys.modules.get(name)
         if module is not None and "_ARRAY_API" in module.__dict__:
             return bool(sampler.use_numpy(module.__dict__["_ARRAY_API"]))
-    return None
+    return True
 
 
-def read_sampler(collect: bool) -> int:
-    """Put the samples so far into the control file; returns their length."""
+def read_sampler(collect: bool) -> None:
+    """Put the samples so far into the control file."""
     if collect:
         gc.collect()
-    note_own_thread()
-    return put_samples()
+    note_own_thread(state["session"])
+    put_samples()
 
 
-def put_samples() -> int:
+def put_samples() -> None:
     """The same, from one of the program's own threads."""
     sampler: Any = sys.modules[SAMPLER]
     sampler.hush(1)
@@ -298,35 +338,36 @@ def put_samples() -> int:
             number = numbers.get(id(code))
             if number is None:
                 number = numbers[id(code)] = len(codes)
-                codes.append((code.co_filename, getattr(code, "co_qualname", code.co_name), code.co_firstlineno))
+                name = getattr(code, "co_qualname", code.co_name)
+                codes.append((code.co_filename[:LONGEST_NAME], name[:LONGEST_NAME], code.co_firstlineno))
             lines.append((number, line))
-        own = state["session"]["threads"]
-        return say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names(), own))
+        own = [(tid,) for tid in state["session"]["threads"]]
+        say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names(), own))
     finally:
         sampler.hush(0)
 
 
-def note_own_thread() -> None:
+def note_own_thread(session: "dict[str, Any]") -> None:
     """Code of ours runs in a new thread each time: what that allocated before it was hushed is not the program's."""
-    state["session"].setdefault("threads", []).append(_thread.get_native_id())
+    session["threads"].append(_thread.get_native_id())
 
 
-def thread_names() -> dict[int, str]:
-    """Thread id of the kernel -> name, for the threads that the threading module knows."""
+def thread_names() -> "list[tuple[int, str]]":
+    """(Thread id of the kernel, name) of the threads that the threading module knows."""
     threading = sys.modules.get("threading")
-    names = {}
+    names = []
     for thread in list(getattr(threading, "_active", {}).values()):
         fields = object.__getattribute__(thread, "__dict__")
         if type(fields.get("_native_id")) is int and type(fields.get("_name")) is str:
-            names[fields["_native_id"]] = fields["_name"]
+            names.append((fields["_native_id"], fields["_name"][:LONGEST_NAME]))
     return names
 
 
-def stop_sampling() -> bool:
-    """Switch it off; its tables go when pprofpy lets go of the control file. Were the hooks taken out everywhere?"""
+def stop_sampling() -> None:
+    """Switch it off; its tables go when pprofpy lets go of the control file."""
     end()
     sampler: Any = sys.modules[SAMPLER]
-    return bool(sampler.stop())
+    sampler.stop()
 
 
 # -- tracemalloc ---------------------------------------------------------------------------------------------------
@@ -365,9 +406,8 @@ def stop_tracing() -> None:
     _tracemalloc.stop()
 
 
-def cost_of_tracing(size: int, frames: int) -> tuple[float, float]:
+def cost_of_tracing(frames: int) -> "tuple[int, int]":
     """Nanoseconds that an allocation takes here as it is, and while it is traced. Traces for a few milliseconds."""
-    prepare_tracing(size)
 
     def nanoseconds(depth: int) -> float:
         if depth:
@@ -384,35 +424,36 @@ def cost_of_tracing(size: int, frames: int) -> tuple[float, float]:
     trace(frames)
     traced = nanoseconds(min(frames, 25))
     stop_tracing()
-    return plain, traced
+    return int(plain), int(traced)
 
 
-def prepare_tracing(size: int) -> None:
+def prepare_tracing(library: bytes) -> None:
     """Load the sampler's library if that is possible: it can put allocators back."""
     try:
-        if size and SAMPLER not in sys.modules:
-            load_sampler(size)
+        if library and SAMPLER not in sys.modules:
+            load_sampler(library)
     except ImportError:  # no /proc, and no folder for code: it goes without
         pass
-    os.ftruncate(state["session"]["fd"], 0)
 
 
-def start_tracing(size: int, frames: int) -> None:
+def start_tracing(frames: int) -> None:
     """Let tracemalloc trace from now on, until pprofpy stops it or ends. If it traces already, only watch."""
-    prepare_tracing(size)
+    session = state["session"]
     is_new = not is_tracing()
     begin("tracing" if is_new else "reading")
     if is_new:
         trace(frames)
-    _thread.start_new_thread(watch, (state["session"],))
+    if session["is_over"]:  # the watch has ended meanwhile
+        end(session)
 
 
-def read_traces(collect: bool) -> int:
-    """Put all traces into the control file, piece by piece, so that the program goes on in between; returns its length.
+def read_traces(collect: bool) -> None:
+    """Put all traces into the control file, piece by piece, so that the program goes on in between.
 
-    It begins with two numbers of 8 bytes: how many traces are done, and how many there are. Pieces follow: the first
-    one tells what tracemalloc itself needs, and whether the others hold sums by stack (see `take_sums` in sampler.c) or
-    traces as they are: without the sampler's library, summing up would take the program's time, so pprofpy does it.
+    The first piece tells what tracemalloc itself needs, and whether the others hold sums by stack (see `take_sums` in
+    sampler.c) or traces as they are: without the sampler's library, summing up would take the program's time, so
+    pprofpy does it. Then there are three pieces for the same traces: their stacks, their sizes, and the whole depths of
+    their stacks (none in Python 3.8).
     """
     import _tracemalloc
 
@@ -422,35 +463,35 @@ def read_traces(collect: bool) -> int:
     can_sum = hasattr(sampler, "add_traces")  # an earlier pprofpy's may be loaded
     if can_sum:
         sampler.take_sums()  # of a reading that failed
-    fd = state["session"]["fd"]
-    os.ftruncate(fd, 0)
+    fd, at = state["session"]["fd"], begin_to_say()
+    chunk = max(1, CHUNK // _tracemalloc.get_traceback_limit())
     was_enabled = gc.isenabled()
     gc.disable()  # it would look at millions of new tuples
     try:
         traces: Any = _tracemalloc._get_traces()
         count = len(traces)
-        about = _tracemalloc.get_tracemalloc_memory(), can_sum
-        length = write(fd, marshal.dumps(about, MARSHAL_VERSION), PROGRESS_BYTES) + PROGRESS_BYTES
-        for piece in pieces_of(traces):
+        at = put((_tracemalloc.get_tracemalloc_memory(), can_sum), at)
+        for piece in pieces_of(traces, CHUNK if can_sum else chunk):
             if can_sum:
                 sampler.add_traces(piece)
             else:
-                length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
+                at = put([trace[2] for trace in piece], at)
+                at = put([trace[1] for trace in piece], at, PLAIN_MARSHAL_VERSION)
+                at = put([trace[3] for trace in piece if len(trace) > 3], at, PLAIN_MARSHAL_VERSION)
             del piece
             write(fd, (count - len(traces)).to_bytes(8, "little") + count.to_bytes(8, "little"), 0)
-        for piece in pieces_of(sampler.take_sums() if can_sum else []):
-            length += write(fd, marshal.dumps(piece, MARSHAL_VERSION), length)
+        for piece in pieces_of(sampler.take_sums() if can_sum else [], chunk):
+            at = put(piece, at)
     finally:
         if was_enabled:
             gc.enable()
-    return length
 
 
-def pieces_of(things: list[Any]) -> Any:
+def pieces_of(things: "list[Any]", size: int) -> "Any":
     """Empty a list piece by piece; other threads may run after each."""
     while things:
-        piece = things[-CHUNK:]
-        del things[-CHUNK:]
+        piece = things[-size:]
+        del things[-size:]
         yield piece
         del piece
         time.sleep(0)
@@ -459,14 +500,15 @@ def pieces_of(things: list[Any]) -> Any:
 # -- beside the engines ----------------------------------------------------------------------------------------------
 
 
-def memory() -> tuple[str, int]:
+def memory() -> "tuple[str, int]":
     """What the interpreter's and C's allocators say of themselves, where the sampler is there to ask them."""
     sampler: Any = sys.modules.get(SAMPLER)
-    return sampler.memory() if sampler else ("", -1)
+    text, in_use = sampler.memory() if sampler else ("", -1)
+    return text[:LONGEST_REPORT], in_use
 
 
-def objects(limit: int, examples: int) -> int:
-    """Put the biggest types of objects, and who refers to them, into the control file; returns its length.
+def objects(limit: int, examples: int) -> None:
+    """Put the biggest types of objects, and who refers to them, into the control file.
 
     Only objects that the garbage collector knows: no strings, no numbers. Sizes without what they refer to.
     """
@@ -487,8 +529,13 @@ def objects(limit: int, examples: int) -> int:
     ours = {id(everything), id(found), id(biggest), id(globals())}
     for entry in found.values():
         ours.update((id(entry), id(entry[3])))
-    rows = [(type.__repr__(kind), count, size, referrers(some, ours)) for kind, count, size, some, _ in biggest]
-    return say((len(everything), rows))
+    rows = [(name_of(kind), count, size, referrers(some, ours)) for kind, count, size, some, _ in biggest]
+    say((len(everything), rows))
+
+
+def name_of(kind: type) -> str:
+    """What a type is called, without asking its own class."""
+    return type.__repr__(kind)[:LONGEST_NAME]
 
 
 def has_own_sizeof(kind: type) -> bool:
@@ -501,12 +548,12 @@ def has_own_sizeof(kind: type) -> bool:
     return True
 
 
-def referrers(things: list[Any], ours: set[int]) -> list[tuple[str, int]]:
+def referrers(things: "list[Any]", ours: "set[int]") -> "list[tuple[str, int]]":
     """The three types that most often refer to some objects, and how often."""
     found: dict[str, int] = {}
     arguments = tuple(things)  # of a list, the call would make a tuple that refers to them, too
     for referrer in gc.get_referrers(*arguments):
         if id(referrer) not in ours and referrer is not arguments and type(referrer) is not type(sys._getframe()):
-            name = type.__repr__(type(referrer))
+            name = name_of(type(referrer))
             found[name] = found.get(name, 0) + 1
     return sorted(found.items(), key=lambda item: -item[1])[:3]

@@ -67,22 +67,23 @@ class Sampling:
         library = self._session.library()
         if library is None:
             raise NotPossibleError(NO_SAMPLER, "install gcc and pprofpy again, or use --engine tracemalloc")
-        self._session.put(library)
-        call = f"start_sampling({len(library)}, {float(self._sample_bytes)}, {self._frames})"
-        if self._session.call(call) is False:
+        sent = f"bytes.fromhex({library.hex()!r})"
+        call = f"start_sampling({sent}, {float(self._sample_bytes)}, {self._frames})"
+        (are_arrays_counted,) = self._session.call(call, bool)
+        if not are_arrays_counted:
             self._notes.append("The data of NumPy's arrays are not in it: this version of NumPy is not known.")
         self._note_threads()
 
     def read(self, *, collect: bool) -> Profile:
         """The samples so far."""
-        self._session.call(f"read_sampler({collect})", LONG_S)
+        reading = samples.Reading.of(self._session.say(f"read_sampler({collect})"))
         self._note_threads()
-        return self._profile(self._session.take())
+        return self._profile(reading)
 
     def last_words(self) -> Profile | None:
         """The samples at the target's orderly end."""
-        content = self._session.take()
-        return self._profile(content) if content else None
+        pieces = self._session.last_words()
+        return self._profile(samples.Reading.of(pieces)) if pieces else None
 
     def stop(self) -> None:
         """Take the hooks out."""
@@ -91,8 +92,7 @@ class Sampling:
     def _note_threads(self) -> None:
         self._threads |= {thread.inner_tid: (thread.tid, thread.name) for thread in self._session.target.threads()}
 
-    def _profile(self, content: bytes) -> Profile:
-        reading = samples.Reading.of(content)
+    def _profile(self, reading: samples.Reading) -> Profile:
         profile = samples.to_profile(reading, self._names, self._threads)
         counts = reading.counts
         lost = counts.lost_live + counts.lost_stacks + counts.busy
@@ -135,45 +135,47 @@ class Tracing:
     def start(self) -> None:
         """Trace from now on; a target that traces already is left as it is."""
         library = self._session.library() or b""  # for what it knows of allocators
-        self._session.put(library)
+        self._session.call(f"prepare_tracing(bytes.fromhex({library.hex()!r}))")
         if not self._session.traced_frames:
-            plain, traced = self._session.call(f"cost_of_tracing({len(library)}, {self._frames})")
+            plain, traced = self._session.call(f"cost_of_tracing({self._frames})", int, int)
             self._warn(
-                f"tracemalloc slows the process: an allocation of 100 bytes takes {plain:.0f} ns here, "
-                f"traced {traced:.0f} ns, and each block in use needs memory to be remembered"
+                f"tracemalloc slows the process: an allocation of 100 bytes takes {plain} ns here, "
+                f"traced {traced} ns, and each block in use needs memory to be remembered"
             )
-        self._session.call(f"start_tracing({len(library)}, {self._frames})")
+        self._session.call(f"start_tracing({self._frames})")
 
     def read(self, *, collect: bool) -> Profile:
         """All traced blocks in use."""
         with _Watch(self._session, self._progress):
-            self._session.call(f"read_traces({collect})", LONG_S)
-        return self._profile(self._session.take())
+            found = traces.Traces.of(self._session.say(f"read_traces({collect})"))
+        return self._profile(found)
 
     def last_words(self) -> Profile | None:
         """What was in use at the target's orderly end."""
-        content = self._session.take()
-        return self._profile(content) if content else None
+        pieces = self._session.last_words()
+        return self._profile(traces.Traces.of(pieces)) if pieces else None
 
     def stop(self) -> None:
         """Stop tracing, if it was we who started it."""
-        self._session.call("end()", LONG_S)
+        self._session.call("end()", timeout_s=LONG_S)
 
-    def _profile(self, content: bytes) -> Profile:
-        found = traces.Traces.of(content)
+    def _profile(self, found: traces.Traces) -> Profile:
         profile = traces.to_profile(found, self._names)
         profile.period_type, profile.period = _SPACE, 1
+        notes = [
+            "Functions are named by the source files as they are now.",
+            f"tracemalloc itself takes {format_value(found.tracer_bytes, 'bytes')} to remember them.",
+        ]
+        if found.lost_stacks:
+            notes.append(f"The stacks of {found.lost_stacks} blocks found no room: there are too many different ones.")
         since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
         profile.collection = Collection(
             engine=f"tracemalloc, {self._frames} frame{'s' * (self._frames > 1)}",
             target=f"{self._session.target}, {since}",
             got=found.count,
-            dropped=0,
+            dropped=found.lost_stacks,
             truncated=found.truncated,
-            notes=(
-                "Functions are named by the source files as they are now.",
-                f"tracemalloc itself takes {format_value(found.tracer_bytes, 'bytes')} to remember them.",
-            ),
+            notes=tuple(notes),
         )
         return profile
 
@@ -189,7 +191,7 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._done.wait(_PROGRESS_PERIOD_S):
-            self._progress(*traces.progress(self._session.peek(traces.PROGRESS_BYTES)))
+            self._progress(*self._session.progress())
 
     def __enter__(self) -> None:
         self._thread.start()

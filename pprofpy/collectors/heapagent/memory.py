@@ -10,8 +10,10 @@ import re
 from pprofpy.heap import Memory
 from pprofpy.target import procfs
 
-_ARENAS = re.compile(r"^\d+ arenas \* \d+ bytes/arena += +([\d,]+)$", re.MULTILINE)
-_BLOCKS = re.compile(r"^# bytes in allocated blocks += +([\d,]+)$", re.MULTILINE)
+_FLAGS = re.ASCII | re.MULTILINE
+_ARENAS = re.compile(r"^\d{1,20} arenas \* \d{1,20} bytes/arena {1,80}= {1,80}([\d,]{1,24})$", _FLAGS)
+_BLOCKS = re.compile(r"^# bytes in allocated blocks {1,80}= {1,80}([\d,]{1,24})$", _FLAGS)
+_MOST = 1 << 48
 
 
 def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> Memory:
@@ -19,29 +21,26 @@ def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> Memory:
 
     Args:
         pid: Which.
-        allocators: What `memory()` of the agent returned.
+        allocators: What `memory()` of the agent returned; what makes no sense in it is left out.
     """
     text, malloc = allocators
-    rollup = _rollup(pid)
-    uss = rollup["Private_Clean"] + rollup["Private_Dirty"] if rollup else -1
+    try:
+        rollup = procfs.memory_sums(pid)
+    except OSError:  # it has ended
+        rollup = {}
+    uss = rollup.get("Private_Clean", 0) + rollup.get("Private_Dirty", 0) if rollup else -1
     return Memory(
         rss=rollup.get("Rss", -1),
         pss=rollup.get("Pss", -1),
         uss=uss,
         arenas=_number(_ARENAS, text),
         small_objects=_number(_BLOCKS, text),
-        malloc=malloc,
+        malloc=malloc if 0 <= malloc < _MOST else -1,
     )
 
 
-def _rollup(pid: int) -> dict[str, int]:
-    """What the kernel says, in bytes; empty if the process has ended."""
-    try:
-        return procfs.memory_sums(pid)
-    except OSError:
-        return {}
-
-
 def _number(pattern: re.Pattern[str], text: str) -> int:
+    """What the target's allocator says, if a process can have so much."""
     match = pattern.search(text)
-    return int(match[1].replace(",", "")) if match else -1
+    number = int(match[1].replace(",", "") or -1) if match else -1
+    return number if number < _MOST else -1

@@ -5,7 +5,7 @@ The tables are read as the C structures that they are; `sampler.c` is their defi
 
 from __future__ import annotations
 
-import marshal
+from collections.abc import Iterator
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
 from pprofpy.profile import Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType
 
@@ -24,10 +25,14 @@ _STACK = np.dtype([("hash", "u8"), ("first", "u4"), ("depth", "u2"), ("truncated
 _CELL = np.dtype(
     [("stack", "u4"), ("tid", "u4"), ("alloc_n", "i8"), ("alloc_bytes", "i8"), ("live_n", "i8"), ("live_bytes", "i8")]
 )
-_COUNTERS = ("samples", "lost_live", "lost_stacks", "no_stack", "truncated", "live", "busy")
+_SIZES = ("alloc_n", "alloc_bytes", "live_n", "live_bytes")
+_COUNTERS = 7
 _FIXED_POINT = 1024
-OUTSIDE_PYTHON = "[outside Python]"
-_SPECIAL = (OUTSIDE_PYTHON, "[stacks that found no room]")
+_MOST_ENTRIES, _MOST_FRAMES, _MOST_DEPTH = 1 << 16, 1 << 21, 256
+"""As in sampler.c: MAX_PLACES, MAX_STACKS and MAX_CELLS; MAX_FRAMES; MAX_DEPTH."""
+_MOST_THREADS = 1 << 16
+OUTSIDE_PYTHON, NO_ROOM = "[outside Python]", "[stacks that found no room]"
+_SPECIAL = (OUTSIDE_PYTHON, NO_ROOM)
 """What the stacks with the first numbers stand for."""
 _WRAPPER = "<string>"
 """The file of the code that brings ours into the target; a program may have one of that name, too."""
@@ -81,21 +86,63 @@ class Reading:
     own_threads: list[int]
 
     @classmethod
-    def of(cls, content: bytes) -> Reading:
-        """Unpack what the agent wrote."""
-        unpacked = marshal.loads(content)  # noqa: S302 - it can only make plain data
-        codes, places, stacks, frames, cells, counters, is_hooked, names, own_threads = unpacked
-        return cls(
-            codes,
-            places,
-            np.frombuffer(stacks, _STACK),
-            np.frombuffer(frames, np.uint32),
-            np.frombuffer(cells, _CELL),
-            Counts(*np.frombuffer(counters, np.int64).tolist()),
-            bool(is_hooked),
-            names,
-            own_threads,
+    def of(cls, pieces: Iterator[Any]) -> Reading:
+        """Check what the agent said.
+
+        Raises:
+            ImplausibleTargetError: These are no tables of the sampler's.
+        """
+        kinds = list, list, bytes, bytes, bytes, bytes, int, list, list
+        codes, places, stacks, frames, cells, counters, is_hooked, names, own_threads = plain.fields(
+            plain.only(pieces), *kinds
         )
+        reading = cls(
+            [
+                (file, name, plain.line(line))
+                for file, name, line in plain.rows(codes, str, str, int, most=_MOST_ENTRIES)
+            ],
+            [(code, plain.line(line)) for code, line in plain.rows(places, int, int, most=_MOST_ENTRIES)],
+            _table(stacks, _STACK, _MOST_ENTRIES),
+            _table(frames, np.dtype("u4"), _MOST_FRAMES),
+            _table(cells, _CELL, _MOST_ENTRIES),
+            Counts(*map(plain.count, _table(counters, np.dtype("i8"), _COUNTERS, _COUNTERS).tolist())),
+            bool(is_hooked),
+            dict(plain.rows(names, int, str, most=_MOST_THREADS)),
+            [tid for (tid,) in plain.rows(own_threads, int, most=_MOST_THREADS)],
+        )
+        reading.check()
+        return reading
+
+    def check(self) -> None:
+        """Do the tables refer to each other as the sampler's do? Their stacks share no frames.
+
+        Raises:
+            ImplausibleTargetError: They don't.
+        """
+        first, depth = self.stacks["first"].astype(np.int64), self.stacks["depth"].astype(np.int64)
+        is_right = (
+            all(0 <= code < len(self.codes) for code, _ in self.places)
+            and _all_below(self.frames, len(self.places))
+            and _all_below(self.cells["stack"], len(self.stacks))
+            and _all_below(first + depth, len(self.frames) + 1)
+            and _all_below(depth, _MOST_DEPTH + 1)
+            and int(depth.sum()) <= len(self.frames)
+            and all(np.abs(self.cells[name].astype(float)).sum() < plain.MOST_NUMBER >> 1 for name in _SIZES)
+        )
+        if not is_right:
+            raise plain.implausible("tables that contradict themselves")
+
+
+def _table(content: bytes, kind: np.dtype[Any], most: int, least: int = 0) -> NDArray[Any]:
+    """The records of one of the sampler's tables."""
+    count, rest = divmod(len(content), kind.itemsize)
+    if rest or not least <= count <= most:
+        raise plain.implausible("a table of an impossible size")
+    return np.frombuffer(content, kind)
+
+
+def _all_below(numbers: NDArray[Any], limit: int) -> bool:
+    return len(numbers) == 0 or int(numbers.max()) < limit
 
 
 def to_profile(reading: Reading, frames: Frames, threads: Dict[int, tuple[int, str]]) -> Profile:

@@ -1,31 +1,27 @@
-"""Our side of the talk with the agent: calls into the target, and the control file that carries the data.
-
-The control file lives in the target's memory and has no name. We reach it through /proc/PID/fd, in whatever namespaces
-the target is, and hold a lock on it. The kernel drops that lock when we end, however that comes about: this is how the
-agent notices.
-"""
+"""Our side of the talk with the agent: calls into the target, and what comes back, checked."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import marshal
-import os
-import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from pprofpy.collectors import attach
-from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import PROC, Target
+from pprofpy.collectors.heapagent import plain
+from pprofpy.collectors.heapagent.control import ControlFile
+from pprofpy.errors import NotPossibleError
+from pprofpy.target import Target
 
 AGENT = Path(__file__).with_name("agent.py")
 SAMPLER, MUSL_SAMPLER = Path(__file__).with_name("sampler.so"), Path(__file__).with_name("sampler_musl.so")
 
-LONG_S = 600.0
-"""For calls that depend on the size of the target's heap."""
+SHORT_S, LONG_S = 10.0, 600.0
+"""For calls that do not depend on the size of the target's heap, and for those that do."""
 
-_LOCK = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_MOST_ANSWER_BYTES = 1 << 20
+_MOST_FRAMES = (1 << 16) - 1
+"""More tracemalloc does not keep."""
 
 _CALL = """
 import sys
@@ -55,84 +51,73 @@ class Session:
     Args:
         target: The process.
 
-    Raises:
+    Raises (also all methods):
         TargetError: It ended, or did not answer.
         TargetPermissionError: We may not look inside.
         BusyError: Another pprofpy is at it.
+        ImplausibleTargetError: What comes back is not what the agent says.
         NotPossibleError: It cannot be done there.
 
     Attributes:
         traced_frames: How many frames tracemalloc kept of each stack before we came; 0 if it did not trace.
         has_lock: Is its interpreter made for a global lock? A free-threaded one is not.
-        has_glibc: Is its C library glibc? Else it is musl.
     """
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self._source = AGENT.read_text()
         self._name = "_pprofpy_heap_" + hashlib.sha256(self._source.encode()).hexdigest()[:8]
-        about = self.call("open_control()")
-        if about["busy"]:
+        about = self.call("open_control()", bool, int, int, int, bool, bool)
+        is_busy, descriptor, inode, traced_frames, has_lock, has_glibc = about
+        if is_busy:
             raise BusyError(f"another pprofpy records the heap of process {target.pid}", "wait until it has finished")
-        self.traced_frames: int = about["tracing"]
-        self.has_lock: bool = about["has_lock"]
-        self.has_glibc: bool = about["has_glibc"]
-        self._file = _open_locked(target, about["fd"])
+        self.traced_frames: int = plain.count(traced_frames, _MOST_FRAMES)
+        self.has_lock: bool = has_lock
+        self._has_glibc: bool = has_glibc
+        self._control = ControlFile(target, descriptor, inode)
 
     def library(self) -> bytes | None:
         """The sampler's library for this target; None where it must not be loaded, or was not compiled."""
-        return sampler_library(has_glibc=self.has_glibc) if self.has_lock else None
+        return sampler_library(has_glibc=self._has_glibc) if self.has_lock else None
 
-    def call(self, expression: str, timeout_s: float = 10.0) -> Any:
-        """Have the agent evaluate `agent.<expression>`; returns the result.
+    def call(self, expression: str, *kinds: type, timeout_s: float = SHORT_S) -> tuple[Any, ...]:
+        """Have the agent evaluate `agent.<expression>`.
+
+        Args:
+            expression: Calls one of the agent's functions.
+            kinds: The types of the values that this returns, in a tuple; none if it returns nothing.
+            timeout_s: How long to wait for them.
 
         Raises:
             CodeError: It raised an exception.
         """
         code = _CALL.format(name=self._name, source=self._source, expression=expression)
-        answer = attach.run(self.target, code, timeout_s).result
-        return marshal.loads(answer if isinstance(answer, bytes) else answer.encode())  # noqa: S302 - only plain data
+        answer = attach.run(self.target, code, timeout_s, most_bytes=_MOST_ANSWER_BYTES).result
+        if not isinstance(answer, bytes):
+            raise plain.implausible("a text")
+        found = plain.decode(answer)
+        return plain.fields(found, *kinds) if kinds else ()
 
-    def put(self, content: bytes) -> None:
-        """Make `content` that of the control file."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, content, 0)
+    def say(self, expression: str) -> Iterator[Any]:
+        """Have the agent evaluate `agent.<expression>`, which says something; what it says, piece by piece."""
+        self.call(expression, timeout_s=LONG_S)
+        yield from self._control.pieces()
+        self.call("drop()")
 
-    def take(self) -> bytes:
-        """The control file's content, which is removed from it."""
-        parts, position, length = [], 0, self.length()
-        while position < length and (part := os.pread(self._file, length - position, position)):
-            parts.append(part)
-            position += len(part)
-        os.ftruncate(self._file, 0)
-        return b"".join(parts)
+    def last_words(self) -> Iterator[Any] | None:
+        """What the agent said when the target ended, piece by piece; None if it said nothing."""
+        return None if self._control.is_empty() else self._control.pieces()
 
-    def length(self) -> int:
-        """How long the control file's content is by now."""
-        return os.fstat(self._file).st_size
-
-    def peek(self, size: int) -> bytes:
-        """The beginning of the control file's content as it is now."""
-        return os.pread(self._file, size, 0)
+    def progress(self) -> tuple[int, int]:
+        """How much of its task the agent has done, and how much there is; zeros as long as it does not know."""
+        return self._control.progress()
 
     def close(self) -> None:
         """Let go; the agent notices within a fraction of a second."""
-        os.close(self._file)
+        self._control.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _open_locked(target: Target, descriptor: int) -> int:
-    """The target's control file as an open file of our own, locked."""
-    try:
-        file = os.open(PROC / str(target.pid) / "fd" / str(descriptor), os.O_RDWR | os.O_CLOEXEC)
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK)
-    except OSError as error:
-        raise TargetError(
-            f"the control file of process {target.pid} cannot be opened: {error.strerror}", "try again"
-        ) from error
-    return file
