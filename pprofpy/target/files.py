@@ -75,6 +75,8 @@ def open_mapped(pid: int, mapping: Mapping) -> TargetFile:
     Raises:
         OSError: It cannot be reached, or is no regular file.
     """
+    if not mapping.inode:
+        raise OSError(errno.ENOENT, "no file is mapped there")
     folder = procfs.folder_of(pid)
     try:
         inspected = os.open(folder / "map_files" / f"{mapping.start:x}-{mapping.end:x}", _INSPECT)

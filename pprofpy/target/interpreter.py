@@ -7,9 +7,11 @@ embedders count, a shell script called python.sh does not.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from pprofpy.elf import ALL_SYMBOLS, Headers, NotElfError, find_symbols, read_headers
+from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target import files, procfs
 from pprofpy.target.files import TargetFile
 from pprofpy.target.procfs import Mapping
@@ -19,12 +21,11 @@ LOADER_NAME = re.compile(r"ld[\w.-]*\.so[\d.]*")
 _LIBRARY = re.compile(r"lib(?P<kind>python|pypy)(?P<version>\d+\.\d+)?[\w-]*\.so")
 _FORWARDER = re.compile(r"libpython3t?d?\.so")
 _STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
-_INTERPRETER_SYMBOL = b"\0_PyRuntime\0"
-_SYMBOL_TABLE = b"\0.symtab\0"
-
-_CHUNK_BYTES, _OVERLAP_BYTES = 8 << 20, 64
-_MOST_SEARCHED_BYTES = 512 << 20
-"""Of a file. A browser has 250 MB; sparse files have as many as their makers like."""
+_RUNTIME_SYMBOL = "_PyRuntime"
+_VERSION = re.compile(rb"(?<![0-9.])3\.(?:[6-9]|[1-9]\d)\.\d{1,3}(?:[abrc]{1,2}\d{1,3})?\+?(?=\0)")
+_MOST_LIBRARIES = 16
+_MOST_SEARCHED_BYTES = 64 << 20
+"""Of a file's constants; CPython has two megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def mapped_interpreters(pid: int) -> list[Interpreter]:
     Raises:
         PermissionError: We may not read its memory map.
         OSError: It has ended.
+        ImplausibleTargetError: It has more interpreters than any program.
     """
     mapped = _mapped_files(pid)
     if not mapped:
@@ -79,9 +81,13 @@ def mapped_interpreters(pid: int) -> list[Interpreter]:
     known = {match[1] for path in [program, *mapped] if (match := _STANDARD_LIBRARY.search(path))}
     version = known.pop() if len(known) == 1 else ""
     libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
+    if len(libraries) > _MOST_LIBRARIES:
+        raise ImplausibleTargetError(
+            f"process {pid} has {len(libraries)} files mapped that are called as Python's library"
+        )
     found = [_interpreter(path, match, _opener(pid, mapped[path]), version) for path, match in libraries]
     named = PROGRAM_NAME.fullmatch(program.rpartition("/")[2])
-    if _search(open_own).has_runtime or (named and not found):
+    if _contents(open_own, with_versions=False).has_runtime or (named and not found):
         found.insert(0, _interpreter(program, named, open_own, version, is_shared=False))
     own = (named and named["version"]) or ""
     return sorted(found, key=lambda one: (_is_forwarder(one), not one.version.startswith(own)))
@@ -93,12 +99,12 @@ def _interpreter(
     """What one file holds; `version` is that of the standard library in use, for files whose name does not tell."""
     kind = match["kind"] if match else "python"
     version = (match["version"] if match else None) or version
-    content = _search(open_file)
+    contents = _contents(open_file, with_versions=kind == "python")
     return Interpreter(
         implementation="PyPy" if kind == "pypy" else "CPython",
-        version=version if kind == "pypy" else content.exact_version(version),
+        version=version if kind == "pypy" else contents.exact_version(version),
         is_shared=is_shared,
-        is_stripped=not content.has_symbols,
+        is_stripped=not contents.has_symbols,
         path=path,
     )
 
@@ -122,12 +128,12 @@ def _opener(pid: int, mapping: Mapping | None) -> Callable[[], TargetFile]:
     return lambda: files.open_mapped(pid, mapping) if mapping else files.open_program(pid)
 
 
-# -- searching a file ----------------------------------------------------------------------------------------------
+# -- reading a file ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
-    """What was found in a file; nothing, if it cannot be read."""
+class _Contents:
+    """What a file holds; nothing, if it cannot be read."""
 
     has_runtime: bool = False
     has_symbols: bool = False
@@ -142,34 +148,37 @@ class _Content:
         return found[0] if len(found) == 1 else version
 
 
-_searched: dict[tuple[int, ...], _Content] = {}
-"""Each file is searched only once: a browser has hundreds of megabytes."""
-
-_VERSION = re.compile(rb"(?<![0-9.])3\.(?:[6-9]|[1-9]\d)\.\d{1,3}(?:[abrc]{1,2}\d{1,3})?\+?(?=\0)")
+_known: dict[tuple[tuple[int, ...], bool], _Contents] = {}
+"""By the file's identity, and whether versions were searched for: each file is read only once."""
 
 
-def _search(open_file: Callable[[], TargetFile]) -> _Content:
+def _contents(open_file: Callable[[], TargetFile], *, with_versions: bool) -> _Contents:
     try:
         with open_file() as file:
-            if file.identity not in _searched:
-                _searched[file.identity] = _searched_content(file)
-            return _searched[file.identity]
-    except OSError:
-        return _Content()
+            key = file.identity, with_versions
+            if key not in _known:
+                _known[key] = _read(file, with_versions=with_versions)
+            return _known[key]
+    except (OSError, NotElfError):
+        return _Contents()
 
 
-def _searched_content(file: TargetFile) -> _Content:
-    has_runtime = has_symbols = False
-    versions: set[str] = set()
-    for part in _parts(file):
-        has_runtime = has_runtime or _INTERPRETER_SYMBOL in part
-        has_symbols = has_symbols or _SYMBOL_TABLE in part
-        versions.update(match[0].decode("ascii") for match in _VERSION.finditer(part, 1))
-    return _Content(has_runtime, has_symbols, frozenset(versions))
+def _read(file: TargetFile, *, with_versions: bool) -> _Contents:
+    headers = read_headers(file.read)
+    return _Contents(
+        has_runtime=_RUNTIME_SYMBOL in find_symbols(file.read, headers, [_RUNTIME_SYMBOL]),
+        has_symbols=headers.section(ALL_SYMBOLS) is not None,
+        versions=frozenset(_versions(file, headers)) if with_versions else frozenset(),
+    )
 
 
-def _parts(file: TargetFile) -> Iterator[bytes]:
-    """A file in pieces that overlap, so that nothing short is cut in two; of a huge one, the beginning."""
-    for offset in range(0, min(file.size, _MOST_SEARCHED_BYTES), _CHUNK_BYTES):
-        start = max(0, offset - _OVERLAP_BYTES)
-        yield file.read(start, offset + _CHUNK_BYTES - start)
+def _versions(file: TargetFile, headers: Headers) -> set[str]:
+    """What could be the interpreter's version, among the file's constants."""
+    found: set[str] = set()
+    left = _MOST_SEARCHED_BYTES
+    for section in headers.sections:
+        if section.is_constant and section.size <= left:
+            left -= section.size
+            constants = file.read(section.offset, section.size)
+            found.update(match[0].decode("ascii") for match in _VERSION.finditer(constants))
+    return found

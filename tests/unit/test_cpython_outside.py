@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.cpython.blocked import blocked_stacks
-from pprofpy.collectors.cpython.elf import NotElfError, read_elf
 from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target, procfs
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
@@ -57,18 +57,17 @@ def test_symbols_of_stripped_and_unstripped_files_of_all_kinds(
     strip = ["-s"] if is_stripped else []
     subprocess.run(["cc", *flags, *strip, "-rdynamic", "-o", library, source], check=True)
 
-    elf = read_elf(library, ["wanted", "not_wanted", "missing"])
+    read = reader_of(library.read_bytes())
+    symbols = find_symbols(read, read_headers(read), ["wanted", "not_wanted", "missing"])
 
-    assert set(elf.symbols) == {"wanted", "not_wanted"}
-    assert elf.symbols["wanted"] != elf.symbols["not_wanted"]
+    assert set(symbols) == {"wanted", "not_wanted"}
+    assert symbols["wanted"] != symbols["not_wanted"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\n" * 100, b"\x7fELF\x02\x01" + b"\xff" * 200])
-def test_a_file_that_is_no_elf_is_an_error_of_ours(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(content)
-
+def test_a_file_that_is_no_elf_is_an_error_of_ours(content: bytes) -> None:
     with pytest.raises(NotElfError):
-        read_elf(tmp_path / "x", ["x"])
+        read_headers(reader_of(content))
 
 
 # -- layouts -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "reports": {"ground", "core", "formats", "reports"},
     "cli": {"ground", "target", "core", "formats", "collectors", "reports", "cli"},
 }
-GROUND = {"errors", "text", "budget", "units", "folders", "interrupts", "rights", "source"}
+GROUND = {"errors", "text", "budget", "units", "elf", "folders", "interrupts", "rights", "source"}
 
 
 def floor_of(module: str) -> str:

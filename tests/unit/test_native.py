@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.cpython.elf import NotElfError
 from pprofpy.collectors.native.cfi import CfiError, Kind, Rule, evaluate
 from pprofpy.collectors.native.demangle import readable
 from pprofpy.collectors.native.image import Image
 from pprofpy.collectors.native.process import CodeMap, Images
+from pprofpy.elf import NotElfError
+from pprofpy.target.files import open_within
 
 REGISTERS = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)), "ra")
 
@@ -31,6 +32,10 @@ def mapped(name: str) -> Path:
     return max(found, key=lambda path: path.stat().st_size)
 
 
+def image_of(path: Path) -> Image:
+    return Image(str(path), open_within(Path("/"), str(path)))
+
+
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
@@ -41,7 +46,7 @@ def test_every_row_is_what_readelf_reads(name: str) -> None:
         path = mapped(name)
     except ValueError:
         pytest.skip(f"this Python has no {name}")
-    image = Image(str(path), path)
+    image = image_of(path)
 
     rows = list(rows_of_readelf(path))
     different = [
@@ -55,7 +60,7 @@ def test_every_row_is_what_readelf_reads(name: str) -> None:
 @needs_binutils
 @needs_compiler
 def test_so_are_those_of_frames_that_compilers_describe_by_expressions(native_library: Path) -> None:
-    image = Image(str(native_library), native_library)
+    image = image_of(native_library)
 
     rows = list(rows_of_readelf(native_library))
 
@@ -137,7 +142,7 @@ def test_linkage_tables_say_where_they_are_by_an_expression() -> None:
 def test_functions_are_named_over_their_whole_length(is_stripped: bool, native_library: Path) -> None:
     if is_stripped:
         subprocess.run(["strip", native_library], check=True)
-    image = Image(str(native_library), native_library)
+    image = image_of(native_library)
     text = subprocess.run(["nm", "-DS", native_library], capture_output=True, text=True, check=True).stdout
     symbols = re.findall(r"^(\w+) (\w+) T (\w+)$", text, re.MULTILINE)
 

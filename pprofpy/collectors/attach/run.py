@@ -16,8 +16,8 @@ from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
-from pprofpy.collectors.attach.image import Image
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
+from pprofpy.elf import LoadedElf, NotElfError
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError
 from pprofpy.target import Target, procfs
 from pprofpy.target.procfs import Mapping
@@ -206,8 +206,8 @@ def _functions(memory: Memory, mapped: list[Mapping], names: tuple[str, ...]) ->
         wanted = [name for name in names if name not in found]
         if wanted and not mapping.offset:
             try:
-                found |= Image(memory, mapping.start).functions(wanted)
-            except ValueError:
+                found |= LoadedElf(memory.read, mapping.start).functions(wanted)
+            except NotElfError:
                 continue
     return found
 

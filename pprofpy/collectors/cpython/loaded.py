@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pprofpy.collectors.cpython.elf import ElfFile, NotElfError, read_elf
+from pprofpy.elf import Headers, NotElfError, find_symbols, read_headers
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import Interpreter, Target, mapped_interpreters, procfs
+from pprofpy.target import Interpreter, Target, files, mapped_interpreters, procfs
+from pprofpy.target.files import TargetFile
 from pprofpy.target.procfs import Mapping
 
 SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
 _MOST_IMAGES = 64
 """A process that has more interpreters mapped is refused: which is in use can only be told by trying them all."""
 
-_elf_files: dict[tuple[int, ...], ElfFile] = {}
+_known: dict[tuple[int, ...], tuple[Headers, dict[str, int]]] = {}
+"""What was read of files, by their identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,15 @@ def loaded_images(target: Target) -> list[LoadedImage]:
 
 def _image(target: Target, interpreter: Interpreter, head: Mapping) -> LoadedImage | None:
     """The file whose header is mapped there; None if it cannot be read."""
-    for path in (
-        procfs.folder_of(target.pid) / "map_files" / f"{head.start:x}-{head.end:x}",
-        Path(f"{target.root}{interpreter.path}"),
-    ):
-        with suppress(OSError, NotElfError):
-            elf = _cached_elf(path)
-            bias = elf.headers.bias(head.start, 0)
-            return LoadedImage(interpreter, head.start, bias, {name: at + bias for name, at in elf.symbols.items()})
+    with suppress(OSError, NotElfError), files.open_mapped(target.pid, head) as file:
+        headers, symbols = _read(file)
+        bias = headers.bias(head.start, 0)
+        return LoadedImage(interpreter, head.start, bias, {name: at + bias for name, at in symbols.items()})
     return None
 
 
-def _cached_elf(path: Path) -> ElfFile:
-    status = path.stat()
-    key = status.st_dev, status.st_ino, status.st_mtime_ns
-    if key not in _elf_files:
-        _elf_files[key] = read_elf(path, SYMBOLS)
-    return _elf_files[key]
+def _read(file: TargetFile) -> tuple[Headers, dict[str, int]]:
+    if file.identity not in _known:
+        headers = read_headers(file.read)
+        _known[file.identity] = headers, find_symbols(file.read, headers, SYMBOLS)
+    return _known[file.identity]
