@@ -50,6 +50,7 @@ RECORD = np.dtype(
 
 _STATES = {0: "R", 1: "S", 2: "D", 4: "T", 8: "t", 16: "X", 32: "Z", 64: "P", 128: "X"}
 _IDLE = 0x402
+_PORTION = 10_000
 
 
 class Thread(NamedTuple):
@@ -122,13 +123,18 @@ class Trace:
 
     def events(self) -> Iterator[Event]:
         """One by one, in order. A switch that ends a wait is preceded by its RunqueueWait."""
-        for ts_ns, wait_ns, from_tid, to_tid, cpu, kind, context, state in self.records.tolist():
+        for ts_ns, wait_ns, from_tid, to_tid, cpu, kind, context, state in self._rows():
             if kind != Kind.SWITCH:
                 yield Wakeup(ts_ns, cpu, to_tid, from_tid, Context(context), kind == Kind.NEW)
                 continue
             if wait_ns:
                 yield RunqueueWait(ts_ns, cpu, to_tid, wait_ns, bool(context))
             yield Switch(ts_ns, cpu, from_tid, to_tid, state_letter(state))
+
+    def _rows(self) -> Iterator[tuple[int, ...]]:
+        """The records as numbers; portion by portion, since these take ten times the space."""
+        for first in range(0, len(self), _PORTION):
+            yield from self.records[first : first + _PORTION].tolist()
 
     def waits(self) -> NDArray[Any]:
         """The records of switches that ended a wait for the CPU."""

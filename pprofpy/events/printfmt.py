@@ -130,15 +130,25 @@ _TYPE_WORDS = frozenset(
 _NARROW = {"8": 8, "16": 16, "32": 32}
 
 
+_LONGEST_FORMAT, _MOST_TOKENS = 1 << 16, 20_000
+_LONGEST_WORD, _LONGEST_LINE = 200, 4096
+"""What a description may say at most; those of Linux say less. A name is printed for each of millions of records."""
+
+
 def _tokenize(text: str) -> list[_Token]:
-    tokens, position = [], 0
+    tokens: list[_Token] = []
+    position = 0
     text = text.rstrip()
+    if len(text) > _LONGEST_FORMAT:
+        raise UnsupportedError("too long")
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None or match.lastgroup is None:
             raise UnsupportedError(text[position : position + 10])
         tokens.append(_Token(match.lastgroup, match[match.lastgroup]))
         position = match.end()
+        if len(tokens) > _MOST_TOKENS:
+            raise UnsupportedError("too long")
     return tokens
 
 
@@ -163,14 +173,15 @@ class _Parser:
         self._tracepoint = tracepoint
         self._position = 0
 
-    def string(self) -> str:
+    def string(self, most: int = _LONGEST_WORD) -> str:
         """One or more literals in a row."""
         parts = []
         while self._peek().kind == "string":
             parts.append(_unescape(self._next().text))
-        if not parts:
-            raise UnsupportedError("no string")
-        return "".join(parts)
+        text = "".join(parts)
+        if not parts or len(text) > most:
+            raise UnsupportedError("no string, or one that is too long")
+        return text
 
     def arguments(self) -> list[Node]:
         """`, expression` until the end."""
@@ -222,6 +233,8 @@ class _Parser:
     def _primary(self) -> Node:
         token = self._next()
         if token.kind == "number":
+            if len(token.text) > _LONGEST_WORD:
+                raise UnsupportedError("a number as long as this")
             return _constant(int(token.text.rstrip("uUlL"), 0 if token.text[:2] in ("0x", "0X") else 10))
         if token.kind == "char":
             return _constant(ord(_unescape(token.text)))
@@ -557,7 +570,7 @@ def _flags(value: Node, delimiter: str, table: dict[int, str] | None) -> Node:
                 rest &= ~mask
         if rest:
             names.append(f"{rest & _U64:#x}")
-        return delimiter.join(names)
+        return delimiter.join(names)[:_LONGEST_LINE]
 
     return _named(value, name_of)
 
@@ -629,15 +642,26 @@ def compile_format(tracepoint: Tracepoint, symbols: Mapping[int, str] | None = N
         formatter = _compiled(tracepoint, {} if symbols is None else symbols)
         for byte in (0, 0xFF):  # it must at least do for these
             formatter(Columns(np.full((1, max(tracepoint.size, 8)), byte, np.uint8)))
-    except (ValueError, OverflowError, RecursionError):  # descriptions come from files, too
+    except _UNFIT:
         return field_list(tracepoint)
-    return formatter
+
+    def format_or_list(columns: Columns) -> list[str]:
+        try:
+            return formatter(columns)
+        except _UNFIT:
+            return field_list(tracepoint)(columns)
+
+    return format_or_list
+
+
+_UNFIT = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
+"""What comes of C that makes no sense: descriptions come from files, too."""
 
 
 def symbol_fields(tracepoint: Tracepoint) -> list[Field]:
     """The fields that hold addresses whose names are to be printed (`%ps`)."""
     found = []
-    with suppress(UnsupportedError):
+    with suppress(*_UNFIT):
         text, arguments = _parsed(tracepoint)
         nodes = iter(arguments)
         for conversion in _CONVERSION.finditer(text):
@@ -669,7 +693,7 @@ def _plain_column(field: Field) -> Callable[[Columns], list[str]]:
 
 def _parsed(tracepoint: Tracepoint) -> tuple[str, list[Node]]:
     parser = _Parser([*_tokenize(tracepoint.print_format), _Token("end", "")], tracepoint)
-    return parser.string(), parser.arguments()
+    return parser.string(_LONGEST_LINE), parser.arguments()
 
 
 def _compiled(tracepoint: Tracepoint, symbols: Mapping[int, str]) -> Formatter:
@@ -697,9 +721,11 @@ def _compiled(tracepoint: Tracepoint, symbols: Mapping[int, str]) -> Formatter:
 
 def _joined(template: str, columns: Sequence[Callable[[Columns], list[int] | list[str]]]) -> Formatter:
     if not columns:
-        fixed = template % ()
+        fixed = (template % ())[:_LONGEST_LINE]
         return lambda records: [fixed] * len(records)
-    return lambda records: [template % row for row in zip(*(column(records) for column in columns), strict=True)]
+    return lambda records: [
+        (template % row)[:_LONGEST_LINE] for row in zip(*(column(records) for column in columns), strict=True)
+    ]
 
 
 def _conversion(match: re.Match[str], arguments: Iterator[Node], symbols: Mapping[int, str]) -> _Part:

@@ -82,12 +82,15 @@ def _meet(threads: dict[int, Thread], batch: Batch) -> None:
 
 
 def _converted(tracepoint: Tracepoint, records: Records, threads: dict[int, Thread]) -> NDArray[np.void]:
+    _check(tracepoint)
     raw = np.ascontiguousarray(records["data"]).view(np.uint8).reshape(len(records), -1)
     columns, fields = Columns(raw), tracepoint.by_name
     converted = np.zeros(len(records), RECORD)
     converted["ts_ns"], converted["cpu"] = records["head"]["ts_ns"], records["head"]["cpu"]
     if tracepoint.name != SWITCH:
         context = records["head"]["flags"] >> CONTEXT_SHIFT
+        if (context > max(Context)).any():
+            raise ProfileFormatError("a wake-up in an unknown context")
         converted["kind"], converted["context"] = _WAKEUPS[tracepoint.name], context
         converted["from_tid"] = np.where(context == Context.TASK, records["head"]["tid"], 0)
         converted["to_tid"] = columns.numbers(fields["pid"])
@@ -100,6 +103,22 @@ def _converted(tracepoint: Tracepoint, records: Records, threads: dict[int, Thre
     converted["state"] = np.where(_was_preempted(state), 0, state & _RUNNABLE_BITS)
     _name(threads, converted["to_tid"], columns.texts(fields["next_comm"]))
     return converted
+
+
+def _check(tracepoint: Tracepoint) -> None:
+    """The fields that we need are there, and what they should be: a description may come from a file.
+
+    Raises:
+        ProfileFormatError: They are not.
+    """
+    is_switch = tracepoint.name == SWITCH
+    fields = [tracepoint.by_name.get(name) for name in (_OF_SWITCH if is_switch else _OF_WAKEUP)]
+    if not all(one and (one.is_text if one.name.endswith("comm") else one.is_number) for one in fields):
+        raise ProfileFormatError(f"the events {tracepoint.name} do not have the fields that they should have")
+
+
+_OF_SWITCH = ("prev_pid", "prev_state", "next_pid", "next_comm")
+_OF_WAKEUP = ("pid", "comm")
 
 
 def _was_preempted(state: Ints) -> NDArray[np.bool_]:

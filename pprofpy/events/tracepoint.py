@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,13 @@ Ints = NDArray[np.int64]
 COMMON_BYTES = 8
 """Each record begins with fields that all tracepoints share; they say nothing about the event."""
 
-_FIELD = re.compile(r"\tfield:(?P<declared>[^;]+);\toffset:(\d+);\tsize:(\d+);(?:\tsigned:(\d);)?")
+# A description may come from a file: what repeats is bounded, and cannot be matched in more than one way.
+_FIELD = re.compile(
+    r"\tfield:(?P<declared>[^;\t\n]{1,300});\toffset:([0-9]{1,6});\tsize:([0-9]{1,6});(?:\tsigned:([0-9]);)?"
+)
 _DECLARED = re.compile(r"(?P<type>.*?)\s*\b(?P<name>\w+)(?P<array>\[[^\]]*\])?$")
+_LONGEST_TEXT = 1 << 17
+_MOST_FIELDS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,8 @@ class Columns:
     def numbers(self, field: Field) -> Ints:
         """A number of each record; unsigned 64-bit ones as the signed number with the same bits."""
         column = np.ascontiguousarray(self._raw[:, field.offset : field.offset + field.size])
+        if field.size not in (1, 2, 4, 8) or column.shape[1] != field.size:
+            raise ValueError(f"the field {field.name} is no number, or lies outside the record")
         return column.view(f"<{'i' if field.is_signed else 'u'}{field.size}")[:, 0].astype(np.int64)
 
     def contents(self, field: Field) -> list[bytes]:
@@ -164,11 +172,11 @@ def parse_format(group: str, text: str, constants: Mapping[str, int] | None = No
     Raises:
         ProfileFormatError: It is none.
     """
-    name = re.search(r"^name: (\S+)$", text, re.MULTILINE)
-    number = re.search(r"^ID: (\d+)$", text, re.MULTILINE)
-    if name is None or number is None:
-        raise ProfileFormatError(f"the description of a tracepoint in group {group!r} cannot be read")
-    fields = [_parse_field(match) for match in _FIELD.finditer(text)]
+    name = re.search(r"^name: ([^\s\n]{1,200})$", text, re.MULTILINE)
+    number = re.search(r"^ID: ([0-9]{1,9})$", text, re.MULTILINE)
+    fields = [_parse_field(match) for match in islice(_FIELD.finditer(text), _MOST_FIELDS + 1)]
+    if name is None or number is None or len(text) > _LONGEST_TEXT or len(fields) > _MOST_FIELDS:
+        raise ProfileFormatError(f"the description of a tracepoint in group {group[:80]!r} cannot be read")
     _, _, print_format = text.partition("print fmt: ")
     return Tracepoint(
         group,

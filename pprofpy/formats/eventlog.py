@@ -19,6 +19,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
@@ -26,7 +27,9 @@ import numpy as np
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
-from pprofpy.events.tracepoint import parse_format
+from pprofpy.events.tracepoint import Tracepoint, parse_format
+from pprofpy.formats.document import LARGEST, DocumentError, collection, integer, items, members, parse, string
+from pprofpy.formats.limits import unpacked_limit
 from pprofpy.profile import Collection
 from pprofpy.text import printable
 
@@ -34,7 +37,9 @@ SUFFIX = ".trace"
 MAGIC = b"pprofpy event log 2\n"
 
 _BLOCK = struct.Struct("<4sII")
-_LARGEST_BYTES = 1 << 30
+_LARGEST_BYTES = 256 << 20
+_LONGEST_NS = 10**18
+_LATEST = np.uint64(LARGEST)
 _MOST_DATA_BYTES = 8192
 _LEVEL = 1
 
@@ -99,6 +104,7 @@ class Reader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._packed = self._unpacked = 0
         if stream.read(len(MAGIC)) != MAGIC:
             raise ProfileFormatError("this is no recording of events", "record one with 'pprofpy trace -o FILE.trace'")
         first = self._next()
@@ -136,17 +142,18 @@ class Reader:
         if len(content) % dtype.itemsize:
             raise _damaged("a record is cut off")
         records: Records = np.frombuffer(content, dtype)
-        if "data" in (dtype.names or ()) and (records["head"]["event"] >= len(self.log.tracepoints)).any():
+        heads = records["call"]["head"] if "call" in (dtype.names or ()) else records["head"]
+        if "data" in (dtype.names or ()) and (heads["event"] >= len(self.log.tracepoints)).any():
             raise _damaged("an event of an unknown kind")
+        if (heads["ts_ns"] > _LATEST).any():
+            raise _damaged("an event at an impossible time")
         return records
 
     def _finish(self, content: bytes) -> None:
-        about = _loads(content)
-        try:
-            self.duration_ns = int(about["duration_ns"])
-            self.collection = _collection(about["collection"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged("its end cannot be read") from error
+        with _reading("its end cannot be read"):
+            about = members(parse(content))
+            self.duration_ns = integer(about["duration_ns"], 0, _LONGEST_NS)
+            self.collection = collection(about["collection"])
 
     def _next(self) -> tuple[bytes, bytes] | None:
         """The next block; None at the end, also if that is in the middle of a block."""
@@ -154,6 +161,8 @@ class Reader:
         if len(head) < _BLOCK.size:
             return None
         tag, size, checksum = _BLOCK.unpack(head)
+        if size > _LARGEST_BYTES:
+            raise _damaged("a block is too large")
         packed = self._stream.read(size)
         if len(packed) < size:
             return None
@@ -161,64 +170,71 @@ class Reader:
             raise _damaged("a checksum does not match")
         decompressor = zlib.decompressobj()
         try:
-            content = decompressor.decompress(packed, _LARGEST_BYTES)
+            self._packed += _BLOCK.size + size
+            left = unpacked_limit(self._packed) - self._unpacked
+            content = decompressor.decompress(packed, max(1, min(left, _LARGEST_BYTES)))
+            self._unpacked += len(content)
         except zlib.error as error:
             raise _damaged(str(error)) from error
         if decompressor.unconsumed_tail or not decompressor.eof:
-            raise _damaged("a block is too large")
+            raise _damaged("a block is too large, or unpacks to more than recordings do")
         return tag, content
 
 
-def _loads(content: bytes) -> Any:
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Make one error of all that a document may lack."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _damaged("a description cannot be read") from error
+        yield
+    except (DocumentError, KeyError) as error:
+        raise _damaged(f"{what} ({error})") from error
 
 
 def _log(content: bytes) -> EventLog:
-    about = _loads(content)
-    try:
-        tracepoints = tuple(
-            parse_format(str(group), str(text), {str(name): int(value) for name, value in constants.items()})
-            for group, text, constants in about["tracepoints"]
+    with _reading("it does not say what was watched"):
+        about = members(parse(content))
+        tracepoints = tuple(_tracepoint(*items(one, 3)) for one in items(about["tracepoints"]))
+        log = EventLog(
+            tracepoints,
+            integer(about["data_bytes"], 8, _MOST_DATA_BYTES),
+            integer(about["start_ns"]),
+            integer(about["time_ns"]),
         )
-        log = EventLog(tracepoints, int(about["data_bytes"]), int(about["start_ns"]), int(about["time_ns"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged("it does not say what was watched") from error
-    if not max((one.size for one in tracepoints), default=8) <= log.data_bytes <= _MOST_DATA_BYTES:
+    if not max((one.size for one in tracepoints), default=8) <= log.data_bytes:
         raise _damaged("records of an impossible size")
     return log
 
 
+def _tracepoint(group: Any, text: Any, constants: Any) -> Tracepoint:
+    numbers = {
+        string(name): integer(value, -LARGEST - 1, 2 * LARGEST + 1) for name, value in members(constants).items()
+    }
+    return parse_format(string(group), string(text), numbers)
+
+
 def _paths(content: bytes) -> dict[FdKey, str]:
-    try:
-        return {FdKey(int(pid), int(fd), int(inode)): str(path) for pid, fd, inode, path in _loads(content)}
-    except (TypeError, ValueError) as error:
-        raise _damaged("paths cannot be read") from error
+    with _reading("paths cannot be read"):
+        rows = (items(row, 4) for row in items(parse(content)))
+        return {
+            FdKey(_address(pid), _address(fd), _address(inode)): printable(string(path))
+            for pid, fd, inode, path in rows
+        }
 
 
 def _symbols(content: bytes) -> dict[int, str]:
-    try:
-        return {int(address): str(name) for address, name in _loads(content)}
-    except (TypeError, ValueError) as error:
-        raise _damaged("symbols cannot be read") from error
+    with _reading("symbols cannot be read"):
+        rows = (items(row, 2) for row in items(parse(content)))
+        return {_address(address): printable(string(name)) for address, name in rows}
 
 
 def _stacks(content: bytes) -> dict[int, tuple[str, ...]]:
-    try:
-        return {int(number): tuple(map(printable, map(str, frames))) for number, frames in _loads(content)}
-    except (TypeError, ValueError) as error:
-        raise _damaged("stacks cannot be read") from error
+    with _reading("stacks cannot be read"):
+        rows = (items(row, 2) for row in items(parse(content)))
+        return {_address(number): tuple(printable(string(one)) for one in items(frames)) for number, frames in rows}
 
 
-def _collection(saved: dict[str, Any]) -> Collection:
-    """A saved Collection; what does not fit is left out."""
-    defaults = asdict(Collection())
-    known = {name: saved[name] for name, value in defaults.items() if type(saved.get(name)) is type(value)}
-    notes = saved.get("notes")
-    known["notes"] = tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return Collection(**known)
+def _address(value: Any) -> int:
+    return integer(value, 0, 2 * LARGEST + 1)
 
 
 def _damaged(what: str) -> ProfileFormatError:

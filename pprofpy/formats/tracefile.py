@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from dataclasses import asdict
@@ -15,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.profile import Collection
-from pprofpy.trace import RECORD, Thread, Trace
+from pprofpy.formats.document import LARGEST, collection, integer, items, members, number_in, parse, string
+from pprofpy.formats.limits import unpacked_limit
+from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
 
 SUFFIX = ".trace.zip"
 
 _ABOUT = "pprofpy.json"  # the first name in the archive: it marks the file as ours
 _RECORDS = "records.bin"
 _LAYOUT = [list(field) for field in RECORD.descr]
-_LARGEST_ABOUT_BYTES = 64 << 20
+_LARGEST_ABOUT_BYTES = 16 << 20
+_MOST_ID = 2**32 - 1
 
 
 def write(trace: Trace) -> bytes:
@@ -51,19 +54,18 @@ def read(data: bytes) -> Trace:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if archive.getinfo(_ABOUT).file_size > _LARGEST_ABOUT_BYTES:
-                raise ValueError("its description is too large")
-            about = json.loads(archive.read(_ABOUT))
+            about = members(parse(_content(archive, _ABOUT, _LARGEST_ABOUT_BYTES)))
             if about["layout"] != _LAYOUT:
                 raise ValueError("its events are of another kind")
-            records = np.frombuffer(archive.read(_RECORDS), RECORD)
+            records = np.frombuffer(_content(archive, _RECORDS, unpacked_limit(len(data))), RECORD)
+        _check(records)
         return Trace(
             records,
-            {int(tid): _thread(*row) for tid, row in about["threads"].items()},
-            int(about["start_ns"]),
-            int(about["time_ns"]),
-            int(about["duration_ns"]),
-            _collection(about["collection"]),
+            {number_in(tid, 0, _MOST_ID): _thread(*items(row, 3)) for tid, row in members(about["threads"]).items()},
+            integer(about["start_ns"]),
+            integer(about["time_ns"]),
+            integer(about["duration_ns"]),
+            collection(about["collection"]),
         )
     except (
         zlib.error,
@@ -79,6 +81,8 @@ def read(data: bytes) -> Trace:
         OverflowError,
         OSError,
         RecursionError,
+        IndexError,
+        struct.error,
     ) as error:
         raise ProfileFormatError(
             f"this is no trace of pprofpy's, or it is damaged: {error}",
@@ -86,14 +90,23 @@ def read(data: bytes) -> Trace:
         ) from error
 
 
+def _content(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """A file of the archive, unpacked no further than allowed, whatever the archive says of its size."""
+    with archive.open(name) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{name} unpacks to more than {most} bytes")
+    return content
+
+
+def _check(records: np.ndarray[Any, Any]) -> None:
+    """Refuse events that are none: everything that reads them relies on it."""
+    latest = np.uint64(LARGEST)
+    if (records["kind"] > max(Kind)).any() or (records["ts_ns"] > latest).any() or (records["wait_ns"] > latest).any():
+        raise ValueError("an event of an unknown kind, or at an impossible time")
+    if (records["context"] > max(Context)).any():
+        raise ValueError("an event in an unknown context")
+
+
 def _thread(pid: Any, name: Any, watched: Any) -> Thread:
-    return Thread(int(pid), str(name), bool(watched))
-
-
-def _collection(saved: dict[str, Any]) -> Collection:
-    """A saved Collection; what does not fit is left out."""
-    defaults = asdict(Collection())
-    known = {name: saved[name] for name, value in defaults.items() if type(saved.get(name)) is type(value)}
-    notes = saved.get("notes")
-    known["notes"] = tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return Collection(**known)
+    return Thread(integer(pid, 0, _MOST_ID), string(name), bool(watched))
