@@ -40,9 +40,9 @@ def has_capability(bit: int) -> bool:
 
 
 def with_sudo() -> str:
-    """This very command line, to be run as root."""
+    """This very command line, to be run as root: `-I`, so that root imports nothing from the folder we are in."""
     program = Path(sys.argv[0])
-    ours = [sys.executable, "-m", "pprofpy"] if program.name == "__main__.py" else [str(program.resolve())]
+    ours = [sys.executable, "-I", "-m", "pprofpy"] if program.name == "__main__.py" else [str(program.resolve())]
     return printable(shlex.join(["sudo", *ours, *sys.argv[1:]]))
 
 

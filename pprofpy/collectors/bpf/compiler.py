@@ -78,7 +78,7 @@ def find_bcc() -> Path:
 
 def _compile(source: str, text: str, flags: list[str]) -> Bytecode:
     bcc = _import_bcc()
-    with _compiler_output() as output, _environment("BCC_KERNEL_SOURCE", str(_HEADERS)):
+    with _compiler_output() as output, _bare_environment(BCC_KERNEL_SOURCE=str(_HEADERS)):
         try:
             module = bcc.BPF(text=text.encode(), cflags=flags)
         except Exception as error:
@@ -195,13 +195,14 @@ def _compiler_output() -> Iterator[_Output]:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _bare_environment(**variables: str) -> Iterator[None]:
+    """No environment but these variables: clang takes folders of headers from it (CPATH, C_INCLUDE_PATH ...), bcc a
+    kernel's source, and under sudo it may be the caller's."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        os.environ.clear()
+        os.environ.update(before)

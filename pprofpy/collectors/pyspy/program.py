@@ -16,19 +16,22 @@ from pathlib import Path
 from pprofpy.errors import NotPossibleError
 
 _PR_SET_PDEATHSIG = 1
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MISSING_HINT = "install it beside pprofpy: pip install py-spy (pipx: pipx inject pprofpy py-spy)"
 
 
 @cache
 def find_program() -> str:
-    """The py-spy of our own environment, else the one on PATH.
+    """The py-spy of our own environment, else the one on PATH; for root, on the system's path.
 
     Raises:
         NotPossibleError: There is none.
     """
     folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
     candidates = [str(folder / "py-spy") for folder in folders]
-    program = next(filter(None, map(shutil.which, [*candidates, "py-spy"])), None)
+    # Under sudo, PATH may be the caller's, and root must not run what lies in one of its folders.
+    path = None if os.geteuid() else _SYSTEM_PATH
+    program = next(filter(None, (shutil.which(one, path=path) for one in [*candidates, "py-spy"])), None)
     if program is None:
         raise NotPossibleError("py-spy is not installed", _MISSING_HINT)
     return program
