@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "target": {"ground", "target"},
     "core": {"ground", "core"},
     "formats": {"ground", "core", "formats"},
-    "collectors": {"ground", "target", "core", "formats", "collectors"},
+    "session": {"ground", "target", "core", "session"},
+    "collectors": {"ground", "target", "core", "formats", "session", "collectors"},
     "reports": {"ground", "core", "formats", "reports"},
-    "cli": {"ground", "target", "core", "formats", "collectors", "reports", "cli"},
+    "cli": {"ground", "target", "core", "formats", "session", "collectors", "reports", "cli"},
 }
 GROUND = {"errors", "text", "budget", "units", "elf", "folders", "interrupts", "rights", "source"}
 
