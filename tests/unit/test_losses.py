@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,6 @@ import pytest
 import pprofpy
 from pprofpy.collectors import events, gil, offcpu, sched
 from pprofpy.collectors.bpf import absences, nativestacks, pystacks
-from dataclasses import asdict
-
 from pprofpy.formats import document
 from pprofpy.profile import Collection
 from pprofpy.reports.losses import WORDS, lines, sentences
