@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, TypeVar
 
+from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option
 from pprofpy.cli.recording import progress_bar
@@ -91,6 +92,7 @@ def recording(
     if choice == Choice() and everybody:
         if subprocesses:
             raise UsageError("--subprocesses needs a process", "name it with --pid PID; without, all are watched")
+        confinement.before_recording()
         with start(Scope()) as recorder:
             yield recorder, None
     elif choice.command:

@@ -21,6 +21,7 @@ from pathlib import PurePath
 import click
 
 from pprofpy import __version__
+from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
 from pprofpy.interrupts import end_at_once, handle_once
@@ -72,7 +73,8 @@ class LazyGroup(click.Group):
         """Import and return a command; None if there is no such one."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(COMMANDS[cmd_name][0]).command
+        with confinement.single_threaded_numpy():
+            command = import_module(COMMANDS[cmd_name][0]).command
         if not isinstance(command, click.Command):
             raise TypeError(f"{cmd_name}: no click command")
         return command
@@ -99,6 +101,7 @@ def pprofpy() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status that the README's table gives."""
+    confinement.own_process()
     if "_PPROFPY_COMPLETE" in os.environ:
         pprofpy.main(prog_name="pprofpy")  # a shell asks for completions: click answers
     if signal.getsignal(signal.SIGINT) is end_at_once:  # all that this needs is imported now

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import target as targets
+from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import PprofpyError, UsageError
 from pprofpy.target import Target
@@ -62,9 +63,11 @@ def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target
     """
     choice.check()
     if not choice.command:
+        confinement.before_recording()
         yield _running_target(choice)
         return
     launched = interruption.child = Launched(choice.command)
+    confinement.before_recording()
     try:
         yield launched.python(interruption)
     except PprofpyError:

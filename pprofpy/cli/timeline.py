@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pprofpy import timeline as timelines
+from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, stdout_console, write_data
 from pprofpy.cli.view import print_json
 from pprofpy.errors import ProfileFormatError
@@ -43,6 +44,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
     """
     if output and output != STDIO:
         check_free(Path(output), force=force)
+    confinement.before_reading(writes=bool(output))
     timeline = _read(path)
     if not output:
         table = report.build(timeline, nodecount)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pprofpy.cli import confinement
 from pprofpy.cli.console import print_data, remark, say, stdout_console
 from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
@@ -26,7 +27,6 @@ from pprofpy.formats import eventlog
 from pprofpy.formats.files import STDIO, open_input
 from pprofpy.formats.output import check_free, writing
 from pprofpy.reports import trace_lines, trace_summary
-from pprofpy.reports.losses import lines
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration, parse_duration_ns
@@ -182,6 +182,7 @@ def command(
     elif input_path:
         if choice != Choice() or output:
             raise UsageError("--input shows what was recorded", "leave out the process and -o")
+        confinement.before_reading(writes=False)
         _replay(input_path, wanted, view)
     else:
         _record(choice, wanted, view, _Run(length_ns, subprocesses, stacks, output, force, verbose))
@@ -295,7 +296,7 @@ class _Session:
             self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
             self.view.sum_up(self.recorder.summary())
-        for note in lines(collection):
+        for note in collection.notes:
             remark(note)
         if collection.dropped:
             remark("  fewer are lost if fewer are watched (-e), or if they are saved (-o) or only counted (-s)")
@@ -348,7 +349,7 @@ def _replay(path: str, wanted: _Wanted, view: _View) -> None:
                 view.show(batch)
         if view.with_summary:
             view.sum_up(EventSummary(tuple(summarize(reader.log, kept)), reader.duration_ns, reader.collection))
-        for note in lines(reader.collection):
+        for note in reader.collection.notes:
             remark(note)
 
 

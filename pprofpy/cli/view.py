@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import filters
+from pprofpy.cli import confinement
 from pprofpy.cli.console import print_data, remark
 from pprofpy.cli.options import json_option
 from pprofpy.errors import UsageError
@@ -162,6 +163,7 @@ def print_json(kind: str, data: Mapping[str, Any]) -> None:
 
 def _load(options: dict[str, Any]) -> View:
     """Take the reading options out of a command's keywords and load what they ask for."""
+    confinement.before_reading(writes="output" in options)
     granularity = _pop_granularity(options)
     paths = options.pop("profiles")
     wanted = Filters(

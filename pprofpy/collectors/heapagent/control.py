@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pprofpy import folders
 from pprofpy.collectors.heapagent import plain
 from pprofpy.errors import TargetError
 from pprofpy.target import Target, procfs
@@ -126,7 +125,7 @@ def _open(target: Target, descriptor: int, inode: int) -> int:
     inspected = os.open(folder / str(descriptor), os.O_PATH | os.O_CLOEXEC)
     try:
         _check(inspected, target, inode)
-        return folders.reopen(inspected, os.O_RDONLY | os.O_NONBLOCK)
+        return os.open(f"/proc/self/fd/{inspected}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     finally:
         os.close(inspected)
 

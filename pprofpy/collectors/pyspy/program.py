@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from pprofpy import privileges
 from pprofpy.errors import NotPossibleError
 
 _PR_SET_PDEATHSIG = 1
@@ -53,7 +54,11 @@ def version() -> str:
 
 
 def start(
-    arguments: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int, kept: Sequence[int]
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: int,
+    stderr: int,
+    kept: Sequence[int],
 ) -> subprocess.Popen[bytes]:
     """Start py-spy in a session of its own: a Ctrl-C on the terminal is ours to pass on, when we are ready.
 
@@ -76,23 +81,42 @@ def start(
             env={**os.environ, **environment},
             pass_fds=kept,
             start_new_session=True,
-            preexec_fn=_end_with_parent(os.getpid()),
+            preexec_fn=_before_start(os.getpid()),
         )
     except OSError as error:
         raise NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT) from error
 
 
-def _end_with_parent(parent: int) -> Callable[[], None]:
-    """What the child does before it becomes py-spy: ask the kernel for a SIGINT when we die, even by SIGKILL.
+def dump(pid: int, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Let py-spy read the stacks of a process once, without pausing it.
+
+    Raises:
+        NotPossibleError: There is no py-spy.
+        OSError: It does not run here.
+        subprocess.TimeoutExpired: It takes longer than `timeout_s`.
+    """
+    return subprocess.run(
+        [find_program(), "dump", "--nonblocking", "--pid", str(pid)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False,
+        preexec_fn=_before_start(os.getpid()),
+    )  # fmt: skip
+
+
+def _before_start(parent: int) -> Callable[[], None]:
+    """What the child does before it becomes py-spy: ask for a SIGINT when we die, even by SIGKILL, and give up rights.
+
+    py-spy reads the memory and the files of the target, which may forge them.
 
     SIGINT and nothing harder: py-spy answers it by letting go of the target. Killed while it attaches, it could leave
     a SIGSTOP behind, and with it a frozen target.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
+    capabilities = privileges.held_of(privileges.PY_SPY)
 
     def prepare() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        privileges.keep_only(capabilities)
 
     return prepare
