@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.budget import Budget
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.native.image import NativeFunction
@@ -28,6 +29,10 @@ from pprofpy.profile import PYTHON_MAPPING, Frame, Function, Mapping
 UNKNOWN = Frame(Function("[unknown native functions]")), PYTHON_MAPPING
 """Stands for the part of a native stack that could not be followed."""
 
+_MOST_STEPS, _SECONDS = 50_000_000, 1.0
+"""What reading the tables of files may take in one poll."""
+
+_MOST_UNFINISHED = 256
 _MANY_STACKS = 65_536
 _STACK_BYTES, _PARTS = 28_672, 4
 _RECORD = np.dtype(
@@ -59,6 +64,7 @@ _BROKEN_OFF = {
     Ending.CUT: f"native stacks reached beyond the {_STACK_BYTES >> 10} to {_PARTS * _STACK_BYTES >> 10} KB copied",
     Ending.NO_TABLE: "native stacks led through code without unwinding tables",
     Ending.BROKEN: "native stacks could not be followed",
+    Ending.TOO_LONG: "native stacks lead through files that take too long to read",
 }
 
 _NOTHING = Chain((), Ending.BROKEN)
@@ -115,6 +121,7 @@ class NativeStacks:
     def poll(self, runtimes: Dict[int, Runtime]) -> None:
         """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
         current: dict[int, Unwinder] = {}
+        budget = Budget("native files", steps=_MOST_STEPS, seconds=_SECONDS)
         for record in self._records.read():
             head = _Head._make(_HEAD.unpack_from(record))
             copy = self._joined(head, record)
@@ -122,7 +129,7 @@ class NativeStacks:
                 continue
             if head.tgid not in current and head.tgid in runtimes:
                 current[head.tgid] = self._unwinder(runtimes[head.tgid])
-            chain = current[head.tgid].follow(copy) if head.tgid in current else _NOTHING
+            chain = current[head.tgid].follow(copy, budget) if head.tgid in current else _NOTHING
             if chain.ending == Ending.AT_START and head.python_stack:
                 chain = _NOTHING  # a thread that runs Python has a loop
             self._endings[chain.ending] += 1
@@ -134,6 +141,8 @@ class NativeStacks:
         absent |= head.absent << (len(content) // PAGE_BYTES)
         content += record[_CONTENT_AT : _CONTENT_AT + head.stack_bytes]
         if not head.is_last:
+            if len(self._parts) >= _MOST_UNFINISHED:
+                self._parts.clear()  # threads that have ended, or whose other parts found no room
             self._parts[head.tid] = content, absent
             return None
         registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)

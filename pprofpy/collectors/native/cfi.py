@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.budget import Budget
+
 RBP, RSP, RETURN_ADDRESS = 6, 7, 16
 """Numbers of registers; 17 of them are followed."""
 
@@ -25,6 +27,15 @@ _OMITTED = 0xFF
 _FORMATS = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 10: "<h", 11: "<i", 12: "<q"}
 _RELATIVE_TO_PLACE = 0x10
 _64_BITS = 0xFFFFFFFFFFFFFFFF
+_2_GB = 1 << 31
+
+# Whatever the maker of a file likes to write ends here. Compilers stay below a tenth of each.
+_MOST_FUNCTIONS = 4 << 20
+_LONGEST_ENTRY = 256 << 10
+_LONGEST_NUMBER = 10
+_LONGEST_EXPRESSION = 256
+_MOST_ROWS, _MOST_STEPS, _MOST_REMEMBERED = 10_000, 100_000, 64
+_MOST_KEPT_ROWS = 100_000
 
 
 class CfiError(ValueError):
@@ -86,6 +97,9 @@ class CfiTable:
         read: Gives bytes at an address of the file as it asks to be loaded: (address, size) -> bytes, fewer at its end.
         index: Where `.eh_frame_hdr` is.
 
+    Attributes:
+        size: How many bytes of the file are kept.
+
     Raises:
         CfiError: There is no index of the usual kind.
     """
@@ -96,45 +110,58 @@ class CfiTable:
         if len(head) < 12 or head[0] != 1 or head[2] != 3 or head[3] != _SORTED_TABLE:
             raise CfiError("no sorted index of unwinding tables")
         (count,) = struct.unpack_from("<I", head, 8)
+        if count > _MOST_FUNCTIONS:
+            raise CfiError(f"an index of {count} unwinding tables")
         content = read(index + 12, count * 8)
-        pairs = np.frombuffer(content[: len(content) // 8 * 8], "<i4").reshape(-1, 2).astype(np.int64) + index
-        self._starts, self._entries = pairs[:, 0], pairs[:, 1]
+        pairs = np.frombuffer(content[: len(content) // 8 * 8], "<i4").reshape(-1, 2)
+        self._index, self._starts, self._entries = index, pairs[:, 0], pairs[:, 1]
+        self.size = len(content)
         self._known: dict[int, _Function] = {}
+        self._kept_rows = 0
         self._heads: dict[int, _Common] = {}
 
-    def row(self, address: int) -> Row | None:
+    def row(self, address: int, budget: Budget | None = None) -> Row | None:
         """How to unwind from the instruction at `address`; None if no function is known there.
+
+        Args:
+            address: As the file asks to be loaded.
+            budget: Pays for tables that have not been read yet.
 
         Raises:
             CfiError: The tables are damaged, or say something that we do not know.
+            ImplausibleTargetError: The budget is spent.
         """
-        function = self._function(address)
+        function = self._function(address, budget)
         return function.row(address) if function else None
 
-    def _function(self, address: int) -> _Function | None:
-        place = int(np.searchsorted(self._starts, address, side="right")) - 1
+    def _function(self, address: int, budget: Budget | None) -> _Function | None:
+        offset = address - self._index
+        place = int(np.searchsorted(self._starts, offset, side="right")) - 1 if -_2_GB <= offset < _2_GB else -1
         if place < 0:
             return None
         if place not in self._known:
+            if self._kept_rows > _MOST_KEPT_ROWS:
+                self._known, self._heads, self._kept_rows = {}, {}, 0
             try:
-                self._known[place] = self._parse(int(self._entries[place]))
+                function = self._known[place] = self._parse(self._index + int(self._entries[place]), budget)
             except (struct.error, LookupError, ArithmeticError) as error:
                 raise CfiError(f"an unwinding table is damaged ({error})") from error
+            self._kept_rows += len(function.rows)
         function = self._known[place]
         return function if function.start <= address < function.end else None
 
-    def _parse(self, place: int) -> _Function:
+    def _parse(self, place: int, budget: Budget | None) -> _Function:
         body, at = self._entry(place)
         (back,) = struct.unpack_from("<I", body.data)
-        common = self._common(at - back)
+        common = self._common(at - back, budget)
         body.at = 4
         start = body.pointer(common.encoding, at)
         length = body.pointer(common.encoding & 0x0F, at)
         if common.has_length:
             body.at += body.unsigned()
-        return _Function(start, start + length, common.run(body, start, at))
+        return _Function(start, start + length, common.run(body, start, at, budget))
 
-    def _common(self, place: int) -> _Common:
+    def _common(self, place: int, budget: Budget | None) -> _Common:
         """What several functions share. Source: the layout of a CIE."""
         if place in self._heads:
             return self._heads[place]
@@ -158,7 +185,7 @@ class CfiTable:
         if return_register != RETURN_ADDRESS:
             raise CfiError("an unwinding table is for another machine")
         common = _Common(code_step, data_step, encoding, has_length)
-        first = common.run(body, 0, at)[-1][1]
+        first = common.run(body, 0, at, budget)[-1][1]
         common.first = replace(first, is_signal=is_signal)
         self._heads[place] = common
         return common
@@ -166,8 +193,8 @@ class CfiTable:
     def _entry(self, place: int) -> tuple[_Bytes, int]:
         """The entry at `place` without its length, and where that begins."""
         (length,) = struct.unpack("<I", self._read(place, 4))
-        if length == 0xFFFFFFFF:
-            raise CfiError("unwinding tables of more than 4 GB")
+        if length > _LONGEST_ENTRY:
+            raise CfiError(f"an unwinding table of {length} bytes")
         return _Bytes(self._read(place + 4, length)), place + 4
 
 
@@ -199,18 +226,18 @@ class _Bytes:
         return int(struct.unpack_from(form, self.data, self.at - struct.calcsize(form))[0])
 
     def unsigned(self) -> int:
-        """LEB128: seven bits a byte, the lowest first."""
-        value = shift = 0
-        while True:
+        """LEB128: seven bits a byte, the lowest first; of 64 bits at most."""
+        value = 0
+        for shift in range(0, 7 * _LONGEST_NUMBER, 7):
             byte = self.byte()
             value |= (byte & 0x7F) << shift
-            shift += 7
             if byte < 0x80:
-                return value
+                return value & _64_BITS
+        raise CfiError("a number of more than 64 bits in an unwinding table")
 
     def signed(self) -> int:
         start, value = self.at, self.unsigned()
-        bits = 7 * (self.at - start)
+        bits = min(7 * (self.at - start), 64)
         return value - (1 << bits) if value >> (bits - 1) else value
 
     def text(self) -> str:
@@ -220,6 +247,8 @@ class _Bytes:
 
     def block(self) -> bytes:
         size = self.unsigned()
+        if size > _LONGEST_EXPRESSION:
+            raise CfiError(f"an expression of {size} bytes in an unwinding table")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -244,9 +273,9 @@ class _Common:
     has_length: bool
     first: Row = Row()
 
-    def run(self, body: _Bytes, start: int, base: int) -> list[tuple[int, Row]]:
+    def run(self, body: _Bytes, start: int, base: int, budget: Budget | None) -> list[tuple[int, Row]]:
         """Execute the instructions in `body`; the rows that come out, by address."""
-        return _Machine(self, body, start, base).run()
+        return _Machine(self, body, start, base).run(budget)
 
 
 @dataclass(slots=True)
@@ -266,8 +295,14 @@ class _Machine:
         first = self.common.first
         self.cfa, self.saved = (first.register, first.offset, first.expression), dict(first.saved)
 
-    def run(self) -> list[tuple[int, Row]]:
+    def run(self, budget: Budget | None) -> list[tuple[int, Row]]:
+        steps = 0
         while self.body.at < len(self.body.data):
+            steps += 1
+            if steps > _MOST_STEPS or len(self.rows) > _MOST_ROWS or len(self.remembered) > _MOST_REMEMBERED:
+                raise CfiError("an unwinding table that does not end")
+            if budget:
+                budget.step()
             opcode = self.body.byte()
             kind, low = opcode & 0xC0, opcode & 0x3F
             if kind == 0x40:
@@ -287,9 +322,11 @@ class _Machine:
             raise CfiError(f"a frame that is known by register {self.cfa[0]}")
         row = Row(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
         self.rows.append((self.address, row))
-        self.address += steps * self.common.code_step
+        self.address = self.address + steps * self.common.code_step & _64_BITS
 
     def _rule(self, register: int, rule: Rule) -> None:
+        if rule.kind is Kind.IN_REGISTER and rule.value > RETURN_ADDRESS:
+            rule = Rule(Kind.UNDEFINED)
         if register <= RETURN_ADDRESS:  # those of vectors do not matter
             self.saved[register] = rule
 
@@ -358,7 +395,7 @@ class _Machine:
 
 
 def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int], first: int | None = None) -> int:
-    """What a DWARF expression says; those that compilers write for unwinding need but a few operations.
+    """What a DWARF expression says, 64 bits of it; those that compilers write for unwinding need but a few operations.
 
     Args:
         expression: Its bytes.
@@ -388,7 +425,7 @@ def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int]
                 stack.append(stack.pop() + body.unsigned() & _64_BITS)
             else:
                 raise CfiError(f"unknown operation {opcode:#x} in an unwinding table")
-        return stack[-1]
+        return stack[-1] & _64_BITS
     except (IndexError, struct.error) as error:
         raise CfiError("an expression in an unwinding table makes no sense") from error
 

@@ -6,10 +6,12 @@ deleted make no difference.
 
 from __future__ import annotations
 
+import resource
 from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.native.image import Image
 from pprofpy.elf import NotElfError
@@ -19,6 +21,10 @@ from pprofpy.target.files import TargetFile
 from pprofpy.target.procfs import Mapping
 
 _VDSO = "[vdso]"
+_MOST_KEPT_BYTES = 128 << 20
+"""Of the names and tables of all files. The largest library that we know has 100 MB of them."""
+
+_UNLIMITED = 1 << 62
 
 
 class Images:
@@ -26,19 +32,24 @@ class Images:
 
     def __init__(self) -> None:
         self._images: dict[tuple[int, ...], Image | None] = {}
+        self._budget = Budget("native files", steps=_UNLIMITED, size=_MOST_KEPT_BYTES, seconds=float("inf"))
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = descriptors // 2 if descriptors != resource.RLIM_INFINITY else _UNLIMITED
 
     def open(self, file: TargetFile, path: str) -> Image | None:
         """The image in a file, which is closed unless that needs it; None if there is none."""
         if file.identity in self._images:
             file.close()
+        elif len(self._images) < self._most:
+            self._images[file.identity] = self._image(path, file)
         else:
-            self._images[file.identity] = _image(path, file)
-        return self._images[file.identity]
+            file.close()
+        return self._images.get(file.identity)
 
     def vdso(self, content: bytes) -> Image | None:
         """What the kernel itself maps into every process."""
         if () not in self._images:
-            self._images[()] = _image(_VDSO, content)
+            self._images[()] = self._image(_VDSO, content)
         return self._images[()]
 
     def close(self) -> None:
@@ -48,11 +59,10 @@ class Images:
                 image.close()
         self._images.clear()
 
-
-def _image(path: str, source: TargetFile | bytes) -> Image | None:
-    with suppress(NotElfError):
-        return Image(path, source)
-    return None
+    def _image(self, path: str, source: TargetFile | bytes) -> Image | None:
+        with suppress(NotElfError):
+            return Image(path, source, self._budget)
+        return None
 
 
 @dataclass(slots=True)

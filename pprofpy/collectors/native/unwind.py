@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from pprofpy.budget import Budget
 from pprofpy.collectors.native.cfi import RETURN_ADDRESS, RSP, CfiError, Kind, Row, Rule, evaluate
 from pprofpy.collectors.native.image import NativeFunction
 from pprofpy.collectors.native.process import CodeMap
+from pprofpy.errors import ImplausibleTargetError
 
 
 class Ending(IntEnum):
@@ -35,15 +37,22 @@ class Ending(IntEnum):
     BROKEN = 4
     """Where something made no sense."""
 
+    TOO_LONG = 5
+    """Where reading the process's files took too long."""
+
 
 _LOOP = "_PyEval_EvalFrameDefault"
 _MAX_FRAMES = 1024
+_STEPS_OF_LEARNING = 1024
+"""What a budget pays to name a function, besides reading how to unwind from it."""
+
 _MAX_PLACES = 200_000
 """So many instructions are known at a time."""
 
 _NOWHERE = NativeFunction("", "", "[unknown]")
 PAGE_BYTES = 4096
 _WORD = struct.Struct("<Q")
+_64_BITS = (1 << 64) - 1
 
 
 class Chain(NamedTuple):
@@ -118,25 +127,33 @@ class Unwinder:
         if self._code.refresh() or len(self._places) > _MAX_PLACES:
             self._places.clear()
 
-    def follow(self, copy: StackCopy) -> Chain:
-        """The native functions of a stack."""
+    def follow(self, copy: StackCopy, budget: Budget) -> Chain:
+        """The native functions of a stack.
+
+        Args:
+            copy: The stack.
+            budget: Pays for what has to be read of the process's files.
+        """
         functions: list[int] = []
         ending = Ending.BROKEN
         try:
-            ending = self._follow(copy, functions)
+            ending = self._follow(copy, functions, budget)
         except _EndOfCopyError:
             ending = Ending.CUT if copy.is_cut else Ending.BROKEN
-        except CfiError:
+        except ImplausibleTargetError:
+            ending = Ending.TOO_LONG
+        except (CfiError, OSError):
             pass
         return Chain(tuple(functions), ending)
 
-    def _follow(self, copy: StackCopy, functions: list[int]) -> Ending:
+    def _follow(self, copy: StackCopy, functions: list[int], budget: Budget) -> Ending:
         registers = list(copy.registers)
         address = registers[RETURN_ADDRESS]
         for _ in range(_MAX_FRAMES):
+            budget.step()
             if not address:
                 return Ending.AT_START
-            place = self._places.get(address) or self._learn(address)
+            place = self._places.get(address) or self._learn(address, budget)
             if place.is_loop and not copy.loop:
                 return Ending.AT_PYTHON
             if place.row is None:
@@ -153,14 +170,15 @@ class Unwinder:
             address = registers[RETURN_ADDRESS] - is_after_call
         return Ending.BROKEN
 
-    def _learn(self, address: int) -> _Place:
+    def _learn(self, address: int, budget: Budget) -> _Place:
         """Remember what is to be known of an instruction."""
         found = self._code.find(address)
         function, row = _NOWHERE, None
         if found:
             image, bias = found
+            budget.step(_STEPS_OF_LEARNING)
             function = image.function(address - bias)
-            row = image.row(address - bias)
+            row = image.row(address - bias, budget)
         number = self._numbers.setdefault(function, len(self._functions))
         if number == len(self._functions):
             self._functions.append(function)
@@ -172,7 +190,7 @@ def _frame(row: Row, registers: list[int], copy: StackCopy) -> int:
     """The address that a frame is known by."""
     if row.expression:
         return evaluate(row.expression, registers, copy.word)
-    return registers[row.register] + row.offset
+    return registers[row.register] + row.offset & _64_BITS
 
 
 def _climb(registers: list[int], row: Row, frame: int, copy: StackCopy) -> None:
@@ -191,7 +209,7 @@ def _climb(registers: list[int], row: Row, frame: int, copy: StackCopy) -> None:
 def _value(rule: Rule, registers: list[int], frame: int, copy: StackCopy) -> int:
     match rule.kind:
         case Kind.VALUE_IS:
-            return frame + rule.value
+            return frame + rule.value & _64_BITS
         case Kind.IN_REGISTER:
             return registers[rule.value]
         case Kind.SAVED_AT_EXPRESSION:
