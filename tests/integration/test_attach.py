@@ -29,6 +29,7 @@ from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
 from pprofpy.target import Target, open_target, procfs
 from tests.attach_steps import at_step
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
+from tests.unit.test_cpython_living import another_library, library_of
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.11-musl", "system"]
@@ -254,6 +255,59 @@ def test_a_process_in_namespaces_of_its_own(start: Start) -> None:
     inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
 
     assert run(open_target(inner), "import os; result = str(os.getpid())").result == "1"
+
+
+@pytest.mark.parametrize("mode", ["nothing", "read", "load"])
+@pytest.mark.parametrize("version", [*OLD_AND_NEW, "system"])
+def test_only_the_interpreter_that_is_in_use_is_called(version: str, mode: str, start: Start) -> None:
+    """Functions of a libpython that was only loaded beside it end the process: `free(): invalid pointer`."""
+    words = [mode, str(another_library(version))] if mode == "load" else [mode]
+    process = start(interpreter(version), str(PROGRAMS / "twice_mapped.py"), *words)
+
+    answers = [run(attach_to(process), "import gc; result = str(len(gc.get_objects()))").result for _ in range(5)]
+
+    assert all(int(str(answer)) > 1000 for answer in answers)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.12"])
+def test_two_interpreters_in_use_are_refused(version: str, start: Start, tmp_path: Path) -> None:
+    copy = shutil.copy(library_of(version), tmp_path / "libpython3-copy.so")
+    process = start(interpreter(version), str(PROGRAMS / "twice_mapped.py"), "initialize", str(copy))
+
+    with pytest.raises(NotPossibleError, match="several interpreters are in use"):
+        run(attach_to(process), "result = 'never'")
+
+    assert process.poll() is None
+
+
+SECOND_C_LIBRARY = """
+#include <stdlib.h>
+int pthread_create() { abort(); }
+long pthread_self() { abort(); }
+int pthread_detach() { abort(); }
+"""
+
+
+@pytest.mark.parametrize("is_code", [False, True])
+def test_a_second_c_library_is_never_called(is_code: bool, start: Start, tmp_path: Path) -> None:
+    """Read by somebody, it is no library; loaded, nobody can tell which of the two is the interpreter's own."""
+    library = tmp_path / "libc-2.so"
+    (tmp_path / "second.c").write_text(SECOND_C_LIBRARY)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "second.c"], check=True)
+    load = f"import ctypes; kept = ctypes.CDLL({str(library)!r})\n"
+    read = (
+        f"import mmap; file = open({str(library)!r}, 'rb'); kept = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+    )
+    process = start(sys.executable, "-c", (load if is_code else read) + TWO_IDLE_THREADS)
+
+    if is_code:
+        with pytest.raises(NotPossibleError, match="several C libraries"):
+            run(attach_to(process), "result = 'never'")
+    else:
+        assert run(attach_to(process), "result = 'well'").result == "well"
+
+    assert process.poll() is None
 
 
 def test_two_of_us_at_once_both_get_their_answers(start: Start) -> None:
@@ -746,10 +800,18 @@ def test_a_filter_is_judged_by_what_it_does_with_our_calls() -> None:
     only_clone3 = program((0x20, 0, 0, 0), (0x15, 0, 1, 435), refuse, allow)
     writable_code = program((0x20, 0, 0, 0), (0x15, 0, 3, 9), (0x20, 0, 0, 32), (0x45, 0, 1, 4), kill, allow)
 
-    assert verdict([program(allow)]) == ""
-    assert verdict([only_clone3]) == ""
-    assert verdict([writable_code]) == ""
-    assert verdict([program(allow), program(kill)]) == "its filters forbid rt_sigprocmask"
+    assert verdict((program(allow),)) == ""
+    assert verdict((only_clone3,)) == ""
+    assert verdict((writable_code,)) == ""
+    assert (
+        verdict(
+            (
+                program(allow),
+                program(kill),
+            )
+        )
+        == "its filters forbid rt_sigprocmask"
+    )
 
 
 # -- the machine code ------------------------------------------------------------------------------------------------

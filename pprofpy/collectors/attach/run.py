@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import re
 import signal
 import struct
 import time
@@ -16,23 +15,13 @@ from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
+from pprofpy.collectors.attach.functions import find_functions
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
-from pprofpy.elf import LoadedElf, NotElfError
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError
 from pprofpy.target import Target, procfs
 from pprofpy.target.procfs import Mapping
 from pprofpy.text import printable
 
-_THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
-_PYTHON_FUNCTIONS = (
-    "Py_IsInitialized", "PyGILState_Ensure", "PyGILState_Release", "PyDict_New", "PyRun_StringFlags", "Py_DecRef",
-    "PyDict_GetItemString", "PyBytes_AsString", "PyBytes_Size", "PyErr_Clear", "PyEval_SaveThread",
-    "PyEval_RestoreThread",
-)  # fmt: skip
-"""In the order of CALLS in machine.S."""
-_C_LIBRARIES = ("libc.so", "libc-", "libpthread", "ld-musl")
-
-_MUSL = re.compile(r"/(libc\.so|ld-musl-[^/ ]*)( \(deleted\))?$")
 _MUSL_ATTRIBUTES = struct.pack("<QQ", 1 << 20, 8192)
 """Bytes of a stack and of its guard. Without them it would be 128 kB: little for an interpreter's compiler.
 
@@ -137,6 +126,12 @@ def run(target: Target, code: str, timeout_s: float = 10.0, most_bytes: int = _M
         raise refusals.ended(target) from error
     except PermissionError as error:
         raise refusals.not_allowed(target) from error
+    except OSError as error:
+        if not target.is_alive():
+            raise refusals.ended(target) from error
+        raise ImplausibleTargetError(
+            f"{target} cannot be entered: its memory is not what it should be ({error.strerror or error})", "try again"
+        ) from error
     if kind == b"error":
         traceback = content[-_LONGEST_TRACEBACK:].decode("utf-8", "replace")
         reason = printable(traceback.strip().rpartition("\n")[2][:_LONGEST_REASON])
@@ -166,53 +161,27 @@ def _implausible(target: Target, what: str) -> ImplausibleTargetError:
 def _prepare(target: Target, memory: Memory, code: str) -> Load:
     pid = target.pid
     mapped, status = procfs.mappings(pid), procfs.status(pid)
-    ours = [mapping for mapping in mapped if mapping.path == target.interpreter.path]
-    if not ours:
-        raise GoneError
-    libraries = [mapping for mapping in mapped if mapping.path.rpartition("/")[2].startswith(_C_LIBRARIES)]
-    python = _functions(memory, ours, _PYTHON_FUNCTIONS)
-    threads = _functions(memory, libraries + ours, _THREAD_FUNCTIONS)
-    missing = [name for name in (*_PYTHON_FUNCTIONS, *_THREAD_FUNCTIONS) if name not in python | threads]
-    if missing:
-        raise NotPossibleError(
-            f"{target} does not export {missing[0]}: its interpreter was built without dynamic symbols",
-            "run the program with a Python that was built with the usual options",
-        )
-    calls = [threads[name] for name in _THREAD_FUNCTIONS[1:]] + [python[name] for name in _PYTHON_FUNCTIONS]
-    is_musl = any(_MUSL.search(library.path) for library in libraries)
+    functions = find_functions(target, memory, mapped)
     caught, ignored = status.caught_signals, status.ignored_signals
     xsave_bytes = _xsave_bytes()
     return Load(
         pid=pid,
         memory=memory,
         layout=Layout(
-            mapped, tuple((one.start, one.end) for one in ours if "x" in one.permissions), xsave_bytes + 1024
+            mapped, tuple((one.start, one.end) for one in functions.interpreter if one.is_code), xsave_bytes + 1024
         ),
-        code=_place(memory, mapped, ours + libraries),
-        pthread_create=threads["pthread_create"],
-        region=_region(calls, code, _MUSL_ATTRIBUTES if is_musl else b""),
+        code=_place(memory, mapped, functions.interpreter + functions.libraries),
+        pthread_create=functions.pthread_create,
+        region=_region(functions.calls, code, _MUSL_ATTRIBUTES if functions.is_musl else b""),
         gate=_gate(caught, ignored),
         caught=caught,
-        reserved=_MUSL_RESERVED if is_musl else _RESERVED,
+        reserved=_MUSL_RESERVED if functions.is_musl else _RESERVED,
         is_alone=status.thread_count == 1,
         xsave_bytes=xsave_bytes,
     )
 
 
-def _functions(memory: Memory, mapped: list[Mapping], names: tuple[str, ...]) -> dict[str, int]:
-    """Where the functions are, in whichever of the loaded files has them."""
-    found: dict[str, int] = {}
-    for mapping in mapped:
-        wanted = [name for name in names if name not in found]
-        if wanted and not mapping.offset:
-            try:
-                found |= LoadedElf(memory.read, mapping.start).functions(wanted)
-            except NotElfError:
-                continue
-    return found
-
-
-def _place(memory: Memory, mapped: list[Mapping], files: list[Mapping]) -> int:
+def _place(memory: Memory, mapped: list[Mapping], files: tuple[Mapping, ...]) -> int:
     """Where the machine code goes, or lies already: the unused last bytes of a page of code.
 
     The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own;
@@ -247,7 +216,7 @@ def _xsave_bytes() -> int:
     return (max(int(getauxval(_AT_MINSIGSTKSZ)), _PAGE) + 63) & ~63
 
 
-def _region(calls: list[int], code: str, attributes: bytes) -> bytes:
+def _region(calls: tuple[int, ...], code: str, attributes: bytes) -> bytes:
     """The content of the region, as machine.S lays it out; not yet marked as ready."""
     text = _WRAPPER.format(code=code, longest=_LONGEST_TRACEBACK).encode("utf-8", "surrogatepass") + b"\0"
     length = (machine.CODE + len(text) + _PAGE - 1) // _PAGE * _PAGE
@@ -273,6 +242,8 @@ def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[
         refused: OSError | None = None
         load = _prepare(target, memory, code)
         for tid in candidates(load.pid, load.layout):
+            if time.monotonic() > deadline:
+                break
             try:
                 if tid not in cleared:
                     cleared[tid] = seccomp.objection(tid)
@@ -289,8 +260,6 @@ def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[
                 raise refusals.no_thread(target, borrowed.error)
             if borrowed.region:
                 return tid, borrowed.region, stopped_us
-            if time.monotonic() > deadline:
-                break
         if not target.is_alive():
             raise refusals.ended(target)
         if refused and time.monotonic() > tracer_deadline:  # its memory could be read: so somebody else has the thread

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from functools import cache
 
 from pprofpy.collectors.attach.ptrace import GoneError, Tracee, trace
 from pprofpy.target import procfs
@@ -68,7 +68,7 @@ def objection(tid: int) -> str:
         return "only root can read its filters"
     except OSError:
         return "its filters cannot be read here"
-    return verdict(filters)
+    return verdict(tuple(filters))
 
 
 def _filters(tracee: Tracee) -> list[bytes]:
@@ -76,8 +76,13 @@ def _filters(tracee: Tracee) -> list[bytes]:
     return tracee.filters()
 
 
-def verdict(filters: Iterable[bytes]) -> str:
-    """The first call that the filters do not let through; empty if there is none."""
+@cache
+def verdict(filters: tuple[bytes, ...]) -> str:
+    """The first call that the filters do not let through; empty if there is none.
+
+    They are the kernel's own copies: it has seen to it that they end, by jumping forward only, and that there are no
+    more than 32,768 instructions. Threads mostly share them.
+    """
     programs = [list(struct.iter_unpack("<HBBI", program)) for program in filters]
     for calls, harmless in ((_NEEDED, {_ALLOW, _LOG}), (_WELCOME, {_ALLOW, _LOG, _ERRNO})):
         for name, call in calls.items():
