@@ -185,6 +185,15 @@ def names_in(folder: int) -> list[str]:
         return os.listdir(listed)  # noqa: PTH208 - of a descriptor
 
 
+def own_file(folder: int, name: str) -> os.stat_result | None:
+    """The facts about a file in a folder, if it is a regular one of ours or of root's; else None."""
+    with suppress(OSError):
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(facts.st_mode) and facts.st_uid in trusted_users():
+            return facts
+    return None
+
+
 def filesystem_type(descriptor: int) -> int:
     """The magic number of the file system that a descriptor lies on (statfs(2))."""
     buffer = (ctypes.c_long * 32)()

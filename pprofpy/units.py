@@ -129,7 +129,7 @@ def common_unit(values: list[int], total: int, unit: str) -> str:
     return unit_of_smallest or unit
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|µs|μs|ms|s|m|min|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|µs|μs|ms|s|m|min|h|d)?")
 _DURATION_FACTORS = {
     "ns": 1,
     "us": 1_000,
@@ -140,6 +140,7 @@ _DURATION_FACTORS = {
     "m": 60 * NS_PER_S,
     "min": 60 * NS_PER_S,
     "h": 3600 * NS_PER_S,
+    "d": 24 * 3600 * NS_PER_S,
 }
 
 

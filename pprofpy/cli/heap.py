@@ -13,7 +13,7 @@ import click
 from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
-from pprofpy.cli.options import duration_option, json_option, rows_option
+from pprofpy.cli.options import Size, duration_option, json_option, rows_option
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -28,7 +28,7 @@ from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
-from pprofpy.units import format_duration, parse_bytes
+from pprofpy.units import format_duration
 
 EPILOG = """\b
 Examples:
@@ -42,16 +42,6 @@ Examples:
 SAMPLE_TYPES = ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects")
 DEFAULT_ROWS = 10
 _REMARK_EVERY_S = 1.0
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
-    """A number of bytes on the command line: `64k`."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`65536`, `64k`, `1M`."""
-        return value if isinstance(value, int) else parse_bytes(value)
 
 
 @click.command("heap", epilog=EPILOG, context_settings={"allow_interspersed_args": False})

@@ -41,6 +41,7 @@ COMMANDS = {
     "gil": ("pprofpy.cli.gil", "Who waits for the interpreter lock, and who holds it."),
     "events": ("pprofpy.cli.events", "Any kernel event as a profile: how often, how much, by Python stack."),
     "show": ("pprofpy.cli.show", "Print a recording again, as the command did that made it."),
+    "list-recordings": ("pprofpy.cli.list_recordings", "What has been recorded, newest first; --prune makes room."),
     "top": ("pprofpy.cli.top", "Functions (or lines) that cost the most."),
     "list": ("pprofpy.cli.list", "Source code with the cost of each line."),
     "peek": ("pprofpy.cli.peek", "Callers and callees of a function."),

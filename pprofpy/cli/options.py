@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pprofpy.units import parse_duration_ns
+from pprofpy.units import parse_bytes, parse_duration_ns
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -20,6 +20,16 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """`30`, `30s`, `500ms`, `2m`."""
         return value if isinstance(value, int) else parse_duration_ns(value)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
+    """A number of bytes on the command line: `64k`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`65536`, `64k`, `1M`."""
+        return value if isinstance(value, int) else parse_bytes(value)
 
 
 duration_option = click.option(

@@ -9,8 +9,8 @@ from typing import Any
 from pprofpy.formats.text import clean, decode_text
 from pprofpy.profile import Collection
 
-LARGEST = 2**63 - 1
-"""The largest number that a column of values or a time can hold."""
+LARGEST, LOWEST = 2**63 - 1, -(2**63)
+"""The bounds of what a column of values or a time can hold."""
 
 _LONGEST_TEXT = 1 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pprofpy.errors import OutputError, ProfileFormatError
-from pprofpy.folders import make_own_folder, names_in, opened_folder, reopen, trusted_users, write_file
+from pprofpy.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
 from pprofpy.formats import decode, recording
 from pprofpy.formats.output import own_descriptor, writing
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
@@ -119,7 +119,7 @@ def latest_recording() -> Path:
             (facts.st_mtime_ns, name)
             for name in names_in(opened)
             if name.endswith((".pb.gz", SPOOL_SUFFIX))
-            and (facts := _own_file(opened, name))
+            and (facts := own_file(opened, name))
             and not (name.endswith(SPOOL_SUFFIX) and is_being_written(opened, name))
         ]
     if not found:
@@ -195,14 +195,6 @@ def _write_free(folder: int, name: str, data: bytes) -> str:
             write_file(folder, chosen, data, replace=False)
             return chosen
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-def _own_file(folder: int, name: str) -> os.stat_result | None:
-    with suppress(OSError):
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISREG(facts.st_mode) and facts.st_uid in trusted_users():
-            return facts
-    return None
 
 
 def _cannot_read(path: str, error: Exception) -> ProfileFormatError:

@@ -54,8 +54,11 @@ from pprofpy.profile import (
 COLLECTION_COMMENT = "#pprofpy:"
 """Starts the comment in which a Collection is saved; other readers hide comments that begin with '#'."""
 
-EXTENSION_FIELD = 1000
+EXTENSION_FIELD, SUMMARY_FIELD = 1000, 1001
 """Far from the numbers that profile.proto gives away."""
+
+SUMMARY_WITHIN_BYTES = 16 << 10
+"""A summary is found in so many bytes of a file."""
 
 _SAMPLE_TAG, _LOCATIONS_TAG, _VALUES_TAG, _LABEL_TAG = 0x12, 0x0A, 0x12, 0x1A
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -411,21 +414,38 @@ def _decode_collection(text: str) -> Collection:
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(profile: Profile, extension: bytes = b"") -> bytes:
+def write(profile: Profile, extension: bytes = b"", summary: bytes = b"") -> bytes:
     """Encode a profile as gzipped profile.proto. Ids run from 1, as all readers want them.
 
     Args:
         profile: The profile.
         extension: Kept in a field that readers of profiles skip, as the format asks them to.
+        summary: The same, in the very first field: see `read_summary`.
     """
     compressed = io.BytesIO()
     # The name inside the gzip header marks the file as ours, so that we may overwrite it later.
     with gzip.GzipFile("pprofpy.pb", "wb", compresslevel=6, fileobj=compressed, mtime=0) as stream:
+        if summary:
+            stream.write(bytes_field(SUMMARY_FIELD, summary))
         for part in _Encoder().parts(profile):
             stream.write(part)
         if extension:
             stream.write(bytes_field(EXTENSION_FIELD, extension))
     return compressed.getvalue()
+
+
+def read_summary(head: bytes) -> bytes:
+    """The summary that `write` put into the first field; empty if there is none.
+
+    Args:
+        head: The beginning of a file, SUMMARY_WITHIN_BYTES long or the whole of it.
+    """
+    try:
+        unpacked = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, SUMMARY_WITHIN_BYTES)
+        number, kind, start, end = next(fields(unpacked, 0, len(unpacked)))
+    except (zlib.error, ProfileFormatError, StopIteration):
+        return b""
+    return unpacked[start:end] if (number, kind) == (SUMMARY_FIELD, BYTES) else b""
 
 
 class _Encoder:

@@ -14,24 +14,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import decode, format_in, pprof
+from pprofpy.formats.document import LOWEST, DocumentError, brief, integer, items, members, parse, string
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Cell, Table
 from pprofpy.profile import Frame, Function, Profile, Stack
 
 SCHEMA, VERSION = "pprofpy.recording", 1
 
+_LONGEST_TARGET = 1000
 _MOST_BYTES = 256 << 20
-_MOST_CELLS = 50_000_000
-_INT64 = range(-(1 << 63), 1 << 63)
 
 
 def write(recording: Recording) -> bytes:
     """Encode a recording; any reader of pprof files reads its profile."""
-    return pprof.write(recording.profile, json.dumps(_encoded(recording), separators=(",", ":")).encode())
+    extension = json.dumps(_encoded(recording), separators=(",", ":")).encode()
+    return pprof.write(recording.profile, extension, json.dumps(asdict(summary_of(recording))).encode())
 
 
 def read(data: bytes) -> Recording:
@@ -55,8 +57,47 @@ def read_pprof(data: bytes) -> Recording:
         return Recording("", profile)
     try:
         return _decoded(profile, _document(extension))
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError) as error:
-        raise _damaged(f"{type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise ProfileFormatError(f"the recording is damaged: it lacks {error}", "record it again") from error
+    except (DocumentError, TypeError, ValueError) as error:  # also rows of another length
+        raise ProfileFormatError(f"the recording is damaged: {error}", "record it again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list of recordings tells of each.
+
+    Attributes:
+        kind: The command that made it; empty if that is not known.
+        target: What was recorded, in words.
+        time_ns: When it began, Unix time; 0 if unknown.
+        duration_ns: How long it lasted; 0 if unknown.
+    """
+
+    kind: str = ""
+    target: str = ""
+    time_ns: int = 0
+    duration_ns: int = 0
+
+
+def summary_of(recording: Recording) -> Summary:
+    """Of a recording in memory."""
+    profile = recording.profile
+    return Summary(recording.kind, profile.collection.target[:_LONGEST_TARGET], profile.time_ns, profile.duration_ns)
+
+
+def read_summary(head: bytes) -> Summary:
+    """Of a file, from its first `pprof.SUMMARY_WITHIN_BYTES`; an empty one if it has none."""
+    try:
+        saved = members(parse(pprof.read_summary(head) or b"{}"))
+        return Summary(
+            string(saved.get("kind", "")),
+            string(saved.get("target", "")),
+            integer(saved.get("time_ns", 0)),
+            integer(saved.get("duration_ns", 0)),
+        )
+    except (DocumentError, ProfileFormatError):
+        return Summary()
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -107,13 +148,13 @@ def _column(values: list[Cell], pool: _Pool) -> Any:
 
 def _document(extension: bytes) -> dict[str, Any]:
     if len(extension) > _MOST_BYTES:
-        raise _damaged("its tables are too large")
-    document = json.loads(extension)
-    if not isinstance(document, dict) or document["schema"] != SCHEMA:
-        raise _damaged("its tables are of an unknown kind")
+        raise DocumentError("its tables are too large")
+    document = members(parse(extension))
+    if document["schema"] != SCHEMA:
+        raise DocumentError("its tables are of an unknown kind")
     if document["version"] != VERSION:
         raise ProfileFormatError(
-            f"the recording is of version {document['version']!r}; this pprofpy reads version {VERSION}",
+            f"the recording is of version {brief(document['version'])}; this pprofpy reads version {VERSION}",
             "read it with the pprofpy that wrote it, or a newer one; 'pprofpy top FILE' shows its profile",
         )
     return document
@@ -122,67 +163,47 @@ def _document(extension: bytes) -> dict[str, Any]:
 def _decoded(profile: Profile, document: dict[str, Any]) -> Recording:
     stacks = _stacks(document)
     tables = {
-        str(name): _table({str(column): _cells(values, stacks) for column, values in columns.items()})
-        for name, columns in document["tables"].items()
+        name: _table({column: _cells(values, stacks) for column, values in members(columns).items()})
+        for name, columns in members(document["tables"]).items()
     }
-    if sum(len(values) for table in tables.values() for values in table.columns.values()) > _MOST_CELLS:
-        raise _damaged("its tables are too large")
-    return Recording(_text(document["kind"]), profile, tables, dict(_options(document["shown"])))
+    return Recording(string(document["kind"]), profile, tables, dict(_options(members(document["shown"]))))
 
 
 def _stacks(document: dict[str, Any]) -> list[Stack]:
     functions = [
-        Function(_text(name), _text(system_name), _text(filename), _int64(line))
-        for name, system_name, filename, line in document["functions"]
+        Function(string(name), string(system_name), string(filename), integer(line, LOWEST))
+        for name, system_name, filename, line in items(document["functions"])
     ]
-    frames = [Frame(_item(functions, at), _int64(line), _int64(column)) for at, line, column in document["frames"]]
-    return [tuple(_item(frames, at) for at in stack) for stack in document["stacks"]]
+    frames = [
+        Frame(_item(functions, at), integer(line, LOWEST), integer(column, LOWEST))
+        for at, line, column in items(document["frames"])
+    ]
+    return [tuple(_item(frames, at) for at in items(stack)) for stack in items(document["stacks"])]
 
 
 def _cells(values: Any, stacks: list[Stack]) -> list[Cell]:
     if isinstance(values, dict):
-        return [_item(stacks, at) for at in values["stacks"]]
-    if not isinstance(values, list):
-        raise TypeError("a column is no list")
-    for value in values:
-        if type(value) is int:
-            _int64(value)
-        elif type(value) not in (str, bool, float):
-            raise TypeError("a cell is neither number nor text")
-    return values
+        return [_item(stacks, at) for at in items(values["stacks"])]
+    return [_cell(value) for value in items(values)]
+
+
+def _cell(value: Any) -> Cell:
+    if type(value) in (bool, float):
+        return bool(value) if type(value) is bool else float(value)
+    return integer(value, LOWEST) if type(value) is int else string(value)
 
 
 def _table(columns: dict[str, list[Cell]]) -> Table:
     if len({len(values) for values in columns.values()}) > 1:
-        raise ValueError("the columns of a table differ in length")
+        raise DocumentError("the columns of a table differ in length")
     return Table(columns)
 
 
 def _options(shown: Mapping[str, Any]) -> Iterator[tuple[str, Option]]:
     for name, value in shown.items():
-        if type(value) not in (int, str, bool):
-            raise TypeError("an option is neither number nor text")
-        yield str(name), value
+        yield name, value if type(value) is bool else integer(value, LOWEST) if type(value) is int else string(value)
 
 
 def _item(values: list[Any], index: Any) -> Any:
-    """The value at an index that a file states; negative ones do not count from the end."""
-    if type(index) is not int or index < 0:
-        raise IndexError("an index is no number, or negative")
-    return values[index]
-
-
-def _int64(value: Any) -> int:
-    if type(value) is not int or value not in _INT64:
-        raise ValueError("a number is out of range")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a name is no text")
-    return value
-
-
-def _damaged(what: str) -> ProfileFormatError:
-    return ProfileFormatError(f"the recording is damaged: {what}", "record it again")
+    """The value at an index that a file states."""
+    return values[integer(index, 0, len(values) - 1)]

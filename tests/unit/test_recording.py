@@ -49,7 +49,7 @@ def forged(change: dict[str, object]) -> bytes:
 
 
 def test_rows_come_back_as_they_were() -> None:
-    rows = [Point("a\udc80", 1, WORK), Point("b", -(1 << 63), ()), Point("c", 3, WORK)]
+    rows = [Point("ä\x1b", 1, WORK), Point("b", -(1 << 63), ()), Point("c", 3, WORK)]
 
     read = through_file(Recording("gil", a_profile(), {"points": Table.of(Point, rows)}, SHOWN))
 

@@ -1,0 +1,53 @@
+"""`pprofpy list-recordings`: what is in the profile folder, and making room in it."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from pprofpy.cli.console import remark, stdout_console
+from pprofpy.cli.options import Duration, Size, json_option
+from pprofpy.cli.view import print_json
+from pprofpy.errors import UsageError
+from pprofpy.formats import folder
+from pprofpy.formats.files import profile_folder
+from pprofpy.reports import list_recordings as report
+from pprofpy.units import format_short
+
+EPILOG = """\b
+Examples:
+  pprofpy list-recordings                          what there is, newest first
+  pprofpy list-recordings --prune --older-than 7d  delete what is older than a week
+  pprofpy list-recordings --prune --keep 500M      delete the oldest, so that 500 MB are left
+  pprofpy show FILE                                one of them
+"""
+
+
+@click.command("list-recordings", epilog=EPILOG)
+@click.option("--prune", is_flag=True, help="Delete recordings; takes --older-than or --keep, or both.")
+@click.option("--older-than", "age_ns", type=Duration(), metavar="TIME", help="Those last written longer ago: 12h, 7d.")
+@click.option("--keep", "keep_bytes", type=Size(), metavar="SIZE", help="The oldest, until so much is left: 500M.")
+@json_option
+def command(prune: bool, age_ns: int | None, keep_bytes: int | None, as_json: bool) -> None:
+    """What has been recorded, newest first: when, by which command, how long, how large, and of what.
+
+    Recordings go to $PPROFPY_DIR, or to ~/.local/state/pprofpy. One that is still being made is never deleted.
+    """
+    if prune != (age_ns is not None or keep_bytes is not None):
+        raise UsageError("--prune goes with --older-than or --keep", "as in: --prune --older-than 7d")
+    entries = folder.recordings()
+    if prune:
+        _prune(entries, age_ns, keep_bytes)
+    elif as_json:
+        print_json("list-recordings", report.to_json(entries, str(profile_folder())))
+    else:
+        report.render(entries, str(profile_folder()), stdout_console())
+
+
+def _prune(entries: list[folder.Entry], age_ns: int | None, keep_bytes: int | None) -> None:
+    old = folder.too_old(entries, time.time_ns() - age_ns) if age_ns is not None else []
+    rest = [entry for entry in entries if entry not in old]
+    gone = old + (folder.too_many(rest, keep_bytes) if keep_bytes is not None else [])
+    freed = folder.remove(gone)
+    remark(f"{len(gone)} of {len(entries)} recordings deleted: {format_short(freed, 'bytes')}")
