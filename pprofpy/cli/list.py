@@ -6,6 +6,7 @@ import click
 
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.view import View, print_json, view_options
+from pprofpy.formats.files import owners_of_input
 from pprofpy.reports import list as listing
 from pprofpy.reports.source import SourceFinder
 
@@ -20,7 +21,7 @@ def command(view: View, pattern: str, source_path: tuple[str, ...], trim_path: t
 
     Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
     """
-    finder = SourceFinder(source_path, trim_path)
+    finder = SourceFinder(source_path, trim_path, owners_of_input())
     found = listing.build(view.header(), view.profile, view.value_index, pattern, finder, view.unit)
     if view.as_json:
         print_json("list", listing.to_json(found))

@@ -27,6 +27,7 @@ LARGEST_INPUT_BYTES = 1 << 30
 
 _LAST_RESORTS = (Path("/var/tmp"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - a folder of our own is made in them
 _MOST_NAMES = 10_000
+_owners: set[int] = set()
 _Content = TypeVar("_Content")
 
 
@@ -39,7 +40,7 @@ def open_input(path: str) -> BinaryIO:
     try:
         descriptor = 0 if path == STDIO else own_descriptor(path)
         if descriptor is not None:
-            return os.fdopen(os.dup(descriptor), "rb")
+            return _noted(os.fdopen(os.dup(descriptor), "rb"))
         entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             kind = stat.S_IFMT(os.fstat(entry).st_mode)
@@ -47,13 +48,23 @@ def open_input(path: str) -> BinaryIO:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if kind not in (stat.S_IFREG, stat.S_IFIFO):
                 raise ProfileFormatError(f"cannot read {path!r}: it is neither a file nor a pipe")
-            return os.fdopen(reopen(entry, os.O_RDONLY), "rb")
+            return _noted(os.fdopen(reopen(entry, os.O_RDONLY), "rb"))
         finally:
             os.close(entry)
     except FileNotFoundError as error:
         raise ProfileFormatError(f"there is no file {path!r}", "'pprofpy cpu --pid PID' records one") from error
     except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
+
+
+def owners_of_input() -> frozenset[int]:
+    """The users whose files and pipes this process has opened by `open_input`: they chose every name in them."""
+    return frozenset(_owners)
+
+
+def _noted(stream: BinaryIO) -> BinaryIO:
+    _owners.add(os.fstat(stream.fileno()).st_uid)
+    return stream
 
 
 def read_input(path: str) -> bytes:

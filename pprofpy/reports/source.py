@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import tokenize
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-LARGEST_SOURCE_BYTES = 32 << 20
-"""A larger file is no source code; a profile may name anything."""
+from pprofpy.folders import opened_folder
+from pprofpy.rights import as_user
+from pprofpy.source import Definition, SourceText, definitions, read_source
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Source:
     """A source file that was found.
 
@@ -29,18 +27,15 @@ class Source:
     path: Path
     lines: list[str]
     mtime_ns: int
+    _definitions: list[Definition] | None = field(default=None, repr=False, compare=False)
 
     def function_around(self, first: int, last: int) -> tuple[int, int] | None:
         """First and last line of the innermost Python function or class that holds lines `first` to `last`."""
         if self.path.suffix not in (".py", ".pyw"):
             return None
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                module = ast.parse("\n".join(self.lines))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
-        spans = [_span(node) for node in ast.walk(module) if isinstance(node, _FUNCTIONS)]
-        around = [span for span in spans if span[0] <= first and last <= span[1]]
+        if self._definitions is None:
+            self._definitions = definitions(self.lines)
+        around = [(one.first, one.last) for one in self._definitions if one.first <= first and last <= one.last]
         return min(around, key=lambda span: span[1] - span[0], default=None)
 
 
@@ -50,10 +45,15 @@ class SourceFinder:
     Args:
         folders: Where to look for what is not at the path that the profile gives.
         trimmed: Prefixes to cut off the profile's paths before that.
+        users: Who chose the paths: the owners of the profiles' files. If we are root, what they cannot read is not
+            read, but for what lies in `folders`.
     """
 
-    def __init__(self, folders: Sequence[str] = (), trimmed: Sequence[str] = ()) -> None:
-        self._folders = [Path(folder) for folder in folders]
+    def __init__(
+        self, folders: Sequence[str] = (), trimmed: Sequence[str] = (), users: Collection[int] = frozenset()
+    ) -> None:
+        self._folders = [Path(folder).absolute() for folder in folders]
+        self._users = sorted({os.geteuid(), *users})
         self._prefixes = [prefix.rstrip("/") + "/" for prefix in trimmed]
         self._found: dict[str, Source | None] = {}
 
@@ -63,38 +63,54 @@ class SourceFinder:
         A path that does not exist as it is gets shorter from the left until one of the folders has it.
         """
         if name not in self._found:
-            self._found[name] = next(filter(None, map(_read, self._candidates(name))), None)
+            self._found[name] = self._look_up(name)
         return self._found[name]
 
-    def _candidates(self, name: str) -> list[Path]:
+    def _look_up(self, name: str) -> Source | None:
         prefix = next((prefix for prefix in self._prefixes if name.startswith(prefix)), "")
         trimmed = PurePosixPath(name.removeprefix(prefix))
-        if trimmed.is_absolute() and not self._folders:
-            return [Path(trimmed)]
+        if trimmed.is_absolute() and (found := self._read(Path(trimmed), is_named=False)):
+            return found
         parts = [part for part in trimmed.parts if part not in ("/", "..")]
-        tails = [Path(*parts[start:]) for start in range(len(parts))]
-        elsewhere = [folder / tail for tail in tails for folder in self._folders]
-        here = Path(trimmed) if trimmed.is_absolute() else Path.cwd() / trimmed
-        return [here, *elsewhere]
+        elsewhere = (folder.joinpath(*parts[start:]) for start in range(len(parts)) for folder in self._folders)
+        return next(filter(None, (self._read(path, is_named=True) for path in elsewhere)), None)
+
+    def _read(self, path: Path, *, is_named: bool) -> Source | None:
+        """Read a file; None if there is none, or if it is none to be read.
+
+        Args:
+            path: Where.
+            is_named: The user said that the source is in that folder.
+        """
+        text: SourceText | None = None
+        with suppress(OSError, ValueError):
+            if is_named and os.geteuid() == 0:
+                text = _read_within(path)
+        if text is None:
+            try:
+                for user in self._users:  # several profiles: what all of their owners can read
+                    with as_user(user):
+                        text = _read_as_it_is(path, is_ours=self._users == [os.geteuid()])
+            except (OSError, ValueError):
+                return None
+        return Source(path, text.lines, text.mtime_ns) if text else None
 
 
-def _read(path: Path) -> Source | None:
-    """A plain file of reasonable size as lines; None for anything else (a device, say, that never ends)."""
+def _read_within(path: Path) -> SourceText:
+    """Read a file of a folder that the user named; links of others must not lead out of it."""
+    with opened_folder(path.parent) as folder:
+        entry = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        if not path.is_file() or path.stat().st_size > LARGEST_SOURCE_BYTES:
-            return None
-        data, mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
-    except (OSError, ValueError):
-        return None
+        if stat.S_ISLNK(os.fstat(entry).st_mode):
+            raise PermissionError("this is a link")
+        return read_source(entry)
+    finally:
+        os.close(entry)
+
+
+def _read_as_it_is(path: Path, *, is_ours: bool) -> SourceText:
+    entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-    except SyntaxError:
-        encoding = "utf-8"
-    text = data.decode(encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return Source(path, text.split("\n")[: None if not text.endswith("\n") else -1], mtime_ns)
-
-
-def _span(node: ast.AST) -> tuple[int, int]:
-    """First line (decorators included) and last line of a definition."""
-    first = min(getattr(item, "lineno", 1 << 60) for item in [node, *getattr(node, "decorator_list", [])])
-    return first, getattr(node, "end_lineno", None) or first
+        return read_source(entry, is_ours=is_ours)
+    finally:
+        os.close(entry)

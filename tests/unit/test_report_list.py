@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pprofpy.errors import PprofpyError
+from pprofpy.formats import pprof
 from pprofpy.profile import Frame, Function, ProfileBuilder
 from pprofpy.reports import header
 from pprofpy.reports import list as listing
 from pprofpy.reports.list import Listing, Routine
 from pprofpy.reports.source import SourceFinder
+from tests.conftest import CommandLine
 from tests.looks import assert_looks, piped
 from tests.stacks import CPU_TYPES, PERIOD_NS
 
@@ -183,7 +188,19 @@ class TestSource:
         assert "not the one that was running" in work.remarks[0]
         assert {line.number: line.text for line in work.lines if line.cum} == {6: None, 7: None}
 
-    @pytest.mark.parametrize("name", ["/dev/zero", "/dev/stdin", "/proc/self", "a\0b", "<string>", "x" * 5000])
+    def test_a_relative_path_is_not_looked_for_in_our_own_folder(
+        self, code: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(code.parent)
+
+        assert SourceFinder().find("code.py") is None
+        assert SourceFinder(["."]).find("code.py") is not None
+
+    @pytest.mark.parametrize(
+        "name",
+        ["/dev/zero", "/dev/stdin", "/proc/self", "/proc/self/environ", "/proc/keys", "/proc/kmsg", "/proc/version",
+         "/sys/kernel/notes", "/proc/self/root/proc/version", "a\0b", "<string>", "x" * 5000],
+    )  # fmt: skip
     def test_what_is_no_plain_file_is_not_read(self, name: str) -> None:
         assert SourceFinder().find(name) is None
 
@@ -195,6 +212,74 @@ class TestSource:
 
         assert source is not None
         assert source.lines == ["# -*- coding: latin-1 -*-", "# größe", "x = 1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to read what others cannot")
+class TestOthersProfiles:
+    """As root, a profile of another user's: it names any file that it likes."""
+
+    USERS = frozenset({65534})
+
+    @pytest.fixture
+    def shared(self) -> Iterator[Path]:
+        """A folder that everybody can enter."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            yield Path(folder)
+
+    def test_only_what_its_owner_could_read_is_read(self, shared: Path) -> None:
+        public, private = shared / "public.py", shared / "private.py"
+        for path, mode in ((public, 0o644), (private, 0o600)):
+            path.write_text("secret = 1\n")
+            path.chmod(mode)
+        finder = SourceFinder(users=self.USERS)
+
+        assert finder.find(str(public)) is not None
+        assert finder.find(str(private)) is None
+        assert finder.find("/etc/shadow") is None
+        assert SourceFinder().find(str(private)) is not None
+        assert private.read_text()  # we have our own rights again
+
+    def test_what_the_user_names_is_read(self, shared: Path) -> None:
+        (shared / "private.py").write_text("x = 1\n")
+        (shared / "private.py").chmod(0o600)
+
+        assert SourceFinder([str(shared)], users=self.USERS).find("/srv/private.py") is not None
+
+    def test_no_link_leads_out_of_the_folder_that_the_user_names(self, shared: Path) -> None:
+        inside, outside = shared / "inside", shared / "outside"
+        for folder in (inside, outside):
+            folder.mkdir()
+        (outside / "a.py").write_text("secret = 1\n")
+        (outside / "a.py").chmod(0o600)
+        (inside / "a.py").symlink_to(outside / "a.py")
+        (inside / "sub").symlink_to(outside)
+        for link in (inside / "a.py", inside / "sub"):
+            os.chown(link, 65534, 65534, follow_symlinks=False)
+        finder = SourceFinder([str(inside)], users=self.USERS)
+
+        assert finder.find("/srv/a.py") is None
+        assert finder.find("/srv/sub/a.py") is None
+
+    def test_the_file_itself_tells_whose_profile_it_is(self, cli: CommandLine, shared: Path) -> None:
+        secret, profile = shared / "secret.py", shared / "cpu.pb.gz"
+        secret.write_text("password = 'hunter2'\n")
+        secret.chmod(0o600)
+        builder = ProfileBuilder(CPU_TYPES)
+        builder.add((Frame(Function("f", "f", str(secret)), 1),), (1, PERIOD_NS))
+        profile.write_bytes(pprof.write(builder.build()))
+        assert "hunter2" in cli("list", ".", str(profile)).stdout
+
+        os.chown(profile, 65534, 65534)
+        done = cli("list", ".", str(profile))
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "hunter2" not in done.stdout
+        assert "source not found" in done.stdout
+        with profile.open("rb") as stream:
+            words = [sys.executable, "-m", "pprofpy", "list", ".", "-"]
+            piped = subprocess.run(words, stdin=stream, capture_output=True, check=True)
+        assert b"hunter2" not in piped.stdout
 
 
 def test_looks(listed: Lister, code: Path) -> None:

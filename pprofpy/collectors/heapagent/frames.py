@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from bisect import bisect_right
-from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.profile import Frame, Function
+from pprofpy.rights import as_user
+from pprofpy.source import LARGEST_BYTES, decoded, definitions
+from pprofpy.target.files import open_within
 
 _OURS = re.compile(r"<pprofpy.*>")
-_LARGEST_SOURCE_BYTES = 10 << 20
 
 
 def is_ours(filename: str) -> bool:
@@ -48,43 +48,25 @@ class Frames:
 class _Source:
     """Which function each line of a file belongs to."""
 
-    def __init__(self, text: str) -> None:
-        self._starts: list[int] = []
-        self._functions: list[tuple[str, int]] = []
-        changes: dict[int, tuple[str, int]] = {0: ("<module>", 1)}
-        with suppress(SyntaxError, ValueError, RecursionError):  # another version's syntax: all lines are the module's
-            _enter(ast.parse(text), "", ("<module>", 1), changes)
-        for line in sorted(changes):
-            self._starts.append(line)
-            self._functions.append(changes[line])
+    def __init__(self, lines: list[str]) -> None:
+        found = definitions(lines)
+        changes = {0: ("<module>", 1)}
+        changes |= {one.last + 1: one.outer for one in found}
+        changes |= {one.line: (one.qualified_name, one.line) for one in found}  # one may begin where another has ended
+        self._starts = sorted(changes)
+        self._functions = [changes[line] for line in self._starts]
 
     def around(self, line: int) -> tuple[str, int]:
         """The qualified name of the innermost function around a line, and its first line."""
         return self._functions[bisect_right(self._starts, line) - 1]
 
 
-def _enter(node: ast.AST, prefix: str, outer: tuple[str, int], changes: dict[int, tuple[str, int]]) -> None:
-    """Note at which lines below `node` another function begins, and where the outer one goes on.
-
-    In the order of the source: where one function follows another at once, the mark of its beginning comes last.
-    """
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            here = prefix + child.name, child.lineno
-            changes[child.lineno] = here
-            inside = "." if isinstance(child, ast.ClassDef) else ".<locals>."
-            _enter(child, prefix + child.name + inside, here, changes)
-            changes[(child.end_lineno or child.lineno) + 1] = outer
-        else:
-            _enter(child, prefix, outer, changes)
-
-
-def _read(root: Path, filename: str) -> str:
-    """A source file of the target's; empty if there is none."""
+def _read(root: Path, filename: str) -> list[str]:
+    """A source file of the target's, as its owner could read it; empty if there is none."""
+    if not filename.startswith("/"):
+        return []
     try:
-        path = root / Path(filename).relative_to("/")
-        if ".." in path.parts or not path.is_file() or path.stat().st_size > _LARGEST_SOURCE_BYTES:
-            return ""
-        return path.read_text(errors="replace")
+        with as_user(root.parent.stat().st_uid), open_within(root, filename) as file:
+            return decoded(file.read(0, LARGEST_BYTES)) if file.size <= LARGEST_BYTES else []
     except (OSError, ValueError):
-        return ""
+        return []

@@ -1,0 +1,60 @@
+"""Opening files with another user's rights: root reads for somebody what that one could read, and no more.
+
+The kernel checks access to files by `fsuid`, `fsgid` and the groups of a thread. A thread of root's that sets its fsuid
+to another user's also loses the capabilities that override permissions, and has them back with its own fsuid
+(capabilities(7), "Effect of user ID changes on capabilities").
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
+"""The system call changes the thread that makes it; the C library's function changes all of them."""
+
+_NOBODY = 65534
+_ASK = -1  # no id: setfsuid(2) changes nothing, and returns the one in effect
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def as_user(uid: int) -> Iterator[None]:
+    """While this lasts, this thread opens files as a user would. Nothing changes unless we are root.
+
+    Raises:
+        OSError: It cannot be done here.
+    """
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    own_groups, (gid, groups) = os.getgroups(), _groups_of(uid)
+    try:
+        _set_groups(groups)
+        _libc.setfsgid(gid)
+        _libc.setfsuid(uid)
+        if (_libc.setfsuid(_ASK), _libc.setfsgid(_ASK)) != (uid, gid):
+            raise PermissionError(f"cannot act as user {uid}")
+        yield
+    finally:
+        _libc.setfsuid(0)
+        _libc.setfsgid(os.getegid())
+        _set_groups(own_groups)
+
+
+def _groups_of(uid: int) -> tuple[int, list[int]]:
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return _NOBODY, []
+    return user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+def _set_groups(groups: Sequence[int]) -> None:
+    number = _SYS_SETGROUPS.get(os.uname().machine)
+    if number is None or _libc.syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups)):
+        raise PermissionError("cannot change this thread's groups")
