@@ -113,7 +113,7 @@ def test_the_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list-recordings"]) == 0
     shown = capsys.readouterr().out
 
-    assert "2025-11-24 16:00 gil                30s" in shown
+    assert "2025-11-24 16:00 gil               30 s" in shown
     assert "shop (pid 7, CPython 3.11.7)" in shown
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines()[1:])) <= 100
