@@ -110,7 +110,7 @@ def test_any_expression_ends_in_a_number_or_an_error_of_ours(expression: bytes, 
 def bomb(doublings: int) -> str:
     """Names a function with 2 ** doublings parameters, in a few bytes each."""
     found = "_Z1f1PI1AS0_E"
-    for digit in (string.digits + string.ascii_uppercase)[:doublings]:
+    for digit in (string.digits + string.ascii_uppercase)[1 : doublings + 1]:
         reference = f"S{digit}_"
         found += f"S_I{reference}{reference}E"
     return found
@@ -128,7 +128,7 @@ def _is_readable() -> None:
     [
         bomb(12),
         bomb(20),
-        bomb(32),
+        bomb(34),
         "_Z" + "N" * 3_000,
         "_Z1f" + "P" * 3_000 + "i",
         "_Z1fI" + "XadL" * 900,

@@ -50,7 +50,7 @@ class Memory:
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes from `address` on."""
-        if not 0 <= size <= MOST_BYTES or not 0 <= address <= _END - size:
+        if not 0 <= size <= MOST_BYTES or not 0 <= address < _END - size:
             raise UnreadableError(f"there cannot be {size} bytes at {address:#x}")
         if self._budget:
             self._budget.take(size)

@@ -19,6 +19,8 @@ from functools import lru_cache
 _CLONE = re.compile(r"(?:\.(?:cold|part|constprop|isra|lto_priv|localalias|llvm)(?:\.\d+)*)+$")
 _MANGLED = re.compile(r"_?_Z[!-~]{1,4000}")
 _LONGEST_TEXT = 4_096
+_ROOM_BYTES = 16 << 20
+"""What the C++ library may need for one name."""
 _MOST_KEPT = 8_192
 _PATIENCE_S = 1.0
 _MOST_DEATHS = 3
@@ -27,7 +29,9 @@ _HELPER = f"""
 import ctypes, resource, sys
 library, libc = ctypes.CDLL("libstdc++.so.6"), ctypes.CDLL(None)
 library.__cxa_demangle.restype = ctypes.c_void_p
-resource.setrlimit(resource.RLIMIT_AS, (128 << 20, 128 << 20))
+with open("/proc/self/statm") as file:
+    memory = int(file.read().split()[0]) * resource.getpagesize() + {_ROOM_BYTES}
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 sys.stdout.buffer.write(b"ready\\n")
 sys.stdout.buffer.flush()
