@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.errors import ProfileFormatError, UsageError
+from pprofpy.model.losses import Losses, added, since
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -179,6 +180,10 @@ def offsets_of(lengths: Ints) -> Ints:
     return offsets
 
 
+COUNTS = ("asked", "got", "late", "dropped", "truncated", "errors")
+"""The numbers of a Collection, in the order in which views show them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """How a profile came about, and what was lost on the way. Loss is data: every view shows it.
@@ -194,6 +199,7 @@ class Collection:
         dropped: Samples taken but lost before they were counted.
         truncated: Stacks whose root side was cut off.
         errors: Looks that failed.
+        losses: What could not be had, by name; `reports/losses.py` puts it into words.
         notes: Remarks for the reader of the profile, each a sentence.
     """
 
@@ -205,7 +211,15 @@ class Collection:
     dropped: int = -1
     truncated: int = -1
     errors: int = -1
+    losses: Losses = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def since(self, earlier: Collection) -> Collection:
+        """What came on top of `earlier`, a state of the same recording: its counts are less by so much."""
+        counts = {
+            name: getattr(self, name) - max(getattr(earlier, name), 0) for name in COUNTS if getattr(self, name) >= 0
+        }
+        return replace(self, losses=since(self.losses, earlier.losses), **counts)
 
     def merge(self, other: Collection) -> Collection:
         """Both recordings as one: counts add up where both are known."""
@@ -221,14 +235,12 @@ class Collection:
             known = mine.split(", ") if mine else []
             return ", ".join([*known, *(part for part in theirs.split(", ") if part and part not in known)])
 
-        counts = {
-            name: add(getattr(self, name), getattr(other, name))
-            for name in ("asked", "got", "late", "dropped", "truncated", "errors")
-        }
+        counts = {name: add(getattr(self, name), getattr(other, name)) for name in COUNTS}
         return replace(
             self,
             engine=join(self.engine, other.engine),
             target=join(self.target, other.target),
+            losses=added(self.losses, other.losses),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             **counts,
         )

@@ -27,6 +27,7 @@ from pprofpy.formats import eventlog
 from pprofpy.formats.files import STDIO, open_input
 from pprofpy.formats.output import check_free, writing
 from pprofpy.reports import trace_lines, trace_summary
+from pprofpy.reports.losses import lines
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration, parse_duration_ns
@@ -296,7 +297,7 @@ class _Session:
             self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
             self.view.sum_up(self.recorder.summary())
-        for note in collection.notes:
+        for note in lines(collection):
             remark(note)
         if collection.dropped:
             remark("  fewer are lost if fewer are watched (-e), or if they are saved (-o) or only counted (-s)")
@@ -349,7 +350,7 @@ def _replay(path: str, wanted: _Wanted, view: _View) -> None:
                 view.show(batch)
         if view.with_summary:
             view.sum_up(EventSummary(tuple(summarize(reader.log, kept)), reader.duration_ns, reader.collection))
-        for note in reader.collection.notes:
+        for note in lines(reader.collection):
             remark(note)
 
 

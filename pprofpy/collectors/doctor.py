@@ -23,7 +23,7 @@ from pprofpy import target as targets
 from pprofpy.collectors.heapagent.session import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import program
 from pprofpy.errors import PprofpyError
-from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, with_sudo
+from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _DIST_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -175,8 +175,7 @@ def _heap_sampler() -> Check:
 
 def _confinement() -> Check:
     """Containers and system-call filters: not a fault, but the reason for many."""
-    status = _read("/proc/self/status")
-    filtered = re.search(r"^Seccomp:\s*([12])$", status, re.MULTILINE)
+    filtered = procfs.status("self").seccomp
     signs = [name for name in ("/.dockerenv", "/run/.containerenv") if Path(name).exists()]
     facts = [*(["system calls are filtered (seccomp)"] if filtered else []), *(f"container ({sign})" for sign in signs)]
     if not facts:

@@ -235,10 +235,7 @@ class EventProfileRecorder:
 
     def _collection(self) -> Collection:
         tallies = self._program.table("tallies", _U4, _U8).items()[1].sum(axis=1).tolist()
-        losses = {
-            "events that found no room in the kernel's table": tallies[_LOST_COUNT],
-            "events that the kernel did not hand over": self._program.missed(),
-        }
+        losses = {"events_full": tallies[_LOST_COUNT], "missed_events": self._program.missed()}
         return self._stacks.collection("eBPF", self._target, losses)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
-from pprofpy.collectors.bpf.losses import in_words, losses
+from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
@@ -75,12 +75,12 @@ _U1, _U4, _U8 = np.dtype("u1"), np.dtype("u4"), np.dtype("u8")
 
 _WANT_CALL, _WANT_FD = 0x80, 0x40
 _LOST = (
-    "events at tracepoints",
-    "system calls",
-    "system calls that began while too many were under way",
-    "threads or events in the summary",
-    "durations in the summary",
-    "new threads of the target",
+    "tracepoint_events",
+    "syscalls",
+    "syscalls_under_way",
+    "summary_rows",
+    "summary_durations",
+    "new_threads",
 )
 # Events done to a thread by somebody else name it in one of these fields.
 _TASK_FIELDS = {"sched_switch": "next_pid", "signal_generate": "pid", "sched_process_wait": ""}
@@ -298,7 +298,7 @@ class EventRecorder:
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
             target=self._target,
             dropped=sum(lost.values()),
-            notes=(*in_words(lost), *(self._stacks.notes() if self._stacks else ())),
+            losses=lost | (self._stacks.losses() if self._stacks else {}),
         )
 
     def drain(self) -> None:
@@ -410,9 +410,9 @@ class StackTexts:
         """How many stacks are in memory."""
         return len(self._stacks)
 
-    def notes(self) -> tuple[str, ...]:
+    def losses(self) -> dict[str, int]:
         """What is missing."""
-        return self._stacks.notes()
+        return self._stacks.losses()
 
     def close(self) -> None:
         """Let go of the processes."""

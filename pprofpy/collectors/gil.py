@@ -95,14 +95,7 @@ MANY_ENDED = 5_000
 _SUMS = ("wait_count", "wait_ns", "held_on_ns", "held_off_ns", "cpu_ns", "handover_ns")
 """The times and counts of a GilThread."""
 
-_LOST = (
-    "threads that found no room in the kernel's table",
-    "waits that found no room in the kernel's table",
-    "times of holding that found no room in the kernel's table",
-    "blocked times that found no room in the kernel's table",
-    "waits that no holder is blamed for: too many threads waited at once",
-    "times off the CPU of which the kernel did not show the end",
-)
+_LOST = ("threads_full", "waits_full", "holds_full", "blocks_full", "waiters_full", "hidden_ends")
 """In the order of the enum in gil.bpf.c."""
 
 

@@ -23,7 +23,7 @@ from pprofpy import __version__
 from pprofpy.blocking import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
 from pprofpy.collectors.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.losses import in_words, losses
+from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS
@@ -79,14 +79,14 @@ _FIRST_SEEDED_STACK = 1 << 24
 """From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
-_LOST = {
-    "LOST_THREAD": "switches of threads that found no room in the kernel's table",
-    "LOST_TIME": "times off the CPU that found no room in the kernel's table",
-    "LOST_STACK": "kernel stacks that could not be kept",
-    "LOST_PROCESS": "child processes that are not followed: too many",
-    "HIDDEN_SWITCH": "times off the CPU of which the kernel did not show the end",
-    "HIDDEN_WAKE_UP": "wake-ups that the kernel did not show: the wait for a CPU that followed counts as blocked",
-}
+_LOST = (
+    "untracked_switches",
+    "off_cpu_full",
+    "kernel_stacks_full",
+    "children_full",
+    "hidden_ends",
+    "hidden_wake_ups_blocked",
+)
 """Why something could not be kept, in the order of the enum in offcpu.bpf.c."""
 
 
@@ -394,7 +394,7 @@ class OffCpuRecorder:
         return self._options.kernel_stacks or not (self._python and self._python.spelled(what.stack))
 
     def _collection(self) -> Collection:
-        lost = losses(self._program, tuple(_LOST.values()))
+        lost = losses(self._program, _LOST)
         python = self._python
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
@@ -402,7 +402,8 @@ class OffCpuRecorder:
             dropped=sum(lost.values()),
             truncated=python.truncated if python else -1,
             errors=python.errors if python else -1,
-            notes=in_words(lost) + (python.notes() if python else ()),
+            losses=lost | (python.losses() if python else {}),
+            notes=python.notes() if python else (),
         )
 
 

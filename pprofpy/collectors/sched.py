@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
 from pprofpy.collectors.bpf.loader import Program
-from pprofpy.collectors.bpf.losses import in_words, losses
+from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
@@ -102,16 +102,16 @@ _PAGE_BYTES = 4096
 _KEEP_ENDED = 20_000
 """So many ended threads are told apart; beyond, the shortest waiters are summed up by name."""
 
-_LOST = {
-    "LOST_THREAD": "switches of threads that found no room in the kernel's table",
-    "LOST_BUCKET": "waits that are missing from the quantiles: the histogram is full",
-    "LOST_LONG_WAIT": "waits above the threshold that could not be handed over in time",
-    "LOST_EVENT": "events that the trace lacks: they came faster than they could be read",
-    "LOST_PROCESS": "child processes that are not followed: too many",
-    "HIDDEN_SWITCH": "switches that the kernel showed to nobody: threads left a CPU that they never got",
-    "HIDDEN_WAKE_UP": "waits after a wake-up that the kernel showed to nobody",
-    "LOST_STACK": "waits that are missing from the stacks: the table is full",
-}
+_LOST = (
+    "untracked_switches",
+    "histogram_full",
+    "long_waits",
+    "trace_events",
+    "children_full",
+    "hidden_switch_in",
+    "hidden_wake_ups",
+    "stacks_full",
+)
 """Why something could not be kept, in the order of the enum in sched.bpf.c."""
 
 
@@ -395,14 +395,15 @@ class SchedRecorder:
         del self._ended[: _KEEP_ENDED // 2]
 
     def _collection(self) -> Collection:
-        lost = losses(self._program, tuple(_LOST.values()))
+        lost = losses(self._program, _LOST)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
             dropped=sum(lost.values()),
             truncated=self._python.truncated if self._python else -1,
             errors=self._python.errors if self._python else -1,
-            notes=(*in_words(lost), *(self._python.notes() if self._python else ())),
+            losses=lost | (self._python.losses() if self._python else {}),
+            notes=self._python.notes() if self._python else (),
         )
 
 

@@ -80,6 +80,12 @@ def collection(value: Any) -> Collection:
             known[name] = clean(given)
     notes = saved.get("notes")
     known["notes"] = tuple(clean(note) for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+    losses = saved.get("losses")
+    known["losses"] = {
+        clean(name): count
+        for name, count in (losses.items() if isinstance(losses, dict) else ())
+        if type(count) is int and 0 <= count <= LARGEST
+    }
     return Collection(**known)
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pprofpy.gil import UNSEEN, GilRecord, GilThread, Slice
 from pprofpy.profile import Collection, Stack
+from pprofpy.reports.losses import sentences
 from pprofpy.reports.text import printable, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
@@ -138,7 +139,7 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
     several = report.processes > 1
     whose = f"The GILs of {report.processes} processes:" if several else "The GIL of"
     title = f"{whose} {report.collection.target}{' and its children' * several}, {format_duration(report.duration_ns)}"
-    losses = [printable(note[0].upper() + note[1:]) for note in report.collection.notes]
+    losses = [printable(line) for line in sentences(report.collection)]
     summary = f"Held {report.held_share:.1%} of the time; {report.waiting:.2f} threads waited for it on average."
     write_lines(console, [printable(title), summary, *losses, ""])
     write_lines(
@@ -168,7 +169,7 @@ def to_json(report: GilReport) -> dict[str, Any]:
     data = asdict(report)
     for row, thread in zip(data["threads"], report.threads, strict=True):
         row["held_ns"] = thread.held_ns
-    data["collection"] = {name: value for name, value in data["collection"].items() if value not in (-1, "", ())}
+    data["collection"] = {name: value for name, value in data["collection"].items() if value not in (-1, "", (), {})}
     return data
 
 

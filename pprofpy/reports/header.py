@@ -6,7 +6,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pprofpy.profile import Collection, Profile, ValueType
+from pprofpy.profile import COUNTS, Collection, Profile, ValueType
+from pprofpy.reports.losses import lines as loss_lines
 from pprofpy.reports.text import printable
 from pprofpy.units import NS_PER_S, format_percent, format_value, scale
 
@@ -78,17 +79,13 @@ def lines(header: Header, unit: str) -> list[str]:
 
 def losses(collection: Collection) -> list[str]:
     """How the samples came about and how many did not; only what is known, so perhaps nothing."""
-    counts = [
-        f"{value} {name}"
-        for name in ("asked", "got", "late", "dropped", "truncated", "errors")
-        if (value := getattr(collection, name)) >= 0
-    ]
+    counts = [f"{value} {name}" for name in COUNTS if (value := getattr(collection, name)) >= 0]
     found = []
     if collection.engine or collection.target:
         found.append("Recorded: " + ", ".join(filter(None, (collection.target, collection.engine))))
     if counts:
         found.append("Samples: " + ", ".join(counts))
-    return [*found, *(f"Note: {note}" for note in collection.notes)]
+    return [*found, *(f"Note: {line}" for line in loss_lines(collection))]
 
 
 def to_json(header: Header) -> dict[str, Any]:
@@ -105,7 +102,7 @@ def to_json(header: Header) -> dict[str, Any]:
         "duration_ns": header.duration_ns,
         "total": header.total,
         "filters": header.filters,
-        "collection": {name: value for name, value in collection.items() if value not in (-1, "", ())},
+        "collection": {name: value for name, value in collection.items() if value not in (-1, "", (), {})},
     }
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pprofpy.blocking import STATES, unchain
 from pprofpy.profile import Collection, LabelSet, Profile, Stack
+from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stacks import line, one_line, stack_json
 from pprofpy.reports.text import printable, shorten, write_lines
@@ -150,7 +151,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
 def render(report: OffCpu, console: Console) -> None:
     """Print both tables, 80 columns wide."""
     title = f"Time off the CPU: {report.collection.target}, {format_duration(report.duration_ns)}"
-    losses = [printable(note[0].upper() + note[1:]) for note in report.collection.notes]
+    losses = [printable(line) for line in sentences(report.collection)]
     if not report.threads:
         write_lines(console, [printable(title), *losses, "No thread was off the CPU."])
         return
@@ -175,7 +176,7 @@ def to_json(report: OffCpu) -> dict[str, Any]:
     """The report for programs; times in nanoseconds."""
     data = asdict(replace(report, chains=[]))
     data["chains"] = [_chain_json(row) for row in report.chains]
-    data["collection"] = {name: value for name, value in data["collection"].items() if value not in (-1, "", ())}
+    data["collection"] = {name: value for name, value in data["collection"].items() if value not in (-1, "", (), {})}
     return data
 
 

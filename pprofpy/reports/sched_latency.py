@@ -24,6 +24,7 @@ from pprofpy.latency import (
 from pprofpy.profile import Collection
 from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
+from pprofpy.reports.losses import sentences
 from pprofpy.reports.stacks import one_line, stack_json
 from pprofpy.reports.text import printable, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
@@ -150,7 +151,7 @@ def to_json(report: SchedLatency) -> dict[str, Any]:
     return {
         "time_ns": report.time_ns,
         "duration_ns": report.duration_ns,
-        "collection": {name: value for name, value in collection.items() if value not in (-1, "", ())},
+        "collection": {name: value for name, value in collection.items() if value not in (-1, "", (), {})},
         "rows": [_row_json(row) for row in report.rows],
         "rest": _row_json(report.rest) if report.rest else None,
         "total": _row_json(report.total),
@@ -307,7 +308,7 @@ def _title(report: SchedLatency) -> str:
 
 
 def _losses(report: SchedLatency) -> list[str]:
-    return [printable(note[0].upper() + note[1:]) for note in report.collection.notes]
+    return [printable(line) for line in sentences(report.collection)]
 
 
 def _heading(report: SchedLatency) -> str:

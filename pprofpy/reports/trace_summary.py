@@ -13,6 +13,7 @@ from rich.text import Text
 from pprofpy.events.log import EventStats, EventSummary
 from pprofpy.latency import Histogram
 from pprofpy.profile import Collection
+from pprofpy.reports.losses import lines
 from pprofpy.reports.text import write_lines
 from pprofpy.units import format_duration, format_short
 
@@ -109,7 +110,7 @@ def render(report: TraceSummary, console: Console) -> None:
             write_lines(console, [f"{'':58}({table.hidden} more)"])
     if not report.tables:
         write_lines(console, ["Nothing happened."])
-    write_lines(console, ["", *report.collection.notes] if report.collection.notes else [])
+    write_lines(console, ["", *found] if (found := lines(report.collection)) else [])
 
 
 def to_json(report: TraceSummary) -> dict[str, Any]:

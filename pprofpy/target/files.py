@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pprofpy import folders
 from pprofpy.target import procfs
 from pprofpy.target.procfs import Mapping
 
@@ -24,7 +25,6 @@ MOST_BYTES = 128 << 20
 _MOST_LINKS, _MOST_FOLDERS = 40, 256
 _LONGEST_PATH = 4096
 _INSPECT = os.O_PATH | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class TargetFile:
@@ -123,7 +123,7 @@ def _open_inspected(inspected: int) -> TargetFile:
     try:
         if not stat.S_ISREG(os.fstat(inspected).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return TargetFile(os.open(f"/proc/self/fd/{inspected}", _READ))
+        return TargetFile(folders.reopen(inspected, os.O_RDONLY | os.O_NONBLOCK))
     finally:
         os.close(inspected)
 

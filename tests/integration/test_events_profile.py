@@ -39,7 +39,7 @@ def record(version: str, *events: str, weight: str = "") -> Profile:
             profile = recorder.stop()
         program.kill()
     profile.check_valid()
-    assert profile.collection.dropped == 0, profile.collection.notes
+    assert profile.collection.dropped == 0, profile.collection
     return profile
 
 

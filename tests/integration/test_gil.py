@@ -19,6 +19,7 @@ from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.formats.files import read_profile
 from pprofpy.gil import WAITS, GilRecord, GilThread
 from pprofpy.reports.gil import place_of
+from pprofpy.reports.losses import lines
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 
 pytestmark = pytest.mark.ebpf
@@ -82,7 +83,7 @@ def test_holding_and_waiting_are_what_the_programs_own_clocks_say(version: str) 
                 and place_of(block.waiter_stack).startswith("gil.want_it:")
             )
             wrong += differing("blocked by the holder", blamed_ns, waiter.says["wait_ns"], 0.05)
-        return wrong + list(found.collection.notes) if wrong else []
+        return wrong + lines(found.collection) if wrong else []
 
     rounds_until_right(measure)
 
@@ -99,7 +100,7 @@ def test_threads_that_compute_hold_the_lock_in_turn() -> None:
                 wrong.append(f"a wait took {average_ns} ns on average")
         places = {place_of(hold.stack).partition(":")[0] for hold in found.holds if hold.on_ns > 100_000_000}
         wrong += [] if places == {"gil.spin"} else [f"held in {places}"]
-        return wrong + list(found.collection.notes) if wrong else []
+        return wrong + lines(found.collection) if wrong else []
 
     rounds_until_right(measure)
 
@@ -117,7 +118,7 @@ def test_the_profile_has_each_wait_once_with_the_holder_on_top() -> None:
             if ("tid", waiter.seen.tid) in [(label.key, label.value) for label in labels]
         ]
         if not waited:
-            return [f"no wait of thread {waiter.seen.tid} was seen", *found.collection.notes]
+            return [f"no wait of thread {waiter.seen.tid} was seen", *lines(found.collection)]
         top_ns, longest = max(waited)
         names = [frame.function.system_name or frame.function.name for frame in longest]
         at = names.index(WAITS.function.name)

@@ -14,6 +14,7 @@ import pytest
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.profile import Profile
+from pprofpy.reports.losses import lines
 from tests.conftest import rounds_until_right, stolen_ns
 
 pytestmark = pytest.mark.ebpf
@@ -87,7 +88,7 @@ def test_time_off_the_cpu_is_what_the_programs_own_clocks_say() -> None:
             reads_input = any("pipe_read" in frame.function.name for frame in stack)
             off_ns[facts["tid"]] += 0 if reads_input else delay_ns
         if profile.collection.dropped:
-            return list(profile.collection.notes)
+            return lines(profile.collection)
         spared_ns = stolen_ns() - stolen_before_ns
         pairs = ("main", off_ns[pid], own.main_off_ns), ("waiter", off_ns[own.waiter], own.waiter_off_ns)
         return [

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from pprofpy.target import procfs
+
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
 _POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
 _SECCOMP_GET_FILTER = 0x420C
@@ -109,7 +111,7 @@ def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
         if not results and not errors:
             ended.acquire(timeout=_ENDING_S)
         raise
-    while os.path.exists(f"/proc/self/task/{tracer[0]}"):  # noqa: PTH110 - fast
+    while procfs.folder_of("self", tracer[0]).exists():
         time.sleep(0)  # the kernel calls it dead somewhat later, and only then lets go
     if errors:
         raise errors[0]
@@ -234,7 +236,7 @@ class Memory:
     """
 
     def __init__(self, pid: int) -> None:
-        self._file = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        self._file = os.open(procfs.folder_of(pid) / "mem", os.O_RDWR | os.O_CLOEXEC)
 
     def __enter__(self) -> Self:
         return self

@@ -37,12 +37,7 @@ _SPELLS = np.dtype([("count", "u8"), ("total_ns", "u8")])
 ABSENCE_LAYOUTS = {"thread": _THREAD, "spells": _SPELLS}
 """For `load(layouts=...)` of a program that includes absences.h."""
 
-_LOST = (
-    "switches that the kernel did not show",
-    "threads that found no room in the kernel's table",
-    "times off the CPU that found no room in the kernel's table",
-    "kernel stacks of waits that could not be kept",
-)
+_LOST = ("hidden_switches", "threads_full", "off_cpu_full", "kernel_stacks_full")
 """What could not be had, in the order of the enum in absences.h."""
 
 
@@ -171,7 +166,7 @@ class Absences:
 
     def losses(self) -> dict[str, int]:
         """How much of what could not be had."""
-        return {reason: count for reason, count in counted(self._program, _LOST).items() if count}
+        return {name: count for name, count in counted(self._program, _LOST).items() if count}
 
 
 def _state(state: int) -> int:

@@ -278,15 +278,16 @@ class CpuRecorder:
             dropped=tallies[_LOST_COUNT] + self._program.missed(),
             truncated=self.stacks.truncated,
             errors=self.stacks.failed,
-            notes=tuple(self._notes(tallies)),
+            losses=self._losses(tallies),
+            notes=tuple(self._notes()),
         )
 
-    def _notes(self, tallies: list[int]) -> list[str]:
-        notes = list(self.stacks.notes())
-        if self._options.gil:
-            notes.insert(0, "Only threads that held the interpreter lock were counted.")
-        if tallies[_LOST_KERNEL_STACK]:
-            notes.append(f"{tallies[_LOST_KERNEL_STACK]} kernel stacks found no room.")
+    def _losses(self, tallies: list[int]) -> dict[str, int]:
+        lost = {"samples_full": tallies[_LOST_COUNT], "missed_events": self._program.missed()}
+        return {**lost, **self.stacks.losses(), "kernel_stacks_full": tallies[_LOST_KERNEL_STACK]}
+
+    def _notes(self) -> list[str]:
+        notes = ["Only threads that held the interpreter lock were counted."] if self._options.gil else []
         if self._target and not self._target.is_alive():
             notes.append("The target ended during the recording.")
         return notes

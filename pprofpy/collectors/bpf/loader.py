@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import re
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -36,7 +35,7 @@ from pprofpy.collectors.bpf.perf import (
 )
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError
-from pprofpy.target import with_sudo
+from pprofpy.target import has_capability, procfs, with_sudo
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
@@ -237,7 +236,7 @@ def require() -> None:
             f"kernel probes need {missing}",
             f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
         )
-    if str(Path("/proc/self/ns/pid").readlink()) != _INITIAL_PID_NAMESPACE:
+    if procfs.namespace("self", "pid") != _INITIAL_PID_NAMESPACE:
         raise NotPossibleError(
             "we are in a pid namespace of our own, where the kernel's thread numbers mean nothing",
             "run pprofpy on the host, or start the container with --pid=host",
@@ -325,11 +324,8 @@ def _make_map(shape: MapShape) -> int:
 
 def _missing_privilege() -> str:
     """The capabilities that this process lacks, in words; empty if it has what it needs."""
-    status = Path("/proc/self/status").read_text()
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    held = int(match[1], 16) if match else 0
-    if held >> _CAP_SYS_ADMIN & 1:
+    if has_capability(_CAP_SYS_ADMIN):
         return ""
     wanted = {"CAP_BPF": _CAP_BPF, "CAP_PERFMON": _CAP_PERFMON}
-    lacking = [name for name, number in wanted.items() if not held >> number & 1]
+    lacking = [name for name, number in wanted.items() if not has_capability(number)]
     return f"{' and '.join(lacking)} (or root)" if lacking else ""

@@ -65,8 +65,8 @@ class NativeRecorder(CpuRecorder):
         self._natives.poll(self.stacks.runtimes)
         super()._finish(end_ns)
 
-    def _notes(self, tallies: list[int]) -> list[str]:
-        return super()._notes(tallies) + self._natives.notes(tallies[LOST_NATIVE_STACK])
+    def _losses(self, tallies: list[int]) -> dict[str, int]:
+        return super()._losses(tallies) | self._natives.losses(tallies[LOST_NATIVE_STACK])
 
     def close(self) -> None:
         """As CpuRecorder does."""

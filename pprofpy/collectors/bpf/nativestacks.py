@@ -61,10 +61,10 @@ _REGISTERS = (10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16)
 """Where unwinding tables' registers lie in struct pt_regs: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip."""
 
 _BROKEN_OFF = {
-    Ending.CUT: f"native stacks reached beyond the {_STACK_BYTES >> 10} to {_PARTS * _STACK_BYTES >> 10} KB copied",
-    Ending.NO_TABLE: "native stacks led through code without unwinding tables",
-    Ending.BROKEN: "native stacks could not be followed",
-    Ending.TOO_LONG: "native stacks lead through files that take too long to read",
+    Ending.CUT: "native_cut",
+    Ending.NO_TABLE: "native_no_tables",
+    Ending.BROKEN: "native_broken",
+    Ending.TOO_LONG: "native_too_long",
 }
 
 _NOTHING = Chain((), Ending.BROKEN)
@@ -183,11 +183,9 @@ class NativeStacks:
         self._chains, self._chain_numbers = [], {}
         return True
 
-    def notes(self, lost: int) -> list[str]:
-        """What a reader should know of stacks that are missing or incomplete; `lost` of them found no room."""
-        counts = [(self._endings[ending], words) for ending, words in _BROKEN_OFF.items()]
-        counts.append((lost, "native stacks found no room on their way out of the kernel"))
-        return [f"{count} {words}." for count, words in counts if count]
+    def losses(self, full: int) -> dict[str, int]:
+        """How many stacks are missing or incomplete; `full` of them found no room."""
+        return {name: self._endings[ending] for ending, name in _BROKEN_OFF.items()} | {"native_full": full}
 
     def close(self) -> None:
         """Close the files that were read."""

@@ -28,7 +28,6 @@ import numpy as np
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
-from pprofpy.collectors.bpf.losses import in_words
 from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import LineTables
@@ -125,14 +124,17 @@ _MOST_LARGE_BYTES = 16 << 20
 _COMPARISONS = 20
 """So many stacks of a process may differ from what is read from outside, before the walk is held for wrong."""
 
-MISSED = (
-    "threads that Python knows nothing of",
-    "threads that ran no Python function",
-    "stacks that could not be read",
-    f"stacks deeper than {_MAX_FRAMES} frames",
-    "stacks that found no room on their way out of the kernel",
-    "names that found no room on their way out of the kernel",
-    "stacks that could not be walked because an event interrupted another",
+WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
+"""Threads that run no Python."""
+
+_TRUNCATED, _FAILED = "python_truncated", ("python_unreadable", "python_stacks_full", "python_interrupted")
+_MISSED = (
+    *WITHOUT_PYTHON,
+    "python_unreadable",
+    "python_truncated",
+    "python_stacks_full",
+    "python_names_full",
+    "python_interrupted",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
 
@@ -309,33 +311,23 @@ class PythonStacks:
         """How many stacks are in memory."""
         return len(self._stacks) + len(self._older)
 
-    def missed(self) -> dict[str, int]:
-        """How many walks gave no stack, or not all of it, by reason."""
+    def losses(self) -> dict[str, int]:
+        """How many walks gave no stack, or not all of it, and what has no name."""
         _, counts = self._missed.items()
-        found = {reason: int(count) for reason, count in zip(MISSED, counts.sum(axis=1), strict=True)}
-        return {reason: count for reason, count in found.items() if count}
+        found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
+        found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
+        return {name: count for name, count in found.items() if count}
 
     @property
     def truncated(self) -> int:
         """How many walks ended before the stack's root."""
-        return self.missed().get(MISSED[3], 0)
+        return self.losses().get(_TRUNCATED, 0)
 
     @property
     def failed(self) -> int:
         """How many walks failed, wholly or in part, for another reason than depth."""
-        bad = {MISSED[2], MISSED[4], MISSED[6]}
-        return sum(count for reason, count in self.missed().items() if reason in bad)
-
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the profile should know of stacks that are missing or incomplete."""
-        texts = [f"{count} {reason}." for reason, count in self.missed().items()]
-        if self.unnamed:
-            texts.append(f"{self.unnamed} functions were gone before they could be named.")
-        if self.unlined:
-            texts.append(
-                f"{self.unlined} line tables could not be read: their functions' samples are on the first line."
-            )
-        return tuple(texts)
+        found = self.losses()
+        return sum(found.get(name, 0) for name in _FAILED)
 
     def collection(self, engine: str, target: Target | None, losses: dict[str, int]) -> Collection:
         """How complete a recording is.
@@ -351,7 +343,7 @@ class PythonStacks:
             dropped=sum(losses.values()),
             truncated=self.truncated,
             errors=self.failed,
-            notes=(*in_words(losses), *self.notes()),
+            losses=losses | self.losses(),
         )
 
     def close(self) -> None:

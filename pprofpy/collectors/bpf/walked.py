@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.bpf.pystacks import MISSED, PythonStacks, python_constants
+from pprofpy.collectors.bpf.pystacks import WITHOUT_PYTHON, PythonStacks, python_constants
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.errors import NotPossibleError, PprofpyError
 from pprofpy.profile import Stack
@@ -19,9 +19,6 @@ from pprofpy.target import open_target
 
 _PATIENCE_NS = 5_000_000_000
 """A process that was only just started may take so long until its Python can be read."""
-
-_NO_PYTHON = tuple(f"{reason}." for reason in MISSED[:2])
-"""Notes on threads that run no Python: they have the kernel's stacks."""
 
 
 def walk_constants() -> dict[str, int]:
@@ -121,10 +118,13 @@ class WalkedStacks:
         return len(self._stacks)
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know of Python stacks that are missing or incomplete."""
-        if self.problem:
-            return (f"No Python stacks: {self.problem}.",)
-        return tuple(note for note in self._stacks.notes() if not note.endswith(_NO_PYTHON))
+        """What a reader should know of Python stacks that are missing."""
+        return (f"No Python stacks: {self.problem}.",) if self.problem else ()
+
+    def losses(self) -> dict[str, int]:
+        """How many Python stacks are missing or incomplete; threads that run no Python have the kernel's."""
+        found = {} if self.problem else self._stacks.losses()
+        return {name: count for name, count in found.items() if name not in WITHOUT_PYTHON}
 
     @property
     def truncated(self) -> int:

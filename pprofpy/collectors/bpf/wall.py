@@ -150,6 +150,9 @@ class WallRecorder(CpuRecorder):
 
     def _collection(self) -> Collection:
         found, losses = super()._collection(), self._absences.losses()
-        notes = ["Waiting threads were counted, too: this is wall-clock time."]
-        notes += [f"lost: {count:,} {reason}." for reason, count in losses.items()]
-        return replace(found, dropped=found.dropped + sum(losses.values()), notes=(*notes, *found.notes))
+        return replace(
+            found,
+            dropped=found.dropped + sum(losses.values()),
+            losses={**losses, **found.losses},
+            notes=("Waiting threads were counted, too: this is wall-clock time.", *found.notes),
+        )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pprofpy import folders
 from pprofpy.collectors.heapagent import plain
 from pprofpy.errors import TargetError
 from pprofpy.target import Target, procfs
@@ -125,7 +126,7 @@ def _open(target: Target, descriptor: int, inode: int) -> int:
     inspected = os.open(folder / str(descriptor), os.O_PATH | os.O_CLOEXEC)
     try:
         _check(inspected, target, inode)
-        return os.open(f"/proc/self/fd/{inspected}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        return folders.reopen(inspected, os.O_RDONLY | os.O_NONBLOCK)
     finally:
         os.close(inspected)
 

@@ -1,0 +1,72 @@
+"""What was lost, in words: one line for each kind of loss, in every report."""
+
+from __future__ import annotations
+
+from pprofpy.profile import Collection
+
+WORDS = {
+    # events
+    "missed_events": "lost: {} events that the kernel did not hand over",
+    "events_full": "lost: {} events that found no room in the kernel's table",
+    "samples_full": "lost: {} samples that found no room in the kernel's table",
+    "tracepoint_events": "lost: {} events at tracepoints",
+    "syscalls": "lost: {} system calls",
+    "syscalls_under_way": "lost: {} system calls that began while too many were under way",
+    "summary_rows": "lost: {} threads or events in the summary",
+    "summary_durations": "lost: {} durations in the summary",
+    "new_threads": "lost: {} new threads of the target",
+    # switches
+    "untracked_switches": "lost: {} switches of threads that found no room in the kernel's table",
+    "hidden_switches": "lost: {} switches that the kernel did not show",
+    "hidden_switch_in": "lost: {} switches that the kernel showed to nobody: threads left a CPU that they never got",
+    "hidden_wake_ups": "lost: {} waits after a wake-up that the kernel showed to nobody",
+    "hidden_ends": "lost: {} off-CPU intervals of which the kernel did not show the end",
+    "hidden_wake_ups_blocked": "lost: {} wake-ups that the kernel did not show: "
+    "the wait for a CPU that followed counts as blocked",
+    "off_cpu_full": "lost: {} off-CPU intervals that found no room in the kernel's table",
+    "kernel_stacks_full": "lost: {} kernel stacks that found no room",
+    "children_full": "lost: {} child processes that are not followed: too many",
+    "threads_full": "lost: {} threads that found no room in the kernel's table",
+    # waits for a CPU
+    "histogram_full": "lost: {} waits that are missing from the quantiles: the histogram is full",
+    "long_waits": "lost: {} waits above the threshold that could not be handed over in time",
+    "trace_events": "lost: {} events that the trace lacks: they came faster than they could be read",
+    "stacks_full": "lost: {} waits that are missing from the stacks: the table is full",
+    # the GIL
+    "waits_full": "lost: {} waits that found no room in the kernel's table",
+    "holds_full": "lost: {} times of holding that found no room in the kernel's table",
+    "blocks_full": "lost: {} blocked times that found no room in the kernel's table",
+    "waiters_full": "lost: {} waits that no holder is blamed for: too many threads waited at once",
+    # Python's stacks
+    "python_unknown_threads": "{} threads that Python knows nothing of.",
+    "python_no_function": "{} threads that ran no Python function.",
+    "python_unreadable": "{} stacks that could not be read.",
+    "python_truncated": "{} stacks deeper than 512 frames.",
+    "python_stacks_full": "{} stacks that found no room on their way out of the kernel.",
+    "python_names_full": "{} names that found no room on their way out of the kernel.",
+    "python_interrupted": "{} stacks that could not be walked because an event interrupted another.",
+    "python_unnamed": "{} functions were gone before they could be named.",
+    "python_unlined": "{} line tables could not be read: their functions' samples are on the first line.",
+    # native stacks
+    "native_no_tables": "{} native stacks led through code without unwinding tables.",
+    "native_broken": "{} native stacks could not be followed.",
+    "native_too_long": "{} native stacks led through files that take too long to read.",
+    "native_cut": "{} native stacks reached beyond what is copied of them.",
+    "native_full": "{} native stacks found no room on their way out of the kernel.",
+}
+"""Name -> words; `{}` is the number."""
+
+
+def lines(collection: Collection) -> list[str]:
+    """What a reader should know of how a profile came about, and what was lost; a sentence each."""
+    return [*collection.notes, *(_words(name, count) for name, count in collection.losses.items() if count)]
+
+
+def sentences(collection: Collection) -> list[str]:
+    """The same, each beginning with a capital letter."""
+    return [line[0].upper() + line[1:] for line in lines(collection) if line]
+
+
+def _words(name: str, count: int) -> str:
+    """A name that this version does not know is shown as it is."""
+    return WORDS.get(name, f"lost: {{}} {name}").format(f"{count:,}")

@@ -1,0 +1,106 @@
+"""Session: the one loop. It owns the deadline, the stop and the recorders, and yields their windows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from pprofpy.errors import PprofpyError
+from pprofpy.model.recording import Recording
+from pprofpy.session.recorder import Recorder
+from pprofpy.target import Target
+from pprofpy.units import NS_PER_S
+
+FOREVER = None
+"""As a duration: until the target ends, or somebody says so."""
+
+WINDOW_NS = 10 * NS_PER_S
+
+_POLL_NS = NS_PER_S // 20
+
+
+class Stop(Protocol):
+    """Tells a session to end early; `threading.Event` is one."""
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until told to stop, `timeout` seconds at most; True if told."""
+
+
+class Session:
+    """Recorders that are open and watch whom they are to watch, until the time is over, the target ends, or `stop`.
+
+    Args:
+        recorders: What records.
+        stop: Ends it early.
+        target: Its end ends the session; None for the whole system.
+        duration_ns: How long; FOREVER for as long as the target lives.
+        window_ns: How long a window is.
+        on_poll: Called after each poll with the nanoseconds since the beginning.
+        start_ns: When the recording began, on the monotonic clock; by default now.
+
+    Attributes:
+        failure: What ended it before its time: windows up to there are yielded all the same.
+    """
+
+    def __init__(
+        self,
+        recorders: Sequence[Recorder],
+        stop: Stop,
+        *,
+        target: Target | None = None,
+        duration_ns: int | None = FOREVER,
+        window_ns: int = WINDOW_NS,
+        on_poll: Callable[[int], object] = lambda elapsed_ns: None,
+        start_ns: int = 0,
+    ) -> None:
+        self._recorders = recorders
+        self._stop = stop
+        self._target = target
+        self._duration_ns = duration_ns
+        self._window_ns = window_ns
+        self._on_poll = on_poll
+        self._start_ns = start_ns or time.monotonic_ns()
+        self.failure: PprofpyError | None = None
+
+    def windows(self) -> Iterator[Recording]:
+        """The windows of each recorder as they end; the last ones at the end of the session.
+
+        Raises:
+            PprofpyError: Not even the last window could be had.
+        """
+        due_ns = self._start_ns + self._window_ns
+        try:
+            while self._goes_on():
+                if time.monotonic_ns() >= due_ns:
+                    due_ns += self._window_ns
+                    for recorder in self._recorders:
+                        yield recorder.window()
+        except PprofpyError as error:
+            self.failure = error
+        yield from self._last_windows()
+
+    def _goes_on(self) -> bool:
+        """Sleep until the next poll, and poll; False at the end."""
+        elapsed_ns = time.monotonic_ns() - self._start_ns
+        left_ns = _POLL_NS if self._duration_ns is None else min(_POLL_NS, self._duration_ns - elapsed_ns)
+        if self._stop.wait(max(left_ns, 0) / NS_PER_S):
+            return False
+        for recorder in self._recorders:
+            recorder.poll()
+        elapsed_ns = time.monotonic_ns() - self._start_ns
+        self._on_poll(elapsed_ns)
+        is_over = self._duration_ns is not None and elapsed_ns >= self._duration_ns
+        return not is_over and (self._target is None or self._target.is_alive())
+
+    def _last_windows(self) -> Iterator[Recording]:
+        """What can still be had; the first error is raised if nothing ended the session before."""
+        for recorder in self._recorders:
+            try:
+                last = recorder.finish()
+            except PprofpyError as error:
+                self.failure = self.failure or error
+                continue
+            yield last
+        if self.failure:
+            raise self.failure

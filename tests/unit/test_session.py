@@ -1,0 +1,171 @@
+"""The one loop: it polls, ends windows in time, ends with the target, and loses nothing when a recorder fails."""
+
+from __future__ import annotations
+
+import threading
+from typing import cast
+
+import pytest
+
+from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.model.recording import Recording
+from pprofpy.profile import Profile, ValueType
+from pprofpy.session import FOREVER, Recorder, Session
+from pprofpy.target import Target
+from pprofpy.units import NS_PER_S
+
+
+class Counting(Recorder):
+    """Counts what is asked of it; its windows are numbered."""
+
+    kind = "counting"
+
+    def __init__(self, fails_at: int = 0, finishes: bool = True) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self._fails_at, self._finishes = fails_at, finishes
+
+    def open(self) -> None:
+        self.calls.append("open")
+        self.owned.callback(self.calls.append, "closed")
+
+    def watch(self, target: Target) -> None:
+        self.calls.append("watch")
+
+    def poll(self) -> None:
+        self.calls.append("poll")
+        if self.calls.count("poll") == self._fails_at:
+            raise NotPossibleError("the kernel changed its mind")
+
+    def window(self) -> Recording:
+        self.calls.append("window")
+        return Recording(f"window {self.calls.count('window')}", Profile((ValueType("samples", "count"),)))
+
+    def finish(self) -> Recording:
+        self.calls.append("finish")
+        if not self._finishes:
+            raise TargetError("it has ended")
+        return Recording("last", Profile((ValueType("samples", "count"),)))
+
+
+class Clock:
+    """Stops a session after so many polls, and lets time pass without waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, polls: int = 1 << 30) -> None:
+        self.now_ns, self._left = 1, polls
+        monkeypatch.setattr("pprofpy.session.session.time.monotonic_ns", lambda: self.now_ns)
+
+    def wait(self, timeout: float) -> bool:
+        self.now_ns += round(timeout * NS_PER_S)
+        self._left -= 1
+        return self._left < 0
+
+
+class Mortal:
+    """A target that is seen alive so many times."""
+
+    def __init__(self, times: int) -> None:
+        self._left = times
+
+    def is_alive(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
+def kinds(session: Session) -> list[str]:
+    return [window.kind for window in session.windows()]
+
+
+def test_it_ends_when_the_time_is_over_and_not_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, recorder = Clock(monkeypatch), Counting()
+
+    found = kinds(Session([recorder], clock, duration_ns=NS_PER_S + 1))
+
+    assert found == ["last"]
+    assert clock.now_ns == 1 + NS_PER_S + 1
+    assert recorder.calls.count("poll") == 21
+
+
+def test_windows_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session([Counting()], Clock(monkeypatch), duration_ns=3 * NS_PER_S, window_ns=NS_PER_S)
+
+    assert kinds(session) == ["window 1", "window 2", "last"]
+
+
+def test_somebody_may_say_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kinds(Session([Counting()], Clock(monkeypatch, polls=3))) == ["last"]
+
+
+def test_it_ends_with_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Counting()
+
+    found = kinds(Session([recorder], Clock(monkeypatch), target=cast(Target, Mortal(4)), duration_ns=FOREVER))
+
+    assert found == ["last"]
+    assert recorder.calls.count("poll") == 5
+
+
+def test_several_recorders_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session([Counting(), Counting()], Clock(monkeypatch), duration_ns=2 * NS_PER_S, window_ns=NS_PER_S)
+
+    assert kinds(session) == ["window 1", "window 1", "last", "last"]
+
+
+def test_what_was_recorded_before_an_error_is_yielded_before_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session([Counting(fails_at=25)], Clock(monkeypatch), window_ns=NS_PER_S)
+    found: list[str] = []
+
+    with pytest.raises(NotPossibleError, match="changed its mind"):
+        found.extend(window.kind for window in session.windows())
+
+    assert found == ["window 1", "last"]
+
+
+def test_of_two_errors_the_first_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session([Counting(fails_at=1, finishes=False)], Clock(monkeypatch))
+
+    with pytest.raises(NotPossibleError):
+        kinds(session)
+
+
+def test_one_recorder_that_cannot_finish_does_not_cost_the_others_their_last_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Session([Counting(finishes=False), Counting()], Clock(monkeypatch, polls=1))
+    found: list[str] = []
+
+    with pytest.raises(TargetError):
+        found.extend(window.kind for window in session.windows())
+
+    assert found == ["last"]
+
+
+def test_an_event_stops_a_real_session() -> None:
+    stop = threading.Event()
+    stop.set()
+
+    assert kinds(Session([Counting()], stop)) == ["last"]
+
+
+def test_progress_is_told_after_each_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    kinds(Session([Counting()], Clock(monkeypatch), duration_ns=NS_PER_S // 10, on_poll=told.append))
+
+    assert told == [NS_PER_S // 20, NS_PER_S // 10]
+
+
+def test_what_a_recorder_opened_is_closed_however_it_ends() -> None:
+    class Refused(Counting):
+        def open(self) -> None:
+            super().open()
+            raise NotPossibleError("no")
+
+    recorder, refused = Counting(), Refused()
+    with recorder:
+        pass
+    recorder.close()
+    with pytest.raises(NotPossibleError), refused:
+        pass
+
+    assert recorder.calls == refused.calls == ["open", "closed"]
