@@ -1,0 +1,504 @@
+"""What is fuzzed: for each target valid inputs, a mutator that knows their structure, and what is done with an input."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import marshal
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from random import Random
+from unittest import mock
+
+import numpy as np
+from rich.console import Console
+
+from pprofpy import filters
+from pprofpy import timeline as timelines
+from pprofpy.cli import show
+from pprofpy.collectors.cpython.layouts import (
+    DEBUG_OFFSETS_BYTES,
+    LAYOUTS,
+    ImplausibleLayoutError,
+    is_free_threaded,
+    layout_of,
+)
+from pprofpy.collectors.cpython.linetable import LineTables
+from pprofpy.collectors.heapagent import plain, samples
+from pprofpy.collectors.heapagent import traces as heap_traces
+from pprofpy.collectors.heapagent.frames import Frames
+from pprofpy.collectors.native.cfi import CfiError, CfiTable, evaluate
+from pprofpy.collectors.native.demangle import readable
+from pprofpy.collectors.native.image import Image
+from pprofpy.elf import LoadedElf, NotElfError, find_symbols, read_headers, reader_of
+from pprofpy.errors import PprofpyError
+from pprofpy.events import printfmt, selection
+from pprofpy.events.log import summarize
+from pprofpy.events.scheduling import calls_by_thread, to_trace
+from pprofpy.events.tracepoint import Columns, enumerators_of, parse_format
+from pprofpy.events.words import Narrator
+from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool, tracefile
+from pprofpy.formats import recording as recordings
+from pprofpy.graph import BASE_LABEL, Granularity, build_graph
+from pprofpy.model.recording import Recording
+from pprofpy.model.table import Table
+from pprofpy.profile import Collection, Frame, Function, Label, Location, Profile, ValueType, merge, root_by_label
+from pprofpy.reports import flamegraph, header, threads, top, traces, tree
+from pprofpy.reports import list as listing
+from pprofpy.reports import timeline as timeline_report
+from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.trim import EVERYTHING
+from pprofpy.target import procfs
+from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
+from tests import events
+from tests.fuzz.mutate import Mutator, document, lines, numbers, packed, protobuf, raw, several, tokens
+from tests.stacks import profile_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that reads what others made.
+
+    Attributes:
+        name: Part of the names of saved findings.
+        share: How many of a million inputs it gets, about.
+        seeds: Makes valid inputs.
+        mutate: Makes an input of one.
+        run: Reads an input, and does what is done with the result.
+        allowed: The errors that it documents; those of pprofpy's own are allowed everywhere.
+    """
+
+    name: str
+    share: int
+    seeds: Callable[[], Sequence[bytes]]
+    mutate: Mutator
+    run: Callable[[bytes], None]
+    allowed: tuple[type[Exception], ...] = ()
+
+    def input(self, seed: int, number: int) -> bytes:
+        """The input of a number: always the same for a seed."""
+        random = Random(f"{seed} {self.name} {number}")
+        return self.mutate(random, random.choice(_seeds_of(self)))
+
+
+@cache
+def _seeds_of(target: Target) -> Sequence[bytes]:
+    return target.seeds()
+
+
+# -- profiles ------------------------------------------------------------------------------------------------------
+
+
+def _profile() -> Profile:
+    profile = profile_of(
+        {(f"main > work_{i % 3} > inner:{i}", (Label("thread", f"T{i % 2}"), Label("tid", i), Label("b", i, "bytes"))): i
+         for i in range(1, 9)}
+    )  # fmt: skip
+    return replace(profile, drop_frames="inner|(in+)+x", keep_frames="work_.*", comments=("by hand", "#hidden"), doc_url="https://x/",
+                   collection=Collection("engine 1", "python 7", 10, 9, 1, notes=("a note",)), time_ns=10**18, duration_ns=10**9)  # fmt: skip
+
+
+def _inlined() -> Profile:
+    profile = _profile()
+    locations = [*profile.locations[:2], *(place._replace(lines=place.lines * 3) for place in profile.locations[2:5]),
+                 *(Location((), -1, 4096 * i) for i in range(len(profile.locations) - 5))]  # fmt: skip
+    return replace(profile, locations=locations)
+
+
+def _messages() -> list[bytes]:
+    base = replace(_profile(), label_sets=[(*labels, Label(BASE_LABEL, "true")) for labels in _profile().label_sets])
+    return [gzip.decompress(pprof.write(one)) for one in (_profile(), _inlined(), base)]
+
+
+def _gzipped(random: Random, data: bytes) -> bytes:
+    if random.random() < 0.8:
+        return gzip.compress(several(protobuf)(random, data), 1, mtime=0)
+    return raw(random, gzip.compress(data, 1, mtime=0))
+
+
+def _run_reader(data: bytes) -> None:
+    decode(data).check_valid()
+
+
+def _run_views(data: bytes) -> None:
+    """All that commands do with a file."""
+    profile = decode(data)
+    with suppress(PprofpyError):
+        profile = filters.prune(profile)
+    merge([profile, profile.scale([-1.0] * len(profile.sample_types))])
+    profile = merge([profile, profile])
+    wanted = filters.Filters(focus="w", hide="^m", tag_focus="tid=1:")
+    for one in (profile, filters.apply(profile, wanted)[0], root_by_label(profile, "thread")):
+        _show(one, one.value_index(), list(Granularity)[len(data) % len(Granularity)])
+    for name in FORMATS:
+        with suppress(PprofpyError):
+            decode(encode(profile, name))
+
+
+def _show(profile: Profile, value_index: int, granularity: Granularity) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    graph = build_graph(profile, value_index, granularity)
+    about = header.build(profile, value_index, graph.total)
+    for report, built in (
+        (top, top.build(about, graph, EVERYTHING)),
+        (tree, tree.build(about, graph, EVERYTHING)),
+        (traces, traces.build(about, profile, value_index, graph, "minimum")),
+    ):
+        report.render(built, console)  # type: ignore[arg-type]
+        json.dumps(report.to_json(built))  # type: ignore[arg-type]
+    threads.render(threads.build(profile, value_index), console)
+    with suppress(PprofpyError):
+        listing.render(listing.build(about, profile, value_index, ".", SourceFinder(), "minimum"), console)
+    flamegraph.render(flamegraph.build(about, graph)).encode()
+
+
+def _recordings() -> list[bytes]:
+    stacks = [(Frame(Function("f", "f", "/a.py", 1), 3),), ()]
+    table = Table({"tid": [1, 2], "name": ["a", "b"], "stack": list(stacks)})
+    written = [recordings.write(Recording(kind, _profile(), {"waits": table, "threads": table}, {"nodecount": 5}))
+               for kind in ("cpu", "gil", "off-cpu", "sched-latency", "heap", "events", "x")]  # fmt: skip
+    return [gzip.decompress(one) for one in written]
+
+
+def _in_extension(random: Random, data: bytes) -> bytes:
+    """Change the document that carries the tables."""
+    if random.random() < 0.2:
+        return protobuf(random, data)
+    start = data.rfind(b'{"schema"')
+    changed = document(random, data[start : data.rfind(b"}") + 1])
+    return pprof.write(_profile(), changed)
+
+
+def _run_recording(data: bytes) -> None:
+    recording = recordings.read(data)
+    with mock.patch("sys.stdout", io.StringIO()), mock.patch("sys.stderr", io.StringIO()):
+        for as_json in (False, True):
+            with suppress(PprofpyError):
+                show.present(recording, "x", as_json=as_json)
+
+
+def _spools() -> list[bytes]:
+    return [recordings.write(Recording("cpu", _profile(), {}, {}))]
+
+
+def _in_blocks(random: Random, data: bytes) -> bytes:
+    blocks = [data if random.random() < 0.3 else gzip.compress(protobuf(random, gzip.decompress(data)), 1) for _ in range(3)]
+    content = spool.MAGIC + b"".join(struct.pack("<II", len(one), zlib.crc32(one)) + one for one in blocks)
+    return numbers(random, content) if random.random() < 0.2 else content
+
+
+# -- traces --------------------------------------------------------------------------------------------------------
+
+
+def _trace() -> Trace:
+    rows = [(1000 * i, 500 * (i % 2), 10 + i % 3, 11 + i % 2, i % 4, i % 3, i % 3, i % 2) for i in range(1, 12)]
+    about = {10: Thread(10, "main", True), 11: Thread(10, "worker", True), 12: Thread(12, "other", False)}
+    return Trace(np.array(rows, RECORD), about, 500, 10**18, 20_000, Collection("bpf"))
+
+
+def _zipped(random: Random, data: bytes) -> bytes:
+    """Change what is in the archive, or the archive."""
+    if random.random() < 0.2:
+        return several(raw, numbers)(random, data)
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            content = source.read(name)
+            if random.random() < 0.7:
+                content = (document if name.endswith("json") else packed("<QQIIHBBI"))(random, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return target.getvalue()
+
+
+def _run_tracefile(data: bytes) -> None:
+    trace = tracefile.read(data)
+    _run_timeline(timelines.build(trace))
+    list(trace.events())
+    trace.to_profile().check_valid()
+
+
+def _run_timeline(timeline: timelines.Timeline) -> None:
+    table = timeline_report.build(timeline)
+    timeline_report.render(table, Console(file=io.StringIO()))
+    json.dumps(timeline_report.to_json(table))
+    chrome.write(timeline)
+
+
+def _event_logs() -> list[bytes]:
+    stream = io.BytesIO()
+    writer = eventlog.Writer(stream, events.LOG)
+    calls = [events.call(2_000, 0, 500, 100, 3, 0x10, 100, fd_name=b"hosts", inode=77), events.call(6_000, 435, 9, 8)]
+    strings = [events.call_with_strings(events.call(1_000, 257, 6_500, 3, -100, 0x20), b"/etc/hosts")]
+    batch = events.batch([events.switch(5_000, 10, 11, 1), events.waking(7_000, 11, 10)], calls, strings)
+    writer.add(replace(batch, symbols={4096: "f"}, stacks={1: ("f", "g")}))
+    writer.end(10_000, Collection("bpf"))
+    return [stream.getvalue()]
+
+
+def _in_log(random: Random, data: bytes) -> bytes:
+    """Change what is in the blocks, with the right checksums; or the blocks."""
+    if random.random() < 0.1:
+        return several(raw, numbers)(random, data)
+    changed, position = bytearray(data[: len(eventlog.MAGIC)]), len(eventlog.MAGIC)
+    while position + 12 <= len(data):
+        tag, size, _ = struct.unpack_from("<4sII", data, position)
+        content = zlib.decompress(data[position + 12 : position + 12 + size])
+        if random.random() < 0.5:
+            content = _block_mutator(tag)(random, content)
+        block = zlib.compress(content, 1)
+        for _ in range(random.choice((1, 1, 1, 1, 0, 2))):
+            changed += struct.pack("<4sII", tag, len(block), zlib.crc32(block)) + block
+        position += 12 + size
+    return bytes(changed)
+
+
+def _block_mutator(tag: bytes) -> Mutator:
+    sizes = {b"RECS": 112, b"CALL": 176, b"STRS": 688}
+    return packed(f"<{sizes[tag]}s") if tag in sizes else document
+
+
+def _run_event_log(data: bytes) -> None:
+    reader = eventlog.Reader(io.BytesIO(data))
+    batches = list(reader.batches())
+    narrator = Narrator(reader.log)
+    for batch in batches:
+        for part in batch.sliced(2):
+            narrator.lines(part)
+        len(batch.where(tids=frozenset({10}), slower_than_ns=10))
+    summarize(reader.log, batches)
+    trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
+    _run_timeline(timelines.build(trace, calls_by_thread(batches)))
+
+
+_DESCRIPTIONS = [
+    f'''name: test
+ID: 7
+format:
+\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
+
+\tfield:char comm[16];\toffset:8;\tsize:16;\tsigned:0;
+\tfield:pid_t pid;\toffset:24;\tsize:4;\tsigned:1;
+\tfield:unsigned long flags;\toffset:32;\tsize:8;\tsigned:0;
+\tfield:__data_loc char[] name;\toffset:40;\tsize:4;\tsigned:0;
+\tfield:__u8 addr[16];\toffset:44;\tsize:16;\tsigned:0;
+\tfield:void * ip;\toffset:64;\tsize:8;\tsigned:0;
+
+print fmt: {text}
+'''.encode()
+    for text in (
+        '"comm=%s pid=%d flags=%s %s", REC->comm, REC->pid, (REC->flags & 3) ? __print_flags(REC->flags, "|", { 1, "A" }, { 2, "B" }) : "R", __get_str(name)',
+        '"%-10s %#llx %pI6c %ps %c", __print_symbolic(REC->pid & 0xff, { 0, "zero" }, { 1, "one" }), (u64)REC->flags << 3, REC->addr, (void *)REC->ip, REC->pid',
+        '"%s len %u %03d %5lu", __print_hex(REC->addr, 4), __get_dynamic_array_len(name), (int)sizeof(u32) * -(s16)REC->pid / 7 % 3, REC->flags >> 2 ^ ~1UL',
+    )
+]  # fmt: skip
+
+
+def _run_description(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    point = parse_format("test", text, {"ABC": 5, "I_DIRTY": 2**64 - 1})
+    enumerators_of(text)
+    printfmt.symbol_fields(point)
+    formatter = printfmt.compile_format(point, {0: "f"})
+    width = min(max(point.size, 8), 4096)
+    raw_records = np.frombuffer(Random(len(data)).randbytes(5 * width), np.uint8).reshape(5, width)
+    formatter(Columns(raw_records))
+
+
+def _run_selection(data: bytes) -> None:
+    words = data.decode("utf-8", "replace").split("\n")
+    selection.matching(words[:4], words[2:])
+
+
+# -- files and tables of targets -----------------------------------------------------------------------------------
+
+_LIBRARY = Path(samples.__file__).with_name("sampler.so")
+
+
+def _library() -> list[bytes]:
+    content = _LIBRARY.read_bytes()
+    headers = read_headers(reader_of(content))
+    assert headers.unwinding, "the library that the project builds has unwinding tables"
+    return [content]
+
+
+def _in_elf(random: Random, data: bytes) -> bytes:
+    """Change headers, tables of sections, symbols or unwinding: code does not matter."""
+    headers = read_headers(reader_of(data))
+    section_at = int.from_bytes(data[40:48], "little")
+    places = [(0, 64), (64, 56 * 12), (section_at, len(data) - section_at)]
+    places += [(one.offset, min(one.size, 1 << 14)) for one in headers.sections if one.kind in (2, 3, 6, 11, 0x6FFFFFF6)]
+    places += [(headers.unwinding, 4096)] * 3
+    start, size = random.choice(places)
+    changed = several(numbers, numbers, raw)(random, data[start : start + size])
+    return data[:start] + changed + data[start + size :]
+
+
+_SYMBOLS = ("PyInit", "pprofpy_start", "malloc", "_PyRuntime")
+
+
+def _run_elf(data: bytes) -> None:
+    read = reader_of(data)
+    find_symbols(read, read_headers(read), _SYMBOLS)
+    with suppress(NotElfError):
+        LoadedElf(read, 0).functions(_SYMBOLS)
+    image = Image("/lib/x.so", data)
+    for address in (0, 0x1000, 0x1100, 0x1500, 0x2000, 2**63, 2**64 - 1):
+        image.function(address)
+        with suppress(NotElfError):
+            image.bias(address, 0x1000)
+        with suppress(CfiError):
+            image.row(address)
+
+
+def _tables() -> list[bytes]:
+    """`.eh_frame_hdr` at 0 with three entries, `.eh_frame` behind it: what compilers write, by hand."""
+    common = b"\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0"
+    bodies = [
+        b"\x44\x0e\x10\x86\x02\x43\x0d\x06\x02\x50\x0c\x07\x08",
+        b"\x0f\x03\x77\x08\x06\x10\x06\x02\x76\x00\x0a\x42\x0e\x18\x0b\x2e\x10",
+        b"\x03\x00\x01\x0e\x80\x01\x04\x00\x00\x01\x00\x12\x07\x02\x14\x06\x01\x16\x06\x02\x70\x00",
+    ]
+    place = 12 + 8 * len(bodies)
+    entries = struct.pack("<I", len(common)) + common
+    index = struct.pack("<BBBBiI", 1, 0x1B, 3, 0x3B, place - 4, len(bodies))
+    for number, body in enumerate(bodies):
+        at = place + len(entries)
+        start = 0x1000 * (number + 1)
+        index += struct.pack("<ii", start, at)
+        content = struct.pack("<IiI", at + 4 - place, start - (at + 8), 0x100) + b"\0" + body
+        entries += struct.pack("<I", len(content)) + content
+    return [index + entries]
+
+
+def _run_cfi(data: bytes) -> None:
+    table = CfiTable(lambda address, size: data[max(address, 0) : max(address, 0) + max(size, 0)], 0)
+    for address in (0x0FFF, 0x1000, 0x1005, 0x2001, 0x3010, 0x30FF, 2**63):
+        with suppress(CfiError):
+            row = table.row(address)
+            for _, rule in row.saved if row else ():
+                evaluate(rule.expression, [address] * 17, lambda word: word ^ 0xFF, 4096)
+
+
+def _run_expression(data: bytes) -> None:
+    evaluate(data, [2**64 - 1 - i for i in range(17)], lambda word: word, 7)
+
+
+def _run_lines(data: bytes) -> None:
+    for version in ((3, 8), (3, 9), (3, 10), (3, 11), (3, 12), (3, 14)):
+        tables = LineTables(version)
+        for first_line in (0, 1, 2**31, -5, 2**63):
+            for instruction in (-1, 0, 5, 1000, 2**31, 2**63 - 1):
+                assert 0 <= tables.line(data, first_line, instruction) <= 2**31
+
+
+_MANGLED = (b"_Z3addii", b"_ZNSt6vectorIiSaIiEE9push_backERKi", b"_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE.llvm.123",
+            b"_ZNK5boost6spirit2qi4ruleIN9__gnu_cxx17__normal_iteratorIPKcSsEEFvvENS_11unused_typeES8_E5parseE",
+            b"_ZZN1AC1EvENKUlT_E_clIiEEDaS0_.cold", b"_ZGVbN2v_sin.part.0.isra.1", b"_Z1fIJiiiEEvDpT_", b"__Z4mainv",
+            b"_ZNSt8functionIFvvEEC2IZ4mainEUlvE_vEEOT_", b"_RNvC6_123foo3bar")  # fmt: skip
+
+
+def _run_names(data: bytes) -> None:
+    readable(data.decode("utf-8", "replace"))
+
+
+def _debug_offsets() -> list[bytes]:
+    found = []
+    for minor in (13, 14):
+        members = [8 * (i + 1) for i in range(DEBUG_OFFSETS_BYTES // 8)]
+        members[0:3] = [int.from_bytes(b"xdebugpy", "little"), 3 << 24 | minor << 16 | 0xF0, 0]
+        found.append(struct.pack(f"<{len(members)}Q", *members))
+    return found
+
+
+def _run_offsets(data: bytes) -> None:
+    for version in (*LAYOUTS, (3, 7), (4, 0)):
+        with suppress(ImplausibleLayoutError):
+            layout_of(version, data)
+    if len(data) >= 24:
+        is_free_threaded(data)
+
+
+_PROC = (
+    b"Name:\tpython\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\nPPid:\t1\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nNSpid:\t7\t1\nThreads:\t3\n"
+    b"ShdPnd:\t0000000000000000\nSigIgn:\t0000000001001000\nSigCgt:\t0000000180000002\nCapEff:\t000001ffffffffff\nSeccomp:\t0\nx86_Thread_features:\tshstk wrss\n",
+    b"7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 12345 1 2 3\n",
+    b"00400000-00401000 r-xp 00000000 08:01 42                         /usr/bin/python3.11\n"
+    b"7f0000000000-7f0000001000 rw-p 00001000 00:00 0\n7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]\n",
+    b"0::/user.slice\n4:cpu,cpuacct:/a:b\n",
+    b"202 0x7f00 0x80 0x0 0x0 0x0 0x0 0x7ffc 0x7f11\n",
+    b"[<0>] futex_wait_queue+0x60/0x90\n[<0>] do_futex+0x1/0x2\n",
+    b"100 200 300\n", b"python\0-c\0pass\0",
+    b"5600-7f00 ---p 00000000 00:00 0 [rollup]\nRss:                1024 kB\nPrivate_Dirty:        12 kB\n",
+)  # fmt: skip
+
+
+def _run_proc(data: bytes) -> None:
+    with mock.patch.object(procfs, "_content", lambda *_, **__: data):
+        found = procfs.status(7)
+        for name in ("name", "state", "pid", "parent", "tracer", "user", "inner_id", "seccomp", "pending_signals", "caught_signals",
+                     "ignored_signals", "thread_count", "capabilities", "cpu_features"):  # fmt: skip
+            with suppress(procfs.MalformedError):
+                getattr(found, name)
+        for read in (procfs.stat, procfs.comm, procfs.thread_name, procfs.command_line, procfs.control_groups, procfs.system_call,
+                     procfs.kernel_stack, procfs.run_queue_ns, procfs.mappings, procfs.memory_sums):  # fmt: skip
+            with suppress(procfs.MalformedError):
+                read(7)  # type: ignore[operator]
+
+
+def _readings() -> list[bytes]:
+    stacks = np.array([(1, 0, 0, 0), (2, 0, 0, 0), (3, 0, 2, 0), (4, 2, 1, 1)], "u8,u4,u2,u2").tobytes()
+    cells = np.array([(2, 7, 1024, 100, 1024, 100), (3, 8, 2048, 10, 0, 0), (0, 0, 1, 1, 1, 1)], "u4,u4,i8,i8,i8,i8").tobytes()
+    tables = ([("/a.py", "f", 1), ("<string>", "<module>", 1)], [(0, 3), (1, 1)], stacks, np.array([0, 1, 0], "u4").tobytes(), cells,
+              np.arange(7, dtype="i8").tobytes(), 1, [(7, "main")], [(9,)])  # fmt: skip
+    sums = [((("/a.py", 3), ("/b.py", 1)), 2, 100, 0), ((("<unknown>", 0),), 1, 5, 1)]
+    return [marshal.dumps(tables, 4), marshal.dumps((100, True), 4) + b"|" + marshal.dumps(sums, 4)]
+
+
+def _run_agent(data: bytes) -> None:
+    """One piece for the sampler's tables, several for traces."""
+    frames = Frames(Path("/nonexistent"))
+    pieces = data.split(b"|")
+    with suppress(PprofpyError):
+        samples.to_profile(samples.Reading.of(_decoded(pieces[:1])), frames, {7: (70, "k")}).check_valid()
+    heap_traces.to_profile(heap_traces.Traces.of(_decoded(pieces)), frames).check_valid()
+
+
+def _decoded(pieces: list[bytes]) -> Iterator[object]:
+    return (plain.decode(piece) for piece in pieces)
+
+
+# -- the list ------------------------------------------------------------------------------------------------------
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("pprof", 120_000, _messages, several(protobuf, protobuf, raw), _run_reader),
+        Target("gzip", 20_000, _messages, _gzipped, _run_reader),
+        Target("speedscope", 60_000, lambda: [encode(_profile(), "speedscope")], several(document), _run_reader),
+        Target("collapsed", 80_000, lambda: [encode(_profile(), "collapsed"), b"# x\nf (/a (1).py:3);g (b.py:9) 42\n"],
+               several(lines, raw), _run_reader),
+        Target("views", 12_000, _messages, several(protobuf), _run_views),
+        Target("recording", 12_000, _recordings, _in_extension, _run_recording),
+        Target("spool", 8_000, _spools, _in_blocks, lambda data: recordings.read(data).profile.check_valid()),
+        Target("tracefile", 25_000, lambda: [tracefile.write(_trace())], _zipped, _run_tracefile),
+        Target("eventlog", 25_000, _event_logs, _in_log, _run_event_log),
+        Target("tracepoint", 58_000, lambda: _DESCRIPTIONS, several(tokens, lines, raw), _run_description),
+        Target("selection", 10_000, lambda: [b"sched:*\n!futex\nopenat,read\nsched:sched_switch\nblock:x"], several(lines, raw), _run_selection),
+        Target("elf", 60_000, _library, _in_elf, _run_elf, (NotElfError, CfiError)),
+        Target("cfi", 130_000, _tables, several(numbers, raw), _run_cfi, (CfiError,)),
+        Target("expression", 60_000, lambda: [b"\x77\x08\x06", b"\x08\x07\x0e\0\0\0\0\0\0\0\1\x1e\x24\x23\x05"], several(raw), _run_expression, (CfiError,)),
+        Target("linetable", 70_000, lambda: [(lambda a, b=1: a).__code__.co_linetable, bytes(range(256)), b"\xe8\x7f\x7f" * 9],
+               several(raw, numbers), _run_lines),
+        Target("demangle", 90_000, lambda: _MANGLED, several(tokens, raw), _run_names),
+        Target("offsets", 60_000, _debug_offsets, several(numbers), _run_offsets, (ImplausibleLayoutError,)),
+        Target("proc", 60_000, lambda: _PROC, several(lines, raw), _run_proc, (procfs.MalformedError,)),
+        Target("agent", 40_000, _readings, several(numbers, raw), _run_agent),
+    )
+}  # fmt: skip
