@@ -6,12 +6,15 @@ PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 KERNEL := 6.1
 
-.PHONY: help setup demo test kernels lint format docs bench clean
+FUZZ   ?= 1000000
+
+.PHONY: help setup demo test fuzz kernels lint format docs bench clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
 	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
+	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    write the generated parts of docs/ anew"
@@ -37,6 +40,9 @@ test: setup
 kernels: setup
 	@scripts/setup.sh kernels
 	@scripts/kernels.sh $(PYTHON) $(KERNEL)
+
+fuzz: setup
+	@$(PYTHON) -m tests.fuzz $(FUZZ)
 
 lint: setup
 	@$(VENV)/bin/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.fuzz.targets import TARGETS, Target
@@ -13,7 +14,6 @@ from tests.fuzz.worker import Outcome, run, try_one
 DEFAULT_INPUTS = 1_000_000
 
 _PORTION = 4_000
-_WHOLE = sum(target.share for target in TARGETS.values())
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
 
 def _one_portion(target: Target, seed: int, outcome: Outcome, wanted: int, folder: Path) -> None:
     first, known = outcome.inputs, len(outcome.findings)
-    outcome.add(run(target, seed, first, min(first + _PORTION, wanted)))
+    outcome.add(run(target, partial(target.input, seed), first, min(first + _PORTION, wanted)))
     for finding in outcome.findings[known:]:
         folder.mkdir(exist_ok=True)
         path = folder / f"{target.name}.{seed}.{finding.number}"

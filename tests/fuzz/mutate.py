@@ -21,8 +21,23 @@ NUMBERS = (0, 1, 2, 3, 7, 8, 16, 127, 128, 255, 256, 4096, 0x7FFF, 0x8000, 0xFFF
            2**40, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64 - 8, 2**64 - 4096)  # fmt: skip
 WORDS = (b"", b"\0", b"\xff\xfe", b"%s", b"%n", b"{}", b"\x1b[31m", b"\x85", b"\f", b"\r", b"NaN", b"-1", b"1e999", b"1" * 5000, b"\xf0\x9f\x98\x80",
          "\u202e\u2028".encode(), b"a" * 3000, b"(((((((((", b"; ", b" (/", b"0x", b"\n\n", b"\ttrue", b"../../..")  # fmt: skip
-TEXTS = ("", "x", "\ud800", "\u202e", "a" * 3000, "\x1b[2J", "(a+)+$", "__proto__", "nanoseconds", "seconds", "thread", "\0", "[native]", "1e9")
-JSON = (None, True, False, 0, -1, 1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, 1e308, -1e308, [], {}, [[]], *TEXTS)  # fmt: skip
+TEXTS = (
+    "",
+    "x",
+    "\ud800",
+    "\u202e",
+    "a" * 3000,
+    "\x1b[2J",
+    "(a+)+$",
+    "__proto__",
+    "nanoseconds",
+    "seconds",
+    "thread",
+    "\0",
+    "[native]",
+    "1e9",
+)
+JSON: tuple[Any, ...] = (None, True, False, 0, -1, 1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, 1e308, -1e308, [], {}, [[]], *TEXTS)  # fmt: skip
 
 
 def several(*mutators: Mutator) -> Mutator:
@@ -166,7 +181,9 @@ def lines(random: Random, data: bytes) -> bytes:
                 parts[at] = b" ".join(words)
             case 4:
                 words = parts[at].split(random.choice((b";", b":", b",", b"\t", b"(", b" ")))
-                parts[at] = random.choice((b";", b":", b" (/", b"%", b"((", b"\t")).join(words * random.choice((1, 2, 30)))
+                parts[at] = random.choice((b";", b":", b" (/", b"%", b"((", b"\t")).join(
+                    words * random.choice((1, 2, 30))
+                )
             case _:
                 parts.insert(at, random.choice(WORDS))
     return b"\n".join(parts)

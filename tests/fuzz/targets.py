@@ -49,14 +49,14 @@ from pprofpy.formats import recording as recordings
 from pprofpy.graph import BASE_LABEL, Granularity, build_graph
 from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
-from pprofpy.profile import Collection, Frame, Function, Label, Location, Profile, ValueType, merge, root_by_label
+from pprofpy.profile import Collection, Frame, Function, Label, LabelSet, Location, Profile, merge, root_by_label
 from pprofpy.reports import flamegraph, header, threads, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports import timeline as timeline_report
 from pprofpy.reports.source import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
 from pprofpy.target import procfs
-from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
+from pprofpy.trace import RECORD, Thread, Trace
 from tests import events
 from tests.fuzz.mutate import Mutator, document, lines, numbers, packed, protobuf, raw, several, tokens
 from tests.stacks import profile_of
@@ -97,10 +97,11 @@ def _seeds_of(target: Target) -> Sequence[bytes]:
 
 
 def _profile() -> Profile:
-    profile = profile_of(
-        {(f"main > work_{i % 3} > inner:{i}", (Label("thread", f"T{i % 2}"), Label("tid", i), Label("b", i, "bytes"))): i
-         for i in range(1, 9)}
-    )  # fmt: skip
+    counts: dict[tuple[str, LabelSet], int] = {}
+    for i in range(1, 9):
+        labels = (Label("thread", f"T{i % 2}"), Label("tid", i), Label("b", i, "bytes"))
+        counts[f"main > work_{i % 3} > inner:{i}", labels] = i
+    profile = profile_of(counts)
     return replace(profile, drop_frames="inner|(in+)+x", keep_frames="work_.*", comments=("by hand", "#hidden"), doc_url="https://x/",
                    collection=Collection("engine 1", "python 7", 10, 9, 1, notes=("a note",)), time_ns=10**18, duration_ns=10**9)  # fmt: skip
 
@@ -151,8 +152,8 @@ def _show(profile: Profile, value_index: int, granularity: Granularity) -> None:
         (tree, tree.build(about, graph, EVERYTHING)),
         (traces, traces.build(about, profile, value_index, graph, "minimum")),
     ):
-        report.render(built, console)  # type: ignore[arg-type]
-        json.dumps(report.to_json(built))  # type: ignore[arg-type]
+        report.render(built, console)
+        json.dumps(report.to_json(built))
     threads.render(threads.build(profile, value_index), console)
     with suppress(PprofpyError):
         listing.render(listing.build(about, profile, value_index, ".", SourceFinder(), "minimum"), console)
@@ -189,7 +190,9 @@ def _spools() -> list[bytes]:
 
 
 def _in_blocks(random: Random, data: bytes) -> bytes:
-    blocks = [data if random.random() < 0.3 else gzip.compress(protobuf(random, gzip.decompress(data)), 1) for _ in range(3)]
+    blocks = [
+        data if random.random() < 0.3 else gzip.compress(protobuf(random, gzip.decompress(data)), 1) for _ in range(3)
+    ]
     content = spool.MAGIC + b"".join(struct.pack("<II", len(one), zlib.crc32(one)) + one for one in blocks)
     return numbers(random, content) if random.random() < 0.2 else content
 
@@ -333,7 +336,9 @@ def _in_elf(random: Random, data: bytes) -> bytes:
     headers = read_headers(reader_of(data))
     section_at = int.from_bytes(data[40:48], "little")
     places = [(0, 64), (64, 56 * 12), (section_at, len(data) - section_at)]
-    places += [(one.offset, min(one.size, 1 << 14)) for one in headers.sections if one.kind in (2, 3, 6, 11, 0x6FFFFFF6)]
+    places += [
+        (one.offset, min(one.size, 1 << 14)) for one in headers.sections if one.kind in (2, 3, 6, 11, 0x6FFFFFF6)
+    ]
     places += [(headers.unwinding, 4096)] * 3
     start, size = random.choice(places)
     changed = several(numbers, numbers, raw)(random, data[start : start + size])
@@ -440,7 +445,7 @@ _PROC = (
 
 
 def _run_proc(data: bytes) -> None:
-    with mock.patch.object(procfs, "_content", lambda *_, **__: data):
+    with mock.patch.object(procfs, "_content", return_value=data):
         found = procfs.status(7)
         for name in ("name", "state", "pid", "parent", "tracer", "user", "inner_id", "seccomp", "pending_signals", "caught_signals",
                      "ignored_signals", "thread_count", "capabilities", "cpu_features"):  # fmt: skip
@@ -449,25 +454,31 @@ def _run_proc(data: bytes) -> None:
         for read in (procfs.stat, procfs.comm, procfs.thread_name, procfs.command_line, procfs.control_groups, procfs.system_call,
                      procfs.kernel_stack, procfs.run_queue_ns, procfs.mappings, procfs.memory_sums):  # fmt: skip
             with suppress(procfs.MalformedError):
-                read(7)  # type: ignore[operator]
+                read(7)
 
 
 def _readings() -> list[bytes]:
     stacks = np.array([(1, 0, 0, 0), (2, 0, 0, 0), (3, 0, 2, 0), (4, 2, 1, 1)], "u8,u4,u2,u2").tobytes()
-    cells = np.array([(2, 7, 1024, 100, 1024, 100), (3, 8, 2048, 10, 0, 0), (0, 0, 1, 1, 1, 1)], "u4,u4,i8,i8,i8,i8").tobytes()
+    cells = np.array(
+        [(2, 7, 1024, 100, 1024, 100), (3, 8, 2048, 10, 0, 0), (0, 0, 1, 1, 1, 1)], "u4,u4,i8,i8,i8,i8"
+    ).tobytes()
     tables = ([("/a.py", "f", 1), ("<string>", "<module>", 1)], [(0, 3), (1, 1)], stacks, np.array([0, 1, 0], "u4").tobytes(), cells,
               np.arange(7, dtype="i8").tobytes(), 1, [(7, "main")], [(9,)])  # fmt: skip
     sums = [((("/a.py", 3), ("/b.py", 1)), 2, 100, 0), ((("<unknown>", 0),), 1, 5, 1)]
-    return [marshal.dumps(tables, 4), marshal.dumps((100, True), 4) + b"|" + marshal.dumps(sums, 4)]
+    return [marshal.dumps(tables, 4), marshal.dumps((100, True), 4) + _BETWEEN + marshal.dumps(sums, 4)]
+
+
+_BETWEEN = b"<next>"
 
 
 def _run_agent(data: bytes) -> None:
     """One piece for the sampler's tables, several for traces."""
     frames = Frames(Path("/nonexistent"))
-    pieces = data.split(b"|")
-    with suppress(PprofpyError):
-        samples.to_profile(samples.Reading.of(_decoded(pieces[:1])), frames, {7: (70, "k")}).check_valid()
-    heap_traces.to_profile(heap_traces.Traces.of(_decoded(pieces)), frames).check_valid()
+    pieces = data.split(_BETWEEN)
+    if len(pieces) == 1:
+        samples.to_profile(samples.Reading.of(_decoded(pieces)), frames, {7: (70, "k")}).check_valid()
+    else:
+        heap_traces.to_profile(heap_traces.Traces.of(_decoded(pieces)), frames).check_valid()
 
 
 def _decoded(pieces: list[bytes]) -> Iterator[object]:
@@ -484,8 +495,8 @@ TARGETS = {
         Target("speedscope", 60_000, lambda: [encode(_profile(), "speedscope")], several(document), _run_reader),
         Target("collapsed", 80_000, lambda: [encode(_profile(), "collapsed"), b"# x\nf (/a (1).py:3);g (b.py:9) 42\n"],
                several(lines, raw), _run_reader),
-        Target("views", 12_000, _messages, several(protobuf), _run_views),
-        Target("recording", 12_000, _recordings, _in_extension, _run_recording),
+        Target("views", 3_000, _messages, several(protobuf), _run_views),
+        Target("recording", 4_000, _recordings, _in_extension, _run_recording),
         Target("spool", 8_000, _spools, _in_blocks, lambda data: recordings.read(data).profile.check_valid()),
         Target("tracefile", 25_000, lambda: [tracefile.write(_trace())], _zipped, _run_tracefile),
         Target("eventlog", 25_000, _event_logs, _in_log, _run_event_log),
@@ -496,7 +507,7 @@ TARGETS = {
         Target("expression", 60_000, lambda: [b"\x77\x08\x06", b"\x08\x07\x0e\0\0\0\0\0\0\0\1\x1e\x24\x23\x05"], several(raw), _run_expression, (CfiError,)),
         Target("linetable", 70_000, lambda: [(lambda a, b=1: a).__code__.co_linetable, bytes(range(256)), b"\xe8\x7f\x7f" * 9],
                several(raw, numbers), _run_lines),
-        Target("demangle", 90_000, lambda: _MANGLED, several(tokens, raw), _run_names),
+        Target("demangle", 107_000, lambda: _MANGLED, several(tokens, raw), _run_names),
         Target("offsets", 60_000, _debug_offsets, several(numbers), _run_offsets, (ImplausibleLayoutError,)),
         Target("proc", 60_000, lambda: _PROC, several(lines, raw), _run_proc, (procfs.MalformedError,)),
         Target("agent", 40_000, _readings, several(numbers, raw), _run_agent),

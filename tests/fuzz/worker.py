@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -65,12 +66,16 @@ class Outcome:
         self.findings += [finding for finding in other.findings if _kind(finding.what) not in known]
 
 
-def run(target: Target, seed: int, first: int, last: int) -> Outcome:
+Inputs = Callable[[int], bytes]
+"""The input of each number."""
+
+
+def run(target: Target, inputs: Inputs, first: int, last: int) -> Outcome:
     """Run the inputs from `first` up to `last` in child processes."""
     total = Outcome()
     while first < last:
         end = min(first + _PER_CHILD, last)
-        outcome, broken_at, how = _in_child(target, seed, first, end)
+        outcome, broken_at, how = _in_child(target, inputs, first, end)
         total.add(outcome)
         if broken_at >= 0:
             total.add(Outcome(broken_at + 1 - first, findings=[Finding(broken_at, how)]))
@@ -81,9 +86,10 @@ def run(target: Target, seed: int, first: int, last: int) -> Outcome:
 
 def try_one(target: Target, data: bytes) -> tuple[str, bool]:
     """Run one input here: what went wrong, or nothing; and was it refused?"""
+    allowed: tuple[type[BaseException], ...] = (PprofpyError, *target.allowed)
     try:
         target.run(data)
-    except (PprofpyError, *target.allowed):
+    except allowed:
         return "", True
     except _TooSlowError:
         return f"more than {MOST_SECONDS} s of CPU time\n{_where()}", False
@@ -92,7 +98,7 @@ def try_one(target: Target, data: bytes) -> tuple[str, bool]:
     return "", False
 
 
-def _in_child(target: Target, seed: int, first: int, last: int) -> tuple[Outcome, int, str]:
+def _in_child(target: Target, inputs: Inputs, first: int, last: int) -> tuple[Outcome, int, str]:
     """The outcome; and which input ended the child and how, if one did."""
     place = mmap.mmap(-1, 8)
     answer, write = os.pipe()
@@ -101,7 +107,7 @@ def _in_child(target: Target, seed: int, first: int, last: int) -> tuple[Outcome
         os.close(answer)
         try:
             with os.fdopen(write, "wb") as stream:
-                pickle.dump(_run_here(target, seed, first, last, place), stream)
+                pickle.dump(_run_here(target, inputs, first, last, place), stream)
         finally:
             os._exit(0)
     os.close(write)
@@ -130,7 +136,7 @@ def _answer(answer: int, child: int, place: mmap.mmap) -> tuple[bytes, str]:
             return b"", f"killed after {_PATIENCE_S} s"
 
 
-def _run_here(target: Target, seed: int, first: int, last: int, place: mmap.mmap) -> Outcome:
+def _run_here(target: Target, inputs: Inputs, first: int, last: int, place: mmap.mmap) -> Outcome:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
@@ -139,7 +145,7 @@ def _run_here(target: Target, seed: int, first: int, last: int, place: mmap.mmap
     outcome = Outcome()
     largest = _largest_bytes()
     for number in range(first, last):
-        data = target.input(seed, number)
+        data = inputs(number)
         place[:8] = struct.pack("<q", number)
         signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
         began = time.process_time()
