@@ -8,7 +8,7 @@ KERNEL := 6.1
 
 FUZZ   ?= 1000000
 
-.PHONY: help setup demo test fuzz kernels lint format docs bench clean
+.PHONY: help setup demo test fuzz kernels lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
@@ -19,6 +19,7 @@ help:
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    write the generated parts of docs/ anew"
 	@echo "make bench   benchmarks, side by side with other tools"
+	@echo "make storm   kill each recording command a thousand times, and look for what it leaves (STORM_ARGS)"
 	@echo "make setup   only install what the others need"
 	@echo "make clean   remove .venv and everything generated"
 
@@ -59,6 +60,10 @@ docs: setup
 bench: setup
 	@scripts/setup.sh tests
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PYTHON) -m "benchmarks.$$(basename $$file .py)" || exit 1; done
+
+storm: setup
+	@scripts/setup.sh tests
+	@$(PYTHON) -m benchmarks.kill_storm $(or $(STORM_ARGS),--rounds 1000)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

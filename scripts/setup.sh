@@ -17,6 +17,7 @@ test_needs=(
     "command -v perf|linux-perf linux-tools-generic|the tests against perf"
     "ls /usr/lib/*/libpython3*.so.1.0|libpython3.11 libpython3.12 libpython3.13 libpython3.14|the tests with two interpreters in a process"
     "command -v setpriv|util-linux|the tests as another user"
+    "command -v strace|strace|the tests that watch which files pprofpy changes"
 )
 kernel_needs=(
     "command -v qemu-system-x86_64|qemu-system-x86|make kernels: the machine that other kernels run in"

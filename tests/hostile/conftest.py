@@ -103,6 +103,7 @@ def attack(hostile: Hostile, cli: CommandLine) -> Iterator[Attack]:
         interrupt: bool | float = False,
         restless: bool = False,
         extra: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> Outcome:
         """Attack.
 
@@ -112,11 +113,12 @@ def attack(hostile: Hostile, cli: CommandLine) -> Iterator[Attack]:
             interrupt: Send one Ctrl-C, see Run.interrupt.
             restless: The program changes its own threads, files or mappings.
             extra: Variables for pprofpy's environment.
+            prefix: Words before pprofpy's: `("prlimit", "--nofile=20")`.
         """
         process = hostile(program) if isinstance(program, str) else program
         before = None if restless else Condition.of(process.pid)
         line = [str(process.pid) if word == PID else word for word in words]
-        attacker = Run(line, {**cli.environment, **(extra or {})})
+        attacker = Run(line, {**cli.environment, **(extra or {})}, prefix)
         running.append(attacker)
         if interrupt is not False:
             attacker.interrupt(interrupt)

@@ -24,8 +24,8 @@ _POLL_S = 0.05
 _DURATION_OPTIONS = {"-d", "--duration", "--seconds"}
 _OURS = re.compile(r"/memfd:pprofpy")
 """The sampler's library: documented to stay loaded after `heap`."""
-_MORE_ANONYMOUS = 8
-"""The C library keeps the arenas and stacks of threads that have ended."""
+_MORE_ANONYMOUS = 16
+"""The C library keeps the arenas and stacks of threads that have ended: two mappings each."""
 
 
 def load() -> float:
@@ -151,8 +151,8 @@ class Outcome:
 class Run:
     """A pprofpy that runs, and is watched."""
 
-    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "pprofpy", *words]
+    def __init__(self, words: list[str], environment: dict[str, str], prefix: tuple[str, ...] = ()) -> None:
+        command = [*prefix, sys.executable, "-m", "pprofpy", *words]
         pipe = subprocess.PIPE
         self._began = time.monotonic()
         self._process = subprocess.Popen(
