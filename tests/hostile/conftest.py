@@ -98,33 +98,38 @@ def attack(hostile: Hostile, cli: CommandLine) -> Iterator[Attack]:
     running: list[Run] = []
 
     def run(
-        program: str | Program,
+        program: str | Program | int,
         *words: str,
         interrupt: bool | float = False,
+        signals: tuple[int, ...] = (signal.SIGINT,),
         restless: bool = False,
+        stopped: bool = False,
         extra: dict[str, str] | None = None,
         prefix: tuple[str, ...] = (),
     ) -> Outcome:
         """Attack.
 
         Args:
-            program: The name of one in programs/, or one that was started by `hostile`.
+            program: The name of one in programs/, or one that was started by `hostile`, or a pid.
             words: Of the command line; `PID` is replaced.
             interrupt: Send one Ctrl-C, see Run.interrupt.
+            signals: What is sent in its place, one after the other.
             restless: The program changes its own threads, files or mappings.
+            stopped: The target is stopped, and stays so.
             extra: Variables for pprofpy's environment.
             prefix: Words before pprofpy's: `("prlimit", "--nofile=20")`.
         """
         process = hostile(program) if isinstance(program, str) else program
-        before = None if restless else Condition.of(process.pid)
-        line = [str(process.pid) if word == PID else word for word in words]
+        pid = process if isinstance(process, int) else process.pid
+        before = None if restless else Condition.of(pid)
+        line = [str(pid) if word == PID else word for word in words]
         attacker = Run(line, {**cli.environment, **(extra or {})}, prefix)
         running.append(attacker)
         if interrupt is not False:
-            attacker.interrupt(interrupt)
+            attacker.interrupt(interrupt, signals)
         longest_s = CTRL_C_S if interrupt is not False else LONGEST_S + duration_of(line)
-        outcome = attacker.wait(longest_s, process.pid)
-        wrong = harm(process.pid, before)
+        outcome = attacker.wait(longest_s, pid)
+        wrong = harm(pid, before, is_stopped=stopped)
         assert wrong == [], f"{line} harmed the target (load {load():.1f}): {wrong}; it said: {outcome.stderr}"
         return outcome
 

@@ -21,6 +21,7 @@ LONGEST_S = 10.0
 MOST_BYTES = 300 << 20
 CTRL_C_S = 2.0
 _POLL_S = 0.05
+_APART_S = 0.2
 _DURATION_OPTIONS = {"-d", "--duration", "--seconds"}
 _OURS = re.compile(r"/memfd:pprofpy")
 """The sampler's library: documented to stay loaded after `heap`."""
@@ -96,30 +97,30 @@ class Condition:
         return wrong
 
 
-def trouble(pid: int) -> list[str]:
-    """Is it dead, stopped, or traced? In words."""
+def trouble(pid: int, *, is_stopped: bool = False) -> list[str]:
+    """Is it dead, traced, or stopped (or no longer so)? In words."""
     try:
         status = status_of(pid)
     except OSError:
         return ["the target is gone"]
-    state = status["State"][:1]
-    wrong = [f"the target's state is {status['State']}"] if state in "TtZX" else []
+    wrong = [f"the target's state is {status['State']}"] if (status["State"][0] in "TtZX") != is_stopped else []
     if status["TracerPid"] != "0":
         wrong.append(f"the target is traced by {status['TracerPid']}")
     return wrong
 
 
-def harm(pid: int, before: Condition | None, grace_s: float = 2.0) -> list[str]:
+def harm(pid: int, before: Condition | None, grace_s: float = 2.0, *, is_stopped: bool = False) -> list[str]:
     """What is wrong with a target, after some time for what ends by itself.
 
     Args:
         pid: The target.
         before: Its condition before; None if it changes by itself.
         grace_s: On a free machine.
+        is_stopped: It was, and must be.
     """
     deadline = time.monotonic() + grace_s * load()
     while True:
-        wrong = trouble(pid)
+        wrong = trouble(pid, is_stopped=is_stopped)
         if not wrong and before:
             wrong = before.lost(Condition.of(pid))
         if not wrong or time.monotonic() > deadline:
@@ -169,8 +170,8 @@ class Run:
         while part := stream.read1(1 << 16):
             self._output[name] += part
 
-    def interrupt(self, when: bool | float) -> None:
-        """Send one Ctrl-C: once it says that it records, or so many seconds after its start."""
+    def interrupt(self, when: bool | float, signals: tuple[int, ...] = (signal.SIGINT,)) -> None:
+        """Send signals, by default one Ctrl-C: once it says that it records, or so many seconds after its start."""
         while self._process.poll() is None:
             elapsed_s = time.monotonic() - self._began
             if elapsed_s > when if when is not True else self._has_begun():
@@ -178,9 +179,10 @@ class Run:
             self._check_time(elapsed_s, LONGEST_S)
             self._note_memory()
             time.sleep(_POLL_S)
-        if when is True:  # into the middle of it, not to its first line
-            time.sleep(0.2)
-        self._process.send_signal(signal.SIGINT)
+        for number in signals:
+            if when is True:  # into the middle of it, not to its first line
+                time.sleep(_APART_S)
+            self._process.send_signal(number)
 
     def _has_begun(self) -> bool:
         """Does it say that it records? `trace` says nothing but what it records."""
