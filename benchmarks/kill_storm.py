@@ -5,7 +5,7 @@ unstopped and untraced, with its threads, mappings, descriptors, signals and spe
 link of ours is left in the kernel, no mount, no process. Most runs are forks of a process that has imported pprofpy
 already, which saves half of their time; every tenth starts as users start it.
 
-Usage: python -m benchmarks.kill_storm [--rounds N] [--seconds S] [--json FILE] [COMMAND...]
+Usage: python -m benchmarks.kill_storm [--rounds N] [--seconds S] [--targets N] [--json FILE] [COMMAND...]
 With --json, counts are added to those that the file holds, so that a storm can be made in parts.
 """
 
@@ -25,7 +25,6 @@ from pathlib import Path
 from pprofpy.cli import main as command_line
 from tests.storm import COMMANDS, Tally, launch_cold, strike, victims
 
-TARGETS = 3
 COLD_SHARE = 0.1
 
 
@@ -58,6 +57,7 @@ def main() -> int:
     parser.add_argument("commands", nargs="*", default=list(COMMANDS), help=", ".join(COMMANDS))
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most so long for each command")
+    parser.add_argument("--targets", type=int, default=3, help="processes that are recorded in turn")
     parser.add_argument("--json", type=Path, help="add the counts to this file")
     options = parser.parse_args()
     for name in options.commands:
@@ -68,7 +68,7 @@ def main() -> int:
         for name in options.commands:
             tally = Tally()
             until_s = time.monotonic() + options.seconds
-            with victims(Path(folder), TARGETS, tally.wrong) as targets:
+            with victims(Path(folder), options.targets, tally.wrong) as targets:
                 strike(name, targets, options.rounds, launch, tally, until_s)
             show(name, tally)
             if options.json:
