@@ -42,7 +42,9 @@ def launch(words: list[str], out: int, error: int) -> int:
         os.dup2(out, 1)
         os.dup2(error, 2)
         os.closerange(3, 1 << 12)
-        status = command_line.run(words)
+        command_line.main(words)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()

@@ -23,8 +23,10 @@ CTRL_C_S = 2.0
 _POLL_S = 0.05
 _APART_S = 0.2
 _DURATION_OPTIONS = {"-d", "--duration", "--seconds"}
-_OURS = re.compile(r"/memfd:pprofpy")
+_OURS = re.compile(r"/memfd:pprofpy|/\.pprofpy-[0-9a-f]{16} \(deleted\)")
 """The sampler's library: documented to stay loaded after `heap`."""
+_RESERVED = 0b11 << 31
+"""Signals 32 and 33: the C library catches them from a program's first thread on, whoever starts it."""
 _MORE_ANONYMOUS = 16
 """The C library keeps the arenas and stacks of threads that have ended: two mappings each."""
 
@@ -77,7 +79,7 @@ class Condition:
             if name or (fields and "x" in fields[1]):
                 mapped.add(f"{fields[1]} {name}")
         mapped = {one for one in mapped if not _OURS.search(one)}
-        signals = tuple(status[key] for key in ("SigBlk", "SigIgn", "SigCgt"))
+        signals = tuple(f"{int(status[key], 16) & ~_RESERVED:x}" for key in ("SigBlk", "SigIgn", "SigCgt"))
         return cls(signals, int(status["Threads"]), files, frozenset(mapped), anonymous)
 
     def lost(self, now: Condition) -> list[str]:
@@ -233,6 +235,7 @@ class Run:
         assert outcome.status in DOCUMENTED_STATUSES, said
         assert "Traceback" not in outcome.stderr, said
         assert "Traceback" not in outcome.stdout, said
+        assert "unforeseen error" not in outcome.stderr, said
         assert not control_characters(outcome.stdout + outcome.stderr), said
         assert outcome.peak_bytes <= MOST_BYTES, f"{outcome.peak_bytes >> 20} MB: {said}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, CommandLine, wait_until
+from tests.conftest import PATIENCE_S, CommandLine, interpreter, wait_until
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import trouble
 from tests.hostile.test_names import RECORDERS
@@ -124,6 +124,7 @@ def test_thousands_of_threads(words: tuple[str, ...], attack: Attack, hostile: H
 @by_command
 def test_a_pid_that_another_process_gets(words: tuple[str, ...], cli: CommandLine) -> None:
     """Only what the first process did is recorded."""
+    interpreter("system")
     inside = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable]
     command = [*inside, str(PROGRAMS / "pid_reuse.py"), *words, "--pid", "PID", "-d", "3"]
 

@@ -11,18 +11,12 @@ from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
 from pprofpy.target import Target, permission_error, procfs
+from pprofpy.target.freezer import refuse_frozen
 from pprofpy.text import printable
 
 _OLDEST = (3, 8)
 _NO_ATTACH = "3"
 _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
-_FREEZERS = (
-    ("", "/sys/fs/cgroup", "cgroup.events"),
-    ("", "/sys/fs/cgroup/unified", "cgroup.events"),
-    ("freezer", "/sys/fs/cgroup/freezer", "freezer.state"),
-)
-"""Controllers as in /proc/PID/cgroup, where their hierarchy is mounted, and the file in a group that says whether..."""
-_FROZEN = re.compile("frozen 1|FREEZING|FROZEN")
 _SYS_KCMP, _KCMP_VM = 312, 1
 
 _libc = ctypes.CDLL(None)
@@ -48,8 +42,7 @@ def check(target: Target) -> None:
         raise ended(target)
     if state == "T":
         raise NotPossibleError(f"{target} is stopped (state T)", f"let it go on first: kill -CONT {target.pid}")
-    if frozen := _frozen_by(target.pid):
-        raise NotPossibleError(f"{target} is frozen (by {frozen})", "thaw it first")
+    refuse_frozen(target)
     if _shares_memory_with_its_parent(target.pid):
         raise NotPossibleError(
             f"{target} is only about to become another program: it still lives in its parent's memory (vfork)",
@@ -110,19 +103,6 @@ def tracer_of(target: Target) -> tuple[int, str] | None:
                 if pid and pid != os.getpid():
                     return pid, printable(procfs.thread_name(pid))
     return None
-
-
-def _frozen_by(pid: int) -> str:
-    """The file that says that the process's control group is frozen; empty if there is none.
-
-    Source: cgroup-v1/freezer-subsystem.rst and cgroup-v2.rst in the kernel's admin guide.
-    """
-    for controllers, group in procfs.control_groups(pid):
-        for file in (Path(root + group, name) for kind, root, name in _FREEZERS if kind == controllers):
-            with suppress(OSError):
-                if _FROZEN.search(file.read_text()):
-                    return str(file)
-    return ""
 
 
 def _shares_memory_with_its_parent(pid: int) -> bool:

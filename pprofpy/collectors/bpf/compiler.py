@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -184,7 +183,7 @@ def _compiler_output() -> Iterator[_Output]:
     sys.stderr.flush()
     saved = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as quiet:
+        with os.fdopen(os.memfd_create("pprofpy-compiler"), "rb") as quiet:  # no folder of others' is written to
             os.dup2(quiet.fileno(), 2)
             try:
                 yield _Output(quiet.fileno())

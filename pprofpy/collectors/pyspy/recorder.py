@@ -27,12 +27,16 @@ from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.profile import Collection, Profile, merge
 from pprofpy.target import Target, permission_error, procfs
+from pprofpy.target.freezer import refuse_frozen
 from pprofpy.units import NS_PER_S, format_duration
 
 _LOG_PIPE_BYTES = 1 << 20
 _POLL_S = 0.05
 _PATIENCE_S = 20.0
 """How long py-spy may take to end after a SIGINT, besides the sleep between two looks that it may be in."""
+
+_ENTRY_S = 20.0
+"""How long it may take to get into the target. Where that is frozen meanwhile, it would wait for ever."""
 
 STARVED_SHARE = 0.02
 STARVED_NOTE = "py-spy waited for a CPU for"
@@ -55,9 +59,10 @@ def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) 
     Raises:
         TargetError: The target ended before anything was recorded.
         TargetPermissionError: py-spy may not look inside it.
-        NotPossibleError: py-spy is missing, or does not know this interpreter.
+        NotPossibleError: py-spy is missing, does not know this interpreter, or the target is frozen.
         InterruptedEarly: `stop` came before anything was recorded.
     """
+    refuse_frozen(target)
     pieces: list[_Piece] = []
     slowed = options
     while True:
@@ -174,8 +179,11 @@ class _PySpy:
     def watch(self, stop: Stop, progress: Progress) -> None:
         """Wait until the duration is over, py-spy ends by itself (the target has), or the user says so."""
         limit_ns = self._options.duration_ns
+        entry_deadline = time.monotonic() + _ENTRY_S
         while self._process.poll() is None:
             self._note_beginning()
+            if not self._began_ns and time.monotonic() > entry_deadline:
+                break
             elapsed_ns = time.monotonic_ns() - self._began_ns if self._began_ns else 0
             left_s = _POLL_S if limit_ns is None else (limit_ns - elapsed_ns) / NS_PER_S
             if left_s <= 0:
@@ -325,6 +333,10 @@ def _notes(
 def _explain(spy: _PySpy, target: Target) -> PprofpyError:
     """Why py-spy gave us no profile."""
     said = (spy.complaints + spy.messages).decode("utf-8", "replace")
+    if not (spy.began_unix_ns or spy.stopped_by_user or said.strip()):
+        return NotPossibleError(
+            f"py-spy did not get into {target} in {_ENTRY_S:.0f} s", "it may be frozen, or in an uninterruptible wait"
+        )
     if spy.stopped_by_user:
         return InterruptedEarly("interrupted before anything was recorded")
     if not target.is_alive():
