@@ -16,6 +16,8 @@ a traceback is a bug.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import ClassVar
 
 
@@ -75,3 +77,32 @@ class InterruptedEarly(PprofpyError):  # noqa: N818 - named for what happened; i
     """The user stopped the command before there was anything to keep."""
 
     exit_code = 130
+
+
+def exhausted(code: int) -> NotPossibleError | None:
+    """What we have run out of, if an error number says so: descriptors, memory, locked memory, processes.
+
+    Args:
+        code: `errno` of an OSError; whatever it was raised for, this is then the reason.
+    """
+    if code == errno.EMFILE:
+        return NotPossibleError("we may not open more files (the limit on open files)", "raise it: ulimit -n 65536")
+    if code == errno.ENFILE:
+        return NotPossibleError("the system has too many files open", "raise its limit: sysctl -w fs.file-max=1000000")
+    if code in (errno.ENOMEM, errno.ENOBUFS):
+        return NotPossibleError(
+            "there is not enough memory", "free some, or raise the limit on it: of this container, or by ulimit -v"
+        )
+    if code == errno.EAGAIN:
+        return NotPossibleError(
+            "a limit on locked memory or on processes is reached", "raise it: ulimit -l unlimited, ulimit -u unlimited"
+        )
+    return None
+
+
+def exhausted_in(text: str) -> NotPossibleError | None:
+    """The same for a message of somebody else's code, which has swallowed the number."""
+    for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if os.strerror(code) in text:
+            return exhausted(code)
+    return exhausted(errno.ENOMEM) if "failed to map segment" in text else None  # the dynamic loader's word for it

@@ -12,11 +12,11 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from pprofpy.collectors.bpf import btf, loader
@@ -33,45 +33,67 @@ from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.collectors.tracepoints import select
 
-ONE = Scope(pid=os.getpid())
-CHILDREN = Scope(pid=os.getpid(), children=True)
-LATER = Scope(named_later=True)
-EVERYBODY = Scope()
+Make = Callable[[int], object]
+"""Makes a recorder for a process."""
 
 
-def trace(scope: Scope, events: str = "*,sched:*", **options: int) -> Callable[[], object]:
-    return lambda: EventRecorder(TraceOptions(select(events.split(",")), scope, **options))  # type: ignore[arg-type]
+def one(pid: int) -> Scope:
+    return Scope(pid)
 
 
-def off_cpu(scope: Scope, **options: int) -> Callable[[], object]:
-    return lambda: OffCpuRecorder(OffCpuOptions(scope, **options))  # type: ignore[arg-type]
+def with_children(pid: int) -> Scope:
+    return Scope(pid, children=True)
 
 
-def sched_latency(scope: Scope, **options: int) -> Callable[[], object]:
-    return lambda: SchedRecorder(SchedOptions(scope, **options))  # type: ignore[arg-type]
+def everybody(pid: int) -> Scope:
+    return Scope()
 
 
-VARIANTS: dict[str, Callable[[], object]] = {
-    "cpu": lambda: CpuRecorder(CpuRecorderOptions()),
-    "cpu --gil -K": lambda: CpuRecorder(CpuRecorderOptions(gil=True, kernel_stacks=True)),
-    "cpu --native -K": lambda: NativeRecorder(CpuRecorderOptions(kernel_stacks=True)),
-    "cpu --idle": lambda: WallRecorder(CpuRecorderOptions()),
-    "cpu --idle -K": lambda: WallRecorder(CpuRecorderOptions(kernel_stacks=True)),
-    "gil": lambda: GilRecorder(GilOptions(ONE)),
-    "events": lambda: EventProfileRecorder(choose(["page-faults"]), ONE),
-    "off-cpu": off_cpu(ONE),
-    "off-cpu -K --min": off_cpu(ONE, kernel_stacks=True, min_ns=1000, max_ns=10**9),
-    "off-cpu --wakers": off_cpu(CHILDREN, wakers=True),
-    "off-cpu of all": off_cpu(EVERYBODY),
-    "sched-latency": sched_latency(ONE),
-    "sched-latency of all": sched_latency(EVERYBODY, threshold_ns=10**6, trace=True),
-    "sched-latency --stacks": sched_latency(CHILDREN, threshold_ns=10**6, trace=True, stacks=True),
-    "trace": trace(ONE),
-    "trace of all": trace(EVERYBODY),
-    "trace -s": trace(ONE, summary=True, lines=False),
-    "trace -s of children": trace(CHILDREN, summary=True, slower_than_ns=1000),
-    "trace --stacks": trace(ONE, stacks=True, tid=os.getpid()),
-    "trace -- COMMAND": trace(LATER),
+def later(pid: int) -> Scope:
+    return Scope(named_later=True)
+
+
+def trace(whose: Callable[[int], Scope], **options: Any) -> Make:
+    return lambda pid: EventRecorder(TraceOptions(select(["*", "sched:*"]), whose(pid), **options))
+
+
+def trace_thread(pid: int) -> object:
+    return trace(one, stacks=True, tid=pid)(pid)
+
+
+def off_cpu(whose: Callable[[int], Scope], **options: Any) -> Make:
+    return lambda pid: OffCpuRecorder(OffCpuOptions(whose(pid), **options))
+
+
+def sched_latency(whose: Callable[[int], Scope], **options: Any) -> Make:
+    return lambda pid: SchedRecorder(SchedOptions(whose(pid), **options))
+
+
+def cpu(recorder: type[CpuRecorder], **options: Any) -> Make:
+    return lambda pid: recorder(CpuRecorderOptions(**options))
+
+
+VARIANTS: dict[str, Make] = {
+    "cpu": cpu(CpuRecorder),
+    "cpu --gil -K": cpu(CpuRecorder, gil=True, kernel_stacks=True),
+    "cpu --native -K": cpu(NativeRecorder, kernel_stacks=True),
+    "cpu --idle": cpu(WallRecorder),
+    "cpu --idle -K": cpu(WallRecorder, kernel_stacks=True),
+    "gil": lambda pid: GilRecorder(GilOptions(one(pid))),
+    "events": lambda pid: EventProfileRecorder(choose(["page-faults"]), one(pid)),
+    "off-cpu": off_cpu(one),
+    "off-cpu -K --min": off_cpu(one, kernel_stacks=True, min_ns=1000, max_ns=10**9),
+    "off-cpu --wakers": off_cpu(with_children, wakers=True),
+    "off-cpu of all": off_cpu(everybody),
+    "sched-latency": sched_latency(one),
+    "sched-latency of all": sched_latency(everybody, threshold_ns=10**6, trace=True),
+    "sched-latency --stacks": sched_latency(with_children, threshold_ns=10**6, trace=True, stacks=True),
+    "trace": trace(one),
+    "trace of all": trace(everybody),
+    "trace -s": trace(one, summary=True, lines=False),
+    "trace -s of children": trace(with_children, summary=True, slower_than_ns=1000),
+    "trace --stacks": trace_thread,
+    "trace -- COMMAND": trace(later),
 }
 """By what a user types. Together they set each compile-time switch of each source."""
 
@@ -83,32 +105,32 @@ KINDS = {"on_clock": PERF_EVENT, "on_software_event": PERF_EVENT, "on_tracepoint
 class CompiledError(Exception):
     """Instead of loading it."""
 
-    def __init__(self, bytecode: Bytecode, source: str) -> None:
-        super().__init__(source)
-        self.bytecode = bytecode
-        self.source = source
+    def __init__(self, *found: Any) -> None:
+        super().__init__()
+        self.found = Variant(found[1], found[0], found[2])
 
 
 class Variant(NamedTuple):
     source: str
     bytecode: Bytecode
+    parameters: Sequence[int]
 
 
-def compiled(variant: str) -> Variant:
-    """A variant's bytecode.
+def compiled(variant: str, pid: int = 0) -> Variant:
+    """A variant's bytecode, and what is put into it for a process (by default for this one).
 
     Raises:
         NotPossibleError: It cannot be compiled here.
     """
 
-    def stop(bytecode: Bytecode, source: str) -> None:
-        raise CompiledError(bytecode, source)
+    def stop(bytecode: Bytecode, source: str, parameters: Sequence[int] = ()) -> None:
+        raise CompiledError(bytecode, source, parameters)
 
     with patch.object(loader, "Program", stop):
         try:
-            VARIANTS[variant]()
-        except CompiledError as found:
-            return Variant(found.source, found.bytecode)
+            VARIANTS[variant](pid or os.getpid())
+        except CompiledError as instead:
+            return instead.found
     raise AssertionError(f"{variant} loads no program")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.turns import Turns
@@ -124,6 +125,7 @@ class EventProfileRecorder:
         TargetError: There is no such process.
     """
 
+    @whole_or_nothing
     def __init__(self, choice: EventChoice, scope: Scope) -> None:
         scope.check()
         self._choice = choice
@@ -135,17 +137,13 @@ class EventProfileRecorder:
         self._program = load(
             "eventprofile.bpf.c", python_constants() | {"MAX_HITS": _MAX_HITS}, layouts | PYTHON_LAYOUTS
         )
-        try:
-            self._stacks = PythonStacks(self._program, children=scope.children)
-            self._hits = self._program.table("hits", _HIT, _SUMS)
-            self._turns = Turns(self._program)
-            self._attach()
-            self._begin()
-            if scope.pid:
-                self.watch(scope.pid)
-        except BaseException:
-            self._program.close()
-            raise
+        self._stacks = PythonStacks(self._program, children=scope.children)
+        self._hits = self._program.table("hits", _HIT, _SUMS)
+        self._turns = Turns(self._program)
+        self._attach()
+        self._begin()
+        if scope.pid:
+            self.watch(scope.pid)
 
     def _attach(self) -> None:
         program, selection = self._program, self._choice.selection

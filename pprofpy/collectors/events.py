@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program, struct_offsets
+from pprofpy.collectors.bpf.loader import Program, struct_offsets, whole_or_nothing
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
@@ -117,27 +117,24 @@ class EventRecorder:
         TargetError: There is no such process.
     """
 
+    @whole_or_nothing
     def __init__(self, options: Options) -> None:
         self._options = options
         options.scope.check()
         selection = options.selection
         data_bytes = record_bytes(selection.tracepoints)
-        self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes))
-        try:
-            self._open_rings(data_bytes)
-            self._stacks = StackTexts(self._program, children=options.scope.children) if options.stacks else None
-            self._fill_tables()
-            self._paths = FdPaths()
-            self._symbols = AddressNames(selection.tracepoints)
-            self._target = "all processes"
-            self._end_ns = 0
-            self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
-            self._attach()
-            if options.scope.pid:
-                self.watch(options.scope.pid)
-        except BaseException:
-            self._program.close()
-            raise
+        self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes), self._parameters())
+        self._open_rings(data_bytes)
+        self._stacks = StackTexts(self._program, children=options.scope.children) if options.stacks else None
+        self._fill_tables()
+        self._paths = FdPaths()
+        self._symbols = AddressNames(selection.tracepoints)
+        self._target = "all processes"
+        self._end_ns = 0
+        self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
+        self._attach()
+        if options.scope.pid:
+            self.watch(options.scope.pid)
 
     def _constants(self, data_bytes: int) -> dict[str, int]:
         options = self._options
@@ -146,21 +143,24 @@ class EventRecorder:
             **(python_constants() if options.stacks else {}),
             **options.scope.constants(),
             **_file_constants(),
-            "SELF_TGID": os.getpid(),
             "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
         }
         switches = {
             "FOLLOW_CHILDREN": int(options.scope.children),
             "ADOPT_CHILDREN": int(options.scope.named_later),
-            "TID": options.tid,
             "LINES": int(options.lines),
             "STACKS": int(options.stacks),
             "SUMMARY": int(options.summary),
-            "SLOWER_THAN_NS": options.slower_than_ns,
             "CALLS": int(bool(options.selection.syscalls)),
             "RECORD_BYTES": data_bytes if options.selection.tracepoints else 0,
         }
         return constants | {name: value for name, value in switches.items() if value}
+
+    def _parameters(self) -> dict[str, int]:
+        options = self._options
+        wanted = {"TID": options.tid, "SLOWER_THAN_NS": options.slower_than_ns}
+        wanted = {name: value for name, value in wanted.items() if value}
+        return wanted | {"SELF_TGID": os.getpid()} | options.scope.parameters()
 
     def _layouts(self, data_bytes: int) -> dict[str, np.dtype[Any]]:
         layouts = {"head": HEAD, "call": CALL, "call_with_strings": CALL_WITH_STRINGS}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.loader import Program, whole_or_nothing
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
@@ -122,6 +122,7 @@ class GilRecorder:
         TargetError: There is no such process.
     """
 
+    @whole_or_nothing
     def __init__(self, options: GilOptions) -> None:
         options.scope.check()
         self._rate_hz = options.rate_hz
@@ -131,29 +132,24 @@ class GilRecorder:
         self._names = ThreadNames()
         self._program = load(
             "gil.bpf.c",
-            scheduler_constants()
-            | python_constants()
-            | {"MAX_WAITERS": _MOST_WAITERS, "PERIOD_NS": NS_PER_S // options.rate_hz},
+            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS},
             _LAYOUTS | PYTHON_LAYOUTS,
+            {"PERIOD_NS": NS_PER_S // options.rate_hz},
         )
-        try:
-            self._stacks = PythonStacks(self._program, children=options.scope.children)
-            self._threads = self._program.table("gil_threads", _U4, _THREAD)
-            self._sums = _Sums(self._program, self._stacks)
-            self._gone: list[GilThread] = []
-            self._gone_ns = 0, 0
-            self._group_ids: dict[tuple[int, str], int] = {}
-            self._told: dict[int, GilThread] = {}
-            self._program.attach_raw("sched_switch", "on_switch_out")
-            self._program.attach_raw("sched_switch", "on_switch_out_walk")
-            self._program.attach_raw("sched_switch", "on_switch_in")
-            self._program.attach_clock("on_clock", NS_PER_S // options.rate_hz)
-            self._begin()
-            if options.scope.pid:
-                self.watch(options.scope.pid)
-        except BaseException:
-            self._program.close()
-            raise
+        self._stacks = PythonStacks(self._program, children=options.scope.children)
+        self._threads = self._program.table("gil_threads", _U4, _THREAD)
+        self._sums = _Sums(self._program, self._stacks)
+        self._gone: list[GilThread] = []
+        self._gone_ns = 0, 0
+        self._group_ids: dict[tuple[int, str], int] = {}
+        self._told: dict[int, GilThread] = {}
+        self._program.attach_raw("sched_switch", "on_switch_out")
+        self._program.attach_raw("sched_switch", "on_switch_out_walk")
+        self._program.attach_raw("sched_switch", "on_switch_in")
+        self._program.attach_clock("on_clock", NS_PER_S // options.rate_hz)
+        self._begin()
+        if options.scope.pid:
+            self.watch(options.scope.pid)
 
     def watch(self, pid: int) -> None:
         """Name the process, if it was to be named later. The recording begins here."""

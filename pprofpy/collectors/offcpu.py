@@ -23,6 +23,7 @@ from pprofpy import __version__
 from pprofpy.blocking import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
 from pprofpy.collectors.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.bpf import load
+from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.bpf.processes import Scope, comm_text
@@ -127,12 +128,14 @@ class OffCpuRecorder:
         TargetError: There is no such process.
     """
 
+    @whole_or_nothing
     def __init__(self, options: OffCpuOptions) -> None:
         self._options = options
         options.scope.check()
         self._pid = options.scope.pid
         self._walks = not options.scope.is_everybody
-        self._program = load("offcpu.bpf.c", self._constants(), _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {}))
+        layouts = _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {})
+        self._program = load("offcpu.bpf.c", self._constants(), layouts, self._parameters())
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._places = self._program.table("places", _PLACE, _TIMES)
         self._names = self._program.table("names", _U4, _NAME)
@@ -170,13 +173,15 @@ class OffCpuRecorder:
     def _constants(self) -> dict[str, int]:
         options = self._options
         constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
-        bounds = {"MIN_NS": options.min_ns, "MAX_NS": options.max_ns}
-        constants |= {name: value for name, value in bounds.items() if value}
         if self._walks:
             constants |= walk_constants()
         switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKERS": options.wakers and self._walks}
         constants |= {name: 1 for name, is_on in switches.items() if is_on}
         return constants | scheduler_constants() | reason_constants() | options.scope.constants()
+
+    def _parameters(self) -> dict[str, int]:
+        bounds = {"MIN_NS": self._options.min_ns, "MAX_NS": self._options.max_ns}
+        return self._options.scope.parameters() | {name: value for name, value in bounds.items() if value}
 
     def _attach(self) -> None:
         for function in ("on_rename", "on_waking", "on_switch"):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program
+from pprofpy.collectors.bpf.loader import Program, whole_or_nothing
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, python_constants
@@ -140,11 +140,12 @@ class SchedRecorder:
         TargetError: There is no such process.
     """
 
+    @whole_or_nothing
     def __init__(self, options: SchedOptions) -> None:
         self._options = options
         options.scope.check()
         self._pid = options.scope.pid
-        self._program = load("sched.bpf.c", self._constants(), self._layouts())
+        self._program = load("sched.bpf.c", self._constants(), self._layouts(), self._parameters())
         self._threads = self._program.table("threads", _U4, _THREAD)
         self._histogram = self._program.table("histogram", _BUCKET, _U8)
         self._window_map = self._program.table("window", _U4, _U4)
@@ -187,13 +188,15 @@ class SchedRecorder:
             "MAX_BUCKETS": _MAX_BUCKETS,
             "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
         }
-        if options.threshold_ns:
-            constants["THRESHOLD_NS"] = options.threshold_ns
         if options.trace:
             constants["TRACE"] = 1
         if options.stacks:
             constants |= {"STACKS": 1, "MAX_STACKS": _MAX_STACKS} | python_constants()
         return constants | scheduler_constants() | options.scope.constants()
+
+    def _parameters(self) -> dict[str, int]:
+        threshold_ns = self._options.threshold_ns
+        return self._options.scope.parameters() | ({"THRESHOLD_NS": threshold_ns} if threshold_ns else {})
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
         layouts = dict(_LAYOUTS)

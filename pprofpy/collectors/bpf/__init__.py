@@ -2,7 +2,7 @@
 
 The public face is small:
 
-    program = load("sched.bpf.c", {"TGID": 1234}, layouts={"wait_event": WAIT_EVENT})
+    program = load("sched.bpf.c", layouts={"wait_event": WAIT_EVENT}, parameters={"TGID": 1234})
     program.attach_raw("sched_switch", "on_switch")
     keys, values = program.table("threads", THREAD_KEY, THREAD).items()
     for events in program.events("events", EVENT).read(): ...
@@ -12,8 +12,8 @@ Nothing of it outlives the process: the kernel drops programs, attachments and m
 so that even `kill -9` leaves nothing behind. What is written to disk is a cache of compiled programs.
 
 `compiler` finds and drives bcc, `bytecode` is what comes out, `cache` keeps it, `kernel` is the bpf(2) system call,
-`loader` puts it all together; `btf` knows where things lie in the kernel's structs, `tables` reads maps and `events`
-ring buffers into NumPy arrays, `symbols` names kernel addresses.
+`refusals` says why that fails, `loader` puts it all together; `btf` knows where things lie in the kernel's structs,
+`tables` reads maps and `events` ring buffers into NumPy arrays, `symbols` names kernel addresses.
 """
 
 from pprofpy.collectors.bpf.loader import Program, load, require

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, exhausted
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
@@ -77,6 +77,8 @@ class Btf:
         try:
             return cls(VMLINUX.read_bytes())
         except (OSError, ValueError, struct.error) as error:
+            if isinstance(error, OSError) and (running_out := exhausted(error.errno or 0)):
+                raise running_out from error
             raise NotPossibleError(
                 f"this kernel does not tell where its structures lie ({VMLINUX} is missing or unreadable)",
                 "it needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of Debian, Ubuntu and Fedora are",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 INSTRUCTION = struct.Struct("<BBhi")
+_VALUE, _VALUE_AT, _32_BITS = struct.Struct("<I"), 4, 0xFFFFFFFF
 _LOAD_64_BITS, _FROM_MAP = 0x18, 1
 
 
@@ -51,6 +53,39 @@ class Bytecode:
         data: dict[str, Any] = json.loads(text)
         functions = {name: base64.b64decode(code) for name, code in data["functions"].items()}
         return cls(functions, tuple(MapShape(**one) for one in data["maps"]))
+
+
+PARAMETER = 0x7070_7070_0000_0000
+"""Stands in a program, plus a number, for a value that is put in as it is loaded (see `parameter`)."""
+
+
+def parameter(place: int) -> str:
+    """C, for the value of a parameter: LLVM knows nothing of it, so that it stands in the code as one load of 64 bits.
+
+    Args:
+        place: Its number, from 0 on.
+    """
+    return f'({{ u64 value; asm volatile("%0 = {PARAMETER + place:#x} ll" : "=r"(value)); value; }})'
+
+
+def put_in_parameters(instructions: bytes, values: Sequence[int]) -> bytes:
+    """Code with the value of each parameter in its place.
+
+    Args:
+        instructions: Functions whose source has `parameter(place)`.
+        values: By place; 64 bits each.
+    """
+    code = bytearray(instructions)
+    for place in range(0, len(code), INSTRUCTION.size):
+        operation, registers, _, low = INSTRUCTION.unpack_from(code, place)
+        if operation != _LOAD_64_BITS or registers >> 4 or place + INSTRUCTION.size >= len(code):
+            continue
+        high = INSTRUCTION.unpack_from(code, place + INSTRUCTION.size)[3]
+        number = ((high & _32_BITS) << 32 | (low & _32_BITS)) - PARAMETER
+        if 0 <= number < len(values):
+            _VALUE.pack_into(code, place + _VALUE_AT, values[number] & _32_BITS)
+            _VALUE.pack_into(code, place + INSTRUCTION.size + _VALUE_AT, values[number] >> 32)
+    return bytes(code)
 
 
 def renumber_maps(instructions: bytes, numbers: dict[int, int]) -> bytes:

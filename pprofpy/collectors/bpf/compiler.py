@@ -13,7 +13,7 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, renumber_maps
+from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, parameter, renumber_maps
 from pprofpy.collectors.bpf.cache import remembered
 from pprofpy.collectors.bpf.tables import kernel_facts
-from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.errors import NotPossibleError, PprofpyError, exhausted_in
 
 FOLDER = Path(__file__).parent
 """Where the C files are."""
@@ -42,19 +42,23 @@ _INSTALL_HINT = (
 )
 
 
-def compile_source(source: str, constants: Mapping[str, int], layouts: Mapping[str, np.dtype[Any]]) -> Bytecode:
+def compile_source(
+    source: str, constants: Mapping[str, int], layouts: Mapping[str, np.dtype[Any]], parameters: Sequence[str] = ()
+) -> Bytecode:
     """Compile one of the C files of this package, or take what came out of it the last time.
 
     Args:
         source: The file's name.
         constants: What to define (`-DNAME=value`) when compiling.
         layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
+        parameters: Names of what is defined when it is loaded, in the order in which `put_in_parameters` takes them.
 
     Raises:
         NotPossibleError: bcc is missing.
         PprofpyError: It does not compile.
     """
-    text = _source_text(source) + _layout_checks(layouts)
+    defined = "".join(f"#define {name} {parameter(place)}\n" for place, name in enumerate(parameters))
+    text = defined + _source_text(source) + _layout_checks(layouts)
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
     headers = [path.read_text() for path in sorted(_HEADERS.rglob("*.h"))]
     version = (find_bcc() / "version.py").read_text()
@@ -81,7 +85,10 @@ def _compile(source: str, text: str, flags: list[str]) -> Bytecode:
         try:
             module = bcc.BPF(text=text.encode(), cflags=flags)
         except Exception as error:
-            raise PprofpyError(f"{source} does not compile here: {error}", output.essence()) from error
+            said = output.essence()
+            if running_out := exhausted_in(f"{error} {said}"):
+                raise running_out from error
+            raise PprofpyError(f"{source} does not compile here: {error}", said) from error
     try:
         return _extract(bcc.lib, module)
     finally:
@@ -123,6 +130,8 @@ def _import_bcc() -> ModuleType:
             spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[_MODULE]
+        if running_out := exhausted_in(str(error)):
+            raise running_out from error
         raise NotPossibleError(f"bcc in {folder} cannot be imported: {error}", _INSTALL_HINT) from error
     return module
 

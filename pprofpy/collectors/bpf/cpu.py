@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.collectors.bpf.loader import PERF_EVENT, load
+from pprofpy.collectors.bpf.loader import PERF_EVENT, load, whole_or_nothing
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.cpython.threads import ThreadNames
@@ -97,6 +97,7 @@ class CpuRecorder:
 
     types = CPU_TYPES
 
+    @whole_or_nothing
     def __init__(self, options: CpuRecorderOptions) -> None:
         self._options = options
         self._program = load("cpu.bpf.c", self._constants(), self._layouts())

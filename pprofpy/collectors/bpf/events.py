@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.bpf.refusals import refused
 from pprofpy.collectors.bpf.tables import kernel_facts
 from pprofpy.errors import PprofpyError
 
@@ -35,18 +36,24 @@ class _RingBuffer:
 
     Args:
         descriptor: The map's file descriptor; it belongs to the program.
+
+    Raises:
+        NotPossibleError: The kernel does not map it.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._size = size_bytes = kernel_facts(descriptor)["max_entries"]
-        self._consumer_map = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         try:
-            self._data_map = mmap.mmap(
-                descriptor, _PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE
-            )
-        except OSError:
-            self._consumer_map.close()
-            raise
+            self._consumer_map = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            try:
+                self._data_map = mmap.mmap(
+                    descriptor, _PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE
+                )
+            except OSError:
+                self._consumer_map.close()
+                raise
+        except OSError as error:
+            raise refused("let us map a ring buffer", error) from error
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_map)
         self._position = 0
 

@@ -9,23 +9,27 @@ Source: man 2 bpf; union bpf_attr in <linux/bpf.h>.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import struct
+from contextlib import suppress
 from functools import cache
+
+from pprofpy.errors import exhausted
 
 _BPF = 321
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _DELETE_BATCH, _LINK_CREATE = 17, 24, 27, 28
 _NAME_BYTES = 15
 _LICENSE = b"GPL\0"
-_LOG_BYTES = 1 << 20
+_LOG_REASON, _LOG_BYTES = 4, 1 << 16
+"""Only why it is refused, and statistics (BPF_LOG_STATS): the whole log is megabytes, with the reason at its end."""
+_LOAD_ATTEMPTS = 4
 _COUNT_AT = 32
 """Where a batch's attributes hold how many entries are asked for and, afterwards, were served."""
 
 
 class RefusedError(Exception):
-    """The kernel does not load a program; the message is what its verifier says."""
+    """The kernel's verifier does not accept a program; the message is what it says."""
 
 
 def create_map(kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str) -> int:
@@ -39,27 +43,31 @@ def load_program(kind: int, instructions: bytes, name: str) -> int:
 
     Raises:
         RefusedError: The verifier finds it unsafe.
+        OSError: It was not even looked at.
     """
     try:
         return _load(kind, instructions, name, None)
-    except OSError as error:
-        if error.errno == errno.E2BIG:
-            raise RefusedError("it takes the verifier too long") from error
+    except OSError:
         log = ctypes.create_string_buffer(_LOG_BYTES)
         try:
             return _load(kind, instructions, name, log)  # again, to hear why
-        except OSError:
-            said = log.value.decode(errors="replace").strip().splitlines()
-            raise RefusedError("; ".join(said[-4:]) or error.strerror or str(error)) from error
+        except OSError as error:
+            said = log.value.decode(errors="replace").strip()
+            if said and not exhausted(error.errno or 0):
+                raise RefusedError(said) from error
+            raise
 
 
 def _load(kind: int, instructions: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:
     code, license_ = ctypes.create_string_buffer(instructions, len(instructions)), ctypes.create_string_buffer(_LICENSE)
-    log_at = (1, _LOG_BYTES, ctypes.addressof(log)) if log else (0, 0, 0)
+    log_at = (_LOG_REASON, _LOG_BYTES, ctypes.addressof(log)) if log else (0, 0, 0)
     attributes = struct.pack(
         "<IIQQIIQII16s", kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(license_), *log_at,
         0, 0, name.encode()[:_NAME_BYTES],
     )  # fmt: skip
+    for _ in range(_LOAD_ATTEMPTS):
+        with suppress(BlockingIOError):  # EAGAIN: a signal came, say a Ctrl-C, before it was done
+            return _bpf(_PROG_LOAD, attributes)
     return _bpf(_PROG_LOAD, attributes)
 
 

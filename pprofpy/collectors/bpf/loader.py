@@ -9,18 +9,18 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from pprofpy.collectors.bpf import kernel
 from pprofpy.collectors.bpf.btf import VMLINUX, Btf
-from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, renumber_maps
+from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
 from pprofpy.collectors.bpf.cache import remembered
 from pprofpy.collectors.bpf.compiler import compile_source, find_bcc
 from pprofpy.collectors.bpf.events import EventStream, RecordStream
@@ -33,8 +33,9 @@ from pprofpy.collectors.bpf.perf import (
     software_event,
     start_event,
 )
+from pprofpy.collectors.bpf.refusals import refused, refused_program
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
-from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.errors import NotPossibleError
 from pprofpy.target import has_capability, procfs, with_sudo
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
@@ -46,16 +47,24 @@ _SHORT_PERIOD_NS = 1_100_000
 _SHARES = (0.171, 0.223, 0.277, 0.329)
 """Which part of the strikes comes from each of several clocks; no two of them keep step for long."""
 
+_Arguments = ParamSpec("_Arguments")
+
 
 class Program:
     """A compiled BPF source with its maps, in the kernel until `close()`.
+
+    Args:
+        bytecode: What it was compiled to.
+        source: The source's name, for messages.
+        parameters: The values of its parameters, in order.
 
     Raises:
         NotPossibleError: The kernel does not make its maps.
     """
 
-    def __init__(self, bytecode: Bytecode, source: str) -> None:
+    def __init__(self, bytecode: Bytecode, source: str, parameters: Sequence[int] = ()) -> None:
         self._bytecode = bytecode
+        self._parameters = parameters
         self._source = source
         self._functions: dict[str, int] = {}
         self._maps: dict[str, int] = {}
@@ -77,26 +86,30 @@ class Program:
             kind: A `BPF_PROG_TYPE_*`; by default a raw tracepoint.
 
         Raises:
-            PprofpyError: The kernel's verifier refuses it.
+            NotPossibleError: The kernel refuses it; the message says why.
         """
         if name not in self._functions:
             code = renumber_maps(self._bytecode.functions[name], self._numbers)
+            code = put_in_parameters(code, self._parameters)
             try:
                 self._functions[name] = kernel.load_program(kind, code, name)
             except kernel.RefusedError as error:
-                hint = "please report this with the output of 'uname -a'"
-                raise PprofpyError(f"the kernel refuses {name} of {self._source}: {error}", hint) from error
+                raise refused_program(name, self._source, str(error)) from error
+            except OSError as error:
+                raise refused(f"load {name} of {self._source}", error) from error
         return self._functions[name]
 
     def attach_raw(self, tracepoint: str, function: str) -> None:
         """Run `function` at every `tracepoint`. Raw tracepoints hide nothing from others who watch the same event."""
         try:
             self._attachments.append(kernel.open_raw_tracepoint(tracepoint, self.load_function(function)))
-        except OSError as error:
+        except FileNotFoundError as error:
             raise NotPossibleError(
-                f"this kernel has no tracepoint {tracepoint} ({error.strerror})",
+                f"this kernel has no tracepoint {tracepoint}",
                 "it is there from Linux 4.17 on, if the kernel was built with CONFIG_BPF_EVENTS=y",
             ) from error
+        except OSError as error:
+            raise refused(f"run a program at the tracepoint {tracepoint}", error) from error
 
     def attach_tracepoint(self, number: int, function: str, cookie: int) -> None:
         """Run `function` at a tracepoint, with the record that the kernel makes of the event as its argument.
@@ -199,10 +212,29 @@ class Program:
         self.close()
 
 
+def whole_or_nothing(construct: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """For the `__init__` of what holds a Program as `_program`: an error in it takes the program out of the kernel.
+
+    What is attached stays so until it is closed: without this it would go on beside the engine that is tried next.
+    """
+
+    @wraps(construct)
+    def guarded(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
+        try:
+            construct(*arguments, **options)
+        except BaseException:
+            if program := getattr(arguments[0], "_program", None):
+                program.close()
+            raise
+
+    return guarded
+
+
 def load(
     source: str,
     constants: Mapping[str, int] | None = None,
     layouts: Mapping[str, np.dtype[Any]] | None = None,
+    parameters: Mapping[str, int] | None = None,
 ) -> Program:
     """Compile one of the C files of this package.
 
@@ -210,6 +242,8 @@ def load(
         source: The file's name.
         constants: What to define (`-DNAME=value`) when compiling.
         layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
+        parameters: What to define when loading: pids, thresholds. What was compiled once serves all their values; 0 is
+            a value as any other.
 
     Returns:
         The program, its maps made, nothing attached yet.
@@ -219,7 +253,9 @@ def load(
         PprofpyError: It does not compile.
     """
     require()
-    return Program(compile_source(source, constants or {}, layouts or {}), source)
+    names = sorted(parameters or {})
+    bytecode = compile_source(source, constants or {}, layouts or {}, names)
+    return Program(bytecode, source, [parameters[name] for name in names] if parameters else ())
 
 
 def require() -> None:
@@ -302,21 +338,26 @@ def _types_digest() -> str:
 def _make_map(shape: MapShape) -> int:
     """Raises NotPossibleError if the kernel does not give it."""
     sizes = shape.key_bytes, shape.value_bytes, shape.entries, shape.flags
-    try:
-        return kernel.create_map(shape.kind, *sizes, shape.name)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise NotPossibleError(
-                f"the kernel does not give room for a table of {shape.entries} entries ({error.strerror})",
-                "free some memory, or raise the memory limit of this container",
-            ) from error
+    with suppress(PermissionError):
+        return _asked_for_map(shape.kind, *sizes, shape.name)
     # Before Linux 5.11 tables count as locked memory, which is limited.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     try:
-        return kernel.create_map(shape.kind, *sizes, shape.name)
+        return _asked_for_map(shape.kind, *sizes, shape.name)
+    except PermissionError as error:
+        raise refused("let us make tables", error) from error
+
+
+def _asked_for_map(kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str) -> int:
+    try:
+        return kernel.create_map(kind, key_bytes, value_bytes, entries, flags, name)
+    except PermissionError:
+        raise
     except OSError as error:
-        raise NotPossibleError("the kernel does not let us make eBPF tables", f"run {with_sudo()}") from error
+        if error.errno == errno.E2BIG:
+            error = OSError(errno.ENOMEM, error.strerror)
+        raise refused(f"give room for a table of {entries:,} entries", error) from error
 
 
 # -- what is missing -----------------------------------------------------------------------------------------------

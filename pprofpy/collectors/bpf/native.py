@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pprofpy.collectors.bpf.cpu import LOST_NATIVE_STACK, CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.nativestacks import NATIVE_LAYOUTS, UNKNOWN, NativeFrame, NativeSample, NativeStacks
 
 
@@ -16,6 +17,7 @@ class NativeRecorder(CpuRecorder):
     Samples are not summed up in the kernel: each comes with a copy of the thread's stack. Those that find no room are.
     """
 
+    @whole_or_nothing
     def __init__(self, options: CpuRecorderOptions) -> None:
         super().__init__(options)
         self._natives = NativeStacks(self._program)

@@ -4,9 +4,9 @@
  * blocked, from then on it waits in the run queue; preempted, it only waits. Its stack is the one that it blocks with:
  * at the switch it is still the thread that runs.
  *
- * Compile-time switches: TGID or TARGETS (else all processes), MIN_NS and MAX_NS (of the whole time off), PYTHON
- * (Python stacks, and kernel stacks only where there is none), KERNEL_STACKS (kernel stacks everywhere), WAKERS (the
- * Python stacks of those who wake).
+ * Compile-time switches: TARGETS (else all processes), PYTHON (Python stacks, and kernel stacks only where there is
+ * none), KERNEL_STACKS (kernel stacks everywhere), WAKERS (the Python stacks of those who wake). Parameters, put in when
+ * it is loaded: TGID, MIN_NS and MAX_NS (of the whole time off).
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>

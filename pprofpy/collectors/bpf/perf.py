@@ -6,15 +6,15 @@ Source: man 2 perf_event_open; man 2 bpf, BPF_LINK_CREATE (Linux 5.15); <linux/p
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import struct
 from pathlib import Path
 
 from pprofpy.collectors.bpf import kernel
-from pprofpy.errors import NotPossibleError
+from pprofpy.collectors.bpf.refusals import refused
 
+_ATTACHING = "run a program at its events"
 _PERF_EVENT_OPEN = 298
 _ATTR_BYTES = 64
 _FLAG_DISABLED, _FLAG_EXCLUDE_IDLE = 1, 1 << 7
@@ -41,12 +41,12 @@ def link_perf_event(program: int, event: int, cookie: int) -> int:
     """Attach a program until the returned file descriptor is closed.
 
     Raises:
-        NotPossibleError: The kernel is too old.
+        NotPossibleError: The kernel does not; it may be too old.
     """
     try:
         return kernel.create_link(program, event, _ATTACH_PERF_EVENT, cookie)
     except OSError as error:
-        raise _refused(error.errno or 0) from error
+        raise refused(_ATTACHING, error) from error
 
 
 def clock_event(cpu: int, period_ns: int) -> int:
@@ -75,13 +75,20 @@ def software_event(cpu: int, number: int, period: int, flags: int = 0) -> int:
 
 def run_at_event(program: int, event: int) -> None:
     """Run a program whenever the event occurs, and start the event."""
-    fcntl.ioctl(event, _IOC_SET_BPF, program)
+    _control(event, _IOC_SET_BPF, program)
     start_event(event)
 
 
 def start_event(event: int) -> None:
-    """Let an event occur."""
-    fcntl.ioctl(event, _IOC_ENABLE, 0)
+    """Enable an event (PERF_EVENT_IOC_ENABLE)."""
+    _control(event, _IOC_ENABLE, 0)
+
+
+def _control(event: int, request: int, argument: int) -> None:
+    try:
+        fcntl.ioctl(event, request, argument)
+    except OSError as error:
+        raise refused(_ATTACHING, error) from error
 
 
 def online_cpus() -> list[int]:
@@ -99,17 +106,5 @@ def _call(number: int, *arguments: int | bytes) -> int:
     result: int = libc.syscall(ctypes.c_long(number), *words)
     if result >= 0:
         return result
-    raise _refused(ctypes.get_errno())
-
-
-def _refused(code: int) -> NotPossibleError:
-    """What an error number of the kernel's means here."""
-    if code == errno.EMFILE:
-        return NotPossibleError(
-            "the limit on open files is too low to watch so many events",
-            "raise it (ulimit -n 65536), or name fewer",
-        )
-    return NotPossibleError(
-        f"the kernel does not let us watch its events ({os.strerror(code)})",
-        "it takes Linux 5.15 or newer, and root or CAP_BPF and CAP_PERFMON",
-    )
+    code = ctypes.get_errno()
+    raise refused("let us watch its events", OSError(code, os.strerror(code)))

@@ -41,10 +41,12 @@ class Scope:
             raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
 
     def constants(self) -> dict[str, int]:
-        """What `sched.h` must know of it. A single process is compared with a constant, which costs least."""
-        if self.children or self.named_later:
-            return {"TARGETS": 1}
-        return {"TGID": self.pid} if self.pid else {}
+        """What `sched.h` must know of it as it is compiled."""
+        return {"TARGETS": 1} if self.children or self.named_later else {}
+
+    def parameters(self) -> dict[str, int]:
+        """And as it is loaded. A single process is compared with a number, which costs least."""
+        return {"TGID": self.pid} if self.pid and not self.constants() else {}
 
     def members(self, pid: int) -> list[int]:
         """A process, and all that it has started, if children are wanted."""

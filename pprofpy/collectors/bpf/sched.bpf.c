@@ -3,8 +3,8 @@
  * A wait begins when a thread is woken (sched_waking, sched_wakeup_new) or switched out while it could run on, and
  * ends when it is switched in. All counting happens here; user space reads the maps when it wants to know.
  *
- * Compile-time switches: TGID or TARGETS (else all processes), THRESHOLD_NS, TRACE, STACKS (waits also by the Python
- * stack of the thread that waits and of the one that woke it).
+ * Compile-time switches: TARGETS (else all processes), TRACE, STACKS (waits also by the Python stack of the thread that
+ * waits and of the one that woke it). Parameters, put in when it is loaded: TGID, THRESHOLD_NS.
  */
 #include <linux/types.h>
 #include "sched.h"

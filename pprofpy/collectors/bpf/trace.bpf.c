@@ -4,8 +4,9 @@
  * A system call is one event, sent when it returns: enter and exit are put together here, so that slow ones can be
  * picked out, and calls be counted, without sending each of them to user space.
  *
- * Compile-time switches: TGID or TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, TID, SELF_TGID, CALLS,
- * RECORD_BYTES, SLOWER_THAN_NS, LINES, SUMMARY, STACKS (with each line the Python stack of the thread).
+ * Compile-time switches: TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, CALLS, RECORD_BYTES, LINES,
+ * SUMMARY, STACKS (with each line the Python stack of the thread). Parameters, put in when it is loaded: TGID, TID,
+ * SELF_TGID, SLOWER_THAN_NS.
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>

@@ -24,6 +24,7 @@ from pprofpy.collectors.bpf.absences import (
     absence_constants,
 )
 from pprofpy.collectors.bpf.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.symbols import without_scheduler
 from pprofpy.profile import Collection, Frame, Function, Profile, ValueType
 from pprofpy.target import Target
@@ -42,6 +43,7 @@ class WallRecorder(CpuRecorder):
 
     types = WALL_TYPES
 
+    @whole_or_nothing
     def __init__(self, options: CpuRecorderOptions) -> None:
         self._looks: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
         self._running_ns: Counter[tuple[int, int]] = Counter()

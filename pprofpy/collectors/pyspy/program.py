@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from pprofpy import privileges
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, exhausted
 
 _PR_SET_PDEATHSIG = 1
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,6 +38,11 @@ def find_program() -> str:
     return program
 
 
+def _does_not_run(program: str, error: Exception) -> NotPossibleError:
+    running_out = exhausted(error.errno or 0) if isinstance(error, OSError) else None
+    return running_out or NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT)
+
+
 @cache
 def version() -> str:
     """What py-spy calls itself: `py-spy 0.4.3`.
@@ -49,7 +54,7 @@ def version() -> str:
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT) from error
+        raise _does_not_run(program, error) from error
     return done.stdout.strip()
 
 
@@ -84,7 +89,7 @@ def start(
             preexec_fn=_before_start(os.getpid()),
         )
     except OSError as error:
-        raise NotPossibleError(f"{program} does not run here: {error}", _MISSING_HINT) from error
+        raise _does_not_run(program, error) from error
 
 
 def dump(pid: int, timeout_s: float) -> subprocess.CompletedProcess[str]:
