@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.blocking import STATES, unchain
+from pprofpy.errors import ProfileFormatError
 from pprofpy.profile import Collection, LabelSet, Profile, Stack
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
@@ -112,7 +113,12 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
     Args:
         profile: As `pprofpy off-cpu` records it.
         limit: So many rows in each table; 0 for all.
+
+    Raises:
+        ProfileFormatError: It has other sample types.
     """
+    if len(profile.sample_types) != 2:
+        raise ProfileFormatError("this is no recording of time off the CPU: it counts other things")
     threads: dict[tuple[int, str], ThreadRow] = {}
     places: dict[tuple[str, ...], PlaceRow] = {}
     chains: dict[tuple[str, Stack, Stack], ChainRow] = {}
@@ -120,7 +126,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         facts = _facts(labels)
         blocked, woken_by = unchain(stack)
         state, reason = str(facts["state"]), str(facts["reason"])
-        tid = int(facts["tid"] or 0)
+        tid = _number(facts, "tid")
         whose = tid, "" if tid else str(facts["thread"])  # 0: threads of that name that have ended
         thread = threads.setdefault(whose, _thread_row(facts))
         thread.by_state_ns[state] = thread.by_state_ns.get(state, 0) + time_ns
@@ -185,7 +191,13 @@ def _facts(labels: LabelSet) -> defaultdict[str, Any]:
 
 
 def _thread_row(facts: defaultdict[str, Any]) -> ThreadRow:
-    return ThreadRow(int(facts["pid"] or 0), int(facts["tid"] or 0), str(facts["thread"]))
+    return ThreadRow(_number(facts, "pid"), _number(facts, "tid"), str(facts["thread"]))
+
+
+def _number(facts: dict[str, str | int], key: str) -> int:
+    """A label that should be a number; 0 where it is none: the file may come from elsewhere."""
+    value = facts.get(key, 0)
+    return value if isinstance(value, int) else 0
 
 
 _AnyRow = TypeVar("_AnyRow", ThreadRow, PlaceRow, ChainRow)
