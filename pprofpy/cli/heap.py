@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,23 @@ import click
 from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
-from pprofpy.cli.options import Size, duration_option, json_option, rows_option
+from pprofpy.cli.options import Size, duration_option, json_option, rows_option, window_option
+from pprofpy.cli.record import Length, record, spooled
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
-from pprofpy.collectors.heap import FOREVER, HeapOptions
+from pprofpy.collectors.heap import HeapOptions, HeapRecorder
+from pprofpy.formats.spool import Spool
 from pprofpy.graph import Granularity, total_of
 from pprofpy.heap import HeapRecording
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
+from pprofpy.profile import Profile
 from pprofpy.reports import growth, text
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
+from pprofpy.session import FOREVER
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration
@@ -47,6 +53,7 @@ _REMARK_EVERY_S = 1.0
 @click.command("heap", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @duration_option
+@window_option
 @click.option(
     "--engine", type=click.Choice(["auto", *heap.ENGINES]), default="auto", show_default=True,
     help="sampling: cheap estimates. tracemalloc: exact and dear. auto: sampling, unless the process traces already.",
@@ -69,6 +76,7 @@ _REMARK_EVERY_S = 1.0
 @json_option
 def command(
     duration_ns: int | None,
+    window_ns: int,
     sample_index: str,
     functions: bool,
     nodecount: int,
@@ -89,16 +97,16 @@ def command(
         duration_ns = FOREVER if choice.command and others["snapshots"] == 1 else DEFAULT_DURATION_NS
     options = HeapOptions(duration_ns=duration_ns, **others)
     options.check()
+    shown: dict[str, Option] = {"nodecount": nodecount, "sample_index": sample_index, "functions": functions}
     with interruptible() as interruption:
-        with chosen_target(choice, interruption) as target:
-            recording = _record(target, options, interruption)
         try:
-            recording.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
-            first = _keep_first(recording, target, first_output)
-            made = recording.to_recording(
-                {"nodecount": nodecount, "sample_index": sample_index, "functions": functions}
-            )
-            path = keep(made, target, output)  # last: views take the newest file
+            with ExitStack() as spool:
+                with chosen_target(choice, interruption) as target:
+                    windows = spool.enter_context(spooled("heap", target))
+                    made, first_snapshot = _record(target, options, shown, windows, window_ns, interruption)
+                made.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
+                first = _keep_first(first_snapshot, target, first_output)
+                path = keep(made, target, output)  # last: views take the newest file
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)
             next_steps(path, "heap")
@@ -117,10 +125,10 @@ def _for_the_first(output: Output) -> Output | None:
     return Output.of(name, "pprof", force=output.force)
 
 
-def _keep_first(recording: HeapRecording, target: Target, output: Output | None) -> Path | None:
-    if output is None or recording.first is None:
+def _keep_first(profile: Profile | None, target: Target, output: Output | None) -> Path | None:
+    if output is None or profile is None:
         return None
-    return keep(Recording("", recording.first), target, output, name="heap-first")
+    return keep(Recording("", profile), target, output, name="heap-first")
 
 
 def _how_to_compare(first: Path, last: Path) -> None:
@@ -130,7 +138,15 @@ def _how_to_compare(first: Path, last: Path) -> None:
     remark(f"  the same in Go:  go tool pprof -sample_index=inuse_space -top -diff_base {words}")
 
 
-def _record(target: Target, options: HeapOptions, interruption: Interruption) -> HeapRecording:
+def _record(
+    target: Target,
+    options: HeapOptions,
+    shown: Mapping[str, Option],
+    windows: Spool,
+    window_ns: int,
+    interruption: Interruption,
+) -> tuple[Recording, Profile | None]:
+    """Record; returns the recording, and the profile of the first of several snapshots."""
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording the heap of {text.printable(str(target))} {length}; Ctrl-C ends early")
     told, told_s = "", time.monotonic()
@@ -142,8 +158,11 @@ def _record(target: Target, options: HeapOptions, interruption: Interruption) ->
             told, told_s = what, time.monotonic()
             remark(what)
 
-    with progress_bar("recording", options.duration_ns) as progress:
-        return heap.record(target, options, interruption, progress, remark, fetching)
+    duration_ns = options.duration_ns
+    with HeapRecorder(options, remark, fetching) as recorder, progress_bar("recording", duration_ns) as progress:
+        recorder.watch(target)
+        made = record([recorder], windows, shown, Length(duration_ns, window_ns), interruption, target, progress)
+    return made, recorder.first_snapshot if options.snapshots > 1 else None
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:

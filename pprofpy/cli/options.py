@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pprofpy.session.session import WINDOW_NS
 from pprofpy.units import parse_bytes, parse_duration_ns
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -35,6 +36,11 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from clic
 duration_option = click.option(
     "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
     help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
+)  # fmt: skip
+
+window_option = click.option(
+    "--window", "window_ns", type=Duration(), default=WINDOW_NS, metavar="TIME", hidden=True,
+    help="Write to disk what was recorded this often; a crash costs at most so much.",
 )  # fmt: skip
 
 subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes, too.")

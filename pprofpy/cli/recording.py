@@ -98,7 +98,7 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
     Raises:
         OutputError: It is not where it was wanted. The message says where it is.
     """
-    name = _file_name(name or recording.kind, target)
+    name = file_name(name or recording.kind, target)
     data = _encoded(recording, output.format)
     if output.is_stdout:
         write_data(data)
@@ -171,7 +171,7 @@ def _encoded(recording: Recording, format_name: str) -> bytes:
     return encode(recording.profile, format_name)
 
 
-def _file_name(kind: str, target: Target | None) -> str:
+def file_name(kind: str, target: Target | None) -> str:
     """As in `cpu-worker-1234-20260131-235959`, whatever characters the target's name holds."""
     if target is None:
         return f"{kind}-system-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -10,36 +10,32 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pprofpy.collectors.attach import CodeError
 from pprofpy.collectors.heapagent import plain
-from pprofpy.collectors.heapagent.engines import Engine, Progress, choose
+from pprofpy.collectors.heapagent.engines import Progress, choose
 from pprofpy.collectors.heapagent.memory import measure
-from pprofpy.collectors.heapagent.session import BusyError, Session
+from pprofpy.collectors.heapagent.session import Agent, BusyError
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
-from pprofpy.heap import HeapRecording, ObjectType
+from pprofpy.heap import HeapRecording, ObjectType, Snapshots
+from pprofpy.model.merge import merge_recordings
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Profile
+from pprofpy.session import FOREVER, Recorder, Session, Stop
 from pprofpy.target import Target, open_target
 from pprofpy.units import NS_PER_S, format_duration
 
 ENGINES = ("sampling", "tracemalloc")
-FOREVER = None
 MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
 DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
 _STARTING_S, _CLEARING_S = 3.0, 3.0
 _TYPES, _EXAMPLES, _REFERRERS = 20, 20, 3
+_READ_SHARE = 50
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
-
-
-class Stop(Protocol):
-    """Tells a recording to end early; `threading.Event` is one."""
-
-    def wait(self, timeout: float) -> bool:
-        """Sleep until told to stop, `timeout` seconds at most; True if told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +104,20 @@ def record(
         TargetError: The target ended before anything was recorded.
         NotPossibleError: A privilege is missing, or the engine cannot work there.
     """
-    options.check()
-    with _open(target) as session:
-        engine = choose(options.engine, session, options.sample_bytes, options.frames, warn, fetching)
-        try:
-            engine.start()
-        except CodeError as error:
-            raise _explained(error, target) from error
-        return _Recording(session, engine, options).run(stop, progress)
+    with HeapRecorder(options, warn, fetching) as recorder:
+        recorder.watch(target)
+        session = Session([recorder], stop, target=target, duration_ns=options.duration_ns, on_poll=progress)
+        found = HeapRecording.from_recording(merge_recordings(list(session.windows())))
+    found.first = recorder.first_snapshot if len(found.snapshots) > 1 else None
+    return found
 
 
-def _open(target: Target) -> Session:
+def _open(target: Target) -> Agent:
     """Open the agent. An earlier recording gets time to be cleared away, a process to become an interpreter."""
     begin = time.monotonic()
     while True:
         try:
-            return Session(target)
+            return Agent(target)
         except BusyError:
             if time.monotonic() - begin > _CLEARING_S:
                 raise
@@ -134,74 +128,135 @@ def _open(target: Target) -> Session:
         time.sleep(_TICK_S)
 
 
-class _Recording:
-    """One recording, from the engine's start to its stop."""
+class HeapRecorder(Recorder):
+    """The heap of one process, from `watch` on.
 
-    def __init__(self, session: Session, engine: Engine, options: HeapOptions) -> None:
-        self._session = session
-        self._engine = engine
+    A window holds all since the beginning: what is in use now, and what was allocated so far.
+
+    Args:
+        options: What to record.
+        warn: Told what the user should know before it begins.
+        fetching: Told how many traces of tracemalloc's are fetched, and how many there are (0: not known yet).
+
+    Attributes:
+        first_snapshot: What was in use at the first snapshot; None before.
+
+    Raises:
+        UsageError: The options make no sense.
+    """
+
+    kind = "heap"
+
+    def __init__(
+        self,
+        options: HeapOptions,
+        warn: Callable[[str], None] = lambda _: None,
+        fetching: Progress = lambda _done, _count: None,
+    ) -> None:
+        super().__init__()
+        options.check()
         self._options = options
-        self._start_ns, self._time_ns = time.monotonic_ns(), time.time_ns()
-        self._snapshots: list[tuple[int, Profile]] = []
+        self._warn, self._fetching = warn, fetching
+        self.first_snapshot: Profile | None = None
+        self._latest: Profile | None = None
+        self._new = Snapshots()
+        self._snapshots = 0
+        self._read_ns = self._read_at_ns = 0
 
-    def run(self, stop: Stop, progress: Callable[[int], None]) -> HeapRecording:
-        try:
-            self._wait(stop, progress)
-            self._snapshot()
-            self._engine.stop()
-            recording = HeapRecording.of(self._snapshots)
-            self._look_beside(recording)
-        except PprofpyError:
-            if self._session.target.is_alive():
-                raise
-            recording = self._after_its_end()
-        return recording
+    def watch(self, target: Target) -> None:
+        """Open the agent in the process and start the engine.
 
-    def _wait(self, stop: Stop, progress: Callable[[int], None]) -> None:
-        """Until the time is over, or somebody says so; takes the snapshots that are due before the last one."""
+        Raises:
+            TargetError: It has ended.
+            NotPossibleError: A privilege is missing, or the engine cannot work there.
+        """
         options = self._options
-        while not stop.wait(_TICK_S):
-            elapsed_ns = time.monotonic_ns() - self._start_ns
-            progress(elapsed_ns)
-            if not self._session.target.is_alive():
-                raise TargetError("it has ended")
-            if options.duration_ns is FOREVER:
-                continue
-            if elapsed_ns >= options.duration_ns:
-                return
-            if elapsed_ns * options.snapshots >= options.duration_ns * (len(self._snapshots) + 1):
-                self._snapshot()
+        self._agent = self.owned.enter_context(_open(target))
+        self._engine = choose(
+            options.engine, self._agent, options.sample_bytes, options.frames, self._warn, self._fetching
+        )
+        try:
+            self._engine.start()
+        except CodeError as error:
+            raise _explained(error, target) from error
+        self._start_ns, self._time_ns = time.monotonic_ns(), time.time_ns()
 
-    def _snapshot(self) -> None:
-        elapsed_ns = time.monotonic_ns() - self._start_ns
-        self._keep(self._engine.read(collect=self._options.collect), elapsed_ns)
+    def poll(self) -> None:
+        """Take the snapshots that are due before the last one."""
+        options, elapsed_ns = self._options, time.monotonic_ns() - self._start_ns
+        due_ns = (options.duration_ns or 0) * (self._snapshots + 1) // options.snapshots
+        if options.duration_ns is not None and due_ns <= elapsed_ns < options.duration_ns:
+            self._take_snapshot()
 
-    def _keep(self, profile: Profile, elapsed_ns: int) -> None:
-        profile.time_ns, profile.duration_ns = self._time_ns, elapsed_ns
+    def window(self) -> Recording:
+        """All so far. A heap that takes long to read is read less often: one fiftieth of the time at most."""
+        if time.monotonic_ns() - self._read_at_ns > _READ_SHARE * self._read_ns:
+            self._read()
+        return self._found().to_recording({})
+
+    def finish(self) -> Recording:
+        """The whole; if the process has ended, what it left us, else the last snapshot.
+
+        Raises:
+            TargetError: The target ended before its heap was read.
+        """
+        try:
+            self._take_snapshot()
+            self._engine.stop()
+            found = self._found()
+            self._look_beside(found)
+        except PprofpyError:
+            if self._agent.target.is_alive():
+                raise
+            found = self._after_its_end()
+        return found.to_recording({})
+
+    def _take_snapshot(self) -> None:
+        profile = self._read()
+        self._snapshots += 1
+        if self.first_snapshot is None:
+            self.first_snapshot = profile
+        self._new.add(profile.duration_ns, profile)
+
+    def _read(self) -> Profile:
+        start_ns = time.monotonic_ns()
+        profile = self._keep(self._engine.read(collect=self._options.collect), start_ns)
+        self._read_at_ns = time.monotonic_ns()
+        self._read_ns = self._read_at_ns - start_ns
+        return profile
+
+    def _keep(self, profile: Profile, now_ns: int) -> Profile:
+        profile.time_ns, profile.duration_ns = self._time_ns, now_ns - self._start_ns
         profile.default_sample_type = "inuse_space"
-        self._snapshots.append((elapsed_ns, profile))
+        self._latest = profile
+        return profile
 
-    def _look_beside(self, recording: HeapRecording) -> None:
-        """What is not the engine's: the process's memory, and types."""
-        text, in_use = self._session.call("memory()", str, int)
-        recording.memory = measure(self._session.target.pid, (text, in_use))
-        if self._options.types:
-            said = plain.only(self._session.say(f"objects({_TYPES}, {_EXAMPLES})"))
-            count, rows = plain.fields(said, int, list)
-            recording.objects_count = plain.count(count)
-            recording.types = tuple(_object_type(*row) for row in plain.rows(rows, str, int, int, list, most=_TYPES))
-
-    def _after_its_end(self) -> HeapRecording:
-        """The target has ended: what it left us, else the last snapshot."""
-        elapsed_ns = time.monotonic_ns() - self._start_ns
-        if (profile := self._engine.last_words()) is not None:
-            self._keep(profile, elapsed_ns)
-        if not self._snapshots:
+    def _found(self) -> HeapRecording:
+        """What is known now, with the snapshots since the last call."""
+        if self._latest is None:
             raise TargetError(
-                f"process {self._session.target.pid} ended before its heap could be read",
+                f"process {self._agent.target.pid} ended before its heap could be read",
                 "record for a shorter time; a process that is killed can tell nothing",
             )
-        return HeapRecording.of(self._snapshots)
+        new, self._new = self._new, Snapshots()
+        return HeapRecording(self._latest, new)
+
+    def _look_beside(self, found: HeapRecording) -> None:
+        """What is not the engine's: the process's memory, and types."""
+        text, in_use = self._agent.call("memory()", str, int)
+        found.memory = measure(self._agent.target.pid, (text, in_use))
+        if self._options.types:
+            said = plain.only(self._agent.say(f"objects({_TYPES}, {_EXAMPLES})"))
+            count, rows = plain.fields(said, int, list)
+            found.objects_count = plain.count(count)
+            found.types = tuple(_object_type(*row) for row in plain.rows(rows, str, int, int, list, most=_TYPES))
+
+    def _after_its_end(self) -> HeapRecording:
+        now_ns = time.monotonic_ns()
+        if (profile := self._engine.last_words()) is not None:
+            self._snapshots += 1
+            self._new.add(now_ns - self._start_ns, self._keep(profile, now_ns))
+        return self._found()
 
 
 def _explained(error: CodeError, target: Target) -> PprofpyError:

@@ -56,6 +56,11 @@ class Spool:
         if self._count > _MOST_WINDOWS:
             self._compact()
 
+    @property
+    def is_saved(self) -> bool:
+        """Is there a window in the file?"""
+        return self._length > len(MAGIC)
+
     def recording(self) -> Recording | None:
         """All windows as one recording; None if there is none yet.
 

@@ -25,9 +25,8 @@ class Recorder(ABC):
     def __init__(self) -> None:
         self.owned = ExitStack()
 
-    @abstractmethod
-    def open(self) -> None:
-        """Load what is needed. A recorder of the whole system begins here.
+    def open(self) -> None:  # noqa: B027 - a recorder may have nothing to do here
+        """Load what is needed, before it is known whom to watch. A recorder of the whole system begins here.
 
         Raises:
             NotPossibleError: It cannot work here.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.heap import HeapOptions, record
-from pprofpy.collectors.heapagent.session import Session, sampler_library
+from pprofpy.collectors.heapagent.session import Agent, sampler_library
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats import encode
 from pprofpy.formats.files import read_profile
@@ -299,7 +299,7 @@ def test_a_second_pprofpy_is_refused_and_does_not_disturb(start: Start) -> None:
     class Intruder(Tasks):
         def wait(self, timeout: float) -> bool:
             with pytest.raises(NotPossibleError, match="another pprofpy"):
-                Session(open_target(program.pid))
+                Agent(open_target(program.pid))
             return super().wait(timeout)
 
     recording = record(open_target(program.pid), FINE, Intruder(program, "leak"))

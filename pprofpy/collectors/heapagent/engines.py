@@ -9,7 +9,7 @@ from typing import Protocol
 from pprofpy import __version__
 from pprofpy.collectors.heapagent import samples, traces
 from pprofpy.collectors.heapagent.frames import Frames
-from pprofpy.collectors.heapagent.session import LONG_S, Session
+from pprofpy.collectors.heapagent.session import LONG_S, Agent
 from pprofpy.errors import NotPossibleError
 from pprofpy.profile import Collection, Profile, ValueType
 from pprofpy.units import format_value
@@ -52,7 +52,7 @@ class Sampling:
 
     DEFAULT_FRAMES = 64
 
-    def __init__(self, session: Session, sample_bytes: int, frames: int) -> None:
+    def __init__(self, session: Agent, sample_bytes: int, frames: int) -> None:
         self._session = session
         self._sample_bytes = sample_bytes
         self._frames = frames or self.DEFAULT_FRAMES
@@ -125,7 +125,7 @@ class Tracing:
 
     DEFAULT_FRAMES = 1
 
-    def __init__(self, session: Session, frames: int, warn: Callable[[str], None], progress: Progress) -> None:
+    def __init__(self, session: Agent, frames: int, warn: Callable[[str], None], progress: Progress) -> None:
         self._session = session
         self._frames = session.traced_frames or frames or self.DEFAULT_FRAMES
         self._warn = warn
@@ -183,7 +183,7 @@ class Tracing:
 class _Watch:
     """While it lasts, tells how far the fetching of a snapshot has come."""
 
-    def __init__(self, session: Session, progress: Progress) -> None:
+    def __init__(self, session: Agent, progress: Progress) -> None:
         self._session = session
         self._progress = progress
         self._done = threading.Event()
@@ -202,7 +202,7 @@ class _Watch:
 
 
 def choose(
-    name: str, session: Session, sample_bytes: int, frames: int, warn: Callable[[str], None],
+    name: str, session: Agent, sample_bytes: int, frames: int, warn: Callable[[str], None],
     progress: Progress,
 ) -> Engine:  # fmt: skip
     """The engine that was asked for; `auto`: the target's own traces if it traces, else the sampler if it is there."""

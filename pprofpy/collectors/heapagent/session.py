@@ -45,7 +45,7 @@ class BusyError(NotPossibleError):
     """Another pprofpy is at it."""
 
 
-class Session:
+class Agent:
     """An opened agent in a target; at its end, everything there is stopped and given back.
 
     Args:

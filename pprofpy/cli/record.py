@@ -1,0 +1,100 @@
+"""How a recording command drives a session: windows go to a spool, so that nothing is lost whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pprofpy.cli.console import remark
+from pprofpy.cli.recording import file_name
+from pprofpy.errors import PprofpyError
+from pprofpy.folders import opened_folder
+from pprofpy.formats import spool
+from pprofpy.formats.files import profile_folder
+from pprofpy.formats.spool import Spool
+from pprofpy.model.recording import Option, Recording
+from pprofpy.session import Recorder, Session, Stop
+from pprofpy.session.session import WINDOW_NS
+from pprofpy.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long to record, and how long a window is; nanoseconds. A duration of None: until the target ends."""
+
+    duration_ns: int | None
+    window_ns: int = WINDOW_NS
+
+
+@contextmanager
+def spooled(kind: str, target: Target | None) -> Iterator[Spool]:
+    """A spool for one recording. It goes when the recording has been saved, and stays if that fails.
+
+    Raises:
+        PprofpyError: Whatever the body raises; the message then says where the windows are.
+    """
+    name = f"{file_name(kind, target)}-{os.getpid()}{spool.SUFFIX}"
+    with ExitStack() as opened:
+        folder = -1
+        with suppress(OSError):
+            folder = opened.enter_context(opened_folder(profile_folder(), create=True))
+        windows = opened.enter_context(Spool(folder, name))
+        try:
+            yield windows
+        except BaseException as error:
+            path = profile_folder() / name
+            if not windows.is_saved:
+                windows.discard()
+            elif isinstance(error, PprofpyError):
+                _tell_where(error, path)
+            raise
+        windows.discard()
+
+
+def record(
+    recorders: Sequence[Recorder],
+    windows: Spool,
+    shown: Mapping[str, Option],
+    length: Length,
+    stop: Stop,
+    target: Target | None,
+    on_poll: Callable[[int], object] = lambda elapsed_ns: None,
+    on_window: Callable[[Recording], Recording] = lambda window: window,
+) -> Recording:
+    """Let a session run to its end.
+
+    Args:
+        recorders: Open, and watching.
+        windows: Takes each window as it ends.
+        shown: The options that shape what the command prints.
+        length: How long.
+        stop: The user's say.
+        target: Whose end ends it.
+        on_poll: Told the nanoseconds recorded so far.
+        on_window: Sees each window, and may add to it.
+
+    Returns:
+        All windows as one recording.
+    """
+    session = Session(
+        recorders, stop, target=target, duration_ns=length.duration_ns, window_ns=length.window_ns, on_poll=on_poll
+    )
+    told = ""
+    for window in session.windows():
+        windows.append(replace(on_window(window), shown=shown))
+        if windows.problem != told:
+            told = windows.problem
+            if told:
+                remark(f"what is recorded is only in memory for now ({told}): a crash would lose it")
+    found = windows.recording()
+    if found is None:  # a session always has a last window
+        raise PprofpyError("nothing was recorded", "try again")
+    return found
+
+
+def _tell_where(error: PprofpyError, path: Path) -> None:
+    error.message += f"; what was recorded before is in {path}"
+    error.hint = error.hint or f"pprofpy show {path}"

@@ -1,0 +1,43 @@
+"""What was recorded before pprofpy was killed can be shown: all but the last window."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, wait_until
+
+COMMANDS = {
+    "heap": ["heap", "--sample-bytes", "16k"],
+}
+
+
+@pytest.mark.ebpf
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLine) -> None:
+    program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))
+    recording = cli.start(*COMMANDS[name], "--pid", str(program.pid), "-d", "10m", "--window", "500ms")
+    size = 0
+
+    def has_grown() -> bool:
+        """Twice: what is shown has more than one window."""
+        nonlocal size
+        found = [path.stat().st_size for path in cli.recordings if path.suffix == ".spool"]
+        grown, size = bool(found) and found[0] > size > 100, max([size, *found])
+        return grown
+
+    wait_until(has_grown, "windows are in the spool")
+    recording.kill()
+    recording.communicate()
+
+    shown = cli("show", "--json")
+    listed = json.loads(cli("list-recordings", "--json").stdout)
+    topped = cli("top")
+
+    assert (recording.returncode, shown.returncode, topped.returncode) == (-signal.SIGKILL, 0, 0)
+    assert json.loads(shown.stdout)["schema"] == f"pprofpy.{COMMANDS[name][0]}"
+    assert "cut short" in shown.stdout
+    assert "cut short" in topped.stdout
+    assert [one["state"] for one in listed["recordings"]] == ["cut short"]
