@@ -149,7 +149,7 @@ class _PySpy:
         self.lost_looks = False
         self.complaints = b""
         self._target_was_stopped = _is_stopped(target)
-        self.stopped_by_user = self.fell_behind = False
+        self.stopped_by_user = self.fell_behind = self.never_began = False
         try:
             self._process = program.start(
                 self._arguments(), self._environment(), self._messages, log_end, [self._profile]
@@ -183,6 +183,7 @@ class _PySpy:
         while self._process.poll() is None:
             self._note_beginning()
             if not self._began_ns and time.monotonic() > entry_deadline:
+                self.never_began = True
                 break
             elapsed_ns = time.monotonic_ns() - self._began_ns if self._began_ns else 0
             left_s = _POLL_S if limit_ns is None else (limit_ns - elapsed_ns) / NS_PER_S
@@ -333,9 +334,10 @@ def _notes(
 def _explain(spy: _PySpy, target: Target) -> PprofpyError:
     """Why py-spy gave us no profile."""
     said = (spy.complaints + spy.messages).decode("utf-8", "replace")
-    if not (spy.began_unix_ns or spy.stopped_by_user or said.strip()):
+    if spy.never_began:
         return NotPossibleError(
-            f"py-spy did not get into {target} in {_ENTRY_S:.0f} s", "it may be frozen, or in an uninterruptible wait"
+            f"py-spy did not begin to sample {target} in {_ENTRY_S:.0f} s",
+            "a frozen process lets nobody in, and thousands of threads take long; --engine bpf waits for neither",
         )
     if spy.stopped_by_user:
         return InterruptedEarly("interrupted before anything was recorded")
