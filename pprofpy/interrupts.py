@@ -21,6 +21,9 @@ _SA_RESETHAND = 0x80000000
 _ACTION_BYTES, _FLAGS_OFFSET = 152, 136
 """`struct sigaction` of glibc and musl, on x86-64 and arm64: a pointer, 1024 bits of mask, flags, a pointer."""
 
+_IGNORE = 1
+"""SIG_IGN, as the handler in a `struct sigaction`."""
+
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -55,3 +58,27 @@ def handle_once(signal_number: int, handler: Callable[[int, object], object]) ->
         ctypes.c_uint.from_buffer(action, _FLAGS_OFFSET).value |= _SA_RESETHAND
         libc.sigaction(signal_number, action, None)
     return before
+
+
+class Unstoppable:
+    """A context in which Ctrl-Z, or the terminal that we write to from the background, does not stop this process.
+
+    Whoever holds another process's thread must not be stopped: the thread would be, for as long as we are. A Ctrl-Z in
+    this millisecond is lost. (SIGSTOP cannot be put off.) To be entered by one thread at a time.
+    """
+
+    def __enter__(self) -> None:
+        import ctypes
+        import signal
+
+        self._libc, self._before = ctypes.CDLL(None), {}
+        ignored = ctypes.create_string_buffer(_ACTION_BYTES)
+        ctypes.c_void_p.from_buffer(ignored).value = _IGNORE
+        for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            before = ctypes.create_string_buffer(_ACTION_BYTES)
+            if self._libc.sigaction(number, ignored, before) == 0:
+                self._before[number] = before
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            self._libc.sigaction(number, before, None)

@@ -65,5 +65,42 @@ def die_at_each_step(target: Target) -> int:
         number += 1
 
 
+def stop_at_each_step(target: Target) -> tuple[int, int]:
+    """Have children of ours attach, each in a job of its own, and get a Ctrl-Z one step later than the last.
+
+    Only for a process of one thread.
+
+    Returns:
+        At how many steps a child was stopped, and at how many of these the target was, too.
+    """
+    number, stopped, harmed = 1, 0, 0
+    while True:
+        child = os.fork()
+        if not child:
+            os.setpgid(0, 0)
+            reached = False
+
+            def stop() -> None:
+                nonlocal reached
+                reached = True
+                os.kill(os.getpid(), signal.SIGTSTP)
+
+            try:
+                with at_step(number, stop):
+                    run(target, "result = 'alive'")
+            finally:
+                os._exit(not reached)
+        status = os.waitpid(child, os.WUNTRACED)[1]
+        while os.WIFSTOPPED(status):
+            stopped += 1
+            harmed += target.state() in "tT"
+            os.kill(child, signal.SIGCONT)
+            status = os.waitpid(child, os.WUNTRACED)[1]
+        if os.WEXITSTATUS(status):
+            return stopped, harmed
+        number += 1
+
+
 if __name__ == "__main__":
-    print(die_at_each_step(open_target(int(sys.argv[1]))))
+    act_at_each_step = {"die": die_at_each_step, "stop": stop_at_each_step}[sys.argv[1]]
+    print(act_at_each_step(open_target(int(sys.argv[2]))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -469,11 +470,24 @@ def test_death_at_any_step_does_no_harm(version: str, registers: str, harmless: 
     pid = str(harmless[0].pid)
 
     done = subprocess.run(
-        [sys.executable, "-m", "tests.attach_steps", pid], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", "tests.attach_steps", "die", pid], capture_output=True, text=True, check=True, cwd=ROOT
     )
 
     assert int(done.stdout) > 40
     assert run(open_target(int(pid)), "result = 'alive'").result == "alive"
+
+
+def test_ctrl_z_at_any_step_leaves_the_target_running(start: Start) -> None:
+    """It stops us, but never while we hold a thread of the target."""
+    pid = str(start(sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(3600)").pid)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.attach_steps", "stop", pid], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    stopped, harmed = ast.literal_eval(done.stdout)
+
+    assert stopped > 10
+    assert harmed == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from pprofpy.interrupts import Unstoppable
 from pprofpy.target import procfs
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
@@ -90,6 +91,11 @@ class StuckError(Exception):
 
 def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
     """What `work` returns or raises, with this tracee; it is traced no longer then, and goes on."""
+    with Unstoppable():
+        return _trace(tid, work)
+
+
+def _trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
     tracer: list[int] = []
     results: list[_Result] = []
     errors: list[BaseException] = []
