@@ -18,7 +18,6 @@ from pprofpy.model.recording import Recording
 from pprofpy.profile import Profile
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
-from pprofpy.reports.text import printable
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
@@ -98,7 +97,7 @@ def command(
 
 def _record(recording: CpuRecording, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
-    remark(f"recording {printable(str(target))} {length} at {options.rate_hz} Hz; Ctrl-C ends early")
+    remark(f"recording {target!s} {length} at {options.rate_hz} Hz; Ctrl-C ends early")
     with progress_bar("recording", options.duration_ns) as progress:
         profile = recording.record(target, interruption, progress)
     if not len(profile):

@@ -14,7 +14,7 @@ from pprofpy.cli.view import print_json
 from pprofpy.collectors import doctor
 from pprofpy.collectors.doctor import Check, Verdict
 from pprofpy.errors import NotPossibleError, UsageError
-from pprofpy.reports.text import printable, write_lines
+from pprofpy.reports.text import write_lines
 from pprofpy.target import find_by_name
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
@@ -58,11 +58,11 @@ def _render(checks: list[Check], works: bool, console: Console) -> None:
 
 def _lines(check: Check, width: int) -> list[Text]:
     verdict = (f"{check.verdict:<8}", _STYLES[check.verdict])
-    lines = [Text.assemble(verdict, f"{check.topic:<{width}}  {printable(check.finding)}")]
+    lines = [Text.assemble(verdict, f"{check.topic:<{width}}  {check.finding}")]
     indent = " " * (8 + width + 2)
     if check.verdict is not Verdict.OK and check.needed_for:
         affected = ", ".join(_AFFECTED[name] for name in check.needed_for.split())
         lines.append(Text(f"{indent}needed for: {affected}"))
     if check.remedy:
-        lines.append(Text(f"{indent}-> {printable(check.remedy)}"))
+        lines.append(Text(f"{indent}-> {check.remedy}"))
     return lines

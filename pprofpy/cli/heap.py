@@ -27,7 +27,7 @@ from pprofpy.graph import Granularity, total_of
 from pprofpy.heap import HeapRecording
 from pprofpy.model.recording import Option, Recording
 from pprofpy.profile import Profile
-from pprofpy.reports import growth, text
+from pprofpy.reports import growth
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
@@ -148,7 +148,7 @@ def _record(
 ) -> tuple[Recording, Profile | None]:
     """Record; returns the recording, and the profile of the first of several snapshots."""
     length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
-    remark(f"recording the heap of {text.printable(str(target))} {length}; Ctrl-C ends early")
+    remark(f"recording the heap of {target!s} {length}; Ctrl-C ends early")
     told, told_s = "", time.monotonic()
 
     def fetching(done: int, count: int) -> None:

@@ -14,7 +14,6 @@ from pprofpy.cli.recording import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
-from pprofpy.reports.text import printable
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched, status_in_words
 from pprofpy.units import NS_PER_S, format_duration
@@ -128,7 +127,7 @@ def run(
     """
     who = str(target) if target else "all processes"
     length = f"for {format_duration(duration_ns)}" if duration_ns else "until it ends"
-    remark(f"recording {printable(who)} {length}; Ctrl-C ends early")
+    remark(f"recording {who} {length}; Ctrl-C ends early")
     start_ns = drained_ns = time.monotonic_ns()
     with progress_bar("recording", duration_ns) as progress:
         while not interruption.wait(_TICK_S):

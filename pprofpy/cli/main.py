@@ -25,6 +25,7 @@ from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
 from pprofpy.interrupts import end_at_once, handle_once
+from pprofpy.text import printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SHORT_OF_MEMORY = re.compile(r"Errno 12\]|[Cc]annot allocate memory|failed to map segment")
@@ -197,7 +198,7 @@ def _give_up_stdout() -> None:
 
 
 def _report(error: PprofpyError) -> int:
-    remark(f"pprofpy: {error.message}")
+    remark(printable(f"pprofpy: {error.message}"))  # one line, whatever is quoted in it
     if error.hint:
         remark(f"  hint: {error.hint}")
     return error.exit_code

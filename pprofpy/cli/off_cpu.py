@@ -17,7 +17,6 @@ from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Recording
 from pprofpy.reports import off_cpu as report
-from pprofpy.reports.text import printable
 from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
@@ -79,7 +78,7 @@ def command(
             if verbose:
                 remark(f"memory: {recorder.memory()}")
             if recorder.without_python:
-                remark(f"no Python stacks, only the kernel's: {printable(recorder.without_python)}")
+                remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
         try:
             check_began(not len(profile), target, interruption)
             made = Recording("off-cpu", profile, shown={"nodecount": nodecount})

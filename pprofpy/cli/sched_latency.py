@@ -21,7 +21,6 @@ from pprofpy.latency import LatencyRecord, LongWait
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.recording import Recording
 from pprofpy.reports import sched_latency as report
-from pprofpy.reports.text import printable
 from pprofpy.target import Target
 from pprofpy.target.launch import interruptible
 from pprofpy.trace import Trace
@@ -136,7 +135,7 @@ def command(
             if verbose:
                 remark(f"memory: {recorder.memory()}")
             if recorder.without_python:
-                remark(f"no Python stacks: {printable(recorder.without_python)}")
+                remark(f"no Python stacks: {recorder.without_python}")
             live.take(recorder.poll())
             trace = recorder.trace(record) if with_trace else None
         try:

@@ -16,7 +16,7 @@ from rich.text import Text
 from pprofpy.graph import Edges, Entity
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import heat, name_width, printable, shorten, write_lines
+from pprofpy.reports.text import heat, name_width, shorten, write_lines
 from pprofpy.reports.trim import Trimmed
 from pprofpy.units import format_percent, format_value
 
@@ -142,7 +142,7 @@ def _lines(node: Node, calls: Calls, width: int) -> Iterator[Text]:
         f" {format_percent(node.flat_sum, total)} {format_value(node.cum, unit, calls.unit):>10} ",
         (format_percent(node.cum, total), heat(node.cum, total)),
         f"{'':16}| ",
-        (shorten(printable(str(node.entity)), width), "bold"),
+        (shorten(str(node.entity), width), "bold"),
     )
     yield from (_call_line(call, node, calls, width) for call in node.callees)
 
@@ -150,5 +150,5 @@ def _lines(node: Node, calls: Calls, width: int) -> Iterator[Text]:
 def _call_line(call: Call, node: Node, calls: Calls, width: int) -> Text:
     value = format_value(call.weight, calls.header.sample_type.unit, calls.unit)
     mark = " (inline)" if call.inlined else ""
-    name = shorten(printable(str(call.entity)), width - 2 - len(mark))
+    name = shorten(str(call.entity), width - 2 - len(mark))
     return Text(f"{value:>50} {format_percent(call.weight, node.cum)} |   {name}{mark}")

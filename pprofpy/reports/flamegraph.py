@@ -21,7 +21,7 @@ from pprofpy.graph import CallTree, Entity, Graph, build_call_tree
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.origin import INSTALLED, SOURCE, STANDARD_LIBRARY
-from pprofpy.reports.text import printable
+from pprofpy.text import printable, printable_lines
 from pprofpy.units import format_percent, format_value
 
 WIDTH_PX = 1200
@@ -284,10 +284,10 @@ def _growth_class(growth: float) -> str:
 
 
 def _shorten(text: str, longest: int) -> str:
-    text = printable(text)
+    text = printable(text)  # here, too: what is written out is longer
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _text(text: str) -> str:
-    """Text for XML: markup escaped, characters that XML forbids replaced."""
-    return escape(_ILLEGAL_IN_XML.sub("\ufffd", text))
+    """Text for XML: markup escaped, and characters written out that XML forbids or that turn text round."""
+    return escape(_ILLEGAL_IN_XML.sub("\ufffd", printable_lines(text)))

@@ -13,7 +13,7 @@ from rich.text import Text
 from pprofpy.gil import UNSEEN, GilRecord, GilThread, Slice
 from pprofpy.profile import Collection, Stack
 from pprofpy.reports.losses import sentences
-from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 10
@@ -139,9 +139,9 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
     several = report.processes > 1
     whose = f"The GILs of {report.processes} processes:" if several else "The GIL of"
     title = f"{whose} {report.collection.target}{' and its children' * several}, {format_duration(report.duration_ns)}"
-    losses = [printable(line) for line in sentences(report.collection)]
+    losses = sentences(report.collection)
     summary = f"Held {report.held_share:.1%} of the time; {report.waiting:.2f} threads waited for it on average."
-    write_lines(console, [printable(title), summary, *losses, ""])
+    write_lines(console, [title, summary, *losses, ""])
     write_lines(
         console,
         _slice_table(report.slices, report.processes) if by_interval else _chart(report.slices, report.processes),
@@ -215,7 +215,7 @@ def _slice_table(slices: tuple[Slice, ...], locks: int) -> list[Text | str]:
 def _thread_line(thread: GilThread) -> str:
     held, running, waited = (format_short(one, "ns") for one in (thread.held_ns, thread.held_on_ns, thread.wait_ns))
     average = format_short(thread.wait_ns // max(thread.wait_count, 1), "ns")
-    name = shorten(printable(thread.name), _NAME_WIDTH)
+    name = shorten(thread.name, _NAME_WIDTH)
     return (
         f"{max(thread.tid, 0):>7} {name:{_NAME_WIDTH}} {held:>8} {running:>8} {waited:>8} {thread.wait_count:>7} "
         f"{average:>7} {format_short(thread.wait_max_ns, 'ns'):>7}"
@@ -225,16 +225,16 @@ def _thread_line(thread: GilThread) -> str:
 def _place_line(row: PlaceRow) -> str:
     times = (row.total_ns, row.total_ns // max(row.count, 1), row.max_ns)
     total, average, longest = (format_short(one, "ns") for one in times)
-    return f"{total:>8} {row.count:>7} {average:>7} {longest:>8}  {shorten(printable(row.place), _PLACE_WIDTH)}"
+    return f"{total:>8} {row.count:>7} {average:>7} {longest:>8}  {shorten(row.place, _PLACE_WIDTH)}"
 
 
 def _hold_line(row: HoldRow) -> str:
     total, running, off = (format_short(one, "ns") for one in (row.on_ns + row.off_ns, row.on_ns, row.off_ns))
-    return f"{total:>8} {running:>8} {off:>8}  {shorten(printable(row.place), _PLACE_WIDTH)}"
+    return f"{total:>8} {running:>8} {off:>8}  {shorten(row.place, _PLACE_WIDTH)}"
 
 
 def _pair_line(row: PairRow, total_ns: int) -> str:
-    holder, waiter = (shorten(printable(one), _PAIR_WIDTH) for one in (row.holder, row.waiter))
+    holder, waiter = (shorten(one, _PAIR_WIDTH) for one in (row.holder, row.waiter))
     share = f"{row.total_ns / max(total_ns, 1):.1%}"
     return f"{format_short(row.total_ns, 'ns'):>8} {share:>6}  {holder:{_PAIR_WIDTH}}  {waiter}"
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pprofpy.heap import Snapshots
 from pprofpy.profile import Frame, Stack
-from pprofpy.reports.text import name_width, printable, shorten, write_lines
+from pprofpy.reports.text import name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 10
@@ -125,4 +125,4 @@ def _lines(row: GrowthRow, span_ns: int, width: int) -> list[str]:
 
 def _place(frame: Frame) -> str:
     function, line = frame.function, f":{frame.line}" if frame.line else ""
-    return printable(f"{function.name} {function.filename}{line}".rstrip())
+    return f"{function.name} {function.filename}{line}".rstrip()

@@ -8,7 +8,6 @@ from typing import Any
 
 from pprofpy.profile import COUNTS, Collection, Profile, ValueType
 from pprofpy.reports.losses import lines as loss_lines
-from pprofpy.reports.text import printable
 from pprofpy.units import NS_PER_S, format_percent, format_value, scale
 
 _LONGEST_FILTER = 80
@@ -74,7 +73,7 @@ def lines(header: Header, unit: str) -> list[str]:
         header: The facts.
         unit: The unit that the table below uses.
     """
-    return [printable(line) for line in (*_identity(header, unit), *_filters(header), *losses(header.collection))]
+    return [*_identity(header, unit), *_filters(header), *losses(header.collection)]
 
 
 def losses(collection: Collection) -> list[str]:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.heap import HeapRecording, Memory, ObjectType
-from pprofpy.reports.text import name_width, printable, shorten, write_lines
+from pprofpy.reports.text import name_width, shorten, write_lines
+from pprofpy.text import printable
 from pprofpy.units import format_short
 
 _TYPE_WIDTH = 34
@@ -57,7 +58,7 @@ def to_json(recording: HeapRecording) -> dict[str, Any]:
 
 
 def _type_line(row: ObjectType, width: int) -> str:
-    name = shorten(printable(row.name), _TYPE_WIDTH)
+    name = shorten(row.name, _TYPE_WIDTH)
     referrers = _as_many_as_fit([printable(who) for who, _ in row.referrers], width)
     return f"{format_short(row.size_bytes, 'bytes'):>8} {row.count:>9}  {name:{_TYPE_WIDTH}} {referrers}".rstrip()
 

@@ -18,7 +18,7 @@ from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.match import matching
 from pprofpy.reports.source import Source, SourceFinder
-from pprofpy.reports.text import heat, printable, write_lines
+from pprofpy.reports.text import heat, write_lines
 from pprofpy.units import format_percent, format_value
 
 MARGIN_LINES = 5
@@ -98,14 +98,14 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
 def render(listing: Listing, console: Console) -> None:
     """Print each function with its source."""
     total, unit = listing.header.total, listing.header.sample_type.unit
-    losses = [printable(line) for line in header.losses(listing.header.collection)]
+    losses = header.losses(listing.header.collection)
     write_lines(console, [*losses, f"Total: {format_value(total, unit, listing.unit)}"])
     for routine in listing.routines:
         flat, cum = (format_value(value, unit, listing.unit) for value in (routine.flat, routine.cum))
-        place = f" in {printable(routine.filename)}" if routine.filename else ""
-        title = f"ROUTINE ======================== {printable(routine.name)}{place}"
+        place = f" in {routine.filename}" if routine.filename else ""
+        title = f"ROUTINE ======================== {routine.name}{place}"
         share = f"{flat:>10} {cum:>10} (flat, cum) {format_percent(routine.cum, total)} of Total"
-        remarks = [Text(f" {printable(remark)}", "yellow") for remark in routine.remarks]
+        remarks = [Text(f" {remark}", "yellow") for remark in routine.remarks]
         write_lines(console, [Text(title, "bold"), share, *remarks, *(_text(line, listing) for line in routine.lines)])
 
 
@@ -178,6 +178,6 @@ def _remarks(source: Source | None, filename: str, about: Header, costs: dict[in
 def _text(line: Line, listing: Listing) -> Text:
     unit = listing.header.sample_type.unit
     flat, cum = (format_value(value, unit, listing.unit) if value else "." for value in (line.flat, line.cum))
-    text = "\t".join(map(printable, line.text.split("\t"))) if line.text is not None else ""
+    text = line.text.expandtabs() if line.text is not None else ""
     style = heat(line.cum, listing.header.total) if line.flat or line.cum else "dim"
     return Text.assemble((f"{flat:>10} {cum:>10}", style), f" {line.number:>6}:{text}")

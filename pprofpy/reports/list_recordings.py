@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.formats.folder import Entry
-from pprofpy.reports.text import name_width, printable, shorten, write_lines
+from pprofpy.reports.text import name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 _KIND_WIDTH = 13
@@ -20,12 +20,12 @@ _KIND_WIDTH = 13
 def render(entries: Sequence[Entry], folder: str, console: Console) -> None:
     """Print the table, and where the files are."""
     if not entries:
-        write_lines(console, [f"Nothing has been recorded yet in {printable(folder)}."])
+        write_lines(console, [f"Nothing has been recorded yet in {folder}."])
         return
     heading = f"{'when':16} {'kind':{_KIND_WIDTH}} {'length':>8} {'size':>8}  file, and what was recorded"
     width = name_width(console, 2)
     total = format_short(sum(entry.size_bytes for entry in entries), "bytes")
-    write_lines(console, [f"{len(entries)} recordings in {printable(folder)}, {total}", Text(heading, "bold")])
+    write_lines(console, [f"{len(entries)} recordings in {folder}, {total}", Text(heading, "bold")])
     for entry in entries:
         write_lines(console, [_line(entry), Text(f"  {shorten(_target(entry), width)}", "dim")])
 
@@ -45,9 +45,9 @@ def _line(entry: Entry) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(moment_ns // NS_PER_S))
     length = format_duration(entry.summary.duration_ns) if entry.summary.duration_ns else entry.state or "?"
     size = format_short(entry.size_bytes, "bytes")
-    name = printable(entry.path.name)
-    return f"{when:16} {printable(entry.summary.kind) or '?':{_KIND_WIDTH}} {length:>8} {size:>8}  {name}"
+    name = entry.path.name
+    return f"{when:16} {entry.summary.kind or '?':{_KIND_WIDTH}} {length:>8} {size:>8}  {name}"
 
 
 def _target(entry: Entry) -> str:
-    return printable(entry.summary.target) or "(the file does not say of what)"
+    return entry.summary.target or "(the file does not say of what)"

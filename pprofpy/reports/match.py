@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from pprofpy.errors import PprofpyError
 from pprofpy.filters import compile_regex
-from pprofpy.reports.text import printable
+from pprofpy.text import printable
 
 _WORD = re.compile(r"\w+")
 _NAMES_COMPARED = 5000

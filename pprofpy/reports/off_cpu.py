@@ -17,7 +17,7 @@ from pprofpy.profile import Collection, LabelSet, Profile, Stack
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stacks import line, one_line, stack_json
-from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 15
@@ -157,14 +157,14 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
 def render(report: OffCpu, console: Console) -> None:
     """Print both tables, 80 columns wide."""
     title = f"Time off the CPU: {report.collection.target}, {format_duration(report.duration_ns)}"
-    losses = [printable(line) for line in sentences(report.collection)]
+    losses = sentences(report.collection)
     if not report.threads:
-        write_lines(console, [printable(title), *losses, "No thread was off the CPU."])
+        write_lines(console, [title, *losses, "No thread was off the CPU."])
         return
     heading = (
         f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'times':>8} {'off cpu':>8} {'sleeping':>9} {'disk':>8} {'run queue':>10}"
     )
-    write_lines(console, [printable(title), *losses, "", Text(heading, "bold")])
+    write_lines(console, [title, *losses, "", Text(heading, "bold")])
     write_lines(console, [_thread_line(row) for row in report.threads])
     write_lines(console, _more(report.hidden_threads))
     heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} {'where':{_PLACE_WIDTH}} ended by"
@@ -247,14 +247,14 @@ def _chain_json(row: ChainRow) -> dict[str, Any]:
 def _thread_line(row: ThreadRow) -> str:
     times = [row.total_ns, *(row.by_state_ns.get(state, 0) for state in STATES)]
     total, sleeping, disk, queue = (format_short(one, "ns") for one in times)
-    who = f"{row.tid:>7} {shorten(printable(row.name), _NAME_WIDTH):{_NAME_WIDTH}}"
+    who = f"{row.tid:>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
     return f"{who} {row.count:>8} {total:>8} {sleeping:>9} {disk:>8} {queue:>10}"
 
 
 def _place_line(row: PlaceRow) -> str:
     total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
-    place = shorten(printable(row.place), _PLACE_WIDTH)
-    waker = shorten(printable(row.waker), _WAKER_WIDTH)
+    place = shorten(row.place, _PLACE_WIDTH)
+    waker = shorten(row.waker, _WAKER_WIDTH)
     what = f"{row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}"
     return f"{total:>8} {row.count:>8} {average:>7} {what}".rstrip()
 

@@ -26,7 +26,7 @@ from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.stacks import one_line, stack_json
-from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 20
@@ -166,7 +166,7 @@ def to_json(report: SchedLatency) -> dict[str, Any]:
 def render_long_waits(waits: Iterable[LongWait], start_ns: int, console: Console) -> None:
     """Print each wait: when, how long, who; then who had the CPU meanwhile and who ended the sleep before it."""
     for wait in waits:
-        who = f"{shorten(printable(wait.name), _NAME_WIDTH)} ({wait.tid})"
+        who = f"{shorten(wait.name, _NAME_WIDTH)} ({wait.tid})"
         how = "preempted" if wait.was_preempted else f"woken by {_waker(wait)}"
         came = f", came from cpu {wait.cpu_before}" if wait.cpu_before not in (-1, wait.cpu) else ""
         when = _since(wait.end_ns, start_ns)
@@ -187,7 +187,7 @@ def long_wait_json(wait: LongWait, start_ns: int) -> dict[str, Any]:
 def _waker(wait: LongWait) -> str:
     if wait.waker == "irq":
         return "timer/irq"
-    return f"{printable(wait.waker)} ({wait.waker_tid})" if wait.waker_tid else wait.waker or "unknown"
+    return f"{wait.waker} ({wait.waker_tid})" if wait.waker_tid else wait.waker or "unknown"
 
 
 def _who_ran(wait: LongWait) -> str:
@@ -197,7 +197,7 @@ def _who_ran(wait: LongWait) -> str:
         times[one.name, one.tid] += one.duration_ns
     largest = sorted(times.items(), key=lambda item: -item[1])
     parts = [
-        f"{printable(name)}{f' ({tid})' if tid else ''} {format_short(time_ns, 'ns')}"
+        f"{name}{f' ({tid})' if tid else ''} {format_short(time_ns, 'ns')}"
         for (name, tid), time_ns in largest[:_TALKATIVE]
     ]
     hidden_ns = sum(time_ns for _, time_ns in largest[_TALKATIVE:]) + wait.unknown_ns
@@ -301,14 +301,14 @@ def _stack_json(one: StackWaits) -> dict[str, Any]:
 def _title(report: SchedLatency) -> str:
     started = time.strftime("%H:%M:%S", time.localtime(report.time_ns // NS_PER_S))
     waits = report.total.waits
-    return printable(
+    return (
         f"Waiting for a CPU: {report.collection.target}, {format_duration(report.duration_ns)} from {started}, "
         f"{format_short(waits.total_ns, 'ns')} in all"
     )
 
 
 def _losses(report: SchedLatency) -> list[str]:
-    return [printable(line) for line in sentences(report.collection)]
+    return sentences(report.collection)
 
 
 def _heading(report: SchedLatency) -> str:
@@ -318,7 +318,7 @@ def _heading(report: SchedLatency) -> str:
 
 def _who(row: Row, report: SchedLatency) -> str:
     number = row.pid if report.per_process else row.tid
-    return f"{number or '':>7} {shorten(printable(row.name), _NAME_WIDTH):{_NAME_WIDTH}}"
+    return f"{number or '':>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
 
 
 def _latency_line(row: Row, report: SchedLatency) -> Text:
@@ -350,7 +350,7 @@ def _kind_line(row: Row, report: SchedLatency) -> str:
 
 def _still_waiting(row: Row) -> Text:
     return Text(
-        f"{printable(row.name)} ({row.tid or row.pid}) has been waiting for {format_short(row.waiting_ns, 'ns')} "
+        f"{row.name} ({row.tid or row.pid}) has been waiting for {format_short(row.waiting_ns, 'ns')} "
         "when the recording ended.",
         "yellow",
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pprofpy.profile import Frame, Stack
 from pprofpy.reports.origin import is_own
-from pprofpy.reports.text import printable
+from pprofpy.text import printable
 
 WIDTH = 66
 

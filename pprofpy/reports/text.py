@@ -1,20 +1,26 @@
-"""Lines of text for a terminal or a pipe: hostile names made harmless, long ones cut only where somebody watches."""
+"""Lines of text for a terminal or a pipe: hostile names made harmless, long ones cut only where somebody watches.
+
+Reports need not think of it: `write_lines`, through which all tables go, makes each line harmless. So does `shorten`:
+what is written out is longer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 from rich.console import Console
-from rich.text import Text
+from rich.text import Span, Text
 
-from pprofpy.text import printable as printable
+from pprofpy.text import printable
 
 NARROWEST_NAME = 24
 """Names are not cut below this, however narrow the terminal: a table that wraps beats one that says nothing."""
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` in at most `width` characters: what is too long loses its middle, since both ends of a name matter."""
+    """`text`, made harmless, in at most `width` characters: a long one loses its middle, since both ends matter."""
+    text = printable(text)
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -33,9 +39,22 @@ def heat(value: int, total: int) -> str:
 
 
 def write_lines(console: Console, lines: Iterable[Text | str]) -> None:
-    """Print line by line; into a pipe or file plainly, since a million lines of it are possible."""
+    """Print line by line, made harmless; into a pipe or file plainly, since a million lines of it are possible."""
     if console.is_terminal:
         for line in lines:
-            console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
+            console.print(_harmless(line), soft_wrap=True, highlight=False, markup=False, emoji=False)
     else:
-        console.file.writelines((line if isinstance(line, str) else line.plain) + "\n" for line in lines)
+        plain = (line if isinstance(line, str) else line.plain for line in lines)
+        console.file.writelines(printable(line) + "\n" for line in plain)
+
+
+def _harmless(line: Text | str) -> Text | str:
+    """As `printable`; styles stay on the characters that they were meant for."""
+    if isinstance(line, str):
+        return printable(line)
+    if printable(line.plain) == line.plain:
+        return line
+    pieces = [printable(char) for char in line.plain]
+    ends = [0, *accumulate(map(len, pieces))]
+    spans = [Span(ends[one.start], ends[min(one.end, len(pieces))], one.style) for one in line.spans]
+    return Text("".join(pieces), style=line.style, spans=spans)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from pprofpy.profile import LabelSet, Profile
-from pprofpy.reports.text import printable, write_lines
+from pprofpy.reports.text import write_lines
 from pprofpy.units import format_percent, format_value
 
 
@@ -66,7 +66,7 @@ def render(threads: Threads, console: Console) -> None:
         where = f"{row.thread} (pid {row.pid})" if row.pid else row.thread
         lines.append(
             f"{format_value(row.value, threads.unit):>10} {format_percent(row.value, threads.total)} "
-            f"{row.tid or '?':>8}  {printable(where)}: {printable(row.hottest)} ({share})"
+            f"{row.tid or '?':>8}  {where}: {row.hottest} ({share})"
         )
     write_lines(console, lines)
 

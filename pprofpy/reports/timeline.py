@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.reports.text import printable, shorten, write_lines
+from pprofpy.reports.text import shorten, write_lines
 from pprofpy.timeline import Span, State, Timeline
 from pprofpy.units import format_duration, format_percent, format_short
 
@@ -113,7 +113,7 @@ def _row(tid: int, spans: Iterable[Span], timeline: Timeline) -> Row:
 
 
 def _line(row: Row, duration_ns: int) -> str:
-    name = shorten(f"{printable(row.name)}/{row.tid}", _NAME_WIDTH)
+    name = shorten(f"{row.name}/{row.tid}", _NAME_WIDTH)
     reasons = ", ".join(f"{what} {format_short(time_ns, 'ns')}" for what, time_ns in row.reasons[:_REASONS])
     times = (format_short(one, "ns") for one in (row.running_ns, row.runnable_ns, row.blocked_ns))
     running, runnable, blocked = times

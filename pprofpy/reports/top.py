@@ -12,7 +12,7 @@ from rich.text import Text
 from pprofpy.graph import Entity, Graph
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import heat, name_width, printable, shorten, write_lines
+from pprofpy.reports.text import heat, name_width, shorten, write_lines
 from pprofpy.reports.trim import AUTO_UNIT, Limits, Trimmed, trim
 from pprofpy.units import format_percent, format_value
 
@@ -134,5 +134,5 @@ def _line(row: Row, top: Top, width: int) -> Text:
         (format_percent(row.flat, total), heat(row.flat, total)),
         f" {format_percent(row.flat_sum, total)} {format_value(row.cum, unit, top.unit):>10} ",
         (format_percent(row.cum, total), heat(row.cum, total)),
-        f"  {shorten(printable(str(row.entity)), width - len(mark))}{mark}",
+        f"  {shorten(str(row.entity), width - len(mark))}{mark}",
     )

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from pprofpy.events.words import Line
+from pprofpy.text import printable
 from pprofpy.units import NS_PER_S, format_short
 
 _NARROWEST_THREAD, _WIDEST_THREAD = 10, 24
@@ -55,10 +56,11 @@ class LinePrinter:
     def _plain(self, line: Line) -> str:
         ts_ns, duration_ns, cpu, _, tid, thread, event, text, stack = line
         gap = " " if duration_ns < 0 and ":" in event else ""
+        who = f"{printable(thread)}/{tid}"
         return (
             f"{(ts_ns - self._start_ns) / NS_PER_S:10.6f} {_took(duration_ns)} {cpu:3} "
-            f"{f'{thread}/{tid}':<{self._thread_width}} {event}{gap}{text}\n"
-            + "".join([f"{'':{_STACK_INDENT}}{frame}\n" for frame in stack])
+            f"{who:<{self._thread_width}} {printable(f'{event}{gap}{text}')}\n"
+            + "".join([f"{'':{_STACK_INDENT}}{printable(frame)}\n" for frame in stack])
         )
 
     def _coloured(self, line: Line) -> str:

@@ -13,7 +13,7 @@ from pprofpy.graph import Entity, Graph
 from pprofpy.profile import Label, LabelSet, Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import printable, write_lines
+from pprofpy.reports.text import write_lines
 from pprofpy.units import format_value
 
 _SEPARATOR = "-" * 11 + "+" + "-" * 55
@@ -106,7 +106,7 @@ def _lines(trace: Trace, traces: Traces, names: dict[Entity, str]) -> Iterator[s
     yield from _label_lines(trace.labels)
     value = format_value(trace.value, traces.header.sample_type.unit, traces.unit)
     for entity, inlined in zip(trace.stack, trace.inlined, strict=True):
-        name = names.get(entity) or names.setdefault(entity, printable(str(entity)))
+        name = names.get(entity) or names.setdefault(entity, str(entity))
         yield f"{value:>10}   {name}{' (inline)' if inlined else ''}"
         value = ""
 
@@ -118,7 +118,7 @@ def _label_lines(labels: LabelSet) -> Iterator[str]:
         for label in labels:
             if isinstance(label.value, str) is texts:
                 by_key.setdefault(label.key, []).append(_label_value(label))
-        yield from sorted(f"{printable(key):>10}:  {printable(' '.join(values))}" for key, values in by_key.items())
+        yield from sorted(f"{key:>10}:  {' '.join(values)}" for key, values in by_key.items())
 
 
 def _label_value(label: Label) -> str:

@@ -65,12 +65,6 @@ def test_losses_are_said_as_far_as_they_are_known() -> None:
     assert header.losses(Collection(dropped=0)) == ["Samples: 0 dropped"]
 
 
-def test_texts_from_the_file_cannot_steer_the_terminal() -> None:
-    profile = replace(profile_of({"a": 1}), comments=("\x1b]0;owned\x07",), collection=Collection(notes=("\x1b[2J",)))
-
-    assert not any("\x1b" in line for line in lines(profile))
-
-
 @pytest.mark.parametrize("time_ns", [2**63 - 1, -(2**63), 10**30])
 def test_an_absurd_time_is_no_crash(time_ns: int) -> None:
     assert any(line.startswith("Time: ") for line in lines(replace(profile_of({"a": 1}), time_ns=time_ns)))
