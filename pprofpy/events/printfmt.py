@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pprofpy.events.tracepoint import Columns, Field, Ints, Tracepoint, as_text
+from pprofpy.text import printable
 
 Numbers = Ints | int
 Value = Numbers | list[str] | list[bytes]
@@ -178,7 +179,7 @@ class _Parser:
         parts = []
         while self._peek().kind == "string":
             parts.append(_unescape(self._next().text))
-        text = "".join(parts)
+        text = printable("".join(parts).replace("\n", " ").replace("\t", " "))
         if not parts or len(text) > most:
             raise UnsupportedError("no string, or one that is too long")
         return text
@@ -675,7 +676,9 @@ def symbol_fields(tracepoint: Tracepoint) -> list[Field]:
 
 def field_list(tracepoint: Tracepoint) -> Formatter:
     """`name=value` of each field, by its type alone."""
-    parts = [_Part(f"{field.name}=%s", _plain_column(field)) for field in tracepoint.fields]
+    parts = [
+        _Part(printable(field.name).replace("%", "%%") + "=%s", _plain_column(field)) for field in tracepoint.fields
+    ]
     return _joined(" ".join(part.template for part in parts), [part.column for part in parts])
 
 

@@ -13,7 +13,7 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.formats.protowire import BYTES, VARINT, bytes_field, fields, signed, varint
 
 _LARGEST = 1 << 17
-"""Inputs do not grow any more from here on: an input is to be read within a second."""
+"""Inputs are cut here: each is to be read within a second."""
 
 Mutator = Callable[[Random, bytes], bytes]
 
@@ -45,8 +45,7 @@ def several(*mutators: Mutator) -> Mutator:
 
     def mutate(random: Random, data: bytes) -> bytes:
         for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
-            if len(data) < _LARGEST:
-                data = random.choice(mutators)(random, data)
+            data = random.choice(mutators)(random, data)[:_LARGEST]
         return data
 
     return mutate
@@ -65,7 +64,7 @@ def raw(random: Random, data: bytes) -> bytes:
             case 2:
                 del changed[at : at + size]
             case 3:
-                changed[at:at] = changed[at : at + size] * random.choice((1, 2, 3, 100))
+                changed[at:at] = changed[at : at + size] * _times(random, size, 1, 2, 3, 100)
             case 4 if at < len(changed):
                 changed[at] ^= 1 << random.randrange(8)
             case _ if random.random() < 0.1:
@@ -98,7 +97,7 @@ def protobuf(random: Random, data: bytes) -> bytes:
             case 0:
                 parts[place : place + random.choice((1, 1, 5))] = []
             case 1:
-                parts[place:place] = parts[place : place + 1] * random.choice((1, 2, 50, 1000))
+                parts[place:place] = parts[place : place + 1] * _times(random, len(data), 1, 2, 50, 1000)
             case 2:
                 random.shuffle(parts)
             case 3:
@@ -172,7 +171,7 @@ def lines(random: Random, data: bytes) -> bytes:
             case 0:
                 del parts[at]
             case 1:
-                parts[at:at] = [parts[at]] * random.choice((1, 2, 500))
+                parts[at:at] = [parts[at]] * _times(random, len(parts[at]), 1, 2, 500)
             case 2:
                 random.shuffle(parts)
             case 3:
@@ -182,7 +181,7 @@ def lines(random: Random, data: bytes) -> bytes:
             case 4:
                 words = parts[at].split(random.choice((b";", b":", b",", b"\t", b"(", b" ")))
                 parts[at] = random.choice((b";", b":", b" (/", b"%", b"((", b"\t")).join(
-                    words * random.choice((1, 2, 30))
+                    words * _times(random, len(parts[at]), 1, 2, 30)
                 )
             case _:
                 parts.insert(at, random.choice(WORDS))
@@ -199,7 +198,7 @@ def tokens(random: Random, data: bytes) -> bytes:
             case 0:
                 del found[at]
             case 1:
-                found[at:at] = [found[at]] * random.choice((1, 2, 3, 300))
+                found[at:at] = [found[at]] * _times(random, len(found[at]), 1, 2, 3, 300)
             case 2:
                 other = random.randrange(len(found))
                 found[at], found[other] = found[other], found[at]
@@ -226,12 +225,17 @@ def packed(layout: str) -> Mutator:
                     case 0:
                         del changed[at : at + form.size]
                     case 1:
-                        changed[at:at] = row * random.choice((1, 2, 200))
+                        changed[at:at] = row * _times(random, len(row), 1, 2, 200)
                     case _:
                         changed[at : at + form.size] = numbers(random, bytes(row))
         return bytes(changed)
 
     return mutate
+
+
+def _times(random: Random, size: int, *counts: int) -> int:
+    """How often to repeat something of a size."""
+    return max(1, min(random.choice(counts), _LARGEST // max(size, 1)))
 
 
 def _number(random: Random) -> int:

@@ -309,7 +309,7 @@ def _run_description(data: bytes) -> None:
     enumerators_of(text)
     printfmt.symbol_fields(point)
     formatter = printfmt.compile_format(point, {0: "f"})
-    width = min(max(point.size, 8), 4096)
+    width = max(point.size, 8)
     raw_records = np.frombuffer(Random(len(data)).randbytes(5 * width), np.uint8).reshape(5, width)
     formatter(Columns(raw_records))
 
@@ -396,10 +396,10 @@ def _run_expression(data: bytes) -> None:
 
 
 def _run_lines(data: bytes) -> None:
-    for version in ((3, 8), (3, 9), (3, 10), (3, 11), (3, 12), (3, 14)):
+    for version in ((3, 9), (3, 10), (3, 12)):
         tables = LineTables(version)
-        for first_line in (0, 1, 2**31, -5, 2**63):
-            for instruction in (-1, 0, 5, 1000, 2**31, 2**63 - 1):
+        for first_line in (1, 2**31, -5):
+            for instruction in (-1, 5, 1000, 2**63 - 1):
                 assert 0 <= tables.line(data, first_line, instruction) <= 2**31
 
 
