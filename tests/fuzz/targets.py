@@ -490,7 +490,7 @@ def _decoded(pieces: list[bytes]) -> Iterator[object]:
 TARGETS = {
     target.name: target
     for target in (
-        Target("pprof", 120_000, _messages, several(protobuf, protobuf, raw), _run_reader),
+        Target("pprof", 80_000, _messages, several(protobuf, protobuf, raw), _run_reader),
         Target("gzip", 20_000, _messages, _gzipped, _run_reader),
         Target("speedscope", 60_000, lambda: [encode(_profile(), "speedscope")], several(document), _run_reader),
         Target("collapsed", 80_000, lambda: [encode(_profile(), "collapsed"), b"# x\nf (/a (1).py:3);g (b.py:9) 42\n"],
@@ -500,16 +500,16 @@ TARGETS = {
         Target("spool", 8_000, _spools, _in_blocks, lambda data: recordings.read(data).profile.check_valid()),
         Target("tracefile", 25_000, lambda: [tracefile.write(_trace())], _zipped, _run_tracefile),
         Target("eventlog", 25_000, _event_logs, _in_log, _run_event_log),
-        Target("tracepoint", 58_000, lambda: _DESCRIPTIONS, several(tokens, lines, raw), _run_description),
+        Target("tracepoint", 48_000, lambda: _DESCRIPTIONS, several(tokens, lines, raw), _run_description),
         Target("selection", 10_000, lambda: [b"sched:*\n!futex\nopenat,read\nsched:sched_switch\nblock:x"], several(lines, raw), _run_selection),
         Target("elf", 60_000, _library, _in_elf, _run_elf, (NotElfError, CfiError)),
-        Target("cfi", 130_000, _tables, several(numbers, raw), _run_cfi, (CfiError,)),
-        Target("expression", 60_000, lambda: [b"\x77\x08\x06", b"\x08\x07\x0e\0\0\0\0\0\0\0\1\x1e\x24\x23\x05"], several(raw), _run_expression, (CfiError,)),
-        Target("linetable", 70_000, lambda: [(lambda a, b=1: a).__code__.co_linetable, bytes(range(256)), b"\xe8\x7f\x7f" * 9],
+        Target("cfi", 160_000, _tables, several(numbers, raw), _run_cfi, (CfiError,)),
+        Target("expression", 80_000, lambda: [b"\x77\x08\x06", b"\x08\x07\x0e\0\0\0\0\0\0\0\1\x1e\x24\x23\x05"], several(raw), _run_expression, (CfiError,)),
+        Target("linetable", 40_000, lambda: [(lambda a, b=1: a).__code__.co_linetable, bytes(range(256)), b"\xe8\x7f\x7f" * 9],
                several(raw, numbers), _run_lines),
-        Target("demangle", 107_000, lambda: _MANGLED, several(tokens, raw), _run_names),
+        Target("demangle", 137_000, lambda: _MANGLED, several(tokens, raw), _run_names),
         Target("offsets", 60_000, _debug_offsets, several(numbers), _run_offsets, (ImplausibleLayoutError,)),
-        Target("proc", 60_000, lambda: _PROC, several(lines, raw), _run_proc, (procfs.MalformedError,)),
-        Target("agent", 40_000, _readings, several(numbers, raw), _run_agent),
+        Target("proc", 40_000, lambda: _PROC, several(lines, raw), _run_proc, (procfs.MalformedError,)),
+        Target("agent", 60_000, _readings, several(numbers, raw), _run_agent),
     )
 }  # fmt: skip
