@@ -227,8 +227,13 @@ def total_of(profile: Profile, value_index: int) -> int:
     return profile.total(value_index)
 
 
-def build_call_tree(graph: Graph) -> CallTree:
-    """Fold the stacks of a graph into a tree, level by level from the roots."""
+def build_call_tree(graph: Graph, most_levels: int = 1 << 62) -> CallTree:
+    """Fold the stacks of a graph into a tree, level by level from the roots.
+
+    Args:
+        graph: The stacks.
+        most_levels: Leave out what is further from the root.
+    """
     rows, count = graph.rows, max(len(graph.entities), 1)
     depths, last = rows.depths, rows.offsets[1:] - 1
     active = np.flatnonzero(graph.weights)
@@ -237,9 +242,9 @@ def build_call_tree(graph: Graph) -> CallTree:
     total = [np.array([graph.weights.sum()])]
     own = [np.array([graph.weights[depths == 0].sum()])]
     size, level = 1, 0
-    while len(active := active[depths[active] > level]):
+    while level < most_levels and len(active := active[depths[active] > level]):
         if len(active) <= _FEW:
-            thin = _thin_levels(rows, graph.weights, active, node_of[active], level, size)
+            thin = _thin_levels(rows, graph.weights, active, node_of[active], range(level, most_levels), size)
             for column, values in zip((entity, parent, total, own), thin, strict=True):
                 column.append(np.array(values, np.int64))
             size += len(thin[0])
@@ -275,33 +280,34 @@ _FEW = 8
 
 
 def _thin_levels(
-    rows: Stacks, weights: Ints, active: Ints, nodes: Ints, level: int, size: int
+    rows: Stacks, weights: Ints, active: Ints, nodes: Ints, levels: range, size: int
 ) -> tuple[array[int], array[int], array[int], array[int]]:
-    """The nodes of a few stacks from `level` on: their entities, parents, totals and own values, level by level.
+    """The nodes of a few stacks on some levels: their entities, parents, totals and own values, level by level.
 
     Args:
         rows: All stacks.
         weights: What they weigh.
-        active: Those that are deeper than `level`.
+        active: Those that reach the first of `levels`.
         nodes: For each of these, its node above.
-        level: The distance from the root.
+        levels: Distances from the root.
         size: How many nodes there are.
     """
     at = dict(zip(active.tolist(), nodes.tolist(), strict=True))
     paths = {stack: rows[stack].tolist() for stack in at}
     entity, parent, total, own = array("q"), array("q"), array("q"), array("q")
-    while at:
+    for level in levels:
+        if not at:
+            break
         met: dict[tuple[int, int], list[int]] = {}
         for stack, node in at.items():
             met.setdefault((node, paths[stack][-1 - level]), []).append(stack)
-        level += 1
         for number, (key, stacks) in enumerate(sorted(met.items()), size + len(entity)):
             parent.append(key[0])
             entity.append(key[1])
             total.append(sum(int(weights[stack]) for stack in stacks))
-            own.append(sum(int(weights[stack]) for stack in stacks if len(paths[stack]) == level))
+            own.append(sum(int(weights[stack]) for stack in stacks if len(paths[stack]) == level + 1))
             at.update(dict.fromkeys(stacks, number))
-        at = {stack: node for stack, node in at.items() if len(paths[stack]) > level}
+        at = {stack: node for stack, node in at.items() if len(paths[stack]) > level + 1}
     return entity, parent, total, own
 
 

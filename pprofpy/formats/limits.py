@@ -32,7 +32,7 @@ MEMORY_FACTOR = 20
 BYTES_OF_FRAME, BYTES_OF_STACK = 1200, 450
 """Bytes of memory that a ProfileBuilder takes at most for a function at a line, and for a sample, without names."""
 
-_MEMORY_FLOOR_BYTES = 64 << 20
+_MEMORY_FLOOR_BYTES = 32 << 20
 _FRAMES_FLOOR, _FRAMES_PER_BYTE = 1 << 18, 2
 _NAMES_FLOOR_BYTES, _NAMES_FACTOR = 16 << 20, 10
 _TEXT_FLOOR_BYTES, _TEXT_FACTOR = 64 << 20, 100

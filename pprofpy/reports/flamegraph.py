@@ -115,9 +115,9 @@ def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGra
         graph: Its stacks, best in the granularity `filefunctions` or `lines`.
         options: How to draw.
     """
-    tree = build_call_tree(graph)
+    tree = build_call_tree(graph, _MOST_LEVELS)
     is_difference = bool((graph.weights < 0).any())
-    sized = build_call_tree(replace(graph, weights=np.abs(graph.weights))) if is_difference else tree
+    sized = build_call_tree(replace(graph, weights=np.abs(graph.weights)), _MOST_LEVELS) if is_difference else tree
     boxes = list(_boxes(tree, sized, options.min_percent / 100, is_difference=is_difference))
     return FlameGraph(about, boxes, len(tree) - len(boxes) if boxes else 0, is_difference)
 
@@ -177,7 +177,7 @@ def _boxes(tree: CallTree, sized: CallTree, smallest: float, *, is_difference: b
             int(tree.total[node]),
             int(tree.total[node]) / width if is_difference else None,
         )
-        children = [child for child in tree.children(node) if drawn[child] and levels[node] < _MOST_LEVELS]
+        children = [child for child in tree.children(node) if drawn[child]]
         children.sort(key=lambda child: names[int(tree.entity[child])])
         place = left.pop(node)
         for child in children:
@@ -234,8 +234,9 @@ def _subtitle(flame: FlameGraph, options: Options) -> list[str]:
     if flame.is_difference:
         found.append("A difference: red grew, blue shrank; width is the sum of all changes, up and down.")
     if flame.hidden:
-        deep = f", or deeper than {_MOST_LEVELS}," if any(box.level == _MOST_LEVELS for box in flame.boxes) else ""
-        found.append(f"{flame.hidden} frames narrower than {options.min_percent:g} %{deep} are not drawn.")
+        found.append(f"{flame.hidden} frames narrower than {options.min_percent:g} % are not drawn.")
+    if any(box.level == _MOST_LEVELS for box in flame.boxes):
+        found.append(f"Frames more than {_MOST_LEVELS} calls from the outermost one are not drawn.")
     if not flame.boxes:
         found.append("The profile holds no sample of this type: there is nothing to draw.")
     return [line for line in found if line]
