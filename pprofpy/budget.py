@@ -8,6 +8,9 @@ from pprofpy.errors import ImplausibleTargetError
 
 MOST_STEPS, MOST_BYTES, MOST_SECONDS = 1_000_000, 64 << 20, 5.0
 
+_LARGE = 4096
+"""Bytes that take so long to read that the clock may as well be read, too."""
+
 _STEPS_PER_CHECK = 1024
 """Steps from one reading of the clock to the next."""
 
@@ -51,6 +54,8 @@ class Budget:
         if size < 0 or self._bytes < 0:
             raise self._exceeded("bytes")
         self.step()
+        if size > _LARGE:
+            self._check_clock()
 
     def _check_clock(self) -> None:
         if self._steps < 0:

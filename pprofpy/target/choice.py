@@ -6,20 +6,38 @@ import contextlib
 import os
 import re
 import shlex
+import time
 
 from pprofpy.errors import PprofpyError, TargetError, UsageError
 from pprofpy.target import procfs
 from pprofpy.target.process import Target, open_target
 from pprofpy.text import printable
 
+_LONGEST_S = 10.0
+"""For a look into all processes. A thousand take a second."""
 
-def python_processes() -> list[Target]:
-    """All Python processes that we may look into, except pprofpy itself and whatever started it."""
-    ours = _ancestry()
-    found = []
+
+def python_processes(pattern: str = "") -> list[Target]:
+    """All Python processes that we may look into, except pprofpy itself and whatever started it.
+
+    Args:
+        pattern: Only those whose command line matches this regular expression. The others are not looked into, so that
+            none can delay the choice of another.
+
+    Raises:
+        TargetError: It takes too long, since there is much to read in them.
+    """
+    ours, regex = _ancestry(), re.compile(pattern)
+    found: list[Target] = []
+    deadline = time.monotonic() + _LONGEST_S
     for pid in procfs.pids():
+        if time.monotonic() > deadline:
+            raise TargetError(
+                f"it takes too long to tell which processes are Python; {len(found)} were found", "name one: --pid PID"
+            )
         with contextlib.suppress(PprofpyError, OSError):
-            if pid not in ours and not _is_pprofpy(procfs.command_line(pid)):
+            command = procfs.command_line(pid)
+            if pid not in ours and regex.search(" ".join(command)) and not _is_pprofpy(command):
                 found.append(open_target(pid))
     return found
 
@@ -32,12 +50,11 @@ def find_by_name(pattern: str) -> Target:
         TargetError: None matches, or several do; the hint lists them.
     """
     try:
-        regex = re.compile(pattern)
+        matching = python_processes(pattern)
     except re.error as error:
         raise UsageError(
             f"--name {pattern!r} is not a regular expression: {error}", "put a backslash before ( [ . * + ?"
         ) from error
-    matching = [target for target in python_processes() if regex.search(" ".join(target.command))]
     if len(matching) == 1:
         return matching[0]
     if matching:

@@ -6,11 +6,13 @@ embedders count, a shell script called python.sh does not.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pprofpy.elf import ALL_SYMBOLS, Headers, NotElfError, find_symbols, read_headers
+from pprofpy.budget import Budget
+from pprofpy.elf import ALL_SYMBOLS, Headers, NotElfError, Read, find_symbols, read_headers
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target import files, procfs
 from pprofpy.target.files import TargetFile
@@ -22,10 +24,14 @@ _LIBRARY = re.compile(r"lib(?P<kind>python|pypy)(?P<version>\d+\.\d+)?[\w-]*\.so
 _FORWARDER = re.compile(r"libpython3t?d?\.so")
 _STANDARD_LIBRARY = re.compile(r"/lib(?:64)?/(?:python|pypy)(\d+\.\d+)t?/")
 _RUNTIME_SYMBOL = "_PyRuntime"
-_VERSION = re.compile(rb"(?<![0-9.])3\.(?:[6-9]|[1-9]\d)\.\d{1,3}(?:[abrc]{1,2}\d{1,3})?\+?(?=\0)")
+_VERSION = re.compile(rb"3\.(?:[6-9]|[1-9]\d)\.\d{1,3}(?:[abrc]{1,2}\d{1,3})?\+?(?=\0)")
 _MOST_LIBRARIES = 16
-_MOST_SEARCHED_BYTES = 64 << 20
-"""Of a file's constants; CPython has two megabytes."""
+_MOST_READ_BYTES, _LONGEST_S = 256 << 20, 2.0
+"""What is read of one process's files, and how long that may take."""
+_MOST_CONSTANT_BYTES = 32 << 20
+"""In which versions are searched for; CPython has two megabytes."""
+_CHUNK_BYTES, _LONGEST_VERSION, _MOST_NUMBERS = 1 << 20, 32, 1000
+_NUMBER_PARTS = {bytes([char]) for char in b"0123456789."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +88,24 @@ def mapped_interpreters(pid: int) -> list[Interpreter]:
     version = known.pop() if len(known) == 1 else ""
     libraries = [(path, match) for path in mapped if (match := _LIBRARY.match(path.rpartition("/")[2]))]
     if len(libraries) > _MOST_LIBRARIES:
-        raise ImplausibleTargetError(
-            f"process {pid} has {len(libraries)} files mapped that are called as Python's library"
-        )
-    found = [_interpreter(path, match, _opener(pid, mapped[path]), version) for path, match in libraries]
+        raise ImplausibleTargetError(f"process {pid} has {len(libraries)} different libraries of Python mapped")
+    reader = _Reader(pid)
+    found = [
+        _interpreter(path, match, reader.contents(_opener(pid, mapped[path])), version) for path, match in libraries
+    ]
     named = PROGRAM_NAME.fullmatch(program.rpartition("/")[2])
-    if _contents(open_own, with_versions=False).has_runtime or (named and not found):
-        found.insert(0, _interpreter(program, named, open_own, version, is_shared=False))
+    if (named and not found) or reader.contents(open_own, with_versions=False).has_runtime:
+        found.insert(0, _interpreter(program, named, reader.contents(open_own), version, is_shared=False))
     own = (named and named["version"]) or ""
     return sorted(found, key=lambda one: (_is_forwarder(one), not one.version.startswith(own)))
 
 
 def _interpreter(
-    path: str, match: re.Match[str] | None, open_file: Callable[[], TargetFile], version: str, *, is_shared: bool = True
+    path: str, match: re.Match[str] | None, contents: _Contents, version: str, *, is_shared: bool = True
 ) -> Interpreter:
     """What one file holds; `version` is that of the standard library in use, for files whose name does not tell."""
     kind = match["kind"] if match else "python"
     version = (match["version"] if match else None) or version
-    contents = _contents(open_file, with_versions=kind == "python")
     return Interpreter(
         implementation="PyPy" if kind == "pypy" else "CPython",
         version=version if kind == "pypy" else contents.exact_version(version),
@@ -152,33 +158,53 @@ _known: dict[tuple[tuple[int, ...], bool], _Contents] = {}
 """By the file's identity, and whether versions were searched for: each file is read only once."""
 
 
-def _contents(open_file: Callable[[], TargetFile], *, with_versions: bool) -> _Contents:
-    try:
-        with open_file() as file:
-            key = file.identity, with_versions
-            if key not in _known:
-                _known[key] = _read(file, with_versions=with_versions)
-            return _known[key]
-    except (OSError, NotElfError):
-        return _Contents()
+class _Reader:
+    """Reads the files of one process, within what may be spent on it.
+
+    Raises:
+        ImplausibleTargetError: There is more to read than in any program.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._budget = Budget(f"the files of process {pid}", size=_MOST_READ_BYTES, seconds=_LONGEST_S)
+
+    def contents(self, open_file: Callable[[], TargetFile], *, with_versions: bool = True) -> _Contents:
+        """What a file holds."""
+        try:
+            with open_file() as file:
+                key = file.identity, with_versions
+                if key not in _known:
+                    _known[key] = self._contents(file, with_versions=with_versions)
+                return _known[key]
+        except (OSError, NotElfError):
+            return _Contents()
+
+    def _contents(self, file: TargetFile, *, with_versions: bool) -> _Contents:
+        def read(offset: int, size: int) -> bytes:
+            self._budget.take(max(0, min(size, file.size - offset)))
+            return file.read(offset, size)
+
+        headers = read_headers(read)
+        return _Contents(
+            has_runtime=_RUNTIME_SYMBOL in find_symbols(read, headers, [_RUNTIME_SYMBOL]),
+            has_symbols=headers.section(ALL_SYMBOLS) is not None,
+            versions=frozenset(_versions(read, headers)) if with_versions else frozenset(),
+        )
 
 
-def _read(file: TargetFile, *, with_versions: bool) -> _Contents:
-    headers = read_headers(file.read)
-    return _Contents(
-        has_runtime=_RUNTIME_SYMBOL in find_symbols(file.read, headers, [_RUNTIME_SYMBOL]),
-        has_symbols=headers.section(ALL_SYMBOLS) is not None,
-        versions=frozenset(_versions(file, headers)) if with_versions else frozenset(),
-    )
-
-
-def _versions(file: TargetFile, headers: Headers) -> set[str]:
+def _versions(read: Read, headers: Headers) -> set[str]:
     """What could be the interpreter's version, among the file's constants."""
     found: set[str] = set()
-    left = _MOST_SEARCHED_BYTES
     for section in headers.sections:
-        if section.is_constant and section.size <= left:
-            left -= section.size
-            constants = file.read(section.offset, section.size)
-            found.update(match[0].decode("ascii") for match in _VERSION.finditer(constants))
+        if section.is_constant and section.size <= _MOST_CONSTANT_BYTES:
+            for start in range(section.offset, section.offset + section.size, _CHUNK_BYTES):
+                size = min(_CHUNK_BYTES + _LONGEST_VERSION, section.offset + section.size - start)
+                content = read(max(0, start - 1), size + 1)
+                matches = itertools.islice(_VERSION.finditer(content, 1), _MOST_NUMBERS)
+                found.update(match[0].decode("ascii") for match in matches if _stands_alone(match, content))
     return found
+
+
+def _stands_alone(match: re.Match[bytes], content: bytes) -> bool:
+    """Is it no part of a longer number? Asked afterwards: a pattern that begins with a literal is 30 times as fast."""
+    return content[match.start() - 1 : match.start()] not in _NUMBER_PARTS

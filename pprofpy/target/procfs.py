@@ -27,8 +27,10 @@ Process = int | Literal["self"]
 """A pid, or whoever asks."""
 
 _MOST_BYTES = 1 << 20
-_MOST_BYTES_OF_MAPS = 64 << 20
-_MOST_BYTES_OF_COMMAND = 256 << 10
+_MOST_BYTES_OF_MAPS = 16 << 20
+"""A quarter of a million mappings with names of usual length. The kernel writes 16 MB a second."""
+_MOST_BYTES_OF_COMMAND = 16 << 10
+"""Users' patterns are searched for in it, and some need time that grows with its square."""
 _CHUNK_BYTES = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _FUNCTION_NAME = re.compile(rb"^\[<\w+>\] ([\w.]+)\+", re.MULTILINE)
@@ -257,7 +259,7 @@ def thread_name(pid: Process, tid: int = 0) -> str:
 
 
 def command_line(pid: Process) -> tuple[str, ...]:
-    """The words that it was started with, or says so; what is beyond 256 KB is left out."""
+    """The words that it was started with, or says so; what is beyond 16 KB is left out."""
     words = _content(pid, 0, "cmdline", _MOST_BYTES_OF_COMMAND, is_cut=True).split(b"\0")
     return tuple(map(text_of, words[:-1] if words[-1] == b"" else words))
 

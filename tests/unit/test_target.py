@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import threading
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pprofpy import target as targets
-from pprofpy.errors import TargetError
-from pprofpy.target import choice, process
+from pprofpy.errors import ImplausibleTargetError, TargetError
+from pprofpy.target import choice, mapped_interpreters, process
 from tests.conftest import PROGRAMS, Start, interpreter
 
 SLEEPER = str(PROGRAMS / "sleeper.py")
@@ -117,3 +121,110 @@ def test_a_process_is_called_what_its_users_call_it(command: tuple[str, ...], na
 )
 def test_another_pprofpy_is_recognized(command: tuple[str, ...], ours: bool) -> None:
     assert choice._is_pprofpy(command) is ours
+
+
+LIBRARY = "libpython3.11.so.1.0"
+
+
+def write_library(path: Path, constants: bytes = b"", size: int = 0) -> None:
+    """A file with `_PyRuntime` as its only symbol, and constants; whatever is not there is zero."""
+    at = 0x1000
+    parts = [(2, 0, at, 48, 2), (1, 2, at + 256, max(len(constants), size), 0), (3, 0, at + 48, 12, 0)]
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    head += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 128, 0, 64, 56, 1, 64, len(parts), 0)
+    head = (head + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, at, at, 4096)).ljust(128, b"\0")
+    head += b"".join(
+        struct.pack("<IIQQQQIIQQ", 0, kind, flags, 0, offset, length, link, 0, 0, 0)
+        for kind, flags, offset, length, link in parts
+    )
+    symbols = bytes(24) + struct.pack("<IBBHQQ", 1, 0x11, 0, 1, 0x2000, 8)
+    path.write_bytes(head.ljust(at, b"\0") + (symbols + b"\0_PyRuntime\0").ljust(256, b"\0") + constants)
+    os.truncate(path, max(path.stat().st_size, at + 256 + size))
+
+
+@pytest.fixture
+def map_here() -> Iterator[Callable[[Path], None]]:
+    """Maps files into this very process."""
+    kept = []
+
+    def map_file(path: Path) -> None:
+        with path.open("rb") as stream:
+            kept.append(mmap.mmap(stream.fileno(), 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC))
+
+    yield map_file
+    for one in kept:
+        one.close()
+
+
+def version_of(path: Path) -> str:
+    found = {one.path: one for one in mapped_interpreters(os.getpid())}
+    return found[str(path)].version
+
+
+@pytest.mark.parametrize(
+    ("constants", "version"),
+    [
+        (b"\x003.11.12\0", "3.11.12"),
+        (b"3.11.12\0", "3.11.12"),
+        (b"\x003.11.12rc1+\0", "3.11.12rc1+"),
+        (b"\x0013.11.12\0.3.11.13\0", "3.11"),
+        (b"\x003.11.12\0 3.11.13\0", "3.11"),
+        (b"\x003.10.12\0", "3.11"),
+        (bytes(255) + b"\x003.11.12", "3.11"),
+        *((bytes((1 << 20) - cut) + b"3.11.12\0", "3.11.12") for cut in range(10)),
+    ],
+)
+def test_the_exact_version_is_among_the_constants(
+    constants: bytes, version: str, tmp_path: Path, map_here: Callable[[Path], None]
+) -> None:
+    write_library(tmp_path / LIBRARY, constants)
+    map_here(tmp_path / LIBRARY)
+
+    assert version_of(tmp_path / LIBRARY) == version
+
+
+def test_terabytes_of_constants_are_not_read(tmp_path: Path, map_here: Callable[[Path], None]) -> None:
+    write_library(tmp_path / LIBRARY, b"\x003.11.12\0", size=8 << 40)
+    map_here(tmp_path / LIBRARY)
+
+    assert version_of(tmp_path / LIBRARY) == "3.11"
+
+
+def test_a_library_that_has_become_a_fifo_is_still_the_mapped_one(
+    tmp_path: Path, map_here: Callable[[Path], None]
+) -> None:
+    write_library(tmp_path / LIBRARY, b"\x003.11.12\0")
+    map_here(tmp_path / LIBRARY)
+    (tmp_path / LIBRARY).unlink()
+    os.mkfifo(tmp_path / LIBRARY)
+
+    assert version_of(tmp_path / LIBRARY) == ("3.11.12" if os.geteuid() == 0 else "3.11")
+
+
+def test_a_process_with_more_libraries_than_any_is_refused_and_others_are_found(
+    tmp_path: Path, map_here: Callable[[Path], None], start: Start
+) -> None:
+    for number in range(20):
+        write_library(tmp_path / f"libpython3.{number}.so")
+        map_here(tmp_path / f"libpython3.{number}.so")
+
+    with pytest.raises(ImplausibleTargetError, match="libraries"):
+        targets.open_target(os.getpid())
+    sleeper = start(sys.executable, SLEEPER)
+    assert sleeper.pid in {target.pid for target in targets.python_processes()}
+
+
+def test_processes_whose_command_line_does_not_match_are_not_looked_into(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    name = uuid.uuid4().hex
+    sleeper, opened = start(sys.executable, SLEEPER, name), []
+
+    def note(pid: int) -> targets.Target:
+        opened.append(pid)
+        return process.open_target(pid)
+
+    monkeypatch.setattr(choice, "open_target", note)
+
+    assert targets.find_by_name(f"{name}$").pid == sleeper.pid
+    assert opened == [sleeper.pid]
