@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.collectors import attach
 from pprofpy.collectors.heap import HeapOptions, record
-from pprofpy.collectors.heapagent.session import Agent, sampler_library
+from pprofpy.collectors.heapagent.session import Agent, agent_call, sampler_library
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats import encode
 from pprofpy.formats.files import read_profile
@@ -235,6 +236,34 @@ def test_killed_it_leaves_the_target_as_it_was_within_two_seconds(cli: CommandLi
     wait_until(lambda: task(program, "speed")[1] < 1.3 * speed + 5, "it is as fast as before")
 
 
+def test_killed_while_it_opens_the_agent_it_leaves_no_file_behind(start: Start) -> None:
+    """Before it has locked the control file, and before an engine has begun: nobody else would close the file."""
+    program = start_load(start)
+    files, threads = open_files(program.pid), thread_names(program.pid)
+
+    attach.run(open_target(program.pid), agent_call("open_control()"))
+    opened_only = open_files(program.pid)
+    wait_until(lambda: open_files(program.pid) == files, "the file that nobody has locked is closed")
+    Agent(open_target(program.pid)).close()
+    wait_until(lambda: open_files(program.pid) == files, "the file that nobody locks any more is closed")
+    wait_until(lambda: thread_names(program.pid) == threads, "the watch is over")
+
+    assert opened_only == files + 1
+
+
+def test_what_is_started_for_one_that_has_gone_is_stopped(start: Start) -> None:
+    """A call may begin after pprofpy was killed, and after the watch has ended."""
+    program = start_load(start)
+    session = Agent(open_target(program.pid))
+    files = open_files(program.pid)
+    session.close()
+    wait_until(lambda: open_files(program.pid) < files, "the control file is closed")
+
+    session.call("start_tracing(1)")
+
+    wait_until(lambda: not is_traced(program.pid), "it is stopped")
+
+
 def test_killed_it_leaves_no_tracing_behind(cli: CommandLine, start: Start) -> None:
     program = start_load(start)
     with cli.start("heap", "--pid", str(program.pid), "-d", "1m", "--engine", "tracemalloc") as running:
@@ -315,6 +344,67 @@ def test_a_forked_child_is_free_of_it(start: Start, version: str, engine: str) -
     _, truth = record_tasks(program, HeapOptions(engine=engine, sample_bytes=1024), "leak", "fork", "leak")
 
     assert truth[1][1] == 0  # the status with which the child ended
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
+@pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])
+def test_nothing_is_loaded_from_disk(start: Start, version: str, engine: str) -> None:
+    """Not even modules of the standard library: the target may have none (PyInstaller, a chroot)."""
+    code = (
+        "import sys; print('ready', flush=True)\n"
+        "for _ in sys.stdin:\n"
+        "    print(*(name for name, one in sys.modules.items() if getattr(one, '__file__', '')), flush=True)"
+    )
+    program = start(interpreter(version), "-S", "-c", code, stdin=subprocess.PIPE)
+    stdin, stdout = program.stdin, program.stdout
+    assert stdin
+    assert stdout
+
+    def loaded() -> set[str]:
+        stdin.write("\n")
+        stdin.flush()
+        return set(stdout.readline().split())
+
+    before = loaded()
+    record(open_target(program.pid), HeapOptions(engine=engine, types=True), Ends())
+
+    assert loaded() - before - {"_pprofpy_sampler"} == set()
+
+
+class Ends:
+    """Ends a recording when it has begun."""
+
+    def wait(self, _timeout: float) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("engine", [pytest.param("sampling", marks=needs_sampler), "tracemalloc"])
+def test_a_forked_child_does_not_keep_the_control_file(start: Start, engine: str) -> None:
+    code = (
+        "import os, sys; print('ready', flush=True); sys.stdin.readline()\n"
+        "if not os.fork():\n"
+        "    print(*(os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')[:-1]), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait(); sys.stdin.readline()"
+    )
+    program = start(sys.executable, "-Wignore", "-c", code, stdin=subprocess.PIPE)
+    stdin, stdout = program.stdin, program.stdout
+    assert stdin
+    assert stdout
+
+    ask, answer, said = stdin, stdout, []
+
+    class Forks:
+        def wait(self, _timeout: float) -> bool:
+            ask.write("\n")
+            ask.flush()
+            said.append(answer.readline())
+            return True
+
+    record(open_target(program.pid), HeapOptions(engine=engine), Forks())
+
+    assert "pipe" in said[0]
+    assert "memfd" not in said[0]
 
 
 @needs_sampler

@@ -166,6 +166,8 @@ class Tracing:
             "Functions are named by the source files as they are now.",
             f"tracemalloc itself takes {format_value(found.tracer_bytes, 'bytes')} to remember them.",
         ]
+        if self._names.is_incomplete():
+            notes.append("Not all functions are named: the process has too many source files, or too large ones.")
         if found.lost_stacks:
             notes.append(f"The stacks of {found.lost_stacks} blocks found no room: there are too many different ones.")
         since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH

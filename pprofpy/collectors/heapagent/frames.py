@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from bisect import bisect_right
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pprofpy.source import LARGEST_BYTES, decoded, definitions
 from pprofpy.target.files import open_within
 
 _OURS = re.compile(r"<pprofpy.*>")
+_MOST_SOURCE_BYTES, _MOST_SECONDS = 64 << 20, 10.0
+"""For all that is read of a target's files; the seconds do not count what else happens meanwhile."""
 
 
 def is_ours(filename: str) -> bool:
@@ -31,18 +34,43 @@ class Frames:
         self._root = root
         self._modules = ModuleNames(root)
         self._sources: dict[str, _Source] = {}
+        self._rest_bytes, self._rest_s = _MOST_SOURCE_BYTES, _MOST_SECONDS
 
     def function(self, filename: str, qualified_name: str, first_line: int) -> Function:
         """A function of which the interpreter told the name."""
-        module = self._modules.name(filename)
+        module = self._module(filename)
         name = f"{module}.{qualified_name}" if module else qualified_name
         return Function(name, qualified_name, filename, first_line)
 
     def frame(self, filename: str, line: int) -> Frame:
         """A frame of which only file and line are known: the source tells the function around that line."""
         if filename not in self._sources:
-            self._sources[filename] = _Source(_read(self._root, filename))
+            self._sources[filename] = self._source(filename)
         return Frame(self.function(filename, *self._sources[filename].around(line)), line)
+
+    def is_incomplete(self) -> bool:
+        """Has the target more or larger files than we read of one?"""
+        return self._rest_s < 0 or self._rest_bytes < 0
+
+    def _module(self, filename: str) -> str:
+        """The module of a file; empty once finding out has taken too long."""
+        if self._rest_s < 0:
+            return ""
+        start = time.monotonic()
+        module = self._modules.name(filename)
+        self._rest_s -= time.monotonic() - start
+        return module
+
+    def _source(self, filename: str) -> _Source:
+        """A source file of the target's; as if empty if it is none, or once reading them has taken too long."""
+        if self.is_incomplete():
+            return _Source([])
+        start = time.monotonic()
+        lines = _read(self._root, filename)
+        source = _Source(lines)
+        self._rest_bytes -= sum(map(len, lines))
+        self._rest_s -= time.monotonic() - start
+        return source
 
 
 class _Source:

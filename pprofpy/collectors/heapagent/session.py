@@ -41,6 +41,13 @@ def sampler_library(*, has_glibc: bool = True) -> bytes | None:
     return file.read_bytes() if file.exists() else None
 
 
+def agent_call(expression: str) -> str:
+    """The code that has the agent, which is brought along, evaluate `agent.<expression>`."""
+    source = AGENT.read_text()
+    name = "_pprofpy_heap_" + hashlib.sha256(source.encode()).hexdigest()[:8]
+    return _CALL.format(name=name, source=source, expression=expression)
+
+
 class BusyError(NotPossibleError):
     """Another pprofpy is at it."""
 
@@ -65,8 +72,6 @@ class Agent:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._source = AGENT.read_text()
-        self._name = "_pprofpy_heap_" + hashlib.sha256(self._source.encode()).hexdigest()[:8]
         about = self.call("open_control()", bool, int, int, int, bool, bool)
         is_busy, descriptor, inode, traced_frames, has_lock, has_glibc = about
         if is_busy:
@@ -91,8 +96,7 @@ class Agent:
         Raises:
             CodeError: It raised an exception.
         """
-        code = _CALL.format(name=self._name, source=self._source, expression=expression)
-        answer = attach.run(self.target, code, timeout_s, most_bytes=_MOST_ANSWER_BYTES).result
+        answer = attach.run(self.target, agent_call(expression), timeout_s, most_bytes=_MOST_ANSWER_BYTES).result
         if not isinstance(answer, bytes):
             raise plain.implausible("a text")
         found = plain.decode(answer)
