@@ -6,6 +6,7 @@ import json
 import re
 import struct
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -159,7 +160,7 @@ def _change(random: Random, parent: Any, key: Any) -> None:
         case 3 if isinstance(parent, dict):
             parent[random.choice(TEXTS)] = parent[key]
         case _:
-            parent[key] = random.choice(JSON)
+            parent[key] = deepcopy(random.choice(JSON))
 
 
 def lines(random: Random, data: bytes) -> bytes:

@@ -101,13 +101,14 @@ def try_one(target: Target, data: bytes) -> tuple[str, bool]:
 def _in_child(target: Target, inputs: Inputs, first: int, last: int) -> tuple[Outcome, int, str]:
     """The outcome; and which input ended the child and how, if one did."""
     place = mmap.mmap(-1, 8)
+    place[:8] = struct.pack("<q", first)
     answer, write = os.pipe()
     child = os.fork()
     if not child:
         os.close(answer)
         try:
             with os.fdopen(write, "wb") as stream:
-                pickle.dump(_run_here(target, inputs, first, last, place), stream)
+                pickle.dump(_all_of(target, inputs, first, last, place), stream)
         finally:
             os._exit(0)
     os.close(write)
@@ -116,7 +117,10 @@ def _in_child(target: Target, inputs: Inputs, first: int, last: int) -> tuple[Ou
     _, status = os.waitpid(child, 0)
     number = int(struct.unpack("<q", place[:8])[0])
     if content:
-        return pickle.loads(content), -1, ""
+        said = pickle.loads(content)
+        if isinstance(said, Outcome):
+            return said, -1, ""
+        raise RuntimeError(f"the fuzzer is at fault, not what it tries: {said}")
     return Outcome(), number, how or f"the process ended with status {status:#x}"
 
 
@@ -134,6 +138,14 @@ def _answer(answer: int, child: int, place: mmap.mmap) -> tuple[bytes, str]:
         elif time.monotonic() - since > _PATIENCE_S:
             os.kill(child, signal.SIGKILL)
             return b"", f"killed after {_PATIENCE_S} s"
+
+
+def _all_of(target: Target, inputs: Inputs, first: int, last: int, place: mmap.mmap) -> Outcome | str:
+    """The outcome, or what the fuzzer itself did wrong."""
+    try:
+        return _run_here(target, inputs, first, last, place)
+    except BaseException:
+        return traceback.format_exc()
 
 
 def _run_here(target: Target, inputs: Inputs, first: int, last: int, place: mmap.mmap) -> Outcome:

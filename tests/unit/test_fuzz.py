@@ -63,6 +63,10 @@ class TestTheFuzzer:
         assert outcome.inputs == 3
         assert [(finding.number, "status 0x9" in finding.what) for finding in outcome.findings] == [(1, True)]
 
+    def test_a_fault_of_its_own(self) -> None:
+        with pytest.raises(RuntimeError, match="the fuzzer is at fault"):
+            run(TARGETS["pprof"], lambda number: b""[number : number + 1] + None, 0, 3)  # type: ignore[operator]
+
     def test_a_loop_without_end(self) -> None:
         def endless(_: bytes) -> None:
             while True:
