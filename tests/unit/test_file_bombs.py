@@ -80,9 +80,7 @@ BOMBS = {
     "samples without anything": message(samples=b"\x12\x00" * 300_000),
     "texts without anything": message() + b"\x32\x00" * 300_000,
     "types without anything": message() + b"\x0a\x00" * 300_000,
-    "labels without anything": message(samples=bytes_field(2, SAMPLE + b"\x1a\x00" * 300_000)),
     "locations without anything": message(locations=b"".join(map(location, range(1, 200_000)))),
-    "comments that repeat a long one": message(name=b"x" * 100_000) + bytes_field(13, b"\x03" * 100_000),
     "a collapsed frame of 180 KB": b"x" + b" (/" * 60_000 + b" 1\n",
     "a collapsed file of ever new frames": b"".join(b"%x 1\n" % number for number in range(200_000)),
     "a speedscope frame of 180 KB": json.dumps(
