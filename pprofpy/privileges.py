@@ -112,8 +112,10 @@ def _limit(*, is_privileged: bool) -> None:
 
 
 def _mapped_bytes() -> int:
-    """How much address space this process has already; libraries take more with each CPU."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    """How much address space this process has already (libraries take more with each CPU); 0 without /proc."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _mask(capabilities: Iterable[Capability]) -> int:

@@ -16,6 +16,7 @@ from pprofpy.collectors.doctor import Check, Verdict
 from pprofpy.errors import NotPossibleError, UsageError
 from pprofpy.reports.text import write_lines
 from pprofpy.target import find_by_name
+from pprofpy.target.permission import require_proc
 
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
 _AFFECTED = {
@@ -35,6 +36,7 @@ def command(pid: int | None, name: str | None, as_json: bool) -> int:
 
     Looks and tries, changes nothing. Exit status 0 if everything that 'pprofpy cpu' needs is there, 4 if not.
     """
+    require_proc()
     if name is not None:
         if pid is not None:
             raise UsageError("--pid and --name both name a process", "leave one of them out")

@@ -16,6 +16,7 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched, status_in_words
+from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S, format_duration
 
 DEFAULT_DURATION_NS = 30 * NS_PER_S
@@ -88,6 +89,7 @@ def recording(
         The recorder, and the process it watches: None for the whole system.
     """
     choice.check()
+    require_proc()
     if choice == Choice() and everybody:
         if subprocesses:
             raise UsageError("--subprocesses needs a process", "name it with --pid PID; without, all are watched")

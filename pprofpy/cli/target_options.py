@@ -16,6 +16,7 @@ from pprofpy.cli.console import remark
 from pprofpy.errors import PprofpyError, UsageError
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched
+from pprofpy.target.permission import require_proc
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -60,8 +61,10 @@ def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target
         UsageError: The choice contradicts itself.
         TargetError: There is no such process, or several.
         TargetPermissionError: There is, but we may not look inside.
+        NotPossibleError: /proc is not mounted.
     """
     choice.check()
+    require_proc()
     if not choice.command:
         confinement.before_recording()
         yield _running_target(choice)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pprofpy.errors import TargetPermissionError
+from pprofpy.errors import NotPossibleError, TargetPermissionError
 from pprofpy.target import procfs
 from pprofpy.text import printable
 
@@ -32,6 +32,18 @@ def permission_error(pid: int, user: str) -> TargetPermissionError:
     return TargetPermissionError(
         f"the kernel does not let us look into process {pid} (ptrace is restricted)", f"run {with_sudo()}"
     )
+
+
+def require_proc() -> None:
+    """Raise where the kernel cannot tell of processes.
+
+    Raises:
+        NotPossibleError: /proc is not mounted.
+    """
+    if not procfs.folder_of("self").exists():
+        raise NotPossibleError(
+            "/proc is not mounted here, or shows other processes than ours", "mount -t proc proc /proc"
+        )
 
 
 def has_capability(bit: int) -> bool:

@@ -186,6 +186,35 @@ def test_a_named_folder_that_takes_nothing(
 
 
 @by_command
+@pytest.mark.parametrize("hide", ["umount -l /proc", "mount -t tmpfs none /proc"])
+def test_no_proc(hide: str, words: tuple[str, ...], attack: Attack) -> None:
+    outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'{hide}; exec "$@"'))
+
+    assert outcome.status == 4, outcome.stderr
+    assert "/proc is not mounted" in outcome.stderr
+
+
+def test_doctor_says_that_there_is_no_proc(attack: Attack) -> None:
+    outcome = attack("names.py", "doctor", prefix=in_shell('umount -l /proc; exec "$@"'))
+
+    assert outcome.status == 4
+    assert "mount -t proc" in outcome.stderr
+
+
+def test_nothing_takes_a_recording(attack: Attack, tmp_path: Path) -> None:
+    places = ["/tmp", "/var/tmp", "/dev/shm", str(tmp_path)]
+    script = "".join(f"mount -t tmpfs -o ro none {place}; " for place in places) + 'exec "$@"'
+
+    outcome = attack(
+        "names.py", "cpu", "--engine", "py-spy", "--pid", "PID", "-d", "300ms", prefix=in_shell(script),
+        extra={"PPROFPY_DIR": str(tmp_path)},
+    )  # fmt: skip
+
+    assert outcome.status == 1, outcome.stderr
+    assert "could not be saved anywhere" in outcome.stderr
+
+
+@by_command
 def test_a_clock_that_jumps(words: tuple[str, ...], attack: Attack, tmp_path: Path) -> None:
     if not shutil.which("cc"):
         pytest.skip("there is no C compiler here")
