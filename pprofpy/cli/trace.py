@@ -230,6 +230,8 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
         raise UsageError(
             "--stacks shows the stacks of one process, event by event", "name it with --pid PID; leave out --summary"
         )
+    if how.output == STDIO and sys.stdout.isatty():
+        raise UsageError("recorded events are not for reading on a terminal", "leave out -o, or pipe them on")
     if how.output and how.output != STDIO:
         check_free(Path(how.output), force=how.force)
     require()

@@ -364,3 +364,12 @@ class TestStreams:
         done = subprocess.run([sys.executable, "-c", program, str(recording)], capture_output=True, check=False)
 
         assert done.returncode == 0
+
+
+def test_recorded_events_are_not_written_to_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    result = command("trace", "-o", "-")
+
+    assert result.status == 2
+    assert "not for reading on a terminal" in result.err
