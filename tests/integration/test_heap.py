@@ -23,7 +23,7 @@ from pprofpy.formats.files import read_profile
 from pprofpy.reports import growth
 from pprofpy.target import open_target
 from tests import go_pprof
-from tests.conftest import CommandLine, Start, interpreter, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, wait_until
 from tests.heap import (
     LOAD,
     VERSIONS,
@@ -215,6 +215,19 @@ def test_values_out_of_range_are_refused(cli: CommandLine, words: tuple[str, ...
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------
+
+
+@needs_sampler
+@pytest.mark.parametrize("version", VERSIONS)
+def test_killed_just_before_the_sampler_starts(start: Start, tmp_path: Path, version: str) -> None:
+    """Its watch finds nobody at once, and takes away what the sampler is about to use: the target crashed."""
+    library = tmp_path / "sampler.so"
+    library.write_bytes(sampler_library() or b"")
+
+    program = start(interpreter(version), str(PROGRAMS / "ownerless.py"), str(library), "30")
+
+    assert program.communicate()[0] == "over\n"
+    assert program.returncode == 0
 
 
 @needs_sampler

@@ -1025,16 +1025,21 @@ static PyObject *py_start(PyObject *self, PyObject *arguments)
     memset(counters, 0, sizeof counters);
     if (!is_registered && __register_atfork) is_registered = !__register_atfork(NULL, NULL, after_fork, NULL);
     if (!is_registered && musl_atfork) is_registered = !musl_atfork(NULL, NULL, after_fork);
-    uint32_t recording = ++generation;
-    if (!is_registered || start_watch(recording)) {
+    if (!is_registered) {
         munmap(memory, sizeof(Tables));
         tables = NULL;
-        return fail(is_registered ? "no thread can be started" : "no way to notice a fork");
+        return fail("no way to notice a fork");
     }
+    uint32_t recording = ++generation;
     for (int domain = RAW; domain <= OBJ; domain++) install(domain);
     STORE(readable, 1);
     STORE(on, recording);
     STORE(due, recording * SPAN);
+    if (start_watch(recording)) { /* last: pprofpy may have been killed by now, and the watch discards the tables at once */
+        switch_off(recording);
+        discard_tables();
+        return fail("no thread can be started");
+    }
     return none();
 }
 
