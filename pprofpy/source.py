@@ -126,6 +126,8 @@ _TOKEN = re.compile(
 _HEAD = re.compile(r"(?:(?:async[ \t]+)?(?:def|(class))[ \t]+(\w+)|(@))")
 _DEEPEST = 100
 """As many levels of indentation as Python takes."""
+_LONGEST_NAME = 500
+"""Each inner function's name begins with the outer ones': a long one would be there as often as there are functions."""
 
 
 def definitions(lines: list[str]) -> list[Definition]:
@@ -148,7 +150,8 @@ def definitions(lines: list[str]) -> list[Definition]:
             decorated = decorated or first
         elif head and len(stack) < _DEEPEST:
             prefix = f"{stack[-1][2]}{'.' if stack[-1][1] else '.<locals>.'}" if stack else ""
-            stack.append((indentation, bool(head[1]), prefix + head[2], decorated or first, first))
+            name = (prefix + head[2])[:_LONGEST_NAME]
+            stack.append((indentation, bool(head[1]), name, decorated or first, first))
             decorated = 0
         else:
             decorated = 0

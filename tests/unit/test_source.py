@@ -150,3 +150,12 @@ def test_a_pipe_that_nobody_writes_to_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.py")
     with pytest.raises(PermissionError, match="no source"):
         read(tmp_path / "a.py")
+
+
+def test_a_long_name_is_not_repeated_in_each_inner_function() -> None:
+    text = "class " + "x" * 200_000 + ":\n" + " def f(): pass\n" * 3000
+
+    found = definitions(text.split("\n"))
+
+    assert len(found) == 3001
+    assert max(len(one.qualified_name) for one in found) <= 500
