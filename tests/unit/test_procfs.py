@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pprofpy.collectors.cpython.threads import _outer_tids
 from pprofpy.target import open_target, procfs
 from pprofpy.target.procfs import MalformedError, Mapping, SystemCall
 
@@ -142,6 +143,27 @@ def test_threads_with_every_byte_in_their_names(request: pytest.FixtureRequest) 
         seen = found[thread.native_id or 0]
         assert seen.inner_tid == seen.tid
         assert seen.name == raw[thread.native_id].decode("utf-8", "backslashreplace")
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\f", b"\x1c", "\x85".encode(), b"\xff\r"])
+def test_a_live_thread_cannot_fake_its_number(end: bytes) -> None:
+    done, ready = threading.Event(), threading.Event()
+
+    def work() -> None:
+        ctypes.CDLL(None).prctl(15, b"x" + end + b"NSpid:\t1", 0, 0, 0)
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ready.wait()
+
+    outer = _outer_tids(os.getpid())
+
+    done.set()
+    thread.join()
+    assert outer[thread.native_id or 0] == thread.native_id
+    assert 1 not in outer
 
 
 # -- maps ----------------------------------------------------------------------------------------------------------
