@@ -290,7 +290,10 @@ def calibrate(name: str, victim: Victim, launch: Launch) -> tuple[float, float]:
 def launch_cold(words: list[str], out: int, error: int) -> int:
     """As users do."""
     command = [sys.executable, "-m", "pprofpy", *words]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},  # else `trace` shows late that it records
+    )  # fmt: skip
     process.returncode = 0  # waited for by its pid
     return process.pid
 
