@@ -27,7 +27,7 @@ _HANGS_S = 60.0
 _SLOWEST = 0.5
 """Of the target's speed before: what other programs do to caches makes some of it."""
 _SPEED_CPU_NS = 10_000_000
-_MEASUREMENTS = 5
+_MEASUREMENTS = 20
 _POLL_S = 0.01
 _BPF_SYSTEM_CALL = 321
 _NEXT_ID = {"prog_id": 11, "map_id": 12, "link_id": 31}
@@ -126,7 +126,7 @@ class Victim:
         return wrong or self._slowness()
 
     def _slowness(self) -> list[str]:
-        """Is it slow each time that it is measured? Others may share its caches for a moment."""
+        """Is it slow each time that it is measured, for some seconds? Others may share its caches for a moment."""
         for _ in range(_MEASUREMENTS):
             speed = self.speed()
             if speed >= _SLOWEST * self._first_speed:
