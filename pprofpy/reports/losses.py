@@ -46,12 +46,14 @@ WORDS = {
     "python_names_full": "{} names that found no room on their way out of the kernel.",
     "python_interrupted": "{} stacks that could not be walked because an event interrupted another.",
     "python_unnamed": "{} functions were gone before they could be named.",
+    "python_undecoded": "{} records of Python stacks or names were not as expected.",
     "python_unlined": "{} line tables could not be read: their functions' samples are on the first line.",
     # native stacks
     "native_no_tables": "{} native stacks led through code without unwinding tables.",
     "native_broken": "{} native stacks could not be followed.",
     "native_too_long": "{} native stacks led through files that take too long to read.",
     "native_cut": "{} native stacks reached beyond what is copied of them.",
+    "native_undecoded": "{} records of native stacks were not as expected.",
     "native_full": "{} native stacks found no room on their way out of the kernel.",
 }
 """Name -> words; `{}` is the number."""

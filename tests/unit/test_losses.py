@@ -33,6 +33,7 @@ def test_every_loss_has_words(source: str) -> None:
 
 def test_so_have_those_of_native_stacks_and_of_all_programs() -> None:
     names = {"missed_events", "events_full", "samples_full", "python_unnamed", "native_full"}
+    names |= {"python_undecoded", "native_undecoded", "python_unlined"}
 
     assert names | set(nativestacks._BROKEN_OFF.values()) <= set(WORDS)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pprofpy.collectors.bpf.apart import in_child
 from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, parameter, renumber_maps
 from pprofpy.collectors.bpf.cache import remembered
 from pprofpy.collectors.bpf.tables import kernel_facts
@@ -63,7 +64,7 @@ def compile_source(
     headers = [path.read_text() for path in sorted(_HEADERS.rglob("*.h"))]
     version = (find_bcc() / "version.py").read_text()
     key = (text, *flags, *headers, version, platform.machine(), platform.release())
-    return remembered("bpf", key, lambda: _compile(source, text, flags).to_json(), Bytecode.from_json)
+    return remembered("bpf", key, lambda: in_child(lambda: _compile(source, text, flags).to_json()), Bytecode.from_json)
 
 
 def find_bcc() -> Path:

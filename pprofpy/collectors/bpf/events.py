@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ _HEADER_BYTES = 8
 _LENGTH = struct.Struct("<I")
 _BUSY = np.uint32(1 << 31)
 _DISCARDED = np.uint32(1 << 30)
+_UNDECODABLE = (ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+"""What decoding raises where lengths, addresses or numbers are none."""
 
 
 class _RingBuffer:
@@ -116,18 +118,41 @@ class EventStream(_RingBuffer):
 
 
 class RecordStream(_RingBuffer):
-    """The reading end of a ring buffer with records of several sizes."""
+    """The reading end of a ring buffer with records of several sizes.
 
-    def read(self) -> Iterator[bytes]:
-        """What has arrived since the last call, oldest first. Room is given back when all of it has been taken."""
+    Args:
+        descriptor: The map's file descriptor; it belongs to the program.
+
+    Attributes:
+        undecoded: How many records were not what was expected: what a target holds is in them, and it may be anything.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self.undecoded = 0
+
+    def read(self, take: Callable[[bytes], None]) -> None:
+        """Hand over what has arrived since the last call, oldest first.
+
+        A record that cannot be decoded costs that record: it is counted. Room is given back for what was taken.
+
+        Args:
+            take: Called with each record. Errors of ours pass through; the next call goes on after that record.
+        """
         produced, position = self._produced(), self._position
-        while position < produced:
-            place = _PAGE + position % self._size
-            (header,) = _LENGTH.unpack_from(self._data_map, place)
-            if header & int(_BUSY):
-                break
-            length = header & 0x3FFFFFFF
-            if not header & int(_DISCARDED):
-                yield self._data_map[place + _HEADER_BYTES : place + _HEADER_BYTES + length]
-            position += -(-(_HEADER_BYTES + length) // 8) * 8
-        self._advance(position)
+        try:
+            while position < produced:
+                place = _PAGE + position % self._size
+                (header,) = _LENGTH.unpack_from(self._data_map, place)
+                if header & int(_BUSY):
+                    break
+                length = header & 0x3FFFFFFF
+                position += -(-(_HEADER_BYTES + length) // 8) * 8
+                if header & int(_DISCARDED):
+                    continue
+                try:
+                    take(self._data_map[place + _HEADER_BYTES : place + _HEADER_BYTES + length])
+                except _UNDECODABLE:
+                    self.undecoded += 1
+        finally:
+            self._advance(position)

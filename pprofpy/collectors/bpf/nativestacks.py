@@ -122,11 +122,12 @@ class NativeStacks:
         """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
         current: dict[int, Unwinder] = {}
         budget = Budget("native files", steps=_MOST_STEPS, seconds=_SECONDS)
-        for record in self._records.read():
+
+        def take(record: bytes) -> None:
             head = _Head._make(_HEAD.unpack_from(record))
             copy = self._joined(head, record)
             if copy is None:
-                continue
+                return
             if head.tgid not in current and head.tgid in runtimes:
                 current[head.tgid] = self._unwinder(runtimes[head.tgid])
             chain = current[head.tgid].follow(copy, budget) if head.tgid in current else _NOTHING
@@ -134,6 +135,8 @@ class NativeStacks:
                 chain = _NOTHING  # a thread that runs Python has a loop
             self._endings[chain.ending] += 1
             self._samples[NativeSample(*head[:4], self._number(chain))] += 1
+
+        self._records.read(take)
 
     def _joined(self, head: _Head, record: bytes) -> StackCopy | None:
         """What was copied of a thread, once the last part is there. Where one found no room, none come after it."""
@@ -185,7 +188,8 @@ class NativeStacks:
 
     def losses(self, full: int) -> dict[str, int]:
         """How many stacks are missing or incomplete; `full` of them found no room."""
-        return {name: self._endings[ending] for ending, name in _BROKEN_OFF.items()} | {"native_full": full}
+        found = {name: self._endings[ending] for ending, name in _BROKEN_OFF.items()}
+        return found | {"native_full": full, "native_undecoded": self._records.undecoded}
 
     def close(self) -> None:
         """Close the files that were read."""

@@ -127,7 +127,8 @@ _COMPARISONS = 20
 WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
 """Threads that run no Python."""
 
-_TRUNCATED, _FAILED = "python_truncated", ("python_unreadable", "python_stacks_full", "python_interrupted")
+_TRUNCATED = "python_truncated"
+_FAILED = ("python_unreadable", "python_stacks_full", "python_interrupted")
 _MISSED = (
     *WITHOUT_PYTHON,
     "python_unreadable",
@@ -248,16 +249,18 @@ class PythonStacks:
         self._look_again()
         for process in self._processes.values():
             process.reader = process.runtime.reader(_READING_S)
-        for record in self._records.read():
-            kind = int.from_bytes(record[:4], "little")
-            if kind == _KIND_STACK:
-                self._take_stack(record)
-            elif kind == _KIND_CODE:
-                self._take_code(record)
-            elif kind == _KIND_EXEC:
-                self._became[_EVENT.unpack(record)[1]] = time.monotonic() + _PATIENCE_S
-            elif kind == _KIND_FORK:
-                self._take_fork(*_EVENT.unpack(record)[1:3])
+        self._records.read(self._take)
+
+    def _take(self, record: bytes) -> None:
+        kind = int.from_bytes(record[:4], "little")
+        if kind == _KIND_STACK:
+            self._take_stack(record)
+        elif kind == _KIND_CODE:
+            self._take_code(record)
+        elif kind == _KIND_EXEC:
+            self._became[_EVENT.unpack(record)[1]] = time.monotonic() + _PATIENCE_S
+        elif kind == _KIND_FORK:
+            self._take_fork(*_EVENT.unpack(record)[1:3])
 
     def frames(self, stack_id: int) -> Stack:
         """A stack, leaf-first; its root end is TRUNCATED or UNREADABLE if some of it is missing. `()` for id 0.
@@ -316,6 +319,7 @@ class PythonStacks:
         _, counts = self._missed.items()
         found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
         found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
+        found["python_undecoded"] = self._records.undecoded
         return {name: count for name, count in found.items() if count}
 
     @property
