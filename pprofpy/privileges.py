@@ -24,6 +24,8 @@ class Capability(IntEnum):
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     FOWNER = 3
+    SETGID = 6
+    SETUID = 7
     SYS_PTRACE = 19
     SYS_ADMIN = 21
     SYSLOG = 34
@@ -35,8 +37,11 @@ class Capability(IntEnum):
         return f"CAP_{self.name}"
 
 
-FILES = frozenset({Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.FOWNER})
-"""For root: to read and write the files of the user who called sudo."""
+READING = frozenset({Capability.DAC_READ_SEARCH, Capability.SETUID, Capability.SETGID})
+"""For root: to read the files of the user who called sudo, and to act as the owner of a profile (see rights.py)."""
+
+FILES = READING | frozenset({Capability.DAC_OVERRIDE, Capability.DAC_READ_SEARCH, Capability.FOWNER})
+"""For root: to write there, too."""
 
 PROBES = frozenset({Capability.BPF, Capability.PERFMON})
 INSPECTION = frozenset({Capability.SYS_PTRACE, Capability.CHECKPOINT_RESTORE, Capability.DAC_READ_SEARCH})
@@ -48,6 +53,22 @@ RECORDING = FILES | PROBES | INSPECTION | {Capability.SYSLOG}
 PY_SPY = frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH})
 """py-spy reads the memory of its target and the files that are mapped there."""
 
+NEEDED = {
+    "cpu --engine bpf": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "cpu --engine py-spy": (frozenset[Capability](), frozenset({Capability.SYS_PTRACE})),
+    "heap": (frozenset[Capability](), frozenset({Capability.SYS_PTRACE, Capability.DAC_OVERRIDE})),
+    "off-cpu": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "gil": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "sched-latency": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "events -e page-faults": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "trace": (PROBES, frozenset({Capability.SYS_PTRACE})),
+    "trace -e sched:sched_switch": (PROBES | {Capability.DAC_READ_SEARCH}, frozenset({Capability.SYS_PTRACE})),
+}
+"""Command -> what it takes to record a process of one's own, and what in addition for a process of another user.
+
+The same table is in docs/security.md; tests/integration/test_capabilities.py tries each row.
+"""
+
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two words for each set
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
@@ -56,6 +77,20 @@ _MEMORY_SHARE = 2
 """Data made by others may take half of the machine's memory; then it is refused instead of others being killed."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def lacking(wanted: Iterable[Capability]) -> list[Capability]:
+    """Those of `wanted` that are not in effect; CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, as in the kernel."""
+    effective = _sets()[0]
+    if effective >> Capability.SYS_ADMIN & 1:
+        wanted = set(wanted) - PROBES
+    return sorted(one for one in wanted if not effective >> one & 1)
+
+
+def in_words(capabilities: Iterable[Capability]) -> str:
+    """`CAP_BPF and CAP_PERFMON`, in alphabetical order."""
+    *first, last = sorted(map(str, capabilities))
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def permitted() -> int:

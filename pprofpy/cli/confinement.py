@@ -48,4 +48,4 @@ def before_reading(*, writes: bool) -> None:
     if _is_own_process:
         from pprofpy import privileges
 
-        privileges.give_up(privileges.FILES if writes else {privileges.Capability.DAC_READ_SEARCH})
+        privileges.give_up(privileges.FILES if writes else privileges.READING)

@@ -23,6 +23,7 @@ from pprofpy import target as targets
 from pprofpy.collectors.heapagent.session import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import program
 from pprofpy.errors import PprofpyError
+from pprofpy.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
@@ -108,19 +109,44 @@ def _ptrace() -> Check:
         finding = f"root without CAP_SYS_PTRACE ({about}): a container?"
         return Check("ptrace", Verdict.WARNING, finding, "start the container with --cap-add SYS_PTRACE", "cpu heap")
     if scope in ("", "0"):
-        return Check("ptrace", Verdict.WARNING, f"own processes only ({about})", f"for others': {with_sudo()}")
+        return Check(
+            "ptrace",
+            Verdict.WARNING,
+            f"own processes only ({about})",
+            f"for others': {with_sudo()}; or grant {Capability.SYS_PTRACE}",
+        )
     finding = f"only programs that pprofpy starts itself ({about})"
-    return Check("ptrace", Verdict.WARNING, finding, f"for running ones: {with_sudo()}", "cpu heap")
+    return Check(
+        "ptrace",
+        Verdict.WARNING,
+        finding,
+        f"for running ones: {with_sudo()}; or grant {Capability.SYS_PTRACE}",
+        "cpu heap",
+    )
 
 
 def _capabilities() -> Check:
-    names = {CAP_SYS_ADMIN: "CAP_SYS_ADMIN", CAP_BPF: "CAP_BPF", CAP_PERFMON: "CAP_PERFMON"}
-    held = [name for bit, name in names.items() if has_capability(bit)]
-    if has_capability(CAP_SYS_ADMIN) or (has_capability(CAP_BPF) and has_capability(CAP_PERFMON)):
-        return Check("eBPF privilege", Verdict.OK, ", ".join(held))
-    finding = ", ".join(held) or "neither CAP_BPF nor CAP_PERFMON"
-    remedy = "add CAP_BPF and CAP_PERFMON" if os.geteuid() == 0 else f"run as root: {with_sudo()}"
+    held = [str(one) for one in (Capability.SYS_ADMIN, *PROBES) if not lacking([one])]
+    if not (missing := lacking(PROBES)):
+        return Check("eBPF privilege", Verdict.OK, ", ".join(sorted(held)))
+    finding = ", ".join(held) or f"neither {' nor '.join(map(str, missing))}"
+    remedy = f"add {in_words(missing)}" if os.geteuid() == 0 else f"run {with_sudo()}; or grant {in_words(missing)}"
     return Check("eBPF privilege", Verdict.WARNING, finding, remedy, "kernel")
+
+
+def _other_users() -> Check:
+    """Which commands can record processes of other users."""
+    missing = {command: lacking(own | others) for command, (own, others) in NEEDED.items()}
+    works = [command for command, capabilities in missing.items() if not capabilities]
+    finding = f"can be recorded by: {', '.join(works) or 'no command'}"
+    if len(works) == len(missing):
+        return Check("other users", Verdict.OK, "can be recorded by every command")
+    wants: dict[str, list[str]] = {}
+    for command, capabilities in missing.items():
+        if capabilities:
+            wants.setdefault(in_words(capabilities), []).append(command)
+    remedy = "; ".join(f"grant {capabilities} for: {', '.join(commands)}" for capabilities, commands in wants.items())
+    return Check("other users", Verdict.WARNING, finding, remedy)
 
 
 def _perf() -> Check:
@@ -185,7 +211,7 @@ def _confinement() -> Check:
 
 
 _MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
-    _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _perf, _btf, _tracefs, _bcc,
+    _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _other_users, _perf, _btf, _tracefs, _bcc,
     _heap_sampler,
 )  # fmt: skip
 

@@ -71,7 +71,11 @@ def _format_text(group: str, event: str) -> str:
     try:
         return (tracing_folder() / "events" / group / event / "format").read_text()
     except OSError as error:
-        raise NotPossibleError(f"{group}:{event} cannot be read: {error.strerror}", "run it again") from error
+        raise NotPossibleError(f"{group}:{event} cannot be read: {error.strerror}", _remedy(error)) from error
+
+
+def _remedy(error: OSError) -> str:
+    return "run it with sudo, or grant CAP_DAC_READ_SEARCH" if isinstance(error, PermissionError) else "run it again"
 
 
 @cache
@@ -86,5 +90,5 @@ def tracepoint_names() -> frozenset[str]:
         return frozenset(line for line in path.read_text().splitlines() if ":" in line)
     except OSError as error:
         raise NotPossibleError(
-            f"the kernel's list of events cannot be read: {error.strerror}", "run it with sudo"
+            f"the kernel's list of events cannot be read: {error.strerror}", _remedy(error)
         ) from error

@@ -6,18 +6,29 @@ import os
 import pwd
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetPermissionError
+from pprofpy.privileges import Capability, in_words, lacking
 from pprofpy.target import procfs
 from pprofpy.text import printable
 
 CAP_SYS_PTRACE = 19
 
 
-def permission_error(pid: int, user: str) -> TargetPermissionError:
-    """The error for a process that exists but that we may not look into, with what to type instead."""
-    if has_capability(CAP_SYS_PTRACE):
+def permission_error(
+    pid: int, user: str, needed: Collection[Capability] = (Capability.SYS_PTRACE,)
+) -> TargetPermissionError:
+    """The error for a process that exists but that we may not look into, with what to type instead.
+
+    Args:
+        pid: The process.
+        user: Whose it is.
+        needed: What it takes to look into a process of another user.
+    """
+    missing = lacking(needed)
+    if not missing:
         return TargetPermissionError(
             f"the kernel does not let us look into process {pid}: it has privileges that we lack",
             "run pprofpy on the host, outside of this container or sandbox",
@@ -25,12 +36,16 @@ def permission_error(pid: int, user: str) -> TargetPermissionError:
     if os.geteuid() == 0:
         return TargetPermissionError(
             f"no permission to look into process {pid}, although we are root",
-            "CAP_SYS_PTRACE is missing; start the container with --cap-add SYS_PTRACE (Kubernetes: capabilities.add)",
+            f"{in_words(missing)} is missing; start the container with "
+            f"{' '.join(f'--cap-add {one.name}' for one in missing)} (Kubernetes: capabilities.add)",
         )
     if user != user_name(os.geteuid()):
-        return TargetPermissionError(f"process {pid} belongs to {user}", f"run {with_sudo()}")
+        return TargetPermissionError(
+            f"process {pid} belongs to {user}", f"run {with_sudo()}; or grant {in_words(missing)}"
+        )
     return TargetPermissionError(
-        f"the kernel does not let us look into process {pid} (ptrace is restricted)", f"run {with_sudo()}"
+        f"the kernel does not let us look into process {pid} (ptrace is restricted)",
+        f"run {with_sudo()}; or grant {Capability.SYS_PTRACE}",
     )
 
 

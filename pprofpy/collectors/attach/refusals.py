@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
+from pprofpy.privileges import NEEDED
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.text import printable
@@ -68,7 +69,7 @@ def not_allowed(target: Target) -> NotPossibleError:
                 "this machine forbids ptrace altogether (kernel.yama.ptrace_scope is 3)",
                 "only a restart with another setting in /etc/sysctl.d changes that",
             )
-    return permission_error(target.pid, target.user)
+    return permission_error(target.pid, target.user, NEEDED["heap"][1])
 
 
 def filtered(target: Target, objection: str) -> NotPossibleError:

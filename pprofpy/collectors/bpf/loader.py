@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from pprofpy import privileges
 from pprofpy.collectors.bpf import kernel
 from pprofpy.collectors.bpf.btf import VMLINUX, Btf
 from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
@@ -36,10 +37,9 @@ from pprofpy.collectors.bpf.perf import (
 from pprofpy.collectors.bpf.refusals import refused, refused_program
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError
-from pprofpy.target import has_capability, procfs, with_sudo
+from pprofpy.target import procfs, with_sudo
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _PERF_TYPE_TRACEPOINT = 2
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
@@ -266,10 +266,9 @@ def require() -> None:
     """
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise NotPossibleError("kernel probes work on Linux on x86-64 only", "py-spy based commands work elsewhere")
-    missing = _missing_privilege()
-    if missing:
+    if missing := privileges.lacking(privileges.PROBES):
         raise NotPossibleError(
-            f"kernel probes need {missing}",
+            f"kernel probes need {privileges.in_words(missing)} (or root)",
             f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
         )
     if procfs.namespace("self", "pid") != _INITIAL_PID_NAMESPACE:
@@ -358,15 +357,3 @@ def _asked_for_map(kind: int, key_bytes: int, value_bytes: int, entries: int, fl
         if error.errno == errno.E2BIG:
             error = OSError(errno.ENOMEM, error.strerror)
         raise refused(f"give room for a table of {entries:,} entries", error) from error
-
-
-# -- what is missing -----------------------------------------------------------------------------------------------
-
-
-def _missing_privilege() -> str:
-    """The capabilities that this process lacks, in words; empty if it has what it needs."""
-    if has_capability(_CAP_SYS_ADMIN):
-        return ""
-    wanted = {"CAP_BPF": _CAP_BPF, "CAP_PERFMON": _CAP_PERFMON}
-    lacking = [name for name, number in wanted.items() if not has_capability(number)]
-    return f"{' and '.join(lacking)} (or root)" if lacking else ""

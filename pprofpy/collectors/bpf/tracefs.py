@@ -29,7 +29,7 @@ def tracing_folder() -> Path:
         NotPossibleError: It is not mounted and we may not mount it.
     """
     for place in _PLACES:
-        if os.access(place / "events", os.R_OK):
+        if os.access(place / "events", os.R_OK, effective_ids=True):  # or capabilities of non-root users do not count
             return place
     return Path(f"/proc/self/fd/{_detached_mount()}")
 
@@ -44,7 +44,7 @@ def _detached_mount() -> int:
             reason = os.strerror(ctypes.get_errno())
             raise NotPossibleError(
                 f"the kernel's tracing files are not mounted, and we may not mount them ({reason})",
-                "as root: mount -t tracefs tracefs /sys/kernel/tracing",
+                "as root: mount -t tracefs tracefs /sys/kernel/tracing; to read it, others need CAP_DAC_READ_SEARCH",
             )
         return result
 
