@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.collectors.native.demangle import readable
 from pprofpy.privileges import FILES, PY_SPY, READING, RECORDING, Capability
 from tests.conftest import PROGRAMS, CommandLine, Start, wait_until
 
@@ -91,6 +92,18 @@ def test_py_spy_keeps_less_and_inherits_only_what_it_writes_to(recording: subpro
     ours = {number: name for number, name in files.items() if "pprofpy" in name and number > 2}
     assert [name.partition(" ")[0] for name in ours.values()] == ["/memfd:pprofpy-profile"]
     assert not [name for name in files.values() if "bpf" in name or "perf_event" in name]
+
+
+def test_the_reader_of_native_names_has_no_privilege() -> None:
+    assert readable("_Z12unprivilegedii") == "unprivileged(int, int)"
+
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(os.getpid())}
+    readers = [pid for pid, line in lines.items() if b"__cxa_demangle" in line]
+
+    for thread in [thread for reader in readers for thread in threads_of(reader)]:
+        assert {int(thread[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        assert thread["NoNewPrivs"] == "1"
+    assert len(readers) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Names of C++ functions as their authors wrote them, and clones of functions by the function's own name.
 
 The C++ library knows how to read mangled names, but a file may hold any: some lead to gigabytes of text, some ended the
-library. So this happens in a process of its own, with little memory and little time.
+library. So this happens in a process of its own, without privileges, with little memory and little time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import time
 from contextlib import suppress
 from functools import lru_cache
+
+from pprofpy.privileges import keep_only
 
 _CLONE = re.compile(r"(?:\.(?:cold|part|constprop|isra|lto_priv|localalias|llvm)(?:\.\d+)*)+$")
 _MANGLED = re.compile(r"_?_Z[!-~]{1,4000}")
@@ -90,6 +92,7 @@ class _Demangler:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us
+            preexec_fn=lambda: keep_only(0),
         )
         self._answer(self._process, 10 * _PATIENCE_S)
         return self._process
