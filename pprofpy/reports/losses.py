@@ -45,6 +45,7 @@ WORDS = {
     "python_stacks_full": "{} stacks that found no room on their way out of the kernel.",
     "python_names_full": "{} names that found no room on their way out of the kernel.",
     "python_interrupted": "{} stacks that could not be walked because an event interrupted another.",
+    "python_threads_beyond": "{} stacks of threads beyond the first 512 of a process; they count as running no Python.",
     "python_unnamed": "{} functions were gone before they could be named.",
     "python_undecoded": "{} records of Python stacks or names were not as expected.",
     "python_unlined": "{} line tables could not be read: their functions' samples are on the first line.",

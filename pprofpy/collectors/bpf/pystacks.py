@@ -29,6 +29,7 @@ import numpy as np
 from pprofpy import __version__
 from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.collectors.bpf.numbered import Numbered
+from pprofpy.collectors.bpf.threadslot import thread_slot
 from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
@@ -54,6 +55,7 @@ _TARGET = np.dtype(
         ("code_type", "u8"),
         ("gil", "u8"),
         ("flags", "u4"),
+        ("thread_slot", "u2"),
         *((name, "u2") for name in _LAYOUT_FIELDS),
     ],
     align=True,
@@ -128,7 +130,7 @@ WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
 """Threads that run no Python."""
 
 _TRUNCATED = "python_truncated"
-_FAILED = ("python_unreadable", "python_stacks_full", "python_interrupted")
+_FAILED = ("python_unreadable", "python_stacks_full", "python_interrupted", "python_threads_beyond")
 _MISSED = (
     *WITHOUT_PYTHON,
     "python_unreadable",
@@ -136,6 +138,7 @@ _MISSED = (
     "python_stacks_full",
     "python_names_full",
     "python_interrupted",
+    "python_threads_beyond",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
 
@@ -221,6 +224,7 @@ class PythonStacks:
         entry = np.zeros((), _TARGET)
         entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
         entry["flags"] = _FOLLOW if self._children else 0
+        entry["thread_slot"] = thread_slot(runtime)
         for name in _LAYOUT_FIELDS:
             entry[name] = getattr(runtime.layout, name)
         self._targets.put(target.pid, entry)

@@ -52,6 +52,7 @@ enum {
     PYTHON_STACK_LOST,      /* no room in the ring buffer */
     PYTHON_CODE_LOST,
     PYTHON_BUSY, /* an event within an event */
+    PYTHON_TOO_MANY_THREADS, /* its state is not among the first PYTHON_MAX_THREADS, and glibc does not tell it */
     PYTHON_REASONS
 };
 
@@ -71,6 +72,7 @@ struct python_target {
     u64 code_type; /* address of PyCode_Type */
     u64 gil;       /* address of the GIL; 0 if each interpreter points to one */
     u32 flags;
+    u16 thread_slot; /* from pthread_self() on, the thread's own state as glibc holds it; 0: unknown */
     u16 interpreters_head;
     u16 runtime_current; /* the state that has the GIL; 0 from 3.12 on */
     u16 interp_next;
@@ -320,6 +322,14 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
         if (!((volatile struct python_search *)search)->interp)
             break;
         python_look_at_state(search, target, ident);
+    }
+    if (!search->own && search->interp) { /* there are more than we went through */
+        u64 held = target->thread_slot ? python_read(ident + target->thread_slot) : 0;
+        if (held && python_read(held + target->thread_id) == ident)
+            search->own = held;
+        else if (held || !target->thread_slot)
+            python_count(PYTHON_TOO_MANY_THREADS);
+        search->nearest_distance = PYTHON_BEHIND;
     }
     u64 own = search->own, own_distance = search->own_distance, nearest_distance = search->nearest_distance;
     u64 found = own && nearest_distance < own_distance && own_distance < PYTHON_BEHIND ? search->nearest : own;

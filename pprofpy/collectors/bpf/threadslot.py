@@ -1,0 +1,46 @@
+"""Where glibc holds a thread's PyThreadState for the thread itself: reachable at once, however many threads there are.
+
+CPython notes each thread's state under a key of its own (pthread_setspecific; `autoTSSkey`, 3.8 to 3.14). glibc keeps
+the values of the first 32 keys in the thread's own structure, to which pthread_self() points. Which key it is, is not
+read but proved: it is the one whose value is the state of each thread that is compared.
+
+Source: nptl/descr.h (`specific_1stblock`), Python/pystate.c (`gilstate_tss_set`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from itertools import islice
+
+from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.collectors.cpython.runtime import Runtime
+
+_BLOCK_AT, _KEYS = 0x310, 32
+_ENTRY = struct.Struct("<QQ")
+"""A key's sequence number, and its value."""
+
+_COMPARED = 32
+"""So many threads are looked at. Some of them may have a state of which glibc knows nothing, made by C code."""
+
+
+def thread_slot(runtime: Runtime) -> int:
+    """How far from pthread_self() the address of a thread's state lies; 0 if that is unknown (not glibc, or too new).
+
+    The kernel's walk asks of each state that it finds there whose it is: a wrong slot gives no stack, never that of
+    another thread.
+    """
+    reader, found, compared = runtime.reader(), Counter[int](), 0
+    try:
+        for state in islice(reader.thread_states(runtime.address), _COMPARED):
+            ident = reader.memory.word(state + runtime.layout.thread_id)
+            values = _ENTRY.iter_unpack(reader.memory.read(ident + _BLOCK_AT, _KEYS * _ENTRY.size))
+            found.update(place for place, (_, value) in enumerate(values) if value == state)
+            compared += 1
+    except UnreadableError:  # threads come and go meanwhile: those that were compared do
+        pass
+    if not found:
+        return 0
+    # The lowest of equals: Python makes its key as it starts, extensions that note the same make theirs later.
+    key, count = min(found.items(), key=lambda item: (-item[1], item[0]))
+    return _BLOCK_AT + key * _ENTRY.size + 8 if 2 * count > compared else 0

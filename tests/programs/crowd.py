@@ -1,0 +1,34 @@
+"""A thousand threads that burn for a moment and nap for long, each at its own pace, and the main thread among them.
+
+Usage: crowd.py THREADS
+"""
+
+import sys
+import threading
+import time
+
+threading.stack_size(128 * 1024)
+
+
+def burn_for(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(300))
+
+
+def burn_and_nap(nap_s):
+    while True:
+        burn_for(0.001)
+        time.sleep(nap_s)
+
+
+def burn_in_main():
+    while True:
+        burn_for(0.001)
+        time.sleep(0.02)
+
+
+for number in range(int(sys.argv[1])):
+    threading.Thread(target=burn_and_nap, args=(3 + number % 97 / 48,), daemon=True).start()
+print("ready", flush=True)
+burn_in_main()
