@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import CommandLine
 from tests.hostile.audit import Change, changes, strace
 from tests.hostile.conftest import Attack
+from tests.hostile.recorders import each_of
 
 COMMANDS = [
     ("cpu", "--engine", "bpf"),
@@ -32,10 +33,7 @@ VIEWS = [
     ("export", "-f", "speedscope", "-o", "OUT/speedscope.json"),
 ]
 
-pytestmark = [
-    pytest.mark.ebpf,
-    pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace here: apt-get install strace"),
-]
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace here: apt-get install strace")
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ def is_ours(change: Change, folder: Path, pid: int) -> bool:
     return path in known or path.startswith(("/memfd:", "memfd:")) or any(Path(path).is_relative_to(one) for one in own)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: "-".join(words[:3]))
+@each_of(COMMANDS)
 def test_a_recording_changes_no_file_of_others(words: tuple[str, ...], audited: Attack) -> None:
     audited("names.py", *words, "--pid", "PID", "-d", "500ms")
 

@@ -18,13 +18,9 @@ from pprofpy.formats.files import read_profile
 from tests.conftest import PATIENCE_S, CommandLine
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import Condition, harm
-from tests.hostile.test_names import RECORDERS
+from tests.hostile.recorders import FEW, RECORDERS, each_of
 
-FEW = [RECORDERS[0], RECORDERS[1], RECORDERS[2], ("off-cpu",), ("trace",)]
-"""One of each way to record; the others share theirs with one of these."""
-
-by_command = pytest.mark.parametrize("words", FEW, ids=lambda words: "-".join(words[:3]))
-pytestmark = pytest.mark.ebpf
+by_command = each_of(FEW)
 
 FULL = 'mount -t tmpfs -o size=16k none "$1" && head -c 16k /dev/zero >"$1/full"; shift; exec "$@"'
 READ_ONLY = 'mount -t tmpfs -o ro none "$1"; shift; exec "$@"'
@@ -36,7 +32,7 @@ def in_shell(script: str, *words: str) -> tuple[str, ...]:
 
 
 @by_command
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams(closed: str, words: tuple[str, ...], attack: Attack, cli: CommandLine) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'exec "$@" {closed}'))
 
@@ -111,10 +107,10 @@ def test_it_goes_on_after_it_was_stopped(words: tuple[str, ...], attack: Attack)
 
 
 LIMITS = {
-    "nofile": ["6", "10", "16", "24", "40"],
-    "as": ["60000000", "150000000", "400000000"],
+    "nofile": ["6", "16", "40"],
+    "as": ["60000000", "400000000"],
     "nproc": ["1"],
-    "fsize": ["0", "1000"],
+    "fsize": ["0"],
     "stack": ["200000"],
     "memlock": ["0"],
     "core": ["0"],
@@ -130,6 +126,7 @@ def test_limits(limit: str, value: str, words: tuple[str, ...], attack: Attack) 
     assert outcome.status == 0 or "pprofpy: " in outcome.stderr, outcome.stderr
 
 
+@pytest.mark.ebpf
 def test_a_limit_of_cpu_time_harms_nobody(hostile: Hostile, cli: CommandLine) -> None:
     """The kernel ends pprofpy by SIGXCPU; the target does not notice."""
     program = hostile("names.py")
@@ -227,6 +224,7 @@ def test_a_clock_that_jumps(words: tuple[str, ...], attack: Attack, tmp_path: Pa
     assert outcome.wall_s >= 1
 
 
+@pytest.mark.ebpf
 def test_four_recorders_on_one_target(attack: Attack, hostile: Hostile) -> None:
     program = hostile("names.py")
     failed: list[str] = []

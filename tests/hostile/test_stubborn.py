@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.hostile.conftest import Attack
-from tests.hostile.test_names import RECORDERS
+from tests.hostile.recorders import RECORDERS, each_of
 
 
-@pytest.mark.ebpf
-@pytest.mark.parametrize("words", RECORDERS, ids=lambda words: "-".join(words[:3]).replace("---", "-"))
+@each_of(RECORDERS)
 def test_a_target_that_forks_and_ignores_signals(words: tuple[str, ...], attack: Attack) -> None:
     attack("stubborn.py", *words, "--pid", "PID", "-d", "1", restless=True)

@@ -16,11 +16,9 @@ import pytest
 from tests.conftest import PATIENCE_S, CommandLine, interpreter, wait_until
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import trouble
-from tests.hostile.test_names import RECORDERS
-from tests.hostile.test_own_surroundings import by_command
+from tests.hostile.recorders import FEW, RECORDERS, each_of
 
-by_each_command = pytest.mark.parametrize("words", RECORDERS, ids=lambda words: "-".join(words[:3]))
-pytestmark = pytest.mark.ebpf
+by_command, by_each_command = each_of(FEW), each_of(RECORDERS)
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 

@@ -1,0 +1,35 @@
+"""The recording commands, for tests that try each of them. Only those that load eBPF programs are marked so."""
+
+from __future__ import annotations
+
+import pytest
+
+RECORDERS = [
+    ("cpu", "--engine", "bpf", "--threads", "--idle"),
+    ("cpu", "--engine", "py-spy", "--threads"),
+    ("heap", "--engine", "sampling", "--sample-bytes", "64k"),
+    ("heap", "--engine", "tracemalloc"),
+    ("off-cpu",),
+    ("gil",),
+    ("sched-latency", "--stacks"),
+    ("events", "-e", "page-faults"),
+    ("trace",),
+]
+FEW = [*RECORDERS[:3], ("off-cpu",), ("trace",)]
+"""One of each way to record; the others share theirs with one of these."""
+
+
+def each_of(commands: list[tuple[str, ...]]) -> pytest.MarkDecorator:
+    """Have a test take `words`: these commands, one after the other."""
+    return pytest.mark.parametrize(
+        "words",
+        [
+            pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else pytest.mark.ebpf)
+            for words in commands
+        ],
+    )
+
+
+def has_no_probes(words: tuple[str, ...]) -> bool:
+    """Does this command work from outside of the kernel?"""
+    return words[0] == "heap" or "py-spy" in words
