@@ -101,6 +101,13 @@ class Target:
         """Does it still run? A zombie does not."""
         return self.state() != ""
 
+    def is_replaced(self) -> bool:
+        """Has it ended, and has another process its pid now?"""
+        try:
+            return procfs.stat(self.pid).started_ticks != self.started_ticks
+        except OSError:
+            return False
+
 
 def open_target(pid: int) -> Target:
     """The Python process `pid`.

@@ -111,6 +111,11 @@ def _record_piece(target: Target, options: CpuOptions, stop: Stop, progress: Pro
     with _PySpy(target, options) as spy:
         spy.watch(stop, progress)
         spy.end()
+        if target.is_replaced():  # py-spy knows the pid only, and may have sampled both
+            raise TargetError(
+                f"process {target.pid} ended, and another one has its pid now: whose samples these are is not known",
+                "record again",
+            )
         document = spy.document()
         if document is None:
             raise _explain(spy, target)
@@ -190,6 +195,8 @@ class _PySpy:
             if left_s <= 0:
                 break
             progress(elapsed_ns)
+            if self._target.is_replaced():
+                break
             if stop.wait(min(left_s, _POLL_S if self._began_ns else _POLL_S / 10)):
                 self.stopped_by_user = True
                 break
