@@ -255,7 +255,7 @@ def test_another_users_process_is_refused_with_the_command_that_works(
 
     assert done.returncode == 4
     assert "belongs to root" in done.stderr
-    assert f"sudo {PYTHON} -m pprofpy cpu --engine py-spy --pid {burning.pid}" in done.stderr
+    assert f"sudo {PYTHON} -I -m pprofpy cpu --engine py-spy --pid {burning.pid}" in done.stderr
 
 
 # -- how it ends ---------------------------------------------------------------------------------------------------
