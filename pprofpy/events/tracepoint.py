@@ -189,6 +189,10 @@ def parse_format(group: str, text: str, constants: Mapping[str, int] | None = No
     )
 
 
+_PLACE_BYTES = 4
+"""What says where content lies is that large, whatever a description in a file says of it."""
+
+
 def _parse_field(match: re.Match[str]) -> Field:
     declared, (offset, size) = match["declared"].strip(), (int(match[2]), int(match[3]))
     location = ""
@@ -197,7 +201,7 @@ def _parse_field(match: re.Match[str]) -> Field:
             location, declared = prefix, declared.removeprefix(f"__{prefix}_loc ")
     if location:
         type_name, _, name = declared.rpartition(" ")
-        return Field(name, type_name.removesuffix("[]").strip(), offset, size, False, location=location)
+        return Field(name, type_name.removesuffix("[]").strip(), offset, _PLACE_BYTES, False, location=location)
     parts = _DECLARED.match(declared)
     if parts is None:
         return Field(declared, "", offset, size, False, is_array=True)

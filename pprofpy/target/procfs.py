@@ -35,7 +35,7 @@ _CHUNK_BYTES = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _FUNCTION_NAME = re.compile(rb"^\[<\w+>\] ([\w.]+)\+", re.MULTILINE)
 _MAPPING = re.compile(
-    rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f]+):([0-9a-f]+) (\d{1,20})"
+    rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f]{1,3}):([0-9a-f]{1,5}) (\d{1,20})"
     rb"(?: +([^\n]*))?\n"
 )
 
