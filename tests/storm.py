@@ -204,7 +204,9 @@ class Round:
     def _records(self) -> bool:
         if self._name.startswith("heap"):
             return self._victim.is_entered()
-        return b"recording " in self._said or (self._name == "trace" and bool(self._said))
+        if self._name == "trace":  # it does not say so, and shows events late
+            return any(kind == "link_id" for kind, _ in kernel_ids(self.pid))
+        return b"recording " in self._said
 
     def phase(self) -> str:
         """Where it is now."""
