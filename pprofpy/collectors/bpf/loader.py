@@ -38,6 +38,7 @@ from pprofpy.collectors.bpf.refusals import refused, refused_program
 from pprofpy.collectors.bpf.tables import Table, kernel_facts
 from pprofpy.errors import NotPossibleError
 from pprofpy.target import procfs, with_sudo
+from pprofpy.target.permission import require_proc
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _PERF_TYPE_TRACEPOINT = 2
@@ -271,6 +272,7 @@ def require() -> None:
             f"kernel probes need {privileges.in_words(missing)} (or root)",
             f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
         )
+    require_proc()
     if procfs.namespace("self", "pid") != _INITIAL_PID_NAMESPACE:
         raise NotPossibleError(
             "we are in a pid namespace of our own, where the kernel's thread numbers mean nothing",
