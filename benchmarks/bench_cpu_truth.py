@@ -77,7 +77,7 @@ def record(path: str, program: str, rate_hz: int, seconds: float, copies: int = 
             process.stdout.readline()
             recording.watch(open_target(process.pid))
         let_run(recording, seconds)
-        return recording.stop()
+        return recording.finish().profile
 
 
 if __name__ == "__main__":

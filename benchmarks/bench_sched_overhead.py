@@ -170,7 +170,7 @@ def in_a_process(start: Callable[[], Recorder], losses: Losses) -> Iterator[None
             os.set_blocking(done[0], False)
             while not ended(done[0]):
                 recorder.poll()
-            collection = recorder.stop().collection
+            collection = recorder.finish().profile.collection
             os.write(result[1], " ".join(collection.notes).encode() or b"-")
         os._exit(0)
     os.read(ready[0], 1)

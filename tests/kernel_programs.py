@@ -32,8 +32,9 @@ from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.collectors.tracepoints import select
+from pprofpy.session import Recorder
 
-Make = Callable[[int], object]
+Make = Callable[[int], Recorder]
 """Makes a recorder for a process."""
 
 
@@ -57,7 +58,7 @@ def trace(whose: Callable[[int], Scope], **options: Any) -> Make:
     return lambda pid: EventRecorder(TraceOptions(select(["*", "sched:*"]), whose(pid), **options))
 
 
-def trace_thread(pid: int) -> object:
+def trace_thread(pid: int) -> Recorder:
     return trace(one, stacks=True, tid=pid)(pid)
 
 
@@ -128,7 +129,7 @@ def compiled(variant: str, pid: int = 0) -> Variant:
 
     with patch.object(loader, "Program", stop):
         try:
-            VARIANTS[variant](pid or os.getpid())
+            VARIANTS[variant](pid or os.getpid()).open()
         except CompiledError as instead:
             return instead.found
     raise AssertionError(f"{variant} loads no program")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
-from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option
+from pprofpy.cli.kernel_recording import check_began
+from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option, window_option
+from pprofpy.cli.record import Length, record, spooled
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
-from pprofpy.collectors.cpu import ENGINES, FOREVER, CpuOptions, CpuRecording
-from pprofpy.errors import InterruptedEarly
-from pprofpy.model.recording import Recording
-from pprofpy.profile import Profile
+from pprofpy.collectors.cpu import ENGINES, CpuEngines, CpuOptions
+from pprofpy.errors import NotPossibleError
+from pprofpy.formats.spool import Spool
+from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
+from pprofpy.session import FOREVER
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.units import format_duration
@@ -38,6 +44,7 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @click.command("cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @duration_option
+@window_option
 @rate_option(CpuOptions().rate_hz, int, "Looks per second.")
 @click.option("-t", "--threads", is_flag=True, help="Show what each thread cost, too.")
 @click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
@@ -75,18 +82,19 @@ def command(
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     if duration_ns is None:
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
+    length = Length(duration_ns, others.pop("window_ns"))
     options = CpuOptions(duration_ns=duration_ns, **others)
+    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads}
+    status = 0
     with interruptible() as interruption:
-        with CpuRecording(engine, options, remark) as recording:
-            if choice.command:
-                recording.prepare()  # so that hardly anything of the command is missed
-            with chosen_target(choice, interruption) as target:
-                profile = _record(recording, target, options, interruption)
-            if verbose and (memory := recording.memory()):
-                remark(f"memory: {memory}")
         try:
-            made = Recording("cpu", profile, shown={"nodecount": nodecount, "threads": threads})
-            path = keep(made, target, output)
+            with CpuEngines(engine, options, remark) as engines, ExitStack() as spool:
+                if choice.command:
+                    engines.prepare()  # so that hardly anything of the command is missed
+                with chosen_target(choice, interruption) as target:
+                    windows = spool.enter_context(spooled("cpu", target))
+                    made = _record(engines, target, options, length, windows, shown, interruption, verbose=verbose)
+                path = keep(made, target, output)
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)
             next_steps(path)
@@ -95,16 +103,37 @@ def command(
     return status if propagate_status else 0
 
 
-def _record(recording: CpuRecording, target: Target, options: CpuOptions, interruption: Interruption) -> Profile:
-    length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
-    remark(f"recording {target!s} {length} at {options.rate_hz} Hz; Ctrl-C ends early")
+def _record(
+    engines: CpuEngines,
+    target: Target,
+    options: CpuOptions,
+    length: Length,
+    windows: Spool,
+    shown: Mapping[str, Option],
+    interruption: Interruption,
+    *,
+    verbose: bool,
+) -> Recording:
+    """Record with the first engine that can; one that turns out to be unable makes room for the next."""
+    how_long = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
+    remark(f"recording {target!s} {how_long} at {options.rate_hz} Hz; Ctrl-C ends early")
+    made: Recording | None = None
     with progress_bar("recording", options.duration_ns) as progress:
-        profile = recording.record(target, interruption, progress)
-    if not len(profile):
-        if interruption.wait(0):
-            raise InterruptedEarly("interrupted before anything was recorded")
+        while made is None:
+            with closing(engines.start(target, interruption)) as recorder:
+                try:
+                    made = record([recorder], windows, shown, length, interruption, target, progress)
+                except NotPossibleError as error:
+                    engines.refuse(error)
+                    windows.clear()
+                if verbose and (memory := recorder.memory()):
+                    remark(f"memory: {memory}")
+    collection = made.profile.collection
+    made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
+    check_began(not len(made.profile), target, interruption)
+    if not len(made.profile):
         remark("no sample: the process was waiting all the time; -i/--idle counts that, too")
-    return profile
+    return made
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -10,13 +11,14 @@ from pprofpy.cli import top
 from pprofpy.cli.console import remark
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import json_option, rows_option, verbose_option
+from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target.launch import interruptible
@@ -49,6 +51,7 @@ def command(
     events: tuple[str, ...],
     weight: str,
     duration_ns: int | None,
+    window_ns: int,
     subprocesses: bool,
     nodecount: int,
     as_json: bool,
@@ -65,22 +68,23 @@ def command(
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()
     wanted = choose(events, weight)
+    shown: dict[str, Option] = {"nodecount": nodecount}
     with interruptible() as interruption:
 
         def start(scope: Scope) -> EventProfileRecorder:
             return EventProfileRecorder(wanted, scope)
 
-        with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
-            run(recorder, target, duration_ns, interruption, recorder.tick)
-            profile = recorder.stop()
-            if verbose:
-                remark(f"memory: {recorder.memory()}")
         try:
-            check_began(not len(profile), target, interruption)
-            if not len(profile):
-                remark("no such event happened in a thread of this process")
-            made = Recording("events", profile, shown={"nodecount": nodecount})
-            path = keep(made, target, output)
+            with ExitStack() as spool:
+                with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
+                    windows = spool.enter_context(spooled("events", target))
+                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
+                    if verbose:
+                        remark(f"memory: {recorder.memory()}")
+                check_began(not len(made.profile), target, interruption)
+                if not len(made.profile):
+                    remark("no such event happened in a thread of this process")
+                path = keep(made, target, output)
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)
                 remark(f"saved: {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
+from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -16,7 +18,7 @@ from pprofpy.collectors.bpf.loader import require
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.gil import GilRecord
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import gil as report
 from pprofpy.target.launch import interruptible
 
@@ -45,6 +47,7 @@ _FASTEST_HZ = 20_000
 @verbose_option
 def command(
     duration_ns: int | None,
+    window_ns: int,
     subprocesses: bool,
     rate_hz: int,
     interval_ns: int,
@@ -63,23 +66,24 @@ def command(
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()
+    shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns)}
     with interruptible() as interruption:
 
         def start(scope: Scope) -> GilRecorder:
             return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
 
-        with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
-            run(recorder, target, duration_ns, interruption, recorder.tick)
-            record = recorder.stop()
-            if verbose:
-                remark(f"memory: {recorder.memory()}")
         try:
-            check_began(not record.threads, target, interruption)
-            made = record.to_recording({"nodecount": nodecount, "by_interval": bool(interval_ns)})
-            if not output.is_stdout:
-                present(made, as_json=as_json)
-            if path := keep(made, target, output):
-                remark(f"saved: {path}")
+            with ExitStack() as spool:
+                with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
+                    windows = spool.enter_context(spooled("gil", target))
+                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
+                    if verbose:
+                        remark(f"memory: {recorder.memory()}")
+                check_began(not len(made.tables["threads"]), target, interruption)
+                if not output.is_stdout:
+                    present(made, as_json=as_json)
+                if path := keep(made, target, output):
+                    remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
-from pprofpy.cli.options import duration_option, subprocesses_option
+from pprofpy.cli.options import duration_option, subprocesses_option, window_option
+from pprofpy.cli.record import Length, record
 from pprofpy.cli.recording import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
+from pprofpy.formats.spool import Spool
+from pprofpy.model.recording import Option, Recording
+from pprofpy.session import Recorder
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, Launched, status_in_words
 from pprofpy.target.permission import require_proc
@@ -23,30 +26,17 @@ DEFAULT_DURATION_NS = 30 * NS_PER_S
 LONGEST_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_TICK_S = 0.05
-_DRAIN_NS = NS_PER_S // 2
-
-
-class Recorder(Protocol):
-    """A recording in the kernel, running until it is closed."""
-
-    def watch(self, pid: int) -> None:
-        """Name the process to watch."""
-
-    def drain(self) -> None:
-        """Move what has ended out of the kernel's tables."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 _Recorder = TypeVar("_Recorder", bound=Recorder)
 
 
 def length_options(command: _Command) -> _Command:
-    """Give a click command -d/--duration and -s/--subprocesses; it receives `duration_ns` and `subprocesses`."""
-    return duration_option(subprocesses_option(command))
+    """Give a click command -d/--duration, --window and -s/--subprocesses.
+
+    It receives `duration_ns`, `window_ns` and `subprocesses`.
+    """
+    return duration_option(window_option(subprocesses_option(command)))
 
 
 def duration_of(duration_ns: int | None, choice: Choice) -> int | None:
@@ -101,7 +91,7 @@ def recording(
             start(Scope(children=subprocesses, named_later=True)) as recorder,
             chosen_target(choice, interruption) as target,
         ):
-            recorder.watch(target.pid)
+            recorder.watch(target)
             yield recorder, target
     else:
         with (
@@ -114,33 +104,35 @@ def recording(
 def run(
     recorder: Recorder,
     target: Target | None,
-    duration_ns: int | None,
+    windows: Spool,
+    shown: Mapping[str, Option],
+    length: Length,
     interruption: Interruption,
-    tick: Callable[[], object] = lambda: None,
-) -> None:
+    on_poll: Callable[[], object] = lambda: None,
+    on_window: Callable[[Recording], Recording] = lambda window: window,
+) -> Recording:
     """Let a recording run until its time is over, its target has ended, or the user says so.
 
     Args:
         recorder: What records.
-        target: Whom.
-        duration_ns: How long; None for as long as the target lives.
+        target: Whom; None for the whole system.
+        windows: Takes each window as it ends.
+        shown: The options that shape what the command prints.
+        length: How long.
         interruption: The user's say.
-        tick: Called some 20 times a second.
+        on_poll: Called some 20 times a second.
+        on_window: Sees each window, and may add to it.
     """
     who = str(target) if target else "all processes"
-    length = f"for {format_duration(duration_ns)}" if duration_ns else "until it ends"
-    remark(f"recording {who} {length}; Ctrl-C ends early")
-    start_ns = drained_ns = time.monotonic_ns()
-    with progress_bar("recording", duration_ns) as progress:
-        while not interruption.wait(_TICK_S):
-            tick()
-            now_ns = time.monotonic_ns()
-            progress(now_ns - start_ns)
-            if now_ns - drained_ns >= _DRAIN_NS:
-                recorder.drain()
-                drained_ns = now_ns
-            if (duration_ns and now_ns - start_ns >= duration_ns) or (target and not target.is_alive()):
-                return
+    how_long = f"for {format_duration(length.duration_ns)}" if length.duration_ns else "until it ends"
+    remark(f"recording {who} {how_long}; Ctrl-C ends early")
+    with progress_bar("recording", length.duration_ns) as progress:
+
+        def polled(elapsed_ns: int) -> None:
+            progress(elapsed_ns)
+            on_poll()
+
+        return record([recorder], windows, shown, length, interruption, target, polled, on_window)
 
 
 def check_began(is_empty: bool, target: Target | None, interruption: Interruption) -> None:

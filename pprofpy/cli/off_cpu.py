@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -9,13 +10,14 @@ import click
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
+from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import off_cpu as report
 from pprofpy.target.launch import interruptible
 
@@ -45,6 +47,7 @@ Examples:
 @verbose_option
 def command(
     duration_ns: int | None,
+    window_ns: int,
     subprocesses: bool,
     min_ns: int,
     max_ns: int,
@@ -67,25 +70,26 @@ def command(
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no time fits", "exchange them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
+    shown: dict[str, Option] = {"nodecount": nodecount}
     with interruptible() as interruption:
 
         def start(scope: Scope) -> OffCpuRecorder:
             return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers))
 
-        with recording(choice, subprocesses, interruption, start) as (recorder, target):
-            run(recorder, target, duration_ns, interruption, recorder.poll)
-            profile = recorder.stop()
-            if verbose:
-                remark(f"memory: {recorder.memory()}")
-            if recorder.without_python:
-                remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
         try:
-            check_began(not len(profile), target, interruption)
-            made = Recording("off-cpu", profile, shown={"nodecount": nodecount})
-            if not output.is_stdout:
-                present(made, as_json=as_json)
-            if path := keep(made, target, output):
-                remark(f"saved: {path}")
+            with ExitStack() as spool:
+                with recording(choice, subprocesses, interruption, start) as (recorder, target):
+                    windows = spool.enter_context(spooled("off-cpu", target))
+                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
+                    if verbose:
+                        remark(f"memory: {recorder.memory()}")
+                    if recorder.without_python:
+                        remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
+                check_began(not len(made.profile), target, interruption)
+                if not output.is_stdout:
+                    present(made, as_json=as_json)
+                if path := keep(made, target, output):
+                    remark(f"saved: {path}")
         finally:
             wait_for_command(interruption.child)
 

@@ -92,6 +92,8 @@ def record(
     found = windows.recording()
     if found is None:  # a session always has a last window
         raise PprofpyError("nothing was recorded", "try again")
+    if not len(found.profile):
+        windows.clear()  # nothing that could be lost
     return found
 
 

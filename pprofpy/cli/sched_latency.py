@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -10,16 +11,18 @@ import click
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
+from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
+from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.errors import UsageError
 from pprofpy.formats import tracefile
 from pprofpy.formats.files import save, save_recording
-from pprofpy.latency import LatencyRecord, LongWait
+from pprofpy.latency import LatencyRecord
 from pprofpy.model.latencies import Latencies
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import sched_latency as report
 from pprofpy.target import Target
 from pprofpy.target.launch import interruptible
@@ -36,57 +39,42 @@ Examples:
   pprofpy sched-latency -- python app.py     start a program and record until it ends
 """
 
-_MOST_LONG_WAITS_KEPT = 10_000
 _MOST_INTERVALS_KEPT = 10_000
 _INTERVAL_ROWS = 5
 
 
 @dataclass(slots=True)
 class _Live:
-    """What is shown while the recording goes on, and kept for --json.
+    """What is shown while the recording goes on.
 
     Attributes:
         recorder: The recording.
-        interval_ns: A table so often; 0 for none.
-        is_printing: Print as it comes; otherwise only keep it.
+        with_intervals: Each window but the last one is an interval that the user asked for.
+        is_printing: Print as it comes.
     """
 
     recorder: SchedRecorder
-    interval_ns: int
+    with_intervals: bool
     is_printing: bool
-    intervals: list[LatencyRecord] = field(default_factory=list)
-    long_waits: list[LongWait] = field(default_factory=list)
-    long_wait_count: int = 0
-    shown_before: list[int] = field(default_factory=list)
-    next_ns: int = 0
+    interval_count: int = 0
 
-    def tick(self) -> None:
-        """Fetch and show what is new."""
-        self.take(self.recorder.poll())
-        if not self.interval_ns:
-            return
-        self.next_ns = self.next_ns or self.recorder.start_ns + self.interval_ns
-        if self.recorder.now_ns() >= self.next_ns:
-            self.next_ns += self.interval_ns
-            window = self.recorder.window()
-            if self.is_printing:
-                _show_interval(window)
-            if len(self.intervals) < _MOST_INTERVALS_KEPT:
-                self.intervals.append(window)
-                self.shown_before.append(self.long_wait_count)
-
-    def take(self, waits: list[LongWait]) -> None:
-        """Show or keep long waits."""
-        self.long_wait_count += len(waits)
+    def poll(self) -> None:
+        """Show the long waits that are new."""
+        waits = self.recorder.new_long_waits()
         if self.is_printing:
             report.render_long_waits(waits, self.recorder.start_ns, stdout_console())
-        self.long_waits += waits[: max(_MOST_LONG_WAITS_KEPT - len(self.long_waits), 0)]
 
-    def latencies(self, record: LatencyRecord) -> Latencies:
-        """All that was found; `record`: the whole of it."""
-        return Latencies(
-            record, tuple(self.intervals), tuple(self.long_waits), self.long_wait_count, tuple(self.shown_before)
-        )
+    def take(self, window: Recording) -> Recording:
+        """Show an interval, and note that the window is one."""
+        self.poll()
+        if not self.with_intervals or self.recorder.has_finished or self.interval_count >= _MOST_INTERVALS_KEPT:
+            return window
+        self.interval_count += 1
+        found = Latencies.from_recording(window)
+        if self.is_printing:
+            _show_interval(found.record)
+        as_interval = replace(found, intervals=(found.record,), shown_before=(found.long_wait_count,))
+        return as_interval.to_recording(window.shown)
 
 
 @click.command("sched-latency", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
@@ -102,6 +90,7 @@ class _Live:
 @verbose_option
 def command(
     duration_ns: int | None,
+    window_ns: int,
     subprocesses: bool,
     interval_ns: int | None,
     threshold_ns: int | None,
@@ -123,29 +112,30 @@ def command(
         raise UsageError("--stacks needs a process", "name it: --pid PID, --name REGEX, or a COMMAND")
     _check_positive(interval=interval_ns, threshold=threshold_ns)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
+    shown: dict[str, Option] = {"nodecount": nodecount, "with_long_waits": bool(threshold_ns)}
+    length = Length(duration_ns, interval_ns or window_ns)
     with interruptible() as interruption:
 
-        def start(scope: Any) -> SchedRecorder:
+        def start(scope: Scope) -> SchedRecorder:
             return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
 
-        with recording(choice, subprocesses, interruption, start) as (recorder, target):
-            live = _Live(recorder, interval_ns or 0, is_printing=not (as_json or output.is_stdout))
-            run(recorder, target, duration_ns, interruption, live.tick)
-            record = recorder.stop()
-            if verbose:
-                remark(f"memory: {recorder.memory()}")
-            if recorder.without_python:
-                remark(f"no Python stacks: {recorder.without_python}")
-            live.take(recorder.poll())
-            trace = recorder.trace(record) if with_trace else None
         try:
-            is_empty = not any(one.woken.count or one.preempted.count for one in record.threads)
-            check_began(is_empty, target, interruption)
-            shown = {"nodecount": nodecount, "with_long_waits": bool(threshold_ns)}
-            found = live.latencies(record).to_recording(shown)
-            if not output.is_stdout:
-                _show(found, as_json=as_json)
-            _keep(found, trace, target, output, force=others["force"])
+            with ExitStack() as spool:
+                with recording(choice, subprocesses, interruption, start) as (recorder, target):
+                    windows = spool.enter_context(spooled("sched-latency", target))
+                    live = _Live(recorder, bool(interval_ns), is_printing=not (as_json or output.is_stdout))
+                    made = run(recorder, target, windows, shown, length, interruption, live.poll, live.take)
+                    if verbose:
+                        remark(f"memory: {recorder.memory()}")
+                    if recorder.without_python:
+                        remark(f"no Python stacks: {recorder.without_python}")
+                    record = Latencies.from_recording(made).record
+                    trace = recorder.trace(record) if with_trace else None
+                is_empty = not any(one.woken.count or one.preempted.count for one in record.threads)
+                check_began(is_empty, target, interruption)
+                if not output.is_stdout:
+                    _show(made, as_json=as_json)
+                _keep(made, trace, target, output, force=others["force"])
         finally:
             wait_for_command(interruption.child)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from pprofpy.formats.files import STDIO, open_input
 from pprofpy.formats.output import check_free, writing
 from pprofpy.reports import trace_lines, trace_summary
 from pprofpy.reports.losses import lines
+from pprofpy.session import Session
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration, parse_duration_ns
@@ -43,7 +43,6 @@ Examples:
   pprofpy trace --input app.trace -e 'open*'
 """
 
-_TICK_S = 0.05
 _PORTION = 20_000
 """So many events are put into words at a time, so that the kernel's buffers are emptied in between."""
 
@@ -253,48 +252,47 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
             view.begin(recorder.log)
             if target and wanted.tid:
                 _check_thread(target, wanted.tid)
-            session = _Session(recorder, view, keep)
-            session.run(target, how.length_ns, interruption)
-            session.end()
+            if not view.lines or keep:
+                length = f" for {format_duration(how.length_ns)}" if how.length_ns else ""
+                remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
+            stream = _Stream(recorder, view, keep, interruption)
+            session = Session([recorder], stream, target=target, duration_ns=how.length_ns, on_poll=stream.take)
+            list(session.windows())
+            stream.end()
             if how.verbose:
                 remark(f"memory: {recorder.memory()}")
         wait_for_command(interruption.child)
 
 
 @dataclass(slots=True)
-class _Session:
-    """A recording while it runs.
+class _Stream:
+    """Takes the events as they come; tells the session to end when enough was shown.
 
     Attributes:
         recorder: Where the events come from (an EventRecorder).
         view: What is shown of them.
         keep: Puts them into a file; None without one.
+        interruption: The user's say.
     """
 
     recorder: Any
     view: _View
     keep: eventlog.Writer | None
-    lost: int = 0
-    saved: int = field(default=0)
+    interruption: Interruption
 
-    def run(self, target: Target | None, length_ns: int | None, interruption: Interruption) -> None:
-        """Until the time is over, enough was shown, the target has ended, or the user says so."""
-        if not self.view.lines or self.keep:
-            length = f" for {format_duration(length_ns)}" if length_ns else ""
-            remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
-        start_ns = time.monotonic_ns()
-        while not interruption.wait(_TICK_S):
+    def wait(self, timeout: float) -> bool:
+        """As `Interruption.wait`; at once if enough was shown."""
+        return self.view.is_full or self.interruption.wait(timeout)
+
+    def take(self, elapsed_ns: int = 0) -> None:
+        """Show and save what is new."""
+        if not self.view.is_full:
             self._take(self.recorder.read())
-            over = bool(length_ns) and time.monotonic_ns() - start_ns >= (length_ns or 0)
-            if over or self.view.is_full or (target and not target.is_alive()):
-                return
 
     def end(self) -> None:
         """Show and save the rest, and what was lost."""
-        rest = self.recorder.stop()
-        if not self.view.is_full:
-            self._take(rest)
-        collection = self.recorder.collection()
+        self.take()
+        collection = self.recorder.collected()
         if self.keep:
             self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
@@ -306,7 +304,6 @@ class _Session:
 
     def _take(self, batch: Batch) -> None:
         if self.keep:
-            self.saved += len(batch)
             self.keep.add(batch)
             return
         for portion in batch.sliced(_PORTION):

@@ -7,12 +7,11 @@ spent. `py-spy` reads them from outside and works nearly everywhere. `auto` take
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError, UsageError
-from pprofpy.profile import Profile
+from pprofpy.session import FOREVER, Recorder, Stop
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S, format_duration
 
@@ -24,18 +23,6 @@ ENGINES = ("bpf", "py-spy")
 
 MAX_RATE_HZ = 10_000
 MAX_DURATION_NS = 7 * 24 * 3600 * NS_PER_S
-FOREVER = None
-"""As a duration: until the target ends or the user stops the recording."""
-
-Progress = Callable[[int], None]
-"""Called now and then with the nanoseconds recorded so far."""
-
-
-class Stop(Protocol):
-    """Tells an engine to end early; `threading.Event` is one."""
-
-    def wait(self, timeout: float) -> bool:
-        """Sleep until told to stop, `timeout` seconds at most; True if told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +69,8 @@ class CpuOptions:
             raise UsageError("--gil counts only running threads, --idle waiting ones too", "leave one of them out")
 
 
-class CpuRecording:
-    """One CPU profile to be made, by the engine that can.
+class CpuEngines:
+    """Chooses the engine for one CPU recording, and the next one if that is refused.
 
     Args:
         engine: One of ENGINES, or "auto".
@@ -99,7 +86,7 @@ class CpuRecording:
         self._engine = engine
         self._options = options
         self._say = say
-        self._recorder: CpuRecorder | None = None
+        self._prepared: CpuRecorder | None = None
         self._refusal = ""
         if engine == "py-spy" and (contradiction := _beyond_pyspy(options)):
             raise contradiction
@@ -110,75 +97,82 @@ class CpuRecording:
         if _beyond_bpf(options) and (contradiction := _beyond_pyspy(options)):
             raise contradiction
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the profile should know of the choice."""
+        return (f"The engine is py-spy, since {self._refusal}.",) if self._refusal else ()
+
     def prepare(self) -> None:
         """Do beforehand what takes a while and needs no target.
 
         Raises:
             NotPossibleError: The engine that was asked for cannot work here.
         """
-        if self._recorder or self._refusal or self._engine == "py-spy":
+        if self._prepared or self._refusal or self._engine == "py-spy":
             return
         self._refusal = _beyond_bpf(self._options)
         if not self._refusal:
+            recorder = _bpf_recorder(self._options)
             try:
-                self._recorder = _bpf_recorder(self._options)
+                self._prepared = recorder.__enter__()
             except PprofpyError as error:
-                self._refuse(error)
+                self.refuse(error)
 
-    def record(self, target: Target, stop: Stop, progress: Progress) -> Profile:
-        """Record until the duration is over, the target ends or the user says so.
+    def start(self, target: Target, stop: Stop) -> Recorder:
+        """A recorder that watches the process.
 
         Args:
             target: The process.
-            stop: Ends the recording early; what was recorded is returned.
-            progress: Told how far we are.
+            stop: The user's say while it is being started.
 
         Raises:
             TargetError: The target ended before anything was recorded.
             NotPossibleError: A tool or privilege is missing.
-            InterruptedEarly: `stop` came before anything was recorded.
+            InterruptedEarly: `stop` came first.
         """
         self.prepare()
-        if self._recorder:
-            from pprofpy.collectors.bpf import cpu as bpf
-
+        if self._prepared:
             try:
-                return bpf.record(self._recorder, target, self._options.duration_ns, stop.wait, progress, self._say)
+                self._prepared.watch(target)
             except PprofpyError as error:
-                self._refuse(error)
+                self.refuse(error)
+            else:
+                self._say("engine: eBPF, which does not stop the process")
+                return self._prepared
         if self._refusal:
             self._say(f"engine: py-spy, since {self._refusal}")
-        from pprofpy.collectors.pyspy import recorder as pyspy
+        from pprofpy.collectors.pyspy.recorder import PySpyRecorder
 
-        profile = pyspy.record(target, self._options, stop, progress)
-        if self._refusal:
-            note = f"The engine is py-spy, since {self._refusal}."
-            profile.collection = replace(profile.collection, notes=(*profile.collection.notes, note))
-        return profile
+        recorder = PySpyRecorder(self._options, stop)
+        try:
+            recorder.watch(target)
+        except BaseException:
+            recorder.close()
+            raise
+        return recorder
 
-    def memory(self) -> str:
-        """What the recording takes up, in words; empty if unknown."""
-        return self._recorder.memory() if self._recorder else ""
+    def refuse(self, error: PprofpyError) -> None:
+        """Remember why the kernel engine cannot do it; the next `start` takes another one.
 
-    def _refuse(self, error: PprofpyError) -> None:
-        """Remember why the kernel engine cannot do it, if another one may."""
-        if self._engine == "bpf" or _beyond_pyspy(self._options) or isinstance(error, (TargetError, InterruptedEarly)):
+        Raises:
+            PprofpyError: `error` itself, if no other engine may.
+        """
+        is_final = self._engine == "bpf" or (not self._prepared and bool(self._refusal)) or self._engine == "py-spy"
+        if is_final or _beyond_pyspy(self._options) or isinstance(error, (TargetError, InterruptedEarly)):
             raise error
         self._refusal = error.message
         self.close()
 
     def close(self) -> None:
         """Leave nothing in the kernel."""
-        if self._recorder:
-            self._recorder.close()
-            self._recorder = None
+        if self._prepared:
+            self._prepared.close()
+            self._prepared = None
 
-    def __enter__(self) -> CpuRecording:
+    def __enter__(self) -> CpuEngines:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

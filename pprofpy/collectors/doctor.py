@@ -283,7 +283,7 @@ def _walk(target: Target) -> Check:
             while time.monotonic() < deadline:
                 time.sleep(_WALK_S / 10)
                 recorder.poll()
-            count = recorder.stop().total(0)
+            count = recorder.finish().profile.total(0)
     except PprofpyError as error:
         return Check("its stacks", Verdict.WARNING, error.message, error.hint, "stacks")
     walked = f"the kernel walked {count}" if count else "the kernel can walk them; none ran Python in the meantime"

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.sums import ThreadSums, Who
@@ -27,7 +26,8 @@ from pprofpy.collectors.tracepoints import Selection, select
 from pprofpy.errors import UsageError
 from pprofpy.events.syscalls import SYSCALLS
 from pprofpy.events.tracepoint import Field, Tracepoint
-from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, ValueType
+from pprofpy.model.recording import Recording
+from pprofpy.profile import Collection, Frame, Function, Label, ProfileBuilder, ValueType
 from pprofpy.target import Target, open_target
 
 SOFTWARE_EVENTS = {"page-faults": 2, "context-switches": 3, "minor-faults": 5, "major-faults": 6}
@@ -113,40 +113,45 @@ def _unit_of(field: str) -> str:
     return "nanoseconds" if field.endswith("_ns") or field in ("delay", "runtime") else "count"
 
 
-class EventProfileRecorder:
-    """A recording, from the moment that its process is named until `stop()`.
+class EventProfileRecorder(KernelRecorder):
+    """Counts events, from the moment that a process is named.
 
     Args:
         choice: What to count.
         scope: Whose; not everybody's.
 
-    Raises:
+    Raises (`open` and `watch`):
         NotPossibleError: eBPF cannot work here, or the process's stacks cannot be walked.
         TargetError: There is no such process.
     """
 
-    @whole_or_nothing
+    kind = "events"
+
     def __init__(self, choice: EventChoice, scope: Scope) -> None:
-        scope.check()
+        super().__init__()
         self._choice = choice
         self._scope = scope
         self._target: Target | None = None
         self._names = ThreadNames()
         self._sums: ThreadSums[tuple[int, int]] = ThreadSums()
+
+    def open(self) -> None:
+        """Load the program and attach it to the events."""
+        self._scope.check()
         layouts = {"hit": _HIT, "sums": _SUMS}
-        self._program = load(
-            "eventprofile.bpf.c", python_constants() | {"MAX_HITS": _MAX_HITS}, layouts | PYTHON_LAYOUTS
-        )
-        self._stacks = PythonStacks(self._program, children=scope.children)
-        self._hits = self._program.table("hits", _HIT, _SUMS)
-        self._turns = Turns(self._program)
+        constants = python_constants() | {"MAX_HITS": _MAX_HITS}
+        program = self.load("eventprofile.bpf.c", constants, layouts | PYTHON_LAYOUTS)
+        self._stacks = PythonStacks(program, children=self._scope.children)
+        self.owned.callback(self._stacks.close)
+        self._hits = program.table("hits", _HIT, _SUMS)
+        self._turns = Turns(program)
         self._attach()
         self._begin()
-        if scope.pid:
-            self.watch(scope.pid)
+        if self._scope.pid:
+            self.watch(open_target(self._scope.pid))
 
     def _attach(self) -> None:
-        program, selection = self._program, self._choice.selection
+        program, selection = self.program, self._choice.selection
         for place, tracepoint in enumerate(selection.tracepoints):
             cookie = _cookie(place, tracepoint.by_name.get(self._choice.weight))
             program.attach_tracepoint(tracepoint.number, "on_tracepoint", cookie)
@@ -161,12 +166,12 @@ class EventProfileRecorder:
                 wanted.put(number, place)
             program.attach_raw("sys_enter", "on_sys_enter")
 
-    def watch(self, pid: int) -> None:
-        """Name the process, if it was to be named later. The recording begins here."""
-        self._target = open_target(pid)
-        self._stacks.watch(self._target)
+    def watch(self, target: Target) -> None:
+        """Count the events of a process, and of those that it has started if children are wanted."""
+        self._target = target
+        self._stacks.watch(target)
         if self._scope.children:
-            self._stacks.watch_children(pid)
+            self._stacks.watch_children(target.pid)
         self._begin()
 
     def _begin(self) -> None:
@@ -175,29 +180,26 @@ class EventProfileRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Take in new stacks; call it some ten times a second."""
+    def take_new(self) -> None:
+        """Take in new stacks."""
         self._stacks.poll()
 
     def drain(self) -> None:
-        """Empty the kernel's table of what is over; call it once or twice a second."""
+        """Empty the kernel's table of what is over."""
         keys, sums, left = self._turns.take(self._hits)
         self._stacks.poll()
         self._collect(keys, sums)
         self._turns.end()
         self._stacks.make_room(left["stack"].tolist())
 
-    def window(self) -> Profile:
-        """What has happened since the last call (or since the beginning), but for the last moments.
-
-        A recording that is read window by window has in `stop()` what is left.
-        """
+    def window(self) -> Recording:
+        """What has happened since the last window, but for the last moments."""
         self.drain()
-        return self._take_profile(time.monotonic_ns())
+        return self._take_window(time.monotonic_ns())
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(len(self._stacks))
+        return self.program.memory(len(self._stacks))
 
     def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
         self._names.learn_all(self._stacks.runtimes, zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
@@ -208,15 +210,15 @@ class EventProfileRecorder:
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def stop(self) -> Profile:
+    def finish(self) -> Recording:
         """End the recording; everything that it found since the last window."""
-        self._program.detach()
+        self.program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
         self._collect(*self._hits.items())
-        return self._take_profile(end_ns)
+        return self._take_window(end_ns)
 
-    def _take_profile(self, end_ns: int) -> Profile:
+    def _take_window(self, end_ns: int) -> Recording:
         """What was summed up so far, which a new window does not have any more."""
         names, types = self._choice.names, self._choice.value_types
         builder = ProfileBuilder(types)
@@ -228,24 +230,14 @@ class EventProfileRecorder:
         self._told_ns = end_ns
         self._sums.clear()
         profile.period_type, profile.period = _COUNT, 1
-        profile.collection = self._collection()
-        return profile
+        profile.collection = self.collected_since()
+        return Recording(self.kind, profile)
 
-    def _collection(self) -> Collection:
-        tallies = self._program.table("tallies", _U4, _U8).items()[1].sum(axis=1).tolist()
-        losses = {"events_full": tallies[_LOST_COUNT], "missed_events": self._program.missed()}
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        tallies = self.program.table("tallies", _U4, _U8).items()[1].sum(axis=1).tolist()
+        losses = {"events_full": tallies[_LOST_COUNT], "missed_events": self.program.missed()}
         return self._stacks.collection("eBPF", self._target, losses)
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        self._stacks.close()
-        self._program.close()
-
-    def __enter__(self) -> EventProfileRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _cookie(place: int, weight: Field | None) -> int:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
-from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program, struct_offsets, whole_or_nothing
+from pprofpy.collectors.bpf.loader import Program, struct_offsets
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.tracepoints import Selection
@@ -44,8 +44,9 @@ from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.latency import Histogram, histograms_by_owner
-from pprofpy.profile import Collection, Frame
-from pprofpy.target import open_target, procfs
+from pprofpy.model.recording import Recording
+from pprofpy.profile import Collection, Frame, Profile, ValueType
+from pprofpy.target import Target, open_target, procfs
 from pprofpy.text import printable
 
 DYNAMIC_BYTES = 256
@@ -53,6 +54,7 @@ DYNAMIC_BYTES = 256
 
 _PAGE_BYTES = 4096
 _RING_BYTES = 32 << 20
+_NEVER_NS = 1 << 63
 _IN_FLIGHT_NS = 2_000_000
 """A record this old has been written, whatever CPU it came from."""
 
@@ -109,32 +111,41 @@ class Options:
     stacks: bool = False
 
 
-class EventRecorder:
-    """A recording, from its creation until `stop()`.
+class EventRecorder(KernelRecorder):
+    """Records events in their order; `read` hands them over, before and after `finish`.
 
-    Raises:
+    Raises (`open` and `watch`):
         NotPossibleError: eBPF does not work here; the hint tells why.
         TargetError: There is no such process.
     """
 
-    @whole_or_nothing
+    kind = "trace"
+    has_windows = False
+
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self._options = options
+        self._target = "all processes"
+        self._end_ns = 0
+
+    def open(self) -> None:
+        """Load the program and attach it."""
+        options = self._options
         options.scope.check()
         selection = options.selection
         data_bytes = record_bytes(selection.tracepoints)
-        self._program = load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes), self._parameters())
+        self.load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes), self._parameters())
         self._open_rings(data_bytes)
-        self._stacks = StackTexts(self._program, children=options.scope.children) if options.stacks else None
+        self._stacks = StackTexts(self.program, children=options.scope.children) if options.stacks else None
+        if self._stacks:
+            self.owned.callback(self._stacks.close)
         self._fill_tables()
         self._paths = FdPaths()
         self._symbols = AddressNames(selection.tracepoints)
-        self._target = "all processes"
-        self._end_ns = 0
         self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
         self._attach()
         if options.scope.pid:
-            self.watch(options.scope.pid)
+            self._begin_to_watch(options.scope.pid)
 
     def _constants(self, data_bytes: int) -> dict[str, int]:
         options = self._options
@@ -173,7 +184,7 @@ class EventRecorder:
         return layouts
 
     def _open_rings(self, data_bytes: int) -> None:
-        program, selection, lines = self._program, self._options.selection, self._options.lines
+        program, selection, lines = self.program, self._options.selection, self._options.lines
         self._records = self._calls = self._calls_with_strings = None
         if lines and selection.tracepoints:
             self._records = program.events("records", record_dtype(data_bytes))
@@ -183,7 +194,7 @@ class EventRecorder:
         self._held = Batch(records=np.zeros(0, record_dtype(data_bytes)))
 
     def _fill_tables(self) -> None:
-        wanted = self._program.table("wanted", _U4, _U1)
+        wanted = self.program.table("wanted", _U4, _U1)
         for number in self._options.selection.syscalls:
             call = SYSCALLS[number]
             wanted.put(number, _WANT_CALL | call.string_mask | (_WANT_FD if call.begins_with_fd else 0))
@@ -193,7 +204,7 @@ class EventRecorder:
                 wanted.put(number, _WANT_CALL)
 
     def _attach(self) -> None:
-        program, options = self._program, self._options
+        program, options = self.program, self._options
         if not options.scope.is_everybody:
             program.attach_raw("sched_process_fork", "on_fork")
             program.attach_raw("sched_process_exit", "on_thread_exit")
@@ -207,21 +218,24 @@ class EventRecorder:
             program.attach_raw("sys_exit", "on_sys_exit")
             program.attach_raw("sys_enter", "on_sys_enter")
 
-    def watch(self, pid: int) -> None:
-        """Watch this process, if it was to be named later. Its threads are entered here; later ones as they begin."""
+    def watch(self, target: Target) -> None:
+        """Watch a process. Its threads are entered here; later ones as they begin."""
+        self._begin_to_watch(target.pid)
+
+    def _begin_to_watch(self, pid: int) -> None:
         self._target = f"pid {pid}"
         if self._stacks:
             self._stacks.watch(pid)
-        threads = self._program.table("target_threads", _U4, _U1)
-        for member in self._options.scope.watch(self._program, pid):
+        threads = self.program.table("target_threads", _U4, _U1)
+        for member in self._options.scope.watch(self.program, pid):
             for tid in procfs.tids(member):
                 threads.put(tid, 1)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def read(self) -> Batch:
-        """The events since the last call, in order of time; call it every 50 ms or so."""
-        return self._read(time.monotonic_ns() - _IN_FLIGHT_NS)
+        """The events since the last call, in order of time; call it every 50 ms or so. After the end: the last ones."""
+        return self._read(_NEVER_NS if self._end_ns else time.monotonic_ns() - _IN_FLIGHT_NS)
 
     def _read(self, until_ns: int) -> Batch:
         """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
@@ -253,16 +267,16 @@ class EventRecorder:
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(self._stacks.count if self._stacks else 0)
+        return self.program.memory(self._stacks.count if self._stacks else 0)
 
     def summary(self) -> EventSummary:
         """The sums so far. Only with `Options.summary`."""
-        keys, values = self._program.table("summaries", _KEY, _SUMMARY).items()
-        histograms = _histograms(*self._program.table("buckets", _BUCKET, _U8).items())
+        keys, values = self.program.table("summaries", _KEY, _SUMMARY).items()
+        histograms = _histograms(*self.program.table("buckets", _BUCKET, _U8).items())
         stats = tuple(
             self._stats(key, value, histograms) for key, value in zip(keys.tolist(), values.tolist(), strict=True)
         )
-        return EventSummary(stats, self.duration_ns, self.collection())
+        return EventSummary(stats, self.duration_ns, self.collected())
 
     @property
     def duration_ns(self) -> int:
@@ -291,9 +305,9 @@ class EventRecorder:
             histogram=histograms.get((tid, event), Histogram()),
         )
 
-    def collection(self) -> Collection:
+    def collected(self) -> Collection:
         """How it was recorded, and what was lost up to now."""
-        lost = losses(self._program, _LOST)
+        lost = losses(self.program, _LOST)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at tracepoints",
             target=self._target,
@@ -301,26 +315,13 @@ class EventRecorder:
             losses=lost | (self._stacks.losses() if self._stacks else {}),
         )
 
-    def drain(self) -> None:
-        """Nothing needs to be moved out of the kernel's tables."""
-
-    def stop(self) -> Batch:
-        """End the recording; the last events of it. Sums and losses can still be read."""
-        self._program.detach()
+    def finish(self) -> Recording:
+        """End the recording; `read` then has the last events. Sums and losses can still be read."""
+        self.program.detach()
         self._end_ns = time.monotonic_ns()
-        return self._read(time.monotonic_ns() + _IN_FLIGHT_NS)
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        if self._stacks:
-            self._stacks.close()
-        self._program.close()
-
-    def __enter__(self) -> EventRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        profile = Profile((ValueType("events", "count"),), time_ns=self.log.time_ns, duration_ns=self.duration_ns)
+        profile.collection = self.collected()
+        return Recording(self.kind, profile)
 
 
 class FdPaths:

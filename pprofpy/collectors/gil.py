@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program, whole_or_nothing
+from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.scheduler import scheduler_constants
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.sums import numberless
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, joined_slices
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Collection
 from pprofpy.target import Target, open_target, procfs
 from pprofpy.units import NS_PER_S
@@ -37,7 +38,6 @@ DEFAULT_RATE_HZ = 997
 
 _MUSL = re.compile(r"/(ld-musl|libc\.musl)[^/]*$")
 _MOST_WAITERS = 256
-_MOST_SLICES = 240
 _FIRST_SLICE_NS = NS_PER_S // 20
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
@@ -114,50 +114,56 @@ class GilOptions:
     interval_ns: int = 0
 
 
-class GilRecorder:
-    """A recording, from the moment that its process is named until `stop()`.
+class GilRecorder(KernelRecorder):
+    """Watches the interpreter lock, from the moment that its process is named.
 
-    Raises:
+    Raises (`open` and `watch`):
         NotPossibleError: eBPF cannot work here, or the process has no GIL, or none that we know.
         TargetError: There is no such process.
     """
 
-    @whole_or_nothing
+    kind = "gil"
+
     def __init__(self, options: GilOptions) -> None:
-        options.scope.check()
+        super().__init__()
+        self._scope = options.scope
         self._rate_hz = options.rate_hz
-        self._follows = options.scope.children
         self._slices = _Slices(options.interval_ns)
         self._target: Target | None = None
         self._names = ThreadNames()
-        self._program = load(
-            "gil.bpf.c",
-            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS},
-            _LAYOUTS | PYTHON_LAYOUTS,
-            {"PERIOD_NS": NS_PER_S // options.rate_hz},
-        )
-        self._stacks = PythonStacks(self._program, children=options.scope.children)
-        self._threads = self._program.table("gil_threads", _U4, _THREAD)
-        self._sums = _Sums(self._program, self._stacks)
         self._gone: list[GilThread] = []
         self._gone_ns = 0, 0
         self._group_ids: dict[tuple[int, str], int] = {}
         self._told: dict[int, GilThread] = {}
-        self._program.attach_raw("sched_switch", "on_switch_out")
-        self._program.attach_raw("sched_switch", "on_switch_out_walk")
-        self._program.attach_raw("sched_switch", "on_switch_in")
-        self._program.attach_clock("on_clock", NS_PER_S // options.rate_hz)
-        self._begin()
-        if options.scope.pid:
-            self.watch(options.scope.pid)
 
-    def watch(self, pid: int) -> None:
-        """Name the process, if it was to be named later. The recording begins here."""
-        self._target = target = open_target(pid)
+    def open(self) -> None:
+        """Load the program and attach it."""
+        self._scope.check()
+        program = self.load(
+            "gil.bpf.c",
+            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS},
+            _LAYOUTS | PYTHON_LAYOUTS,
+            {"PERIOD_NS": NS_PER_S // self._rate_hz},
+        )
+        self._stacks = PythonStacks(program, children=self._scope.children)
+        self.owned.callback(self._stacks.close)
+        self._threads = program.table("gil_threads", _U4, _THREAD)
+        self._sums = _Sums(program, self._stacks)
+        program.attach_raw("sched_switch", "on_switch_out")
+        program.attach_raw("sched_switch", "on_switch_out_walk")
+        program.attach_raw("sched_switch", "on_switch_in")
+        program.attach_clock("on_clock", NS_PER_S // self._rate_hz)
+        self._begin()
+        if self._scope.pid:
+            self.watch(open_target(self._scope.pid))
+
+    def watch(self, target: Target) -> None:
+        """Watch the lock of a process, and those of its children if they are wanted. The recording begins here."""
+        self._target = target
         _check_libc(target)
         _watch(self._stacks, target)
-        if self._follows:
-            self._stacks.watch_children(pid)
+        if self._scope.children:
+            self._stacks.watch_children(target.pid)
         self._begin()
 
     def _begin(self) -> None:
@@ -166,13 +172,13 @@ class GilRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Take in stacks, and what the lock did meanwhile; call it some ten times a second."""
+    def take_new(self) -> None:
+        """Take in stacks, and what the lock did meanwhile."""
         self._stacks.poll()
         self._take_slice(self._threads.items()[1])
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over; call it once or twice a second."""
+        """Empty the kernel's tables of what is over."""
         tids, threads = self._threads.items()
         stacks_in_use, busy = self._sums.take()
         self._stacks.make_room(threads["stack"].tolist(), stacks_in_use)
@@ -209,19 +215,19 @@ class GilRecorder:
         names = (self._names.name(pid, tid) for pid, tid in zip(pids, tids.tolist(), strict=True))
         return [_thread(tid, name, one) for tid, name, one in zip(tids.tolist(), names, threads, strict=True)]
 
-    def window(self) -> GilRecord:
-        """What has happened since the last call (or since the beginning).
+    def window(self) -> Recording:
+        """What has happened since the last window.
 
         Waits, holds and blocks by stack are those that have ended, but for those of the last moments; times of threads
-        are complete. A recording that is read window by window has in `stop()` what is left.
+        are complete.
         """
         self.drain()
         tids, threads = self._threads.items()
-        return self._take_record(tids, threads, time.monotonic_ns())
+        return self._take_record(tids, threads, time.monotonic_ns()).to_recording({})
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(len(self._stacks))
+        return self.program.memory(len(self._stacks))
 
     def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
         now_ns = time.monotonic_ns() - self.start_ns
@@ -237,9 +243,9 @@ class GilRecorder:
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def stop(self) -> GilRecord:
+    def finish(self) -> Recording:
         """End the recording; everything that it found since the last window."""
-        self._program.detach()
+        self.program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
         tids, threads = self._threads.items()
@@ -247,7 +253,7 @@ class GilRecorder:
         self._take_slice(threads.copy(), is_last=True)
         self._sums.take_all()
         self._sums.add_unfinished(tids, threads, end_ns)
-        return self._take_record(tids, threads, end_ns)
+        return self._take_record(tids, threads, end_ns).to_recording({})
 
     def _take_record(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> GilRecord:
         """What was found so far, which a new window does not have any more."""
@@ -261,27 +267,17 @@ class GilRecorder:
             slices=self._slices.take(began_ns - self.start_ns),
             time_ns=self.time_ns + began_ns - self.start_ns,
             duration_ns=end_ns - began_ns,
-            collection=self._collection(),
+            collection=self.collected_since(),
         )
         self._told, self._told_ns = {one.tid: one for one in live}, end_ns
         self._gone.clear()
         self._sums.clear()
         return record
 
-    def _collection(self) -> Collection:
+    def collected(self) -> Collection:
+        """How complete the recording is."""
         how = f"eBPF at switches and {self._rate_hz} times a second"
-        return self._stacks.collection(how, self._target, losses(self._program, _LOST))
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        self._stacks.close()
-        self._program.close()
-
-    def __enter__(self) -> GilRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return self._stacks.collection(how, self._target, losses(self.program, _LOST))
 
 
 class _Sums:
@@ -432,9 +428,9 @@ class _Slices:
             return
         self._slices.append(Slice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0)))
         self._last = (now_ns, held_ns, wait_ns)
-        if len(self._slices) > _MOST_SLICES and not self._is_fixed:
+        if len(self._slices) > MOST_SLICES and not self._is_fixed:
             self._length_ns *= 2
-            self._slices = [_joined(self._slices[i : i + 2]) for i in range(0, len(self._slices), 2)]
+            self._slices = joined_slices(self._slices)
 
     def take(self, start_ns: int) -> tuple[Slice, ...]:
         """The slices since the last call, with times since `start_ns`."""
@@ -442,15 +438,6 @@ class _Slices:
         return tuple(
             replace(one, start_ns=max(one.start_ns - start_ns, 0), end_ns=one.end_ns - start_ns) for one in taken
         )
-
-
-def _joined(slices: list[Slice]) -> Slice:
-    return Slice(
-        slices[0].start_ns,
-        slices[-1].end_ns,
-        sum(one.held_ns for one in slices),
-        sum(one.wait_ns for one in slices),
-    )
 
 
 def _want_what_is_held(waiting: NDArray[Any], holder: Any) -> NDArray[np.bool_]:

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.blocking import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
 from pprofpy.collectors.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.numbered import Numbered
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS
 from pprofpy.collectors.bpf.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.symbols import kernel_symbols, without_scheduler
 from pprofpy.collectors.bpf.turns import Turns
@@ -36,7 +35,9 @@ from pprofpy.collectors.bpf.walked import WalkedStacks, walk_constants
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.sums import ThreadSums, Who, numberless
 from pprofpy.latency import KERNEL_MAPPING
+from pprofpy.model.recording import Recording
 from pprofpy.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, ProfileBuilder
+from pprofpy.target import Target
 
 _U4 = np.dtype("u4")
 _THREAD = np.dtype(
@@ -120,41 +121,50 @@ class _What(NamedTuple):
     waker_stack: int
 
 
-class OffCpuRecorder:
-    """A recording that runs from its creation until `stop()`.
+class OffCpuRecorder(KernelRecorder):
+    """Measures off-CPU intervals. The whole system is measured from `open` on, a process from `watch` on.
 
-    Raises:
+    Raises (`open` and `watch`):
         NotPossibleError: eBPF cannot work here.
         TargetError: There is no such process.
     """
 
-    @whole_or_nothing
+    kind = "off-cpu"
+
     def __init__(self, options: OffCpuOptions) -> None:
+        super().__init__()
         self._options = options
-        options.scope.check()
         self._pid = options.scope.pid
         self._walks = not options.scope.is_everybody
-        layouts = _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {})
-        self._program = load("offcpu.bpf.c", self._constants(), layouts, self._parameters())
-        self._threads = self._program.table("threads", _U4, _THREAD)
-        self._places = self._program.table("places", _PLACE, _TIMES)
-        self._names = self._program.table("names", _U4, _NAME)
-        self._kernel_stacks = self._program.table("kernel_stacks", _U4, _STACK)
-        self._turns = Turns(self._program)
         self._python_names = ThreadNames()
         self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
         self._spells: ThreadSums[_What] = ThreadSums(_alike)
-        tell_reasons(self._program)
-        self._python = WalkedStacks(self._program, options.scope) if self._walks else None
-        self._late_stacks = self._program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
+
+    def open(self) -> None:
+        """Load the program and attach it."""
+        scope = self._options.scope
+        scope.check()
+        layouts = _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {})
+        program = self.load("offcpu.bpf.c", self._constants(), layouts, self._parameters())
+        self._threads = program.table("threads", _U4, _THREAD)
+        self._places = program.table("places", _PLACE, _TIMES)
+        self._names = program.table("names", _U4, _NAME)
+        self._kernel_stacks = program.table("kernel_stacks", _U4, _STACK)
+        self._turns = Turns(program)
+        tell_reasons(program)
+        self._python = WalkedStacks(program, scope) if self._walks else None
+        if self._python:
+            self.owned.callback(self._python.close)
+        self._late_stacks = program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
         members = self._begin_to_watch(self._pid) if self._pid else []
         self._attach()
         self._seed(members)
 
-    def watch(self, pid: int) -> None:
-        """Name the process to watch, if it was to be named later."""
-        self._pid = pid
-        self._seed(self._begin_to_watch(pid))
+    def watch(self, target: Target) -> None:
+        """Measure a process, if it was to be named later."""
+        if target.pid != self._pid:
+            self._pid = target.pid
+            self._seed(self._begin_to_watch(target.pid))
 
     @property
     def without_python(self) -> str:
@@ -165,7 +175,7 @@ class OffCpuRecorder:
         """Python first: no switch is then without its stack. Returns the processes that are watched."""
         if self._python:
             self._python.watch(pid)
-        members = self._options.scope.watch(self._program, pid)
+        members = self._options.scope.watch(self.program, pid)
         if self._python:
             self._python.watch_others(members)
         return members
@@ -185,12 +195,12 @@ class OffCpuRecorder:
 
     def _attach(self) -> None:
         for function in ("on_rename", "on_waking", "on_switch"):
-            self._program.load_function(function)  # takes a while: attach them close together
+            self.program.load_function(function)  # takes a while: attach them close together
         if self._options.scope.children:
-            self._program.attach_raw("sched_process_fork", "on_fork")
-        self._program.attach_raw("task_rename", "on_rename")
-        self._program.attach_raw("sched_waking", "on_waking")
-        self._program.attach_raw("sched_switch", "on_switch")
+            self.program.attach_raw("sched_process_fork", "on_fork")
+        self.program.attach_raw("task_rename", "on_rename")
+        self.program.attach_raw("sched_waking", "on_waking")
+        self.program.attach_raw("sched_switch", "on_switch")
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self._told_ns = self.start_ns
 
@@ -230,17 +240,17 @@ class OffCpuRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
-        """Fetch what the kernel must not keep for long; call it some ten times a second."""
+    def take_new(self) -> None:
+        """Take in new stacks, and look at processes whose Python can be read now."""
         for pid in self._python.poll() if self._python else ():
             self._seed_process(pid)
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over; call it once or twice a second."""
+        """Empty the kernel's tables of what is over."""
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
         done, times, left = self._turns.take(self._places)
-        self.poll()
+        self.take_new()
         self._collect(done, times, names)
         self._spells.make_room()
         self._turns.end()
@@ -249,43 +259,28 @@ class OffCpuRecorder:
         if self._python:
             self._python.make_room(*_stack_ids(threads), *_stack_ids(left))
 
-    def window(self) -> Profile:
-        """The times that have ended since the last call (or since the beginning), but for those of the last moments.
-
-        A recording that is read window by window has in `stop()` what is left.
-        """
+    def window(self) -> Recording:
+        """The intervals that have ended since the last window, but for those of the last moments."""
         self.drain()
-        return self._take_profile(time.monotonic_ns())
+        return Recording(self.kind, self._take_profile(time.monotonic_ns()))
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(self._python.count if self._python else 0)
+        return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def stop(self) -> Profile:
+    def finish(self) -> Recording:
         """End the recording; everything that it found since the last window."""
         end_ns = time.monotonic_ns()
-        self._program.detach()  # takes a while on a busy machine, one function after the other
+        self.program.detach()  # takes a while on a busy machine, one function after the other
         if self._python:
             self._python.poll()
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
         self._collect(*self._places.items(), names)
         self._collect_unfinished(tids, threads, names, end_ns)
-        return self._take_profile(end_ns)
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        if self._python:
-            self._python.close()
-        self._program.close()
-
-    def __enter__(self) -> OffCpuRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return Recording(self.kind, self._take_profile(end_ns))
 
     # -- reading the kernel's tables ---------------------------------------------------------------------------------
 
@@ -342,7 +337,7 @@ class OffCpuRecorder:
         profile = self._build()
         profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
         profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
-        profile.collection = self._collection()
+        profile.collection = self.collected_since()
         self._told_ns = end_ns
         self._spells.clear()
         return profile
@@ -398,8 +393,9 @@ class OffCpuRecorder:
         """Also threads that blocked before the recording began have both, and show as the others do."""
         return self._options.kernel_stacks or not (self._python and self._python.spelled(what.stack))
 
-    def _collection(self) -> Collection:
-        lost = losses(self._program, _LOST)
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        lost = losses(self.program, _LOST)
         python = self._python
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
-from pprofpy.collectors.bpf import load
-from pprofpy.collectors.bpf.loader import Program, whole_or_nothing
+from pprofpy.collectors.bpf.loader import Program
 from pprofpy.collectors.bpf.losses import losses
 from pprofpy.collectors.bpf.processes import Scope, comm_text
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.bpf.walked import WalkedStacks
@@ -40,7 +40,10 @@ from pprofpy.latency import (
     sum_by_name,
     sum_stacks,
 )
+from pprofpy.model.latencies import Latencies
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Collection
+from pprofpy.target import Target
 from pprofpy.trace import RECORD, Thread, Trace
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
@@ -99,6 +102,9 @@ _MAX_BUCKETS = 262_144
 _MAX_STACKS = 131_072
 _EVENT_BYTES = 64 << 20
 _PAGE_BYTES = 4096
+MOST_LONG_WAITS = 10_000
+"""So many of a window are kept; the others are counted."""
+
 _KEEP_ENDED = 20_000
 """So many ended threads are told apart; beyond, the shortest waiters are summed up by name."""
 
@@ -132,27 +138,20 @@ class SchedOptions:
     stacks: bool = False
 
 
-class SchedRecorder:
-    """A recording that runs from its creation until `stop()`.
+class SchedRecorder(KernelRecorder):
+    """Measures waits for a CPU. Those of the whole system count from `open` on, those of a process from `watch` on.
 
-    Raises:
+    Raises (`open` and `watch`):
         NotPossibleError: eBPF cannot work here.
         TargetError: There is no such process.
     """
 
-    @whole_or_nothing
+    kind = "sched-latency"
+
     def __init__(self, options: SchedOptions) -> None:
+        super().__init__()
         self._options = options
-        options.scope.check()
         self._pid = options.scope.pid
-        self._program = load("sched.bpf.c", self._constants(), self._layouts(), self._parameters())
-        self._threads = self._program.table("threads", _U4, _THREAD)
-        self._histogram = self._program.table("histogram", _BUCKET, _U8)
-        self._window_map = self._program.table("window", _U4, _U4)
-        self._long_waits = self._program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
-        self._events = self._program.events("events", RECORD) if options.trace else None
-        self._python = WalkedStacks(self._program, options.scope) if options.stacks else None
-        self._by_stack = _WaitsByStack(self._program, self._python) if self._python else None
         self._batches: list[NDArray[Any]] = []
         self._ended: list[ThreadWaits] = []
         self._folded: list[ThreadWaits] = []
@@ -160,19 +159,40 @@ class SchedRecorder:
         self._window_start_ns = 0
         self._base: dict[int, ThreadWaits] = {}
         self._names, self._interpreters = ThreadNames(), Interpreters()
-        self._window_ended: list[ThreadWaits] = []
+        self._long_waits: list[LongWait] = []
+        self._long_wait_count = 0
+        self._told_long_waits: list[LongWait] = []
         self._end_ns = 0
+
+    def open(self) -> None:
+        """Load the program and attach it."""
+        options = self._options
+        options.scope.check()
+        program = self.load("sched.bpf.c", self._constants(), self._layouts(), self._parameters())
+        self._threads = program.table("threads", _U4, _THREAD)
+        self._histogram = program.table("histogram", _BUCKET, _U8)
+        self._window_map = program.table("window", _U4, _U4)
+        self._long_wait_events = program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
+        self._events = program.events("events", RECORD) if options.trace else None
+        self._python = WalkedStacks(program, options.scope) if options.stacks else None
+        if self._python:
+            self.owned.callback(self._python.close)
+        self._by_stack = _WaitsByStack(program, self._python) if self._python else None
         self._window_map.put(0, self._window)
         if self._pid:
-            self.watch(self._pid)
+            self._begin_to_watch(self._pid)
         self._attach()
 
-    def watch(self, pid: int) -> None:
-        """Name the process to watch, if it was to be named later."""
+    def watch(self, target: Target) -> None:
+        """Measure a process, if it was to be named later."""
+        if target.pid != self._pid:
+            self._begin_to_watch(target.pid)
+
+    def _begin_to_watch(self, pid: int) -> None:
         self._pid = pid
         if self._python:
             self._python.watch(pid)
-        members = self._options.scope.watch(self._program, pid)
+        members = self._options.scope.watch(self.program, pid)
         if self._python:
             self._python.watch_others(members)
 
@@ -211,15 +231,15 @@ class SchedRecorder:
     def _attach(self) -> None:
         """Wake-ups first: a switch then never lacks the wake-up before it."""
         for function in ("on_rename", "on_wakeup_new", "on_waking", "on_switch"):
-            self._program.load_function(function)  # takes a while, and nothing is recorded meanwhile
+            self.program.load_function(function)  # takes a while, and nothing is recorded meanwhile
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self._window_start_ns = self.start_ns
         if self._options.scope.children:
-            self._program.attach_raw("sched_process_fork", "on_fork")
-        self._program.attach_raw("task_rename", "on_rename")
-        self._program.attach_raw("sched_wakeup_new", "on_wakeup_new")
-        self._program.attach_raw("sched_waking", "on_waking")
-        self._program.attach_raw("sched_switch", "on_switch")
+            self.program.attach_raw("sched_process_fork", "on_fork")
+        self.program.attach_raw("task_rename", "on_rename")
+        self.program.attach_raw("sched_wakeup_new", "on_wakeup_new")
+        self.program.attach_raw("sched_waking", "on_waking")
+        self.program.attach_raw("sched_switch", "on_switch")
 
     @property
     def threshold_ns(self) -> int:
@@ -233,18 +253,27 @@ class SchedRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def poll(self) -> list[LongWait]:
-        """Fetch what the kernel must not keep for long; call it every 50 ms or so.
-
-        Returns:
-            The waits above the threshold since the last call, oldest first.
-        """
+    def take_new(self) -> None:
+        """Take in what the kernel must not keep for long."""
         if self._events is not None and len(batch := self._events.read()):
             self._batches.append(batch)
-        events = np.sort(self._long_waits.read(), order="end_ns") if self._long_waits else ()
+        events = np.sort(self._long_wait_events.read(), order="end_ns") if self._long_wait_events else ()
         if self._python:
             self._python.poll()  # the stacks of these events are there by now
-        return [self._explained(_long_wait(event), event) for event in events]
+        found = [self._explained(_long_wait(event), event) for event in events]
+        self._told_long_waits += found
+        self._long_wait_count += len(found)
+        self._long_waits += found[: max(MOST_LONG_WAITS - len(self._long_waits), 0)]
+
+    @property
+    def has_finished(self) -> bool:
+        """Has the last window ended?"""
+        return self._end_ns > 0
+
+    def new_long_waits(self) -> list[LongWait]:
+        """The waits above the threshold since the last call, oldest first."""
+        found, self._told_long_waits = self._told_long_waits, []
+        return found
 
     def _explained(self, wait: LongWait, event: Any) -> LongWait:
         """With Python's name of the thread, and stacks if they are wanted."""
@@ -255,7 +284,7 @@ class SchedRecorder:
         return replace(wait, stack=frames(int(event["stack"])), waker_stack=frames(int(event["waker_stack"])))
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over; call it once or twice a second."""
+        """Empty the kernel's tables of what is over."""
         tids, threads = self._threads.items()
         self._learn_names(tids, threads)
         if self._python and self._by_stack:
@@ -265,57 +294,57 @@ class SchedRecorder:
         if dead.any():
             self._move_out(tids[dead], threads[dead])
 
-    def window(self) -> LatencyRecord:
-        """What happened since the last call (or since the beginning)."""
+    def window(self) -> Recording:
+        """What happened since the last window."""
+        self.take_new()
+        self.drain()
         old_window, self._window = self._window, self._window + 1
         self._window_map.put(0, self._window)
-        now_ns = time.monotonic_ns()
-        live = self._read(old_window)
-        ended, self._window_ended = self._window_ended, []
-        fresh = [_since(one, self._base.get(one.tid)) for one in live] + ended
+        return self._take_record(old_window, time.monotonic_ns()).to_recording({})
+
+    def _take_record(self, window: int, end_ns: int) -> Latencies:
+        """What was found up to now in a window, which the next one does not have any more."""
+        live = self._read(window)
+        stacks = self._by_stack.found({one.tid: one for one in live}) if self._by_stack else ()
+        everyone = *self._ended, *self._folded, *(_since(one, self._base.get(one.tid)) for one in live)
         record = LatencyRecord(
-            tuple(one for one in fresh if one.waits.count or one.waiting_ns),
+            tuple(one for one in everyone if self._end_ns or one.waits.count or one.waiting_ns),
             self._window_start_ns,
             self.time_ns + self._window_start_ns - self.start_ns,
-            now_ns - self._window_start_ns,
+            end_ns - self._window_start_ns,
             self._options.scope.is_everybody,
-            self._collection(),
+            self.collected_since(),
+            stacks,
         )
-        self._window_start_ns = now_ns
-        self._base = {one.tid: _in_all(one, self._base.get(one.tid)) for one in live}
-        return record
+        found = Latencies(record, (), tuple(self._long_waits), self._long_wait_count)
+        self._window_start_ns = end_ns
+        self._base = {one.tid: one for one in live}
+        self._ended, self._folded = [], []
+        self._long_waits, self._long_wait_count = [], 0
+        return found
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(self._python.count if self._python else 0)
+        return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def stop(self) -> LatencyRecord:
-        """End the recording; everything that it found."""
+    def finish(self) -> Recording:
+        """End the recording; what happened since the last window."""
         end_ns = self._end_ns = time.monotonic_ns()
-        self._program.detach()  # takes a while on a busy machine, one function after the other
-        if self._python:
-            self._python.poll()
-        live = [_in_all(one, self._base.get(one.tid)) for one in self._read(self._window)]
-        threads = (*self._ended, *self._folded, *live)
-        return LatencyRecord(
-            threads,
-            self.start_ns,
-            self.time_ns,
-            end_ns - self.start_ns,
-            self._options.scope.is_everybody,
-            self._collection(),
-            self._by_stack.all({one.tid: one for one in live}) if self._by_stack else (),
-        )
+        self.program.detach()  # takes a while on a busy machine, one function after the other
+        self.take_new()
+        if self._by_stack:
+            self._by_stack.take_rest()
+        return self._take_record(self._window, end_ns).to_recording({})
 
     def trace(self, record: LatencyRecord) -> Trace:
         """The events in order, of the recording that `record` sums up."""
         if self._events is None:
             raise ValueError("the recording kept no events")
-        self.poll()
+        self.take_new()
         records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
-        names, tgids = self._program.table("names", _U4, _NAME).items()
+        names, tgids = self.program.table("names", _U4, _NAME).items()
         threads = {
             tid: Thread(pid, comm_text(comm), False)
             for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
@@ -329,18 +358,6 @@ class SchedRecorder:
             record.duration_ns,
             record.collection,
         )
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        if self._python:
-            self._python.close()
-        self._program.close()
-
-    def __enter__(self) -> SchedRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- reading the kernel's tables ---------------------------------------------------------------------------------
 
@@ -383,10 +400,7 @@ class SchedRecorder:
         self._threads.delete(tids)
         if self._by_stack:
             self._by_stack.move_out({one.tid: one for one in gone})
-        for one in gone:
-            base = self._base.pop(one.tid, None)
-            self._window_ended.append(_since(one, base))
-            self._ended.append(_in_all(one, base))
+        self._ended += [_since(one, self._base.pop(one.tid, None)) for one in gone]
         if len(self._ended) > _KEEP_ENDED:
             self._fold()
 
@@ -397,8 +411,9 @@ class SchedRecorder:
         self._folded = sum_by_name([*self._folded, *alike])
         del self._ended[: _KEEP_ENDED // 2]
 
-    def _collection(self) -> Collection:
-        lost = losses(self._program, _LOST)
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        lost = losses(self.program, _LOST)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
@@ -444,10 +459,16 @@ class _WaitsByStack:
         if len(self._ended) > _KEEP_ENDED:
             self._ended = sum_stacks(replace(one, name=numberless(one.name)) for one in self._ended)
 
-    def all(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
-        """Everything, when nobody writes any more; those of threads that have ended included."""
+    def take_rest(self) -> None:
+        """Take in everything, when nobody writes any more."""
         self._add(*self._table.items())
-        return (*self._ended, *self._spelled(threads))
+
+    def found(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
+        """All that was taken since the last call, also of threads that have ended."""
+        found = (*self._ended, *self._spelled(threads))
+        self._ended = []
+        self._sums.clear()
+        return found
 
     def _add(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
         self._python.poll()
@@ -531,17 +552,6 @@ def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
         preempted=less(now.preempted, base.preempted),
         migrations=now.migrations - base.migrations,
     )
-
-
-def _in_all(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
-    """The same counts, with the longest wait of `base` if that is longer than this window's."""
-    if base is None:
-        return now
-
-    def longer(new: Waits, old: Waits) -> Waits:
-        return new if new.max_ns >= old.max_ns else replace(new, max_ns=old.max_ns, max_at_ns=old.max_at_ns)
-
-    return replace(now, woken=longer(now.woken, base.woken), preempted=longer(now.preempted, base.preempted))
 
 
 def _long_wait(event: Any) -> LongWait:

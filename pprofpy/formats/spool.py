@@ -70,6 +70,12 @@ class Spool:
         windows = list(self._windows())
         return merge_recordings(windows) if windows else None
 
+    def clear(self) -> None:
+        """Forget all windows: the recording begins anew."""
+        self._kept, self._count, self._length = [], 0, len(MAGIC)
+        if self._file >= 0:
+            os.ftruncate(self._file, self._length)
+
     def discard(self) -> None:
         """Remove the file: what it held is saved elsewhere, or not wanted."""
         if self._file >= 0:

@@ -17,10 +17,12 @@ class Recorder(ABC):
 
     Attributes:
         kind: The command that it belongs to, as in `off-cpu`.
+        has_windows: Can it tell what it found before its end?
         owned: Closes all that was opened, the last one first.
     """
 
     kind: ClassVar[str]
+    has_windows: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.owned = ExitStack()
@@ -45,9 +47,9 @@ class Recorder(ABC):
     def poll(self) -> None:
         """Take in what is new. Called some 20 times a second; never sleeps, and takes a few milliseconds at most."""
 
-    @abstractmethod
     def window(self) -> Recording:
         """End a window and begin the next one; what was found in it, but for the last moments."""
+        raise NotImplementedError(f"{type(self).__name__} has no windows")
 
     @abstractmethod
     def finish(self) -> Recording:

@@ -75,7 +75,8 @@ class Session:
                 if time.monotonic_ns() >= due_ns:
                     due_ns += self._window_ns
                     for recorder in self._recorders:
-                        yield recorder.window()
+                        if recorder.has_windows:
+                            yield recorder.window()
         except PprofpyError as error:
             self.failure = error
         yield from self._last_windows()

@@ -32,6 +32,7 @@ from pprofpy.events.log import Batch
 from pprofpy.gil import GilRecord
 from pprofpy.profile import Profile, Stack
 from tests.conftest import PROGRAMS, rounds_until_right
+from tests.recorders import finished, last_events, noun
 
 pytestmark = pytest.mark.ebpf
 
@@ -84,17 +85,9 @@ def running(command: list[str]) -> Iterator[Working]:
 
 
 def reading(recorder: Any) -> Callable[[], None]:
-    """What a command does while it records."""
-    drained_s = 0.0
-
-    def tick() -> None:
-        nonlocal drained_s
-        (recorder.poll if hasattr(recorder, "poll") else recorder.tick)()
-        if time.monotonic() - drained_s > DRAIN_S:
-            recorder.drain()
-            drained_s = time.monotonic()
-
-    return tick
+    """What a session does while it records."""
+    poll: Callable[[], None] = recorder.poll
+    return poll
 
 
 def own_mb() -> float:
@@ -127,7 +120,7 @@ def test_times_off_the_cpu() -> None:
     def measure() -> list[str]:
         with ever_new("naps") as program, OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
             wrong = record(program, recorder, reading(recorder))
-            profile = recorder.stop()
+            profile = finished(recorder)
         return wrong + odd_naps(profile, program) + odd_stacks(profile)
 
     rounds_until_right(measure)
@@ -166,7 +159,7 @@ def test_events() -> None:
         chosen = choose(["clock_nanosleep"])
         with ever_new("naps") as program, EventProfileRecorder(chosen, Scope(program.pid)) as recorder:
             wrong = record(program, recorder, reading(recorder))
-            profile = recorder.stop()
+            profile = finished(recorder)
         # Each is counted once, whatever became of its stack
         assert profile.total(0) == program.count - profile.collection.dropped
         return wrong + odd_stacks(profile)
@@ -187,8 +180,8 @@ def test_traced_events() -> None:
             options = Options(select(["clock_nanosleep"]), Scope(program.pid), stacks=True)
             with EventRecorder(options) as recorder:
                 wrong = record(program, recorder, lambda: take(recorder.read()))
-                take(recorder.stop())
-                collection = recorder.collection()
+                take(last_events(recorder))
+                collection = recorder.collected()
         assert len(found) == program.count - collection.dropped
         # All of them read the same, unless it got lost on its way
         ways = {tuple(frame.split(" (")[0] for frame in stack) for stack in found if stack}
@@ -203,7 +196,7 @@ def test_waits_for_a_cpu() -> None:
     def measure() -> list[str]:
         with ever_new("naps") as program, SchedRecorder(SchedOptions(Scope(program.pid), stacks=True)) as recorder:
             wrong = record(program, recorder, reading(recorder))
-            found = recorder.stop()
+            found = finished(recorder)
         # By stack they add up to all waits, to the nanosecond
         waits = [one.waits for one in found.threads]
         assert sum(one.count for one in found.stacks) == sum(one.count for one in waits) > 0.9 * program.count
@@ -220,7 +213,7 @@ def test_waits_for_the_interpreter_lock(monkeypatch: pytest.MonkeyPatch) -> None
     def measure() -> list[str]:
         with ever_new("computes") as program, GilRecorder(GilOptions(Scope(program.pid))) as recorder:
             wrong = record(program, recorder, reading(recorder))
-            found = recorder.stop()
+            found = finished(recorder)
         threads = found.threads
         assert sum(one.count for one in found.waits) == sum(one.wait_count for one in threads) > 0
         assert sum(one.total_ns for one in found.waits) == sum(one.wait_ns for one in threads)
@@ -275,7 +268,7 @@ def test_threads_that_have_ended_are_summed_up_by_name_when_they_are_many(
         for _ in range(4):
             program.work(tick)
         program.work(tick, "rest")
-        found = recorder.stop()
+        found = finished(recorder)
     profile = found.to_profile() if kind == "gil" else found
     labels = [{label.key: label.value for label in sample.labels} for sample in profile.samples()]
     # Then fewer threads are told apart than there were, and nothing is missing
@@ -295,15 +288,15 @@ def windows_of(recorder: Any, program: Working) -> list[Any]:
     windows, tick = [], reading(recorder)
     for _ in range(4):
         program.work(tick)
-        windows.append(recorder.window())
-    return [*windows, recorder.stop()]
+        windows.append(noun(recorder.window()))
+    return [*windows, finished(recorder)]
 
 
 def test_windows_of_events_add_up_to_what_the_program_did() -> None:
     chosen = choose(["clock_nanosleep"])
     with ever_new("naps", 1500) as program, EventProfileRecorder(chosen, Scope(program.pid)) as recorder:
         windows = windows_of(recorder, program)
-    assert sum(one.total(0) for one in windows) == program.count - windows[-1].collection.dropped
+    assert sum(one.total(0) for one in windows) == program.count - sum(one.collection.dropped for one in windows)
     assert sum(1 for one in windows if one.total(0)) >= 2
     assert all(one.time_ns < other.time_ns for one, other in pairwise(windows))
 
@@ -315,7 +308,7 @@ def test_windows_of_times_off_the_cpu_add_up_to_all_of_it() -> None:
         naps = [naps_in(one) for one in windows]
         assert sum(1 for one in naps if one) >= 2
         assert sum(naps) <= program.count
-        lost = windows[-1].collection.dropped + windows[-1].collection.errors
+        lost = sum(one.collection.dropped + one.collection.errors for one in windows)
         return [] if sum(naps) >= 0.99 * program.count - lost else [f"{naps} of {program.count:,} naps, {lost} lost"]
 
     rounds_until_right(measure)
@@ -353,7 +346,7 @@ def test_a_sleep_whose_end_was_hidden_is_a_sleep_and_not_a_wait_for_a_cpu() -> N
     def measure() -> list[str]:
         with ever_new("naps", 300) as program, OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
             program.work(reading(recorder))
-            profile = recorder.stop()
+            profile = finished(recorder)
         assert profile.collection.losses["hidden_wake_ups_blocked"] >= 0.9 * program.count
         labels = [{label.key: label.value for label in sample.labels} for sample in profile.samples()]
         assert {one["reason"] for one in labels if one["state"] == "sleeping"} >= {"sleep"}
@@ -367,6 +360,6 @@ def test_a_sleep_whose_end_was_hidden_is_a_sleep_and_not_a_wait_for_a_cpu() -> N
 def test_no_wait_for_a_cpu_is_made_of_a_hidden_wake_up() -> None:
     with ever_new("naps", 300) as program, SchedRecorder(SchedOptions(Scope(program.pid))) as recorder:
         program.work(reading(recorder))
-        found = recorder.stop()
+        found = finished(recorder)
     assert found.collection.losses["hidden_wake_ups"] >= 0.9 * program.count
     assert sum(one.woken.count for one in found.threads) <= 0.1 * program.count

@@ -94,7 +94,7 @@ def record_until_right(versions: dict[int, str], check: Callable[[str, list[Samp
 
         def measure() -> list[str]:
             let_run(recording, 4)
-            profile = recording.window()
+            profile = recording.window().profile
             wrong = [f"{profile.collection.errors} errors"] if profile.collection.errors > 50 else []
             new = by_thread(profile)
             for pid, version in versions.items():
@@ -111,7 +111,7 @@ def test_no_stack_is_shown_that_never_was_however_fast_the_paths_change(start: S
         for pid in versions:
             recording.watch(open_target(pid))
         let_run(recording, 6)
-        profile = recording.stop()
+        profile = recording.finish().profile
 
     threads = by_thread(profile)
     for pid, version in versions.items():
@@ -142,7 +142,7 @@ def test_as_many_samples_are_got_as_asked(rate_hz: int, start: Start) -> None:
 
         def measure() -> list[str]:
             let_run(recording, 3)
-            collection = recording.window().collection
+            collection = recording.window().profile.collection
             # A thread that does not have the CPU for itself is seen at a chance of its share: that evens out slowly.
             chance = 2 * collection.asked**0.5
             enough = collection.got >= 0.99 * collection.asked - chance
@@ -173,7 +173,7 @@ while True:
 
         def measure() -> list[str]:
             let_run(recording, 3)
-            found.extend(recording.window().samples())
+            found.extend(recording.window().profile.samples())
             return differences("100 Hz", shares(found), {"early": 50, "late": 50}, tolerance=12)
 
         rounds_until_right(measure)
@@ -207,7 +207,7 @@ def test_a_thread_inside_of_another_interpreter_is_there_and_holds_its_lock(
 
         def measure() -> list[str]:
             let_run(recording, 2)
-            take_in(recording.window())
+            take_in(recording.window().profile)
             return [
                 text
                 for pid, version in versions.items()
@@ -215,7 +215,7 @@ def test_a_thread_inside_of_another_interpreter_is_there_and_holds_its_lock(
             ]
 
         rounds_until_right(measure, rounds=8)
-        take_in(recording.stop())
+        take_in(recording.finish().profile)
         used_ns = {pid: cpu_time_ns(pid) - begin_ns[pid] for pid in versions}
 
     for pid, version in versions.items():
@@ -246,7 +246,7 @@ down(900)
     with recorder(500) as recording:
         recording.watch(open_target(deep.pid))
         let_run(recording, 1)
-        profile = recording.stop()
+        profile = recording.finish().profile
 
     (sample, *others) = profile.samples()
     assert others == []
@@ -264,7 +264,7 @@ def test_threads_that_come_and_go_are_all_counted(start: Start) -> None:
 
         def measure() -> list[str]:
             let_run(recording, 2)
-            profile = recording.window()
+            profile = recording.window().profile
             names = {label.value for labels in profile.label_sets for label in labels if label.key == "thread"}
             lost = profile.collection.asked - profile.collection.got
             wrong = [f"{lost} of {profile.collection.asked} lost"] if lost > 0.02 * profile.collection.asked else []
@@ -293,7 +293,7 @@ counting()
         with recorder(1000, gil=gil) as recording:
             recording.watch(open_target(both.pid))
             let_run(recording, 1.5)
-            measured[gil] = shares(list(recording.stop().samples()))
+            measured[gil] = shares(list(recording.finish().profile.samples()))
 
     assert measured[False]["hashing"] > 10  # nearly half, where there are two CPUs for it
     assert measured[True].get("hashing", 0) < 5
@@ -307,8 +307,8 @@ def test_a_window_can_be_read_while_the_recording_goes_on(start: Start) -> None:
         windows = []
         for _ in range(3):
             let_run(recording, 1.2)
-            windows.append(recording.window())
-        windows.append(recording.stop())
+            windows.append(recording.window().profile)
+        windows.append(recording.finish().profile)
         whole = windows[-1].collection.got
 
     assert all(window.total(0) > 0 for window in windows[:3])
@@ -323,7 +323,7 @@ def test_stacks_that_were_forgotten_are_learnt_again(start: Start) -> None:
         for _ in range(4):
             let_run(recording, 0.6)
             recording.stacks.forget()
-        profile = recording.stop()
+        profile = recording.finish().profile
 
     leaves = shares(list(profile.samples()))
     assert leaves["half"] > 30

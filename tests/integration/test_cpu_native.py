@@ -53,7 +53,7 @@ def test_every_native_function_gets_its_share_on_every_interpreter(start: Start,
 
         def measure() -> list[str]:
             let_run(recording, 3)
-            new, wrong = by_thread(recording.window()), []
+            new, wrong = by_thread(recording.window().profile), []
             for pid, version in versions.items():
                 # What found no room, when we had no CPU for long, is counted elsewhere.
                 found[pid] += [sample for sample in new[pid] if names(sample)[0] != UNKNOWN_NAME]
@@ -106,7 +106,7 @@ while True: call()
 
         def measure() -> list[str]:
             let_run(recording, 0.5)
-            stacks = stacks_through(recording.window(), "plain")
+            stacks = stacks_through(recording.window().profile, "plain")
             return [] if any("call" in stack for stack in stacks) else [f"not among {stacks}"]
 
         rounds_until_right(measure, rounds=20)
@@ -141,12 +141,12 @@ def record(pid: int, function: str) -> Profile:
     """Until a function was met."""
     with NativeRecorder(CpuRecorderOptions(rate_hz=500)) as recording:
         recording.watch(open_target(pid))
-        profile = recording.window()
+        profile = recording.window().profile
         for _ in range(100):
             if stacks_through(profile, function):
                 break
             let_run(recording, 0.6)
-            profile = recording.window()
+            profile = recording.window().profile
         return profile
 
 

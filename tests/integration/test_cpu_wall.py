@@ -68,7 +68,7 @@ def test_phases_last_as_long_as_by_the_programs_own_clock_on_every_interpreter(s
                 say_go(program)
             for program in programs.values():
                 poll_until(recording, has_written(program.stdout))
-            profile = recording.stop()
+            profile = recording.finish().profile
         wrong = {version: differences(profile, program) for version, program in programs.items()}
         for program in programs.values():
             program.kill()
@@ -127,9 +127,9 @@ def test_nothing_is_missing_however_often_threads_switch(start: Start) -> None:
     with recorder(1000, WallRecorder) as recording:
         recording.watch(open_target(playing.pid))
         let_run(recording, 1)
-        windows = [recording.window()]
+        windows = [recording.window().profile]
         let_run(recording, 0.3)
-        windows.append(recording.stop())
+        windows.append(recording.finish().profile)
 
     for profile in windows:
         threads = by_thread(profile)
@@ -145,10 +145,10 @@ def test_a_hidden_switch_is_noticed_and_what_it_hides_is_blamed_on_nobody(start:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
     with recorder(1000, WallRecorder) as recording:
         recording.watch(open_target(burning.pid))
-        before = recording.window().collection.dropped
+        before = recording.window().profile.collection.dropped
         # When the kernel has not shown that it runs again
         poll_until(recording, lambda: takes_for_waiting(recording, burning.pid) and dropped(recording) > before)
-        profile = recording.stop()
+        profile = recording.finish().profile
 
     assert profile.collection.losses["hidden_switches"] > 0
     assert 0 < time_ns(profile, burning.pid, HIDDEN) < profile.duration_ns
@@ -165,7 +165,7 @@ def takes_for_waiting(recording: CpuRecorder, tid: int) -> bool:
 
 
 def dropped(recording: CpuRecorder) -> int:
-    return recording._collection().dropped
+    return recording.collected().dropped
 
 
 # -- what programs do ----------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_threads_and_processes_that_begin_and_end_are_counted_for_as_long_as_the
             recording.watch(open_target(program.pid))
             say_go(program)
             poll_until(recording, lambda: program.poll() is not None)
-            profile = recording.stop()
+            profile = recording.finish().profile
 
         times = times_of_sleepers(profile)
         assert program.stdout is not None

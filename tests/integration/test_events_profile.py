@@ -36,7 +36,7 @@ def record(version: str, *events: str, weight: str = "") -> Profile:
             recorder.drain()
             assert program.stdout.readline() == "done\n"
             recorder.drain()
-            profile = recorder.stop()
+            profile = recorder.finish().profile
         program.kill()
     profile.check_valid()
     assert profile.collection.dropped == 0, profile.collection

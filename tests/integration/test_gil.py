@@ -51,7 +51,7 @@ def record(version: str, *works: str, seconds: str = "1") -> tuple[GilRecord, li
             while reader.is_alive():
                 reader.join(0.05)
                 recorder.drain()
-            found = recorder.stop()
+            found = GilRecord.from_recording(recorder.finish())
         program.kill()
     threads = found.by_tid()
     return found, [Worker(own, threads[own["tid"]]) for own in json.loads(output[0])]

@@ -30,7 +30,7 @@ def test_every_sample_of_a_thousand_threads_has_its_stack(version: str, start: S
         deadline = time.monotonic() + PATIENCE_S
         while len(seen) <= WALKED and time.monotonic() < deadline:
             let_run(recording, 2)
-            profile = recording.window()
+            profile = recording.window().profile
             samples = by_thread(profile)
             seen |= samples.keys()
             without |= {tid for tid, found in samples.items() if any(NO_PYTHON in one.stack for one in found)}
@@ -48,7 +48,7 @@ def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, m
     with recorder(2000) as recording:
         recording.watch(target)
         let_run(recording, 5)
-        profile = recording.stop()
+        profile = recording.finish().profile
 
     assert profile.collection.losses["python_threads_beyond"] > 0
     assert profile.collection.errors > 0

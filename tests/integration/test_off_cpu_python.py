@@ -88,7 +88,7 @@ def record(versions: list[str]) -> dict[str, Account]:
         recorder = stack.enter_context(OffCpuRecorder(OffCpuOptions(scope, wakers=True)))
         before_ns = stolen_ns()
         own = {version: work(program, recorder) for version, program in programs.items()}
-        profile = recorder.stop()
+        profile = recorder.finish().profile
         taken_ns = stolen_ns() - before_ns
         waits = {version: waits_of(profile, program.pid) for version, program in programs.items()}
         return {version: Account(own[version], waits[version], taken_ns) for version in versions}
@@ -165,7 +165,7 @@ def test_a_thread_that_sleeps_inside_of_another_interpreter_is_seen_there(start:
     def measure() -> list[str]:
         with OffCpuRecorder(OffCpuOptions(Scope(os.getpid(), children=True))) as recorder:
             poll_for(recorder, 0.5)
-            profile = recorder.stop()
+            profile = recorder.finish().profile
         wrong = []
         for way, pid in pids.items():
             slept = Counter[str]()

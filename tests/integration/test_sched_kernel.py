@@ -19,6 +19,7 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.latency import LatencyRecord, ThreadWaits
 from tests.integration.sched_reference import loading
+from tests.recorders import latency_record, long_waits
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def record(program: str, *, scope: Callable[[int], Scope] = Scope, trace: bool =
             while process.stdout.readline() == "tick\n":
                 recorder.poll()
                 recorder.drain()
-            result = recorder.stop()
+            result = latency_record(recorder.finish())
         process.kill()
         return result, process.pid
 
@@ -78,7 +79,7 @@ def test_two_recordings_at_once_see_the_same() -> None:
         SchedRecorder(SchedOptions(Scope(program.pid))) as second,
     ):
         program.work()
-        ours, theirs = first.stop(), second.stop()
+        ours, theirs = latency_record(first.finish()), latency_record(second.finish())
     assert all_waits(ours.threads) > 500
     assert all_waits(ours.threads) == pytest.approx(all_waits(theirs.threads), abs=5)
 
@@ -169,7 +170,7 @@ def test_a_long_wait_names_who_had_the_cpu() -> None:
         hog.stdout.readline()
         victim.stdout.readline()
         with SchedRecorder(SchedOptions(Scope(victim.pid), threshold_ns=500_000)) as recorder:
-            waits = wait_for(lambda: [one for one in recorder.poll() if hog.pid in {part.pid for part in one.ran}])
+            waits = wait_for(lambda: [one for one in long_waits(recorder) if hog.pid in {part.pid for part in one.ran}])
         hog.kill()
         victim.kill()
     # Then a wait names the other one, says that it took the CPU away, and accounts for the whole time
@@ -188,7 +189,7 @@ from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 cache.cache_folder = lambda: Path(sys.argv[1])
 with SchedRecorder(SchedOptions(Scope())) as recorder:
-    record = recorder.stop()
+    record = latency_record(recorder.finish())
 print("pprofpy_bcc" in sys.modules)
 """
     words = [sys.executable, "-c", program, str(tmp_path)]

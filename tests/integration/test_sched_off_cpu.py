@@ -64,7 +64,7 @@ def record_sleeper(min_ns: int = 0) -> tuple[Profile, int, Own]:
             program.stdin.write("g")
             program.stdin.flush()
             own = Own(**json.loads(program.stdout.readline()))
-            profile = recorder.stop()
+            profile = recorder.finish().profile
         program.kill()
         return profile, program.pid, own
 
@@ -148,7 +148,7 @@ def test_a_thread_that_blocks_all_the_time_counts_from_the_start_to_the_end() ->
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
         wait_until_asleep(program.pid)
         with OffCpuRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
-            profile = recorder.stop()
+            profile = recorder.finish().profile
         program.kill()
     assert delays(profile, "state") == {("sleeping",): pytest.approx(profile.duration_ns, rel=0.01)}
 

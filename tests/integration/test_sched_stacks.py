@@ -14,6 +14,7 @@ from pprofpy.collectors.sched import SchedOptions, SchedRecorder
 from pprofpy.latency import LatencyRecord, LongWait
 from pprofpy.profile import Stack
 from tests.conftest import PROGRAMS, CommandLine
+from tests.recorders import latency_record, long_waits
 
 pytestmark = pytest.mark.ebpf
 
@@ -34,10 +35,10 @@ def record() -> tuple[LatencyRecord, list[LongWait]]:
             program.stdin.write("go\n")
             program.stdin.flush()
             json.loads(program.stdout.readline())
-            waits = recorder.poll()
+            waits = long_waits(recorder)
             recorder.drain()  # its threads have ended
-            result = recorder.stop()
-            waits += recorder.poll()
+            result = latency_record(recorder.finish())
+            waits += recorder.new_long_waits()
         program.kill()
     return result, waits
 

@@ -14,6 +14,7 @@ from pprofpy.latency import LatencyRecord, merge_waits
 from pprofpy.trace import Trace
 from tests.conftest import rounds_until_right
 from tests.integration.sched_reference import Account, analyse, loading, needs_perf, perf_sched_record
+from tests.recorders import latency_record
 from tests.sight import on_sighted_cpus
 
 pytestmark = [pytest.mark.ebpf, needs_perf]
@@ -30,7 +31,7 @@ def record_beside_perf(folder: Path, *load: str) -> tuple[LatencyRecord, Trace, 
         attached_ns = recorder.now_ns()
         program.work()
         end_ns = recorder.now_ns()
-        record = recorder.stop()
+        record = latency_record(recorder.finish())
         trace = recorder.trace(record)
     return record, trace, analyse(output, attached_ns, end_ns)
 
@@ -87,7 +88,7 @@ def test_perf_sees_its_events_while_our_probes_are_attached(tmp_path: Path) -> N
         SchedRecorder(SchedOptions(Scope())) as recorder,
     ):
         true_switches = program.work()
-        tids = {one.tid for one in recorder.stop().threads if one.pid == program.pid}
+        tids = {one.tid for one in latency_record(recorder.finish()).threads if one.pid == program.pid}
 
     # Then perf has every switch that the kernel's accounting has (it may itself lose one now and then)
     seen = sum(count for tid, count in analyse(output).switches.items() if tid in tids)

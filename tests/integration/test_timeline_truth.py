@@ -16,6 +16,7 @@ from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
 from pprofpy.timeline import State, build
 from tests.conftest import PROGRAMS, Start, rounds_until_right, stolen_ns
+from tests.recorders import last_events
 from tests.sight import on_sighted_cpus
 
 pytestmark = pytest.mark.ebpf
@@ -34,8 +35,8 @@ def test_running_and_blocked_are_what_the_programs_own_clocks_say(start: Start) 
             process.stdin.write("\n")
             process.stdin.flush()
             own = json.loads(process.stdout.readline())
-            batch = recorder.stop()
-            collection = recorder.collection()
+            batch = last_events(recorder)
+            collection = recorder.collected()
         stolen = stolen_ns() - stolen_before_ns
         timeline = build(to_trace(recorder.log, [batch], 0, collection), calls_by_thread([batch]))
 

@@ -26,6 +26,7 @@ from pprofpy.events.log import Batch, EventSummary
 from pprofpy.events.words import Line, Narrator
 from pprofpy.reports.losses import lines
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.recorders import last_events
 
 needs_perf = pytest.mark.skipif(not shutil.which("perf"), reason="perf is not installed")
 pytestmark = pytest.mark.ebpf
@@ -72,7 +73,7 @@ def record(
     options = Options(select(names), Scope(program.pid), slower_than_ns=slower_than_ns, lines=lines, summary=True)
     with EventRecorder(options) as recorder:
         program.work()
-        batches: list[Batch] = [recorder.stop()]
+        batches: list[Batch] = [last_events(recorder)]
         summary = recorder.summary()
         assert summary.collection.dropped == 0
         narrator = Narrator(recorder.log)
@@ -164,9 +165,9 @@ def test_tracepoints_read_as_the_kernel_prints_them(start: Start) -> None:
             options = Options(selection, Scope(program.pid), tid=program.pid)
             with EventRecorder(options) as recorder:
                 program.work()
-                batch = recorder.stop()
+                batch = last_events(recorder)
                 narrator = Narrator(recorder.log)
-                dropped = recorder.collection().dropped
+                dropped = recorder.collected().dropped
                 ours = Counter(
                     (line.event.split(":")[1], _without_addresses(line.text))
                     for line in narrator.lines(batch)
@@ -334,7 +335,7 @@ def test_ten_thousand_short_threads(start: Start) -> None:
     options = Options(select(["getppid", "sched:sched_process_exit"]), Scope(program.pid), lines=False, summary=True)
     with EventRecorder(options) as recorder:
         program.end()
-        recorder.stop()
+        last_events(recorder)
         summary = recorder.summary()
 
     assert summary.collection.dropped == 0
@@ -352,7 +353,7 @@ def test_children_are_followed_only_if_asked(start: Start) -> None:
         with EventRecorder(options) as recorder:
             go_on(process)
             process.wait()
-            assert len(recorder.stop()) == expected
+            assert len(last_events(recorder)) == expected
 
 
 def test_an_exec_is_survived(start: Start) -> None:
@@ -361,7 +362,7 @@ def test_an_exec_is_survived(start: Start) -> None:
     with EventRecorder(Options(select(["execve", "exit_group"]), Scope(process.pid))) as recorder:
         go_on(process)
         process.wait()
-        lines = Narrator(recorder.log).lines(recorder.stop())
+        lines = Narrator(recorder.log).lines(last_events(recorder))
 
     assert re.fullmatch(r'\("/bin/true", argv=\w+, envp=\w+\) = 0', lines[0].text)
     assert (lines[-1].event, lines[-1].text) == ("exit_group", "(status=0) = ?")
@@ -376,7 +377,7 @@ def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(start: Star
         go_on(outer)
         assert outer.stdout
         assert outer.stdout.readline() == "done\n"
-        lines = Narrator(recorder.log).lines(recorder.stop())
+        lines = Narrator(recorder.log).lines(last_events(recorder))
 
     assert len(lines) == 1000
     assert {line.pid for line in lines} == {inner}
@@ -386,7 +387,7 @@ def test_two_at_once_see_the_same(program: Program) -> None:
     options = Options(select(["getppid", "sched:sched_process_exit"]), Scope(program.pid))
     with EventRecorder(options) as one, EventRecorder(options) as other:
         program.work()
-        first, second = (Narrator(each.log).lines(each.stop()) for each in (one, other))
+        first, second = (Narrator(each.log).lines(last_events(each)) for each in (one, other))
 
     assert len(first) == len(second) >= 1000
     assert [(line.tid, line.event, line.text) for line in first] == [
@@ -441,8 +442,8 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
 
     with EventRecorder(Options(select([*names, "*"]), Scope(program.pid))) as recorder:
         program.work()
-        batch = recorder.stop()
-        missed = recorder.collection().dropped
+        batch = last_events(recorder)
+        missed = recorder.collected().dropped
         # A thread's last switch is ours alone: perf has let go of a thread that has ended
         ours = Counter(
             line.event
@@ -478,7 +479,7 @@ def test_what_cannot_be_kept_is_counted(start: Start) -> None:
     with EventRecorder(Options(select(["getppid"]), Scope(process.pid), summary=True)) as recorder:
         go_on(process)
         process.wait()
-        kept = len(recorder.stop())
+        kept = len(last_events(recorder))
         summary = recorder.summary()
 
     # Then what came and what was lost adds up, and the sums have lost nothing

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.collectors.bpf.loader import PERF_EVENT, load, whole_or_nothing
+from pprofpy.collectors.bpf.loader import PERF_EVENT
 from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.bpf.recorder import KernelRecorder
 from pprofpy.collectors.bpf.symbols import kernel_symbols
 from pprofpy.collectors.cpython.threads import ThreadNames
-from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError
+from pprofpy.errors import PprofpyError
 from pprofpy.latency import KERNEL_MAPPING
+from pprofpy.model.recording import Recording
 from pprofpy.profile import (
     PYTHON_MAPPING,
     Collection,
@@ -48,8 +50,6 @@ NO_PYTHON = Frame(Function("[no Python stack]"))
 _OFF_BEAT = 1.01
 """So many times as often as asked."""
 
-_POLL_S = 0.05
-_DRAIN_NS = NS_PER_S // 2
 _MAX_SAMPLES = 65_536
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
@@ -82,8 +82,8 @@ class CpuRecorderOptions:
         return round(NS_PER_S / self.rate_hz / _OFF_BEAT)
 
 
-class CpuRecorder:
-    """A recording of processes that `watch()` names, from then until `stop()`; `window()` may be called meanwhile.
+class CpuRecorder(KernelRecorder):
+    """Samples the processes that `watch` names.
 
     Args:
         options: What to sample.
@@ -91,29 +91,33 @@ class CpuRecorder:
     Attributes:
         types: What the values of a sample are.
 
-    Raises:
-        NotPossibleError: eBPF cannot work here.
+    Raises (`open` and `watch`):
+        NotPossibleError: eBPF cannot work here, or the process's stacks cannot be walked.
+        TargetError: The process has ended.
     """
 
+    kind = "cpu"
     types = CPU_TYPES
 
-    @whole_or_nothing
     def __init__(self, options: CpuRecorderOptions) -> None:
+        super().__init__()
         self._options = options
-        self._program = load("cpu.bpf.c", self._constants(), self._layouts())
-        self.stacks = PythonStacks(self._program, children=options.children)
-        self._samples = self._program.table("samples", SAMPLE, _U8)
-        self._window = self._program.table("window", _U4, _U4)
-        self._tallies = self._program.table("tallies", _U4, _U8)
-        self._kernel_stacks = (
-            self._program.table("kernel_stacks", _U4, _KERNEL_STACK) if options.kernel_stacks else None
-        )
         self._target: Target | None = None
         self._names = ThreadNames()
         self._cpu_ns: dict[int, tuple[int, int]] = {}
         self._window_number = 0
-        self._drained_ns = 0
-        self._program.load_function("on_clock", PERF_EVENT)
+
+    def open(self) -> None:
+        """Load the program; it is attached when the first process is watched."""
+        program = self.load("cpu.bpf.c", self._constants(), self._layouts())
+        self.stacks = PythonStacks(program, children=self._options.children)
+        self.owned.callback(self.stacks.close)
+        self._samples = program.table("samples", SAMPLE, _U8)
+        self._window = program.table("window", _U4, _U4)
+        self._tallies = program.table("tallies", _U4, _U8)
+        wanted = self._options.kernel_stacks
+        self._kernel_stacks = program.table("kernel_stacks", _U4, _KERNEL_STACK) if wanted else None
+        program.load_function("on_clock", PERF_EVENT)
 
     def _constants(self) -> dict[str, int]:
         switches = {"GIL_ONLY": self._options.gil, "KERNEL_STACKS": self._options.kernel_stacks}
@@ -124,26 +128,21 @@ class CpuRecorder:
         return PYTHON_LAYOUTS | {"sample": SAMPLE}
 
     def watch(self, target: Target) -> None:
-        """Sample a process from now on.
+        """Sample a process from now on, and what it has started before if children are wanted."""
+        self._watch_one(target)
+        for pid in descendants_of(target.pid) if self._options.children else ():
+            with suppress(PprofpyError):
+                self._watch_one(open_target(pid))
 
-        Raises:
-            NotPossibleError: Its stacks cannot be walked.
-            TargetError: It has ended.
-        """
+    def _watch_one(self, target: Target) -> None:
         self.stacks.watch(target)
         if self._target is None:
             self._target = target
             self._begin()
         self._note_cpu_time()
 
-    def watch_children(self, target: Target) -> None:
-        """Sample what a process has started before, too, if children are wanted and it can be."""
-        for pid in descendants_of(target.pid) if self._options.children else ():
-            with suppress(PprofpyError):
-                self.watch(open_target(pid))
-
     def _begin(self) -> None:
-        self._program.attach_clock("on_clock", self._options.period_ns)
+        self.program.attach_clock("on_clock", self._options.period_ns)
         self._begin_window(time.monotonic_ns())
 
     def _begin_window(self, start_ns: int) -> None:
@@ -154,28 +153,24 @@ class CpuRecorder:
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
-        """Take in what is new; call it some 20 times a second.
+    def take_new(self) -> None:
+        """Take in new stacks.
 
         Raises:
             NotPossibleError: The stacks are not what is read from outside.
         """
         self.stacks.poll()
         self._note_cpu_time()
-        now_ns = time.monotonic_ns()
-        if now_ns - self._drained_ns >= _DRAIN_NS:
-            self._drained_ns = now_ns
-            self._drain()
 
-    def window(self) -> Profile:
+    def window(self) -> Recording:
         """What was recorded since the last window, up to half a second ago; then a new one begins."""
         self.poll()
         end_ns = time.monotonic_ns()
         profile = self._profile(end_ns)
         self._begin_window(end_ns)
-        return profile
+        return Recording(self.kind, profile)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Take what was counted before the previous drain: nobody writes to that any more."""
         self._take()
         self._count_into(self._window_number + 1)
@@ -245,17 +240,17 @@ class CpuRecorder:
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def stop(self) -> Profile:
+    def finish(self) -> Recording:
         """End the recording; what was recorded since the last window."""
         self._note_cpu_time()
         self._count_into(_CLOSED)  # takes effect at once; to detach takes a while on a busy machine
         end_ns = time.monotonic_ns()
-        self._program.detach()
+        self.program.detach()
         self.stacks.poll()
-        self._finish(end_ns)
-        return self._profile(end_ns)
+        self._take_rest(end_ns)
+        return Recording(self.kind, self._profile(end_ns))
 
-    def _finish(self, end_ns: int) -> None:
+    def _take_rest(self, end_ns: int) -> None:
         """Take all that the kernel has counted up to the end."""
         self._take()
 
@@ -263,28 +258,33 @@ class CpuRecorder:
         profile = self._builder.build()
         profile.period_type, profile.period = self.types[1], self._options.period_ns
         profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self._start_ns
-        profile.collection = self._collection()
+        profile.collection = self.collected_since()
         return profile
 
-    def _collection(self) -> Collection:
+    def collected(self) -> Collection:
+        """How complete the recording is. How far it is behind is told window by window."""
         tallies = self._tallies.items()[1].sum(axis=1).tolist()
         cpu_ns = sum(last - first for first, last in self._cpu_ns.values() if last)
-        asked, got = round(cpu_ns / self._options.period_ns), tallies[_LOOKS]
         return Collection(
             engine=f"pprofpy {__version__}, eBPF",
             target=str(self._target),
-            asked=asked,
-            got=got,
-            late=max(0, asked - got) if asked - got > 4 * math.sqrt(asked) else 0,
-            dropped=tallies[_LOST_COUNT] + self._program.missed(),
+            asked=round(cpu_ns / self._options.period_ns),
+            got=tallies[_LOOKS],
+            dropped=tallies[_LOST_COUNT] + self.program.missed(),
             truncated=self.stacks.truncated,
             errors=self.stacks.failed,
             losses=self._losses(tallies),
             notes=tuple(self._notes()),
         )
 
+    def collected_since(self) -> Collection:
+        """Of this window alone; it is late if it has fewer samples than can be chance."""
+        found = super().collected_since()
+        lacking = found.asked - found.got
+        return replace(found, late=lacking if lacking > 4 * math.sqrt(max(found.asked, 0)) else 0)
+
     def _losses(self, tallies: list[int]) -> dict[str, int]:
-        lost = {"samples_full": tallies[_LOST_COUNT], "missed_events": self._program.missed()}
+        lost = {"samples_full": tallies[_LOST_COUNT], "missed_events": self.program.missed()}
         return {**lost, **self.stacks.losses(), "kernel_stacks_full": tallies[_LOST_KERNEL_STACK]}
 
     def _notes(self) -> list[str]:
@@ -295,64 +295,7 @@ class CpuRecorder:
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self._program.memory(len(self.stacks))
-
-    def close(self) -> None:
-        """Leave nothing in the kernel."""
-        self.stacks.close()
-        self._program.close()
-
-    def __enter__(self) -> CpuRecorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def record(
-    recorder: CpuRecorder,
-    target: Target,
-    duration_ns: int | None,
-    wait: Callable[[float], bool],
-    progress: Callable[[int], None],
-    say: Callable[[str], object],
-) -> Profile:
-    """Record one process until the time is over, it ends, or the user says so.
-
-    Args:
-        recorder: Loaded, and watching nobody yet.
-        target: The process.
-        duration_ns: How long; None for as long as it lives.
-        wait: Sleeps for some seconds; True if the recording is to end early.
-        progress: Told the nanoseconds recorded so far.
-        say: Told that it begins.
-
-    Raises:
-        NotPossibleError: Its stacks cannot be walked.
-        TargetError: It ended before anything was recorded.
-        InterruptedEarly: So did the recording.
-    """
-    recorder.watch(target)
-    recorder.watch_children(target)
-    say("engine: eBPF, which does not stop the process")
-    start_ns, interrupted = time.monotonic_ns(), False
-    while target.is_alive() and not interrupted:
-        elapsed_ns = time.monotonic_ns() - start_ns
-        left_s = _POLL_S if duration_ns is None else (duration_ns - elapsed_ns) / NS_PER_S
-        if left_s <= 0:
-            break
-        progress(elapsed_ns)
-        interrupted = wait(min(left_s, _POLL_S))
-        recorder.poll()
-    profile = recorder.stop()
-    if not len(profile) and interrupted:
-        raise InterruptedEarly("interrupted before anything was recorded")
-    if not len(profile) and not target.is_alive():
-        raise TargetError(
-            f"process {target.pid} ended before anything was recorded",
-            "'pprofpy cpu -- COMMAND' records from the start",
-        )
-    return profile
+        return self.program.memory(len(self.stacks))
 
 
 def _cpu_clock(pid: int) -> int:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pprofpy.collectors.bpf.cpu import LOST_NATIVE_STACK, CpuRecorder, CpuRecorderOptions
-from pprofpy.collectors.bpf.loader import whole_or_nothing
+from pprofpy.collectors.bpf.cpu import LOST_NATIVE_STACK, CpuRecorder
 from pprofpy.collectors.bpf.nativestacks import NATIVE_LAYOUTS, UNKNOWN, NativeFrame, NativeSample, NativeStacks
 
 
@@ -17,10 +16,11 @@ class NativeRecorder(CpuRecorder):
     Samples are not summed up in the kernel: each comes with a copy of the thread's stack. Those that find no room are.
     """
 
-    @whole_or_nothing
-    def __init__(self, options: CpuRecorderOptions) -> None:
-        super().__init__(options)
-        self._natives = NativeStacks(self._program)
+    def open(self) -> None:
+        """As CpuRecorder does."""
+        super().open()
+        self._natives = NativeStacks(self.program)
+        self.owned.callback(self._natives.close)
 
     def _constants(self) -> dict[str, int]:
         return super()._constants() | {"NATIVE": 1}
@@ -30,13 +30,14 @@ class NativeRecorder(CpuRecorder):
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
+    def take_new(self) -> None:
         """As CpuRecorder does."""
-        super().poll()
+        super().take_new()
         self._natives.poll(self.stacks.runtimes)
 
-    def _drain(self) -> None:
-        super()._drain()
+    def drain(self) -> None:
+        """As CpuRecorder does."""
+        super().drain()
         if self._natives.make_room():
             self._locations.clear()
 
@@ -63,14 +64,9 @@ class NativeRecorder(CpuRecorder):
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def _finish(self, end_ns: int) -> None:
+    def _take_rest(self, end_ns: int) -> None:
         self._natives.poll(self.stacks.runtimes)
-        super()._finish(end_ns)
+        super()._take_rest(end_ns)
 
     def _losses(self, tallies: list[int]) -> dict[str, int]:
         return super()._losses(tallies) | self._natives.losses(tallies[LOST_NATIVE_STACK])
-
-    def close(self) -> None:
-        """As CpuRecorder does."""
-        self._natives.close()
-        super().close()

@@ -24,8 +24,8 @@ from pprofpy.collectors.bpf.absences import (
     absence_constants,
 )
 from pprofpy.collectors.bpf.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
-from pprofpy.collectors.bpf.loader import whole_or_nothing
 from pprofpy.collectors.bpf.symbols import without_scheduler
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Collection, Frame, Function, Profile, ValueType
 from pprofpy.target import Target
 
@@ -43,12 +43,15 @@ class WallRecorder(CpuRecorder):
 
     types = WALL_TYPES
 
-    @whole_or_nothing
     def __init__(self, options: CpuRecorderOptions) -> None:
+        super().__init__(options)
         self._looks: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
         self._running_ns: Counter[tuple[int, int]] = Counter()
-        super().__init__(options)
-        self._absences = Absences(self._program, SAMPLE)
+
+    def open(self) -> None:
+        """As CpuRecorder does."""
+        super().open()
+        self._absences = Absences(self.program, SAMPLE)
 
     def _constants(self) -> dict[str, int]:
         return super()._constants() | absence_constants()
@@ -71,22 +74,22 @@ class WallRecorder(CpuRecorder):
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
+    def take_new(self) -> None:
         """As CpuRecorder does."""
-        super().poll()
+        super().take_new()
         self._absences.seed(self.stacks.runtimes)
 
-    def window(self) -> Profile:
+    def window(self) -> Recording:
         """As CpuRecorder does, up to now."""
         self.poll()
         end_ns = time.monotonic_ns()
         self._end_window(end_ns)
         unfinished = self._absences.take_unfinished(self._start_ns)
-        self._drain()
+        self.drain()
         self._add(unfinished)
         profile = self._profile(end_ns)
         self._begin_window(end_ns)
-        return profile
+        return Recording(self.kind, profile)
 
     def _end_window(self, end_ns: int) -> None:
         """Count into the next one from now on, and wait until nothing is added to this one."""
@@ -128,9 +131,9 @@ class WallRecorder(CpuRecorder):
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
-    def _finish(self, end_ns: int) -> None:
+    def _take_rest(self, end_ns: int) -> None:
         unfinished = self._absences.unfinished(self._start_ns, end_ns)
-        super()._finish(end_ns)
+        super()._take_rest(end_ns)
         self._add(unfinished)
 
     def _profile(self, end_ns: int) -> Profile:
@@ -150,8 +153,9 @@ class WallRecorder(CpuRecorder):
             self._builder.add_locations(locations, (count, upto_ns - given_ns), labels)
             given_ns = upto_ns
 
-    def _collection(self) -> Collection:
-        found, losses = super()._collection(), self._absences.losses()
+    def collected(self) -> Collection:
+        """As CpuRecorder does."""
+        found, losses = super().collected(), self._absences.losses()
         return replace(
             found,
             dropped=found.dropped + sum(losses.values()),

@@ -21,11 +21,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pprofpy.collectors.cpu import CpuOptions, Progress, Stop
+from pprofpy.collectors.cpu import CpuOptions
 from pprofpy.collectors.pyspy import program
 from pprofpy.collectors.pyspy.convert import convert
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
+from pprofpy.model.recording import Recording
 from pprofpy.profile import Collection, Profile, merge
+from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.units import NS_PER_S, format_duration
@@ -53,63 +55,77 @@ _TOTALS = re.compile(rb"Samples: (\d+) Errors: (\d+)")
 _UNSUPPORTED = re.compile(r"Unsupported version of Python|[Ff]ailed to find python version|interpreter")
 
 
-def record(target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> Profile:
-    """Record with py-spy. To be called from the main thread: py-spy ends when the thread that started it does.
+class PySpyRecorder(Recorder):
+    """Samples one process with py-spy, which tells what it saw only when it ends: there is only one window.
 
-    Raises:
+    To be used from the main thread: py-spy ends when the thread that started it does.
+
+    Args:
+        options: What to record.
+        stop: The user's say while py-spy gets into the target.
+
+    Raises (`watch`, `poll` and `finish`):
         TargetError: The target ended before anything was recorded.
         TargetPermissionError: py-spy may not look inside it.
         NotPossibleError: py-spy is missing, does not know this interpreter, or the target is frozen.
         InterruptedEarly: `stop` came before anything was recorded.
     """
-    refuse_frozen(target)
-    pieces: list[_Piece] = []
-    slowed = options
-    while True:
-        done_ns = sum(piece.profile.duration_ns for piece in pieces)
+
+    kind = "cpu"
+    has_windows = False
+
+    def __init__(self, options: CpuOptions, stop: Stop) -> None:
+        super().__init__()
+        self._options = self._slowed = options
+        self._stop = stop
+        self._pieces: list[_Piece] = []
+
+    def watch(self, target: Target) -> None:
+        """Start py-spy, and wait until it samples."""
+        refuse_frozen(target)
+        self._target = target
+        self._engine = program.version()
+        self._tids = _outer_tids(target)
+        self._start()
+
+    def poll(self) -> None:
+        """Read py-spy's log. One that falls behind is ended, and started again at a lower rate."""
+        if self._spy.poll() and self._spy.fell_behind:
+            self._end_piece()
+            left_ns = self._left_ns()
+            if left_ns is None or left_ns >= _SHORTEST_PIECE_NS:
+                self._slowed = replace(self._slowed, rate_hz=_slower(self._slowed.rate_hz))
+                self._start()
+
+    def finish(self) -> Recording:
+        """All that was recorded."""
         try:
-            pieces.append(_record_piece(target, slowed, stop, _after(done_ns, progress)))
+            self._end_piece()
         except PprofpyError:
-            if not pieces:
-                raise
-            break  # what came before is worth keeping
-        left_ns = slowed.duration_ns and slowed.duration_ns - pieces[-1].profile.duration_ns
-        if not pieces[-1].fell_behind or (left_ns is not None and left_ns < _SHORTEST_PIECE_NS):
-            break
-        slowed = replace(slowed, rate_hz=_slower(slowed.rate_hz), duration_ns=left_ns)
-    profile = merge([piece.profile for piece in pieces])
-    notes = _notes(options, slowed, profile.duration_ns, pieces, target)
-    if not (options.idle or options.gil or options.subprocesses):
-        notes += _doubt(profile.total(1), sum(piece.cpu_ns for piece in pieces))
-    profile.collection = replace(profile.collection, notes=tuple(notes))
-    return profile
+            if not self._pieces:
+                raise  # else what came before is worth keeping
+        profile = merge([piece.profile for piece in self._pieces])
+        notes = _notes(self._options, self._slowed, profile.duration_ns, self._pieces, self._target)
+        if not (self._options.idle or self._options.gil or self._options.subprocesses):
+            notes += _doubt(profile.total(1), sum(piece.cpu_ns for piece in self._pieces))
+        profile.collection = replace(profile.collection, notes=tuple(notes))
+        return Recording(self.kind, profile)
 
+    def _start(self) -> None:
+        self._spy = self.owned.enter_context(_PySpy(self._target, replace(self._slowed, duration_ns=self._left_ns())))
+        self._spy.wait_until_it_samples(self._stop)
+        if self._spy.never_began or self._spy.stopped_by_user:
+            self._end_piece()
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What one run of py-spy recorded.
+    def _left_ns(self) -> int | None:
+        done_ns = sum(piece.profile.duration_ns for piece in self._pieces)
+        return self._options.duration_ns and max(self._options.duration_ns - done_ns, 1)
 
-    Attributes:
-        profile: Its samples.
-        cpu_ns: The CPU time that the kernel charged the target meanwhile.
-        starved_ns: How long py-spy waited for a CPU.
-        behind_s: How far it fell behind its schedule.
-        fell_behind: It was ended for that.
-    """
-
-    profile: Profile
-    cpu_ns: int
-    starved_ns: int
-    behind_s: float
-    fell_behind: bool
-
-
-def _record_piece(target: Target, options: CpuOptions, stop: Stop, progress: Progress) -> _Piece:
-    """One run of py-spy."""
-    engine = program.version()
-    tids = _outer_tids(target)
-    with _PySpy(target, options) as spy:
-        spy.watch(stop, progress)
+    def _end_piece(self) -> None:
+        """Have py-spy end, and take what it got."""
+        spy, target = self._spy, self._target
+        if self._pieces and self._pieces[-1].began_ns == spy.began_unix_ns:
+            return
         spy.end()
         if target.is_replaced():  # py-spy knows the pid only, and may have sampled both
             raise TargetError(
@@ -119,17 +135,31 @@ def _record_piece(target: Target, options: CpuOptions, stop: Stop, progress: Pro
         document = spy.document()
         if document is None:
             raise _explain(spy, target)
-        profile = convert(document, options, target, tids | _outer_tids(target))
+        profile = convert(document, self._slowed, target, self._tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
-        profile.collection = _collection(engine, target, options, spy)
+        profile.collection = _collection(self._engine, target, self._slowed, spy)
         behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
         cpu_ns = spy.cpu_ns_at_end - spy.cpu_ns_at_start
-        return _Piece(profile, cpu_ns, spy.starved_ns, behind_s, spy.fell_behind)
+        self._pieces.append(_Piece(profile, spy.began_unix_ns, cpu_ns, spy.starved_ns, behind_s))
 
 
-def _after(done_ns: int, progress: Progress) -> Progress:
-    """Report progress on top of what earlier pieces took."""
-    return lambda elapsed_ns: progress(done_ns + elapsed_ns)
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one run of py-spy recorded.
+
+    Attributes:
+        profile: Its samples.
+        began_ns: When it began, Unix time.
+        cpu_ns: The CPU time that the kernel charged the target meanwhile.
+        starved_ns: How long py-spy waited for a CPU.
+        behind_s: How far it fell behind its schedule.
+    """
+
+    profile: Profile
+    began_ns: int
+    cpu_ns: int
+    starved_ns: int
+    behind_s: float
 
 
 def _slower(rate_hz: int) -> int:
@@ -181,33 +211,30 @@ class _PySpy:
         """All that py-spy has printed so far."""
         return os.pread(self._messages, os.fstat(self._messages).st_size, 0)
 
-    def watch(self, stop: Stop, progress: Progress) -> None:
-        """Wait until the duration is over, py-spy ends by itself (the target has), or the user says so."""
-        limit_ns = self._options.duration_ns
-        entry_deadline = time.monotonic() + _ENTRY_S
-        while self._process.poll() is None:
-            self._note_beginning()
-            if not self._began_ns and time.monotonic() > entry_deadline:
-                self.never_began = True
-                break
-            elapsed_ns = time.monotonic_ns() - self._began_ns if self._began_ns else 0
-            left_s = _POLL_S if limit_ns is None else (limit_ns - elapsed_ns) / NS_PER_S
-            if left_s <= 0:
-                break
-            progress(elapsed_ns)
-            if self._target.is_replaced():
-                break
-            if stop.wait(min(left_s, _POLL_S if self._began_ns else _POLL_S / 10)):
+    def wait_until_it_samples(self, stop: Stop) -> None:
+        """Return when it does, has ended, does not get in, or the user says so."""
+        deadline = time.monotonic() + _ENTRY_S
+        while self._process.poll() is None and not self._began_ns and time.monotonic() < deadline:
+            if stop.wait(_POLL_S / 10):
                 self.stopped_by_user = True
-                break
-            if self._options.rate_hz > _SLOWEST_HZ and _BEHIND.search(self.messages):
-                self.fell_behind = True
-                break
+                return
             self._read_log()
-            self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
-            self.starved_ns = _run_queue_wait_ns(self._process.pid) or self.starved_ns
+            self._note_beginning()
+        self.never_began = not self._began_ns and self._process.poll() is None
+
+    def poll(self) -> bool:
+        """Take in what it says; True if it has ended, or should: it has fallen behind."""
         self._note_beginning()
         self._ended_ns = time.monotonic_ns()
+        if self._process.poll() is not None:
+            return True
+        if self._options.rate_hz > _SLOWEST_HZ and _BEHIND.search(self.messages):
+            self.fell_behind = True
+            return True
+        self._read_log()
+        self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
+        self.starved_ns = _run_queue_wait_ns(self._process.pid) or self.starved_ns
+        return False
 
     def document(self) -> dict[str, Any] | None:
         """What py-spy wrote; None if it failed."""
@@ -217,6 +244,8 @@ class _PySpy:
     def end(self) -> None:
         """Have py-spy let go of the target and end; by force only if it does not answer."""
         if self._process.poll() is None:
+            self._note_beginning()
+            self._ended_ns = time.monotonic_ns()
             self._process.send_signal(signal.SIGINT)
             deadline = time.monotonic() + _PATIENCE_S + 10 / self._options.rate_hz
             while self._process.poll() is None and time.monotonic() < deadline:

@@ -1,0 +1,42 @@
+"""What recorders find, as the nouns that tests ask about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pprofpy.collectors.events import EventRecorder
+from pprofpy.collectors.sched import SchedRecorder
+from pprofpy.events.log import Batch
+from pprofpy.gil import GilRecord
+from pprofpy.latency import LatencyRecord, LongWait
+from pprofpy.model.latencies import Latencies
+from pprofpy.model.recording import Recording
+from pprofpy.session import Recorder
+
+
+def noun(found: Recording) -> Any:
+    """A GilRecord, a LatencyRecord, or else a Profile."""
+    if found.kind == "gil":
+        return GilRecord.from_recording(found)
+    return latency_record(found) if found.kind == "sched-latency" else found.profile
+
+
+def finished(recorder: Recorder) -> Any:
+    """The last window, as a noun."""
+    return noun(recorder.finish())
+
+
+def latency_record(found: Recording) -> LatencyRecord:
+    return Latencies.from_recording(found).record
+
+
+def long_waits(recorder: SchedRecorder) -> list[LongWait]:
+    """Those that are new."""
+    recorder.poll()
+    return recorder.new_long_waits()
+
+
+def last_events(recorder: EventRecorder) -> Batch:
+    """End the recording; the events that have not been read yet."""
+    recorder.finish()
+    return recorder.read()
