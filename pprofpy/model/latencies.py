@@ -52,6 +52,7 @@ class Latencies:
         tables = {
             "records": Table.of(_RecordRow, map(_record_row, records, before)),
             "notes": Table.of(_NoteRow, _note_rows(records)),
+            "losses": Table.of(_LossRow, _loss_rows(records)),
             "threads": Table.of(_ThreadRow, [_thread_row(index, one) for index, one in threads]),
             "buckets": Table.of(_BucketRow, _bucket_rows(one for _, one in threads)),
             "stacks": Table.of(StackWaits, self.record.stacks),
@@ -76,11 +77,14 @@ class Latencies:
         notes: list[list[str]] = [[] for _ in about]
         for row in recording.rows("notes", _NoteRow):
             notes[_place(row.record, about)].append(row.text)
+        losses: list[dict[str, int]] = [{} for _ in about]
+        for loss in recording.rows("losses", _LossRow):
+            losses[_place(loss.record, about)][loss.name] = loss.count
         collection = recording.profile.collection
         records = [
             LatencyRecord(
                 tuple(threads[i]), one.start_ns, one.time_ns, one.duration_ns, one.per_process,
-                replace(collection, notes=tuple(notes[i])),
+                replace(collection, notes=tuple(notes[i]), losses=losses[i]),
             )
             for i, one in enumerate(about)
         ]  # fmt: skip
@@ -159,6 +163,13 @@ class _NoteRow:
 
 
 @dataclass(frozen=True, slots=True)
+class _LossRow:
+    record: int
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class _ThreadRow:
     record: int
     pid: int
@@ -217,6 +228,10 @@ def _record_row(record: LatencyRecord, long_waits_before: int) -> _RecordRow:
 
 def _note_rows(records: Iterable[LatencyRecord]) -> list[_NoteRow]:
     return [_NoteRow(index, note) for index, record in enumerate(records) for note in record.collection.notes]
+
+
+def _loss_rows(records: Iterable[LatencyRecord]) -> list[_LossRow]:
+    return [_LossRow(index, *loss) for index, record in enumerate(records) for loss in record.collection.losses.items()]
 
 
 def _thread_row(record: int, one: ThreadWaits) -> _ThreadRow:

@@ -154,7 +154,9 @@ def test_latencies_come_back_as_they_were() -> None:
         Collection(engine="e", notes=("n1", "n2")),
         (StackWaits(1, 2, "w", True, WORK, (), 1, 2, 3),),
     )
-    interval = LatencyRecord(threads[:1], 8, 9, 10, True, Collection(engine="e", notes=("n3",)))
+    interval = LatencyRecord(
+        threads[:1], 8, 9, 10, True, Collection(engine="e", losses={"long_waits": 3}, notes=("n3",))
+    )
     long_wait = LongWait(9, 8, 1, 2, "worker", 1, -1, False, "irq", 0, (Ran(4, 5, "x", 6), Ran(5, 5, "y", 2)), 1, WORK)
     made = Latencies(record, (interval,), (long_wait,), 3, (1,))
 
