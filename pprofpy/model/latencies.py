@@ -84,7 +84,7 @@ class Latencies:
         records = [
             LatencyRecord(
                 tuple(threads[i]), one.start_ns, one.time_ns, one.duration_ns, one.per_process,
-                replace(collection, notes=tuple(notes[i]), losses=losses[i]),
+                replace(collection, notes=tuple(notes[i]), losses=losses[i]) if i else collection,
             )
             for i, one in enumerate(about)
         ]  # fmt: skip

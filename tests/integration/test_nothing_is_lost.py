@@ -11,6 +11,12 @@ from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, wait_until
 
 COMMANDS = {
     "heap": ["heap", "--sample-bytes", "16k"],
+    "cpu": ["cpu"],
+    "cpu --idle": ["cpu", "--idle"],
+    "off-cpu": ["off-cpu"],
+    "gil": ["gil"],
+    "sched-latency": ["sched-latency", "--stacks"],
+    "events": ["events", "-e", "context-switches"],
 }
 
 
