@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.harness import Run, interleave, ratios, report, spread
 from pprofpy.formats import pprof
-from pprofpy.profile import (
+from pprofpy.model.profile import (
     PYTHON_MAPPING,
     Function,
     Label,

@@ -17,8 +17,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
-from pprofpy.profile import Profile
+from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
+from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, interpreter
 from tests.cpu import VERSIONS, let_run, shares

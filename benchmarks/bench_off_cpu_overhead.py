@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from benchmarks.bench_sched_overhead import SWITCHES_PER_ROUND, Losses, Times, in_a_process, perf, play
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 
 PING_PONG = """
 import os, resource, sys, time

@@ -25,8 +25,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 
 PING_PONG = r"""
 #include <sched.h>

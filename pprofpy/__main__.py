@@ -11,7 +11,7 @@ _had_handler = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler 
 if _had_handler:
     _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
 
-from pprofpy.interrupts import end_at_once  # noqa: E402
+from pprofpy.system.interrupts import end_at_once  # noqa: E402
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pprofpy.collectors.bpf import require
+from pprofpy.collectors.kernel import require
 from pprofpy.errors import NotPossibleError
 
 PROGRAMS = Path(__file__).parent / "programs"

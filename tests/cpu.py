@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
-from pprofpy.profile import Profile, Sample
+from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
+from pprofpy.model.profile import Profile, Sample
 from tests.conftest import PATIENCE_S, Start, interpreter
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")

@@ -13,8 +13,8 @@ import pytest
 
 from pprofpy.collectors import attach
 from pprofpy.collectors.heap import HeapOptions, record
-from pprofpy.heap import HeapRecording
-from pprofpy.profile import Profile
+from pprofpy.model.heap import HeapRecording
+from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
 from tests.conftest import PATIENCE_S, PROGRAMS
 

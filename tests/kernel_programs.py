@@ -19,19 +19,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from pprofpy.collectors.bpf import btf, loader
-from pprofpy.collectors.bpf.bytecode import Bytecode
-from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
-from pprofpy.collectors.bpf.native import NativeRecorder
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.bpf.wall import WallRecorder
-from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
-from pprofpy.collectors.events import EventRecorder
-from pprofpy.collectors.events import Options as TraceOptions
+from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.gil import GilOptions, GilRecorder
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.collectors.tracepoints import select
+from pprofpy.collectors.kernel import btf
+from pprofpy.collectors.kernel import program as loader
+from pprofpy.collectors.kernel.bytecode import Bytecode
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.tracepoints import select
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.sampling.native import NativeRecorder
+from pprofpy.collectors.sampling.wall import WallRecorder
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.collectors.trace import EventRecorder
+from pprofpy.collectors.trace import Options as TraceOptions
 from pprofpy.session import Recorder
 
 Make = Callable[[int], Recorder]

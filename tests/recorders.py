@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pprofpy.collectors.events import EventRecorder
-from pprofpy.collectors.sched import SchedRecorder
+from pprofpy.collectors.sched_latency import SchedRecorder
+from pprofpy.collectors.trace import EventRecorder
 from pprofpy.events.log import Batch
-from pprofpy.gil import GilRecord
-from pprofpy.latency import LatencyRecord, LongWait
+from pprofpy.model.gil import GilRecord
 from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import LatencyRecord, LongWait
 from pprofpy.model.recording import Recording
 from pprofpy.session import Recorder
 

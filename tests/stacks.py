@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping as Dict
 from dataclasses import replace
 
-from pprofpy.profile import Frame, Function, LabelSet, Profile, ProfileBuilder, ValueType
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, LabelSet, Profile, ValueType
 
 CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
 PERIOD_NS = 10_000_000

@@ -38,7 +38,7 @@ def single_threaded_numpy() -> Iterator[None]:
 def before_recording() -> None:
     """Keep what records processes of all users. Call it after a COMMAND was started, which must lose nothing."""
     if _is_own_process:
-        from pprofpy import privileges
+        from pprofpy.system import privileges
 
         privileges.give_up(privileges.RECORDING)
 
@@ -46,6 +46,6 @@ def before_recording() -> None:
 def before_reading(*, writes: bool) -> None:
     """Keep what opens the user's own files, under sudo too: for reading, and for writing if the command `writes`."""
     if _is_own_process:
-        from pprofpy import privileges
+        from pprofpy.system import privileges
 
         privileges.give_up(privileges.FILES if writes else privileges.READING)

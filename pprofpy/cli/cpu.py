@@ -17,7 +17,8 @@ from pprofpy.cli.record import Length, record, spooled
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
-from pprofpy.collectors.cpu import ENGINES, CpuEngines, CpuOptions
+from pprofpy.collectors.cpu import ENGINES, CpuEngines
+from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording

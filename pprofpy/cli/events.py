@@ -15,9 +15,9 @@ from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
-from pprofpy.collectors.bpf.loader import require
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
+from pprofpy.collectors.events import EventProfileRecorder, choose
+from pprofpy.collectors.kernel.program import require
+from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits

@@ -13,7 +13,7 @@ from pprofpy.cli.view import View, view_options
 from pprofpy.errors import UsageError
 from pprofpy.formats import FORMATS, encode, format_of
 from pprofpy.formats.files import STDIO, save
-from pprofpy.profile import Profile
+from pprofpy.model.profile import Profile
 from pprofpy.units import format_value
 
 _TEXT_FORMATS = frozenset({"collapsed", "speedscope"})

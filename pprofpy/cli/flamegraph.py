@@ -10,8 +10,9 @@ from pprofpy.cli.console import remark, write_data
 from pprofpy.cli.view import View, view_of, view_options
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import STDIO, save
-from pprofpy.graph import Granularity, build_graph
-from pprofpy.profile import Profile, root_by_label
+from pprofpy.model.combine import root_by_label
+from pprofpy.model.graph import Granularity, build_graph
+from pprofpy.model.profile import Profile
 from pprofpy.reports import flamegraph
 from pprofpy.reports.flamegraph import Options
 from pprofpy.reports.trim import AUTO_UNIT

@@ -14,10 +14,10 @@ from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
-from pprofpy.collectors.bpf.loader import require
-from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
-from pprofpy.gil import GilRecord
+from pprofpy.collectors.kernel.program import require
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.model.gil import GilRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import gil as report
 from pprofpy.target.launch import interruptible

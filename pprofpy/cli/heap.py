@@ -23,10 +23,10 @@ from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
 from pprofpy.collectors.heap import HeapOptions, HeapRecorder
 from pprofpy.formats.spool import Spool
-from pprofpy.graph import Granularity, total_of
-from pprofpy.heap import HeapRecording
+from pprofpy.model.graph import Granularity, total_of
+from pprofpy.model.heap import HeapRecording
+from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Option, Recording
-from pprofpy.profile import Profile
 from pprofpy.reports import growth
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report

@@ -12,7 +12,7 @@ from pprofpy.cli.options import duration_option, subprocesses_option, window_opt
 from pprofpy.cli.record import Length, record
 from pprofpy.cli.recording import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
-from pprofpy.collectors.bpf.processes import Scope
+from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording

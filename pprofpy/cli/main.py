@@ -24,7 +24,7 @@ from pprofpy import __version__
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
-from pprofpy.interrupts import end_at_once, handle_once
+from pprofpy.system.interrupts import end_at_once, handle_once
 from pprofpy.text import printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

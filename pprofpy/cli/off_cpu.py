@@ -14,8 +14,8 @@ from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import off_cpu as report

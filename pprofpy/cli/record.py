@@ -11,13 +11,13 @@ from pathlib import Path
 from pprofpy.cli.console import remark
 from pprofpy.cli.recording import file_name
 from pprofpy.errors import PprofpyError
-from pprofpy.folders import opened_folder
 from pprofpy.formats import spool
 from pprofpy.formats.files import profile_folder
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder, Session, Stop
 from pprofpy.session.session import WINDOW_NS
+from pprofpy.system.folders import opened_folder
 from pprofpy.target import Target
 
 

@@ -15,18 +15,18 @@ from pprofpy.cli.record import Length, spooled
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.errors import UsageError
 from pprofpy.formats import tracefile
 from pprofpy.formats.files import save, save_recording
-from pprofpy.latency import LatencyRecord
 from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import LatencyRecord
 from pprofpy.model.recording import Option, Recording
+from pprofpy.model.trace import Trace
 from pprofpy.reports import sched_latency as report
 from pprofpy.target import Target
 from pprofpy.target.launch import interruptible
-from pprofpy.trace import Trace
 
 EPILOG = """\b
 Examples:

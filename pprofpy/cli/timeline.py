@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from pprofpy import timeline as timelines
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, stdout_console, write_data
 from pprofpy.cli.view import print_json
@@ -16,8 +15,9 @@ from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome, eventlog, tracefile
 from pprofpy.formats.files import STDIO, read_input, save
 from pprofpy.formats.output import check_free
+from pprofpy.model import timeline as timelines
+from pprofpy.model.timeline import Timeline
 from pprofpy.reports import timeline as report
-from pprofpy.timeline import Timeline
 
 EPILOG = """\b
 Examples:

@@ -221,9 +221,9 @@ class _Run:
 
 
 def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
-    from pprofpy.collectors.bpf.loader import require
-    from pprofpy.collectors.events import EventRecorder, Options
-    from pprofpy.collectors.tracepoints import select
+    from pprofpy.collectors.kernel.program import require
+    from pprofpy.collectors.kernel.tracepoints import select
+    from pprofpy.collectors.trace import EventRecorder, Options
 
     if how.stacks and (choice == Choice() or not (view.lines or how.output)):
         raise UsageError(
@@ -385,7 +385,7 @@ def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
 
 
 def _list(wanted: _Wanted) -> None:
-    from pprofpy.collectors.tracepoints import listing
+    from pprofpy.collectors.kernel.tracepoints import listing
 
     for name in listing(wanted.names, with_syscalls=wanted.with_syscalls):
         say(name)

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 import click
 
-from pprofpy import filters
 from pprofpy.cli import confinement
 from pprofpy.cli.console import print_data, remark
 from pprofpy.cli.options import json_option
 from pprofpy.errors import UsageError
-from pprofpy.filters import Filters
 from pprofpy.formats.files import latest_recording, read_profile
-from pprofpy.graph import BASE_LABEL, Granularity, Graph, build_graph, total_of
-from pprofpy.profile import Label, Profile, merge
+from pprofpy.model import filters
+from pprofpy.model.combine import merge
+from pprofpy.model.filters import Filters
+from pprofpy.model.graph import BASE_LABEL, Granularity, Graph, build_graph, total_of
+from pprofpy.model.profile import Label, Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.trim import AUTO_UNIT

@@ -20,10 +20,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pprofpy import target as targets
-from pprofpy.collectors.heapagent.session import SAMPLER, sampler_library
+from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import program
 from pprofpy.errors import PprofpyError
-from pprofpy.privileges import NEEDED, PROBES, Capability, in_words, lacking
+from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
@@ -274,7 +274,7 @@ def _trial(target: Target) -> Check:
 
 def _walk(target: Target) -> Check:
     """Let the kernel walk the stacks of the process for a moment."""
-    from pprofpy.collectors.bpf.cpu import CpuRecorder, CpuRecorderOptions
+    from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 
     try:
         with CpuRecorder(CpuRecorderOptions(rate_hz=_WALK_RATE_HZ)) as recorder:

@@ -1,476 +1,247 @@
-"""Recording kernel events: every hit of the tracepoints and system calls asked for, and their sums.
+"""Any kernel event as a profile: counts, or the sums of one of its fields, by Python stack (`probes/events.bpf.c`).
 
-The kernel side (`bpf/trace.bpf.c`) filters, pairs and counts; what is sent arrives in ring buffers, one for each size
-of record. What could not be sent is counted.
+Tracepoints, system calls (as they begin) and software events (page faults). What counts is in whose context an event
+happens: a thread of the process causes it.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy import __version__
-from pprofpy.collectors.bpf.loader import Program, struct_offsets
-from pprofpy.collectors.bpf.losses import losses
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
-from pprofpy.collectors.bpf.recorder import KernelRecorder
-from pprofpy.collectors.bpf.scheduler import scheduler_constants
-from pprofpy.collectors.bpf.symbols import kernel_symbols
-from pprofpy.collectors.tracepoints import Selection
-from pprofpy.events.log import (
-    CALL,
-    CALL_WITH_STRINGS,
-    HEAD,
-    Batch,
-    EventLog,
-    EventStats,
-    EventSummary,
-    FdKey,
-    Records,
-    call_name,
-    has_fd_name,
-    known_at_ns,
-    record_dtype,
-)
-from pprofpy.events.printfmt import symbol_fields
-from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
-from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
-from pprofpy.latency import Histogram, histograms_by_owner
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.tracepoints import Selection, select
+from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.errors import UsageError
+from pprofpy.events.syscalls import SYSCALLS
+from pprofpy.events.tracepoint import Field, Tracepoint
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Collection, Frame, Function, Label, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Collection, Frame, Profile, ValueType
-from pprofpy.target import Target, open_target, procfs
-from pprofpy.text import printable
+from pprofpy.session.sums import ThreadSums, Who
+from pprofpy.target import Target, open_target
 
-DYNAMIC_BYTES = 256
-"""What is kept of the strings and arrays behind a record's fixed fields."""
+SOFTWARE_EVENTS = {"page-faults": 2, "context-switches": 3, "minor-faults": 5, "major-faults": 6}
+"""Names as `perf` has them -> numbers. Source: <linux/perf_event.h>, PERF_COUNT_SW_*."""
 
-_PAGE_BYTES = 4096
-_RING_BYTES = 32 << 20
-_NEVER_NS = 1 << 63
-_IN_FLIGHT_NS = 2_000_000
-"""A record this old has been written, whatever CPU it came from."""
+_ALIASES = {"faults": "page-faults", "cs": "context-switches"}
+_COUNT = ValueType("events", "count")
+_NO_PYTHON = Frame(Function("[no Python stack]"))
+_MAX_HITS = 65_536
+_EVENTS, _LOST_COUNT = range(2)
 
-_KEY = np.dtype([("tid", "u4"), ("event", "u2"), ("is_call", "u2")])
-_SUMMARY = np.dtype(
-    [
-        ("count", "u8"),
-        ("errors", "u8"),
-        ("total_ns", "u8"),
-        ("min_ns", "u8"),
-        ("max_ns", "u8"),
-        ("last_ns", "u8"),
-        ("tgid", "u4"),
-        ("reserved", "u4"),
-        ("comm", "S16"),
-    ]
-)
-_BUCKET = np.dtype([("tid", "u4"), ("event", "u2"), ("index", "u2")])
-_U1, _U4, _U8 = np.dtype("u1"), np.dtype("u4"), np.dtype("u8")
-
-_WANT_CALL, _WANT_FD = 0x80, 0x40
-_LOST = (
-    "tracepoint_events",
-    "syscalls",
-    "syscalls_under_way",
-    "summary_rows",
-    "summary_durations",
-    "new_threads",
-)
-# Events done to a thread by somebody else name it in one of these fields.
-_TASK_FIELDS = {"sched_switch": "next_pid", "signal_generate": "pid", "sched_process_wait": ""}
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("turn", "u4")])
+_SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What to record.
+class EventChoice:
+    """What to count.
 
     Attributes:
-        selection: Which events.
-        scope: Whose.
-        tid: Only those of this thread; 0 for all.
-        slower_than_ns: Only system calls that take at least this long.
-        lines: Keep the events.
-        summary: Sum them up in the kernel.
-        stacks: With each event that is kept, the Python stack of the thread that causes it. Not of everybody's.
+        selection: Tracepoints and system calls.
+        software: Names of SOFTWARE_EVENTS.
+        weight: A field of all these tracepoints, to be summed up; empty to count only.
     """
 
     selection: Selection
-    scope: Scope = field(default_factory=Scope)
-    tid: int = 0
-    slower_than_ns: int = 0
-    lines: bool = True
-    summary: bool = False
-    stacks: bool = False
+    software: tuple[str, ...] = ()
+    weight: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The events; an event's number is its place in here."""
+        tracepoints = [one.name for one in self.selection.tracepoints]
+        return [*tracepoints, *self.software, *(SYSCALLS[number].name for number in self.selection.syscalls)]
+
+    @property
+    def value_types(self) -> tuple[ValueType, ...]:
+        """The sample types of the profile."""
+        return (_COUNT, ValueType(self.weight, _unit_of(self.weight))) if self.weight else (_COUNT,)
 
 
-class EventRecorder(KernelRecorder):
-    """Records events in their order; `read` hands them over, before and after `finish`.
+def choose(wanted: Sequence[str], weight: str = "") -> EventChoice:
+    """Find the events that `-e` names, as `pprofpy trace` does, and the field that `--weight` names.
+
+    Raises:
+        UsageError: There is no such event or field; the nearest names are suggested.
+        NotPossibleError: The kernel's tracing files cannot be reached.
+    """
+    words = [word.strip() for value in wanted for word in value.split(",") if word.strip()]
+    software = [name for word in words if (name := _ALIASES.get(word, word)) in SOFTWARE_EVENTS]
+    others = [word for word in words if _ALIASES.get(word, word) not in SOFTWARE_EVENTS]
+    selection = select(others) if others or not software else Selection((), ())
+    choice = EventChoice(selection, tuple(dict.fromkeys(software)), weight)
+    if weight:
+        _check_weight(choice)
+    return choice
+
+
+def _check_weight(choice: EventChoice) -> None:
+    if choice.software or choice.selection.syscalls:
+        name = choice.names[-1]
+        raise UsageError(
+            f"{name} has no fields to weigh by",
+            "tracepoints have: -e syscalls:sys_exit_read --weight ret, -e kmem:kmalloc --weight bytes_alloc",
+        )
+    for tracepoint in choice.selection.tracepoints:
+        fields = _numeric_fields(tracepoint)
+        if choice.weight not in fields:
+            near = get_close_matches(choice.weight, fields, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(fields) or 'none'}"
+            raise UsageError(f"{tracepoint.name} has no numeric field {choice.weight!r}", hint)
+
+
+def _numeric_fields(tracepoint: Tracepoint) -> list[str]:
+    return [field.name for field in tracepoint.fields if field.is_number and not field.is_pointer]
+
+
+def _unit_of(field: str) -> str:
+    """What a field's name tells of its unit. Source: include/trace/events/*.h."""
+    if "bytes" in field:
+        return "bytes"
+    return "nanoseconds" if field.endswith("_ns") or field in ("delay", "runtime") else "count"
+
+
+class EventProfileRecorder(KernelRecorder):
+    """Counts events, from the moment that a process is named.
+
+    Args:
+        choice: What to count.
+        scope: Whose; not everybody's.
 
     Raises (`open` and `watch`):
-        NotPossibleError: eBPF does not work here; the hint tells why.
+        NotPossibleError: eBPF cannot work here, or the process's stacks cannot be walked.
         TargetError: There is no such process.
     """
 
-    kind = "trace"
-    has_windows = False
+    kind = "events"
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, choice: EventChoice, scope: Scope) -> None:
         super().__init__()
-        self._options = options
-        self._target = "all processes"
-        self._end_ns = 0
+        self._choice = choice
+        self._scope = scope
+        self._target: Target | None = None
+        self._names = ThreadNames()
+        self._sums: ThreadSums[tuple[int, int]] = ThreadSums()
 
     def open(self) -> None:
-        """Load the program and attach it."""
-        options = self._options
-        options.scope.check()
-        selection = options.selection
-        data_bytes = record_bytes(selection.tracepoints)
-        self.load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes), self._parameters())
-        self._open_rings(data_bytes)
-        self._stacks = StackTexts(self.program, children=options.scope.children) if options.stacks else None
-        if self._stacks:
-            self.owned.callback(self._stacks.close)
-        self._fill_tables()
-        self._paths = FdPaths()
-        self._symbols = AddressNames(selection.tracepoints)
-        self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
+        """Load the program and attach it to the events."""
+        self._scope.check()
+        layouts = {"hit": _HIT, "sums": _SUMS}
+        constants = python_constants() | {"MAX_HITS": _MAX_HITS}
+        program = self.load("events.bpf.c", constants, layouts | PYTHON_LAYOUTS)
+        self._stacks = PythonStacks(program, children=self._scope.children)
+        self.owned.callback(self._stacks.close)
+        self._hits = program.table("hits", _HIT, _SUMS)
+        self._turns = Turns(program)
         self._attach()
-        if options.scope.pid:
-            self._begin_to_watch(options.scope.pid)
-
-    def _constants(self, data_bytes: int) -> dict[str, int]:
-        options = self._options
-        constants = {
-            **scheduler_constants(),
-            **(python_constants() if options.stacks else {}),
-            **options.scope.constants(),
-            **_file_constants(),
-            "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
-        }
-        switches = {
-            "FOLLOW_CHILDREN": int(options.scope.children),
-            "ADOPT_CHILDREN": int(options.scope.named_later),
-            "LINES": int(options.lines),
-            "STACKS": int(options.stacks),
-            "SUMMARY": int(options.summary),
-            "CALLS": int(bool(options.selection.syscalls)),
-            "RECORD_BYTES": data_bytes if options.selection.tracepoints else 0,
-        }
-        return constants | {name: value for name, value in switches.items() if value}
-
-    def _parameters(self) -> dict[str, int]:
-        options = self._options
-        wanted = {"TID": options.tid, "SLOWER_THAN_NS": options.slower_than_ns}
-        wanted = {name: value for name, value in wanted.items() if value}
-        return wanted | {"SELF_TGID": os.getpid()} | options.scope.parameters()
-
-    def _layouts(self, data_bytes: int) -> dict[str, np.dtype[Any]]:
-        layouts = {"head": HEAD, "call": CALL, "call_with_strings": CALL_WITH_STRINGS}
-        if self._options.selection.tracepoints:
-            layouts["record"] = record_dtype(data_bytes)
-        if self._options.stacks:
-            layouts |= PYTHON_LAYOUTS
-        if self._options.summary:
-            layouts |= {"summary_key": _KEY, "summary": _SUMMARY, "summary_bucket": _BUCKET}
-        return layouts
-
-    def _open_rings(self, data_bytes: int) -> None:
-        program, selection, lines = self.program, self._options.selection, self._options.lines
-        self._records = self._calls = self._calls_with_strings = None
-        if lines and selection.tracepoints:
-            self._records = program.events("records", record_dtype(data_bytes))
-        if lines and selection.syscalls:
-            self._calls = program.events("calls", CALL)
-            self._calls_with_strings = program.events("calls_with_strings", CALL_WITH_STRINGS)
-        self._held = Batch(records=np.zeros(0, record_dtype(data_bytes)))
-
-    def _fill_tables(self) -> None:
-        wanted = self.program.table("wanted", _U4, _U1)
-        for number in self._options.selection.syscalls:
-            call = SYSCALLS[number]
-            wanted.put(number, _WANT_CALL | call.string_mask | (_WANT_FD if call.begins_with_fd else 0))
-        if len(self._options.selection.syscalls) == len(SYSCALLS):
-            # Also those that are newer than we are, and those of 32-bit programs.
-            for number in set(range(MAX_SYSCALLS)) - set(SYSCALLS):
-                wanted.put(number, _WANT_CALL)
+        self._begin()
+        if self._scope.pid:
+            self.watch(open_target(self._scope.pid))
 
     def _attach(self) -> None:
-        program, options = self.program, self._options
-        if not options.scope.is_everybody:
-            program.attach_raw("sched_process_fork", "on_fork")
-            program.attach_raw("sched_process_exit", "on_thread_exit")
-        for place, tracepoint in enumerate(options.selection.tracepoints):
-            program.attach_tracepoint(
-                tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes)
-            )
-        if options.selection.syscalls:
-            if options.stacks:
-                program.attach_raw("sys_exit", "on_sys_exit_walk")
-            program.attach_raw("sys_exit", "on_sys_exit")
+        program, selection = self.program, self._choice.selection
+        for place, tracepoint in enumerate(selection.tracepoints):
+            cookie = _cookie(place, tracepoint.by_name.get(self._choice.weight))
+            program.attach_tracepoint(tracepoint.number, "on_tracepoint", cookie)
+        place = len(selection.tracepoints)
+        for name in self._choice.software:
+            program.attach_software_event(SOFTWARE_EVENTS[name], "on_software_event", _cookie(place, None))
+            place += 1
+        if selection.syscalls:
+            wanted = program.table("wanted", _U4, _U4)
+            for number in selection.syscalls:
+                place += 1
+                wanted.put(number, place)
             program.attach_raw("sys_enter", "on_sys_enter")
 
     def watch(self, target: Target) -> None:
-        """Watch a process. Its threads are entered here; later ones as they begin."""
-        self._begin_to_watch(target.pid)
+        """Count the events of a process, and of those that it has started if children are wanted."""
+        self._target = target
+        self._stacks.watch(target)
+        if self._scope.children:
+            self._stacks.watch_children(target.pid)
+        self._begin()
 
-    def _begin_to_watch(self, pid: int) -> None:
-        self._target = f"pid {pid}"
-        if self._stacks:
-            self._stacks.watch(pid)
-        threads = self.program.table("target_threads", _U4, _U1)
-        for member in self._options.scope.watch(self.program, pid):
-            for tid in procfs.tids(member):
-                threads.put(tid, 1)
+    def _begin(self) -> None:
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = self.start_ns
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def read(self) -> Batch:
-        """The events since the last call, in order of time; call it every 50 ms or so. After the end: the last ones."""
-        return self._read(_NEVER_NS if self._end_ns else time.monotonic_ns() - _IN_FLIGHT_NS)
+    def take_new(self) -> None:
+        """Take in new stacks."""
+        self._stacks.poll()
 
-    def _read(self, until_ns: int) -> Batch:
-        """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
-        held, fresh = self._held, self._fresh()
-        records = np.concatenate([held.records, fresh.records])
-        calls = np.concatenate([held.calls, fresh.calls])
-        with_strings = np.concatenate([held.calls_with_strings, fresh.calls_with_strings])
-        ready = (
-            records["head"]["ts_ns"] < until_ns,
-            known_at_ns(calls) < until_ns,
-            known_at_ns(with_strings["call"]) < until_ns,
-        )
-        self._held = Batch(records[~ready[0]], calls[~ready[1]], with_strings[~ready[2]])
-        batch = Batch(records[ready[0]], calls[ready[1]], with_strings[ready[2]])
-        paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
-        stacks = self._stacks.of(batch) if self._stacks else {}
-        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols, stacks)
+    def drain(self) -> None:
+        """Empty the kernel's table of what is over."""
+        keys, sums, left = self._turns.take(self._hits)
+        self._stacks.poll()
+        self._collect(keys, sums)
+        self._turns.end()
+        self._stacks.make_room(left["stack"].tolist())
 
-    def _fresh(self) -> Batch:
-        """What has arrived since the last call, its stacks numbered by what they read as."""
-        fresh = Batch(
-            self._records.read() if self._records else self._held.records[:0],
-            self._calls.read() if self._calls else self._held.calls[:0],
-            self._calls_with_strings.read() if self._calls_with_strings else self._held.calls_with_strings[:0],
-        )
-        if self._stacks:
-            self._stacks.number(fresh)
-        return fresh
+    def window(self) -> Recording:
+        """What has happened since the last window, but for the last moments."""
+        self.drain()
+        return self._take_window(time.monotonic_ns())
 
     def memory(self) -> str:
         """What the recording takes up, in words."""
-        return self.program.memory(self._stacks.count if self._stacks else 0)
+        return self.program.memory(len(self._stacks))
 
-    def summary(self) -> EventSummary:
-        """The sums so far. Only with `Options.summary`."""
-        keys, values = self.program.table("summaries", _KEY, _SUMMARY).items()
-        histograms = _histograms(*self.program.table("buckets", _BUCKET, _U8).items())
-        stats = tuple(
-            self._stats(key, value, histograms) for key, value in zip(keys.tolist(), values.tolist(), strict=True)
-        )
-        return EventSummary(stats, self.duration_ns, self.collected())
+    def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
+        self._names.learn_all(self._stacks.runtimes, zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
+        for (stack, tid, pid, event, _), values in zip(keys.tolist(), sums.tolist(), strict=True):
+            who = Who(pid, tid, self._names.name(pid, tid))
+            self._sums.add(who, (self._stacks.number(stack), event), values)
+        self._sums.make_room()
 
-    @property
-    def duration_ns(self) -> int:
-        """How long it has been recording, or had been when it was stopped."""
-        return (self._end_ns or time.monotonic_ns()) - self.log.start_ns
-
-    def _stats(
-        self, key: tuple[int, int, int], value: tuple[Any, ...], histograms: Mapping[tuple[int, int], Histogram]
-    ) -> EventStats:
-        tid, event, is_call = key
-        count, errors, total_ns, min_ns, max_ns, last_ns, tgid, _, comm = value
-        if not is_call:
-            name = self.log.tracepoints[event].name
-            return EventStats(tgid, tid, as_text(comm), name, count, last_ns=last_ns, is_call=False)
-        return EventStats(
-            tgid,
-            tid,
-            as_text(comm),
-            call_name(event),
-            count,
-            last_ns,
-            errors=errors,
-            total_ns=total_ns,
-            min_ns=min_ns,
-            max_ns=max_ns,
-            histogram=histograms.get((tid, event), Histogram()),
-        )
-
-    def collected(self) -> Collection:
-        """How it was recorded, and what was lost up to now."""
-        lost = losses(self.program, _LOST)
-        return Collection(
-            engine=f"pprofpy {__version__}, eBPF at tracepoints",
-            target=self._target,
-            dropped=sum(lost.values()),
-            losses=lost | (self._stacks.losses() if self._stacks else {}),
-        )
+    # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
-        """End the recording; `read` then has the last events. Sums and losses can still be read."""
+        """End the recording; everything that it found since the last window."""
         self.program.detach()
-        self._end_ns = time.monotonic_ns()
-        profile = Profile((ValueType("events", "count"),), time_ns=self.log.time_ns, duration_ns=self.duration_ns)
-        profile.collection = self.collected()
+        end_ns = time.monotonic_ns()
+        self._stacks.poll()
+        self._collect(*self._hits.items())
+        return self._take_window(end_ns)
+
+    def _take_window(self, end_ns: int) -> Recording:
+        """What was summed up so far, which a new window does not have any more."""
+        names, types = self._choice.names, self._choice.value_types
+        builder = ProfileBuilder(types)
+        for (who, (stack, event)), values in self._sums.items():
+            labels = (Label("event", names[event]), *who.labels())
+            builder.add(self._stacks.spelled(stack) or (_NO_PYTHON,), values[: len(types)], labels)
+        profile = builder.build()
+        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
+        self._told_ns = end_ns
+        self._sums.clear()
+        profile.period_type, profile.period = _COUNT, 1
+        profile.collection = self.collected_since()
         return Recording(self.kind, profile)
 
-
-class FdPaths:
-    """Full paths of open files, looked up while they are open and kept only if they are surely the right ones."""
-
-    def __init__(self) -> None:
-        self._known: dict[FdKey, str] = {}
-
-    def of(self, calls: Records) -> dict[FdKey, str]:
-        """The paths of files that these calls used, as far as they were not known before."""
-        calls = calls[has_fd_name(calls)]
-        if not len(calls):
-            return {}
-        keys = np.empty(len(calls), [("pid", "u4"), ("fd", "u4"), ("inode", "u8")])
-        keys["pid"], keys["fd"], keys["inode"] = calls["head"]["tgid"], calls["args"][:, 0], calls["inode"]
-        found = {}
-        for key in map(FdKey._make, np.unique(keys).tolist()):
-            if key not in self._known and (path := _path_of(key)):
-                self._known[key] = found[key] = path
-        return found
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        tallies = self.program.table("tallies", _U4, _U8).items()[1].sum(axis=1).tolist()
+        losses = {"events_full": tallies[_LOST_COUNT], "missed_events": self.program.missed()}
+        return self._stacks.collection("eBPF", self._target, losses)
 
 
-class AddressNames:
-    """Names of the kernel addresses that some tracepoints report.
-
-    Args:
-        tracepoints: `HEAD.event` of a record is a place in here.
-    """
-
-    def __init__(self, tracepoints: Iterable[Tracepoint]) -> None:
-        self._fields = {place: fields for place, one in enumerate(tracepoints) if (fields := symbol_fields(one))}
-        self._known: set[int] = set()
-        if self._fields:
-            kernel_symbols()  # takes a while: now, not while the kernel's buffers fill
-
-    def of(self, records: Records) -> dict[int, str]:
-        """Those in these records that were not met before."""
-        found: dict[int, str] = {}
-        for place, fields in self._fields.items():
-            chosen = records["data"][records["head"]["event"] == place]
-            if not len(chosen):
-                continue
-            columns = Columns(np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), -1))
-            for one in fields:
-                addresses = set(np.unique(columns.numbers(one).view(np.uint64)).tolist()) - self._known
-                self._known |= addresses
-                found |= {address: kernel_symbols().name(address) for address in addresses}
-        return found
-
-
-class StackTexts:
-    """The Python stacks of events, in words.
-
-    Args:
-        program: Walks them.
-        children: Also those of processes that a watched one starts.
-    """
-
-    def __init__(self, program: Program, *, children: bool) -> None:
-        self._stacks = PythonStacks(program, children=children)
-        self._children = children
-        self._told: set[int] = {0}
-
-    def watch(self, pid: int) -> None:
-        """Have the stacks of a process walked, and of what it has started if that is wanted."""
-        self._stacks.watch(open_target(pid))
-        if self._children:
-            self._stacks.watch_children(pid)
-
-    def number(self, batch: Batch) -> None:
-        """Let events that have just arrived refer to stacks by a number for all that read the same."""
-        self._stacks.poll()
-        for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
-            ids, places = np.unique(heads["stack"], return_inverse=True)
-            heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
-        self._stacks.make_room()
-
-    def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
-        """Those of these events that were not met before; each frame as `module.function (file:line)`."""
-        numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
-        new = set(np.unique(numbers).tolist()) - self._told
-        self._told |= new
-        return {number: tuple(map(_frame_text, self._stacks.spelled(number))) for number in new}
-
-    @property
-    def count(self) -> int:
-        """How many stacks are in memory."""
-        return len(self._stacks)
-
-    def losses(self) -> dict[str, int]:
-        """What is missing."""
-        return self._stacks.losses()
-
-    def close(self) -> None:
-        """Let go of the processes."""
-        self._stacks.close()
-
-
-def _frame_text(frame: Frame) -> str:
-    function = frame.function
-    return printable(f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name)
-
-
-def _path_of(key: FdKey) -> str:
-    """The path behind a descriptor; empty if it is closed by now, or means another file."""
-    try:
-        path, status = procfs.descriptor(key.pid, key.fd)
-    except OSError:
-        return ""
-    return as_text(path) if status.st_ino == key.inode else ""
-
-
-def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:
-    """How much of each record to keep, so that all fields of all these tracepoints fit (in whole words)."""
-    wanted = max((one.size + (DYNAMIC_BYTES if one.has_dynamic_fields else 0) for one in tracepoints), default=8)
-    return -(-wanted // 8) * 8
-
-
-def _cookie(place: int, tracepoint: Tracepoint, data_bytes: int) -> int:
-    """What the kernel's program is told of a tracepoint. Source: `struct cookie` in trace.bpf.c."""
-    size = data_bytes if tracepoint.has_dynamic_fields else tracepoint.size
-    field = tracepoint.by_name.get(_TASK_FIELDS.get(tracepoint.event, "pid" if tracepoint.group == "sched" else ""))
-    return int.from_bytes(
-        struct.pack("<HHHH", place, size, field.offset if field and field.size == 4 else 0, 0), "little"
-    )
-
-
-def _file_constants() -> dict[str, int]:
-    """Struct offsets that lead from a file descriptor to the file's name.
-
-    Raises:
-        NotPossibleError: This kernel has none of these.
-    """
-    members = {
-        "TASK_STATUS": "task_struct.thread_info.status",
-        "TASK_FILES": "task_struct.files",
-        "FILES_FDT": "files_struct.fdt",
-        "FDT_MAX_FDS": "fdtable.max_fds",
-        "FDT_FD": "fdtable.fd",
-        "FILE_INODE": "file.f_inode",
-        "FILE_DENTRY": "file.f_path.dentry",
-        "DENTRY_NAME": "dentry.d_name.name",
-        "INODE_INO": "inode.i_ino",
-    }
-    return struct_offsets(members, "its files are not as pprofpy knows them")
-
-
-def _histograms(keys: NDArray[Any], counts: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
-    """Durations by thread and system call."""
-    owners = keys["tid"].astype(np.int64) << 16 | keys["event"]
-    found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts.astype(np.int64))
-    return {(owner >> 16, owner & 0xFFFF): histogram for owner, histogram in found.items()}
+def _cookie(place: int, weight: Field | None) -> int:
+    """What the kernel's program is told of an event. Source: `union cookie` in events.bpf.c."""
+    where = (weight.offset, weight.size, weight.is_signed) if weight else (0, 0, False)
+    return int.from_bytes(struct.pack("<HHBBH", place, *where, 0), "little")

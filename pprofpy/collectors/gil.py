@@ -1,4 +1,4 @@
-"""The interpreter lock of a process: who waits for it, who holds it. Observed in the kernel by `bpf/gil.bpf.c`.
+"""The interpreter lock of a process: who waits for it, who holds it. Observed in the kernel by `probes/gil.bpf.c`.
 
 Exact: all times of waiting, and of holding off the CPU. From samples: holding while running, and so who blocks whom.
 
@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.bpf.loader import Program
-from pprofpy.collectors.bpf.losses import losses
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.bpf.pystacks import PYTHON_LAYOUTS, PythonStacks, python_constants
-from pprofpy.collectors.bpf.recorder import KernelRecorder
-from pprofpy.collectors.bpf.scheduler import scheduler_constants
-from pprofpy.collectors.bpf.turns import Turns
 from pprofpy.collectors.cpython.threads import ThreadNames
-from pprofpy.collectors.sums import numberless
+from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.kernel.scheduler import scheduler_constants
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, joined_slices
+from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, joined_slices
+from pprofpy.model.profile import Collection
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Collection
+from pprofpy.session.sums import numberless
 from pprofpy.target import Target, open_target, procfs
 from pprofpy.units import NS_PER_S
 

@@ -15,13 +15,13 @@ from typing import Any
 from pprofpy.collectors.attach import CodeError
 from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.engines import Progress, choose
+from pprofpy.collectors.heapagent.link import Agent, BusyError
 from pprofpy.collectors.heapagent.memory import measure
-from pprofpy.collectors.heapagent.session import Agent, BusyError
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
-from pprofpy.heap import HeapRecording, ObjectType, Snapshots
+from pprofpy.model.heap import HeapRecording, ObjectType, Snapshots
 from pprofpy.model.merge import merge_recordings
+from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Profile
 from pprofpy.session import FOREVER, Recorder, Session, Stop
 from pprofpy.target import Target, open_target
 from pprofpy.units import NS_PER_S, format_duration

@@ -23,8 +23,8 @@ from pprofpy.events.syscalls import (
     syscall,
 )
 from pprofpy.events.tracepoint import Tracepoint, as_text
-from pprofpy.latency import Histogram
-from pprofpy.profile import Collection
+from pprofpy.model.latency import Histogram
+from pprofpy.model.profile import Collection
 
 Records = NDArray[Any]
 

@@ -14,9 +14,9 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import BY_OTHERS, CONTEXT_SHIFT, Batch, EventLog, Records, call_name, known_at_ns
 from pprofpy.events.syscalls import BEGAN_UNSEEN, NEVER_RETURNS
 from pprofpy.events.tracepoint import Columns, Ints, Tracepoint, as_text
-from pprofpy.profile import Collection
-from pprofpy.timeline import Call
-from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
+from pprofpy.model.profile import Collection
+from pprofpy.model.timeline import Call
+from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
 
 SWITCH = "sched:sched_switch"
 _WAKEUPS = {

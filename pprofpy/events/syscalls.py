@@ -24,7 +24,7 @@ UNREADABLE = b"\xff\0"
 """In the place of a string that the kernel could not read."""
 
 NEVER_RETURNS, BEGAN_UNSEEN, IS_32_BIT, HAS_FD_NAME = 1, 2, 4, 8
-"""How a recorded call deviates from a plain one. Source: CALL_* in collectors/bpf/trace.bpf.c."""
+"""How a recorded call deviates from a plain one. Source: CALL_* in collectors/probes/trace.bpf.c."""
 
 _ALIASES = {
     "newstat": "stat",

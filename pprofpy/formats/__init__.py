@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Protocol, cast
 
 from pprofpy.errors import ProfileFormatError, UsageError
-from pprofpy.profile import Profile
+from pprofpy.model.profile import Profile
 
 
 class Reader(Protocol):

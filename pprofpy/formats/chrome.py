@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pprofpy import __version__
-from pprofpy.timeline import Arrow, Span, State, Timeline
-from pprofpy.trace import Thread
+from pprofpy.model.timeline import Arrow, Span, State, Timeline
+from pprofpy.model.trace import Thread
 
 SUFFIX = ".json"
 

@@ -14,7 +14,8 @@ import numpy as np
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
 from pprofpy.formats.text import decode_text
-from pprofpy.profile import Collection, Frame, Function, Location, Mapping, Profile, ProfileBuilder, ValueType
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Collection, Frame, Function, Location, Mapping, Profile, ValueType
 
 SAMPLE_TYPE = ValueType("samples", "count")
 """What the values of a file are taken for when it is read."""

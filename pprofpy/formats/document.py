@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pprofpy.formats.text import clean, decode_text
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 
 LARGEST, LOWEST = 2**63 - 1, -(2**63)
 """The bounds of what a column of values or a time can hold."""

@@ -30,7 +30,7 @@ from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, 
 from pprofpy.events.tracepoint import Tracepoint, parse_format
 from pprofpy.formats.document import LARGEST, DocumentError, collection, integer, items, members, parse, string
 from pprofpy.formats.limits import unpacked_limit
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 from pprofpy.text import printable
 
 SUFFIX = ".trace"

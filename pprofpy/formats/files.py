@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pprofpy.errors import OutputError, ProfileFormatError
-from pprofpy.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
 from pprofpy.formats import decode, recording
 from pprofpy.formats.output import own_descriptor, writing
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
 from pprofpy.formats.spool import is_being_written
+from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Profile
+from pprofpy.system.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
 
 STDIO = "-"
 """As a file name: standard input or standard output."""

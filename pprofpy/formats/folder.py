@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pprofpy.folders import names_in, opened_folder, own_file
 from pprofpy.formats import pprof, tracefile
 from pprofpy.formats import recording as file_format
 from pprofpy.formats.files import profile_folder
 from pprofpy.formats.recording import Summary
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
 from pprofpy.formats.spool import is_being_written
+from pprofpy.system.folders import names_in, opened_folder, own_file
 
 PROFILE_SUFFIX = ".pb.gz"
 SUFFIXES = (PROFILE_SUFFIX, SPOOL_SUFFIX, tracefile.SUFFIX, ".svg", ".json", ".collapsed")

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.profile import Ints, Profile
+from pprofpy.model.profile import Ints, Profile
 
 UNPACKED_BYTES_VARIABLE = "PPROFPY_MAX_UNPACKED_BYTES"
 """Environment variable: unpack files up to this many bytes, however well they are packed."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pprofpy.errors import OutputError
-from pprofpy.folders import create_beside, discard, open_folder, place, reopen, trusted_users
-from pprofpy.interrupts import UNFINISHED
+from pprofpy.system.folders import create_beside, discard, open_folder, place, reopen, trusted_users
+from pprofpy.system.interrupts import UNFINISHED
 
 _SIGNATURE = b"pprofpy"
 SIGNATURE_WITHIN_BYTES = 1024

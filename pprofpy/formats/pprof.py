@@ -36,7 +36,7 @@ from pprofpy.formats.protowire import (
     signed,
     varint,
 )
-from pprofpy.profile import (
+from pprofpy.model.profile import (
     Collection,
     Function,
     Ints,

@@ -20,9 +20,9 @@ from typing import Any
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import decode, format_in, pprof
 from pprofpy.formats.document import LOWEST, DocumentError, brief, integer, items, members, parse, string
+from pprofpy.model.profile import Frame, Function, Profile, Stack
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Cell, Table
-from pprofpy.profile import Frame, Function, Profile, Stack
 
 SCHEMA, VERSION = "pprofpy.recording", 1
 

@@ -20,7 +20,8 @@ from pprofpy.errors import ProfileFormatError, UsageError
 from pprofpy.formats.document import DocumentError, brief, items, members, parse
 from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
 from pprofpy.formats.text import clean
-from pprofpy.profile import Frame, Function, Ints, Label, LabelSet, Mapping, Profile, ProfileBuilder, ValueType
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, Ints, Label, LabelSet, Mapping, Profile, ValueType
 from pprofpy.units import scale
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"

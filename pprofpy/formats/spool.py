@@ -16,11 +16,11 @@ from dataclasses import replace
 from typing import Self
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.folders import reopen
 from pprofpy.formats import recording as file_format
 from pprofpy.model.merge import merge_recordings
+from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Profile
+from pprofpy.system.folders import reopen
 
 MAGIC = b"pprofpy spool 1\n"
 SUFFIX = ".spool"

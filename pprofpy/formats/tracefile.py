@@ -18,7 +18,7 @@ import numpy as np
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats.document import LARGEST, collection, integer, items, members, number_in, parse, string
 from pprofpy.formats.limits import unpacked_limit
-from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
+from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
 
 SUFFIX = ".trace.zip"
 

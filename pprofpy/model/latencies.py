@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.latency import (
+from pprofpy.model.latency import (
     BUCKETS,
     Histogram,
     LatencyRecord,
@@ -21,9 +21,9 @@ from pprofpy.latency import (
     histograms_by_owner,
     merge_threads,
 )
+from pprofpy.model.profile import Stack
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
-from pprofpy.profile import Stack
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pprofpy import profile
 from pprofpy.errors import UsageError
-from pprofpy.gil import GilRecord, merge_gil
-from pprofpy.heap import HeapRecording, merge_heap
+from pprofpy.model import combine
+from pprofpy.model.gil import GilRecord, merge_gil
+from pprofpy.model.heap import HeapRecording, merge_heap
 from pprofpy.model.latencies import Latencies, merge_latencies
 from pprofpy.model.recording import Recording
 
@@ -34,7 +34,7 @@ def merge_recordings(windows: Sequence[Recording]) -> Recording:
 
 
 def _merge_profiles(windows: Sequence[Recording]) -> Recording:
-    return replace(windows[-1], profile=profile.merge([window.profile for window in windows]))
+    return replace(windows[-1], profile=combine.merge([window.profile for window in windows]))
 
 
 def _merge_gil(windows: Sequence[Recording]) -> Recording:

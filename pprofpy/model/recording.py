@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.model.profile import Profile
 from pprofpy.model.table import Table
-from pprofpy.profile import Profile
 
 Option = int | str | bool
 

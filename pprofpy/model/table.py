@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.profile import Stack
+from pprofpy.model.profile import Stack
 
 Cell = int | float | str | bool | Stack
 """A value; a Stack is leaf-first."""

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.graph import Edges, Entity
+from pprofpy.model.graph import Edges, Entity
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.text import heat, name_width, shorten, write_lines

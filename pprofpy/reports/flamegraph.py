@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.graph import CallTree, Entity, Graph, build_call_tree
+from pprofpy.model.graph import CallTree, Entity, Graph, build_call_tree
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.origin import INSTALLED, SOURCE, STANDARD_LIBRARY

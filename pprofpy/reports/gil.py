@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.gil import UNSEEN, GilRecord, GilThread, Slice
-from pprofpy.profile import Collection, Stack
+from pprofpy.model.gil import UNSEEN, GilRecord, GilThread, Slice
+from pprofpy.model.profile import Collection, Stack
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short

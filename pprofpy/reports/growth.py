@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.heap import Snapshots
-from pprofpy.profile import Frame, Stack
+from pprofpy.model.heap import Snapshots
+from pprofpy.model.profile import Frame, Stack
 from pprofpy.reports.text import name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 

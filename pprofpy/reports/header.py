@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pprofpy.profile import COUNTS, Collection, Profile, ValueType
+from pprofpy.model.profile import COUNTS, Collection, Profile, ValueType
 from pprofpy.reports.losses import lines as loss_lines
 from pprofpy.units import NS_PER_S, format_percent, format_value, scale
 

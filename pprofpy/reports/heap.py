@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.heap import HeapRecording, Memory, ObjectType
+from pprofpy.model.heap import HeapRecording, Memory, ObjectType
 from pprofpy.reports.text import name_width, shorten, write_lines
 from pprofpy.text import printable
 from pprofpy.units import format_short

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.latency import Histogram
+from pprofpy.model.latency import Histogram
 from pprofpy.reports.text import write_lines
 from pprofpy.units import format_percent, format_short
 

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.graph import Granularity, Graph, build_graph
-from pprofpy.profile import Profile
+from pprofpy.model.graph import Granularity, Graph, build_graph
+from pprofpy.model.profile import Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.match import matching

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 
 WORDS = {
     # events

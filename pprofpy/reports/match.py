@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from pprofpy.errors import PprofpyError
-from pprofpy.filters import compile_regex
+from pprofpy.model.filters import compile_regex
 from pprofpy.text import printable
 
 _WORD = re.compile(r"\w+")

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.blocking import STATES, unchain
 from pprofpy.errors import ProfileFormatError
-from pprofpy.profile import Collection, LabelSet, Profile, Stack
+from pprofpy.model.profile import Collection, LabelSet, Profile, Stack
+from pprofpy.model.waits import STATES, unchain
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stacks import line, one_line, stack_json

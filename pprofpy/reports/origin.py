@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pprofpy.profile import Frame
+from pprofpy.model.profile import Frame
 
 STANDARD_LIBRARY = re.compile(r"^<frozen |/lib(?:64)?/(?:python|pypy)\d+\.\d+t?/|/python\d+\.?\d*\.zip/")
 INSTALLED = re.compile(r"/(?:site|dist)-packages/")

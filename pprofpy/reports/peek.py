@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pprofpy.graph import Graph
+from pprofpy.model.graph import Graph
 from pprofpy.reports import calls
 from pprofpy.reports.calls import Calls
 from pprofpy.reports.header import Header

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.latency import (
+from pprofpy.model.latency import (
     LatencyRecord,
     LongWait,
     StackWaits,
@@ -21,7 +21,7 @@ from pprofpy.latency import (
     process_names,
     sum_stacks,
 )
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
 from pprofpy.reports.losses import sentences

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pprofpy.folders import opened_folder
-from pprofpy.rights import as_user
-from pprofpy.source import Definition, SourceText, definitions, read_source
+from pprofpy.formats.source import Definition, SourceText, definitions, read_source
+from pprofpy.system.folders import opened_folder
+from pprofpy.system.rights import as_user
 
 
 @dataclass(slots=True)

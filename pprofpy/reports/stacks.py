@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pprofpy.profile import Frame, Stack
+from pprofpy.model.profile import Frame, Stack
 from pprofpy.reports.origin import is_own
 from pprofpy.text import printable
 

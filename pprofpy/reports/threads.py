@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pprofpy.profile import LabelSet, Profile
+from pprofpy.model.profile import LabelSet, Profile
 from pprofpy.reports.text import write_lines
 from pprofpy.units import format_percent, format_value
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pprofpy.model.timeline import Span, State, Timeline
 from pprofpy.reports.text import shorten, write_lines
-from pprofpy.timeline import Span, State, Timeline
 from pprofpy.units import format_duration, format_percent, format_short
 
 DEFAULT_ROWS = 20

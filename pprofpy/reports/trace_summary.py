@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.events.log import EventStats, EventSummary
-from pprofpy.latency import Histogram
-from pprofpy.profile import Collection
+from pprofpy.model.latency import Histogram
+from pprofpy.model.profile import Collection
 from pprofpy.reports.losses import lines
 from pprofpy.reports.text import write_lines
 from pprofpy.units import format_duration, format_short

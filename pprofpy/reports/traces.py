@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from pprofpy.graph import Entity, Graph
-from pprofpy.profile import Label, LabelSet, Profile
+from pprofpy.model.graph import Entity, Graph
+from pprofpy.model.profile import Label, LabelSet, Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.text import write_lines

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pprofpy.errors import UsageError
-from pprofpy.graph import Edges, Graph
+from pprofpy.model.graph import Edges, Graph
 from pprofpy.units import common_unit, format_percent, format_value
 
 AUTO_UNIT = "minimum"

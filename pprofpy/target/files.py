@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pprofpy import folders
+from pprofpy.system import folders
 from pprofpy.target import procfs
 from pprofpy.target.procfs import Mapping
 

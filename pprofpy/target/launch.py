@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from pprofpy.errors import InterruptedEarly, TargetError
-from pprofpy.interrupts import end_at_once, handle_once
+from pprofpy.system.interrupts import end_at_once, handle_once
 from pprofpy.target.process import Target, descendants_of, open_target
 
 _PATIENCE_S = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetPermissionError
-from pprofpy.privileges import Capability, in_words, lacking
+from pprofpy.system.privileges import Capability, in_words, lacking
 from pprofpy.target import procfs
 from pprofpy.text import printable
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from pprofpy.profile import Profile
+from pprofpy.model.profile import Profile
 from pprofpy.reports import flamegraph
 from tests.stacks import profile_of
 from tests.unit.test_flamegraph import HOSTILE, flame_of, named

@@ -20,8 +20,6 @@ from unittest import mock
 import numpy as np
 from rich.console import Console
 
-from pprofpy import filters
-from pprofpy import timeline as timelines
 from pprofpy.cli import show
 from pprofpy.collectors.cpython.layouts import (
     DEBUG_OFFSETS_BYTES,
@@ -34,9 +32,9 @@ from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.heapagent import plain, samples
 from pprofpy.collectors.heapagent import traces as heap_traces
 from pprofpy.collectors.heapagent.frames import Frames
-from pprofpy.collectors.native.cfi import CfiError, CfiTable, evaluate
-from pprofpy.collectors.native.demangle import readable
-from pprofpy.collectors.native.image import Image
+from pprofpy.collectors.unwind.cfi import CfiError, CfiTable, evaluate
+from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import LoadedElf, NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import PprofpyError
 from pprofpy.events import printfmt, selection
@@ -46,17 +44,20 @@ from pprofpy.events.tracepoint import Columns, enumerators_of, parse_format
 from pprofpy.events.words import Narrator
 from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool, tracefile
 from pprofpy.formats import recording as recordings
-from pprofpy.graph import BASE_LABEL, Granularity, build_graph
+from pprofpy.model import filters
+from pprofpy.model import timeline as timelines
+from pprofpy.model.combine import merge, root_by_label
+from pprofpy.model.graph import BASE_LABEL, Granularity, build_graph
+from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Location, Profile
 from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
-from pprofpy.profile import Collection, Frame, Function, Label, LabelSet, Location, Profile, merge, root_by_label
+from pprofpy.model.trace import RECORD, Thread, Trace
 from pprofpy.reports import flamegraph, header, threads, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports import timeline as timeline_report
 from pprofpy.reports.source import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
 from pprofpy.target import procfs
-from pprofpy.trace import RECORD, Thread, Trace
 from tests import events
 from tests.fuzz.mutate import Mutator, document, lines, numbers, packed, protobuf, raw, several, tokens
 from tests.stacks import profile_of

@@ -18,19 +18,20 @@ from typing import Any
 
 import pytest
 
-from pprofpy.collectors import gil, sums
-from pprofpy.collectors.bpf import pystacks
-from pprofpy.collectors.bpf.loader import Program
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
-from pprofpy.collectors.events import EventRecorder, Options
+from pprofpy.collectors import gil
+from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.gil import GilOptions, GilRecorder
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.collectors.tracepoints import select
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.tracepoints import select
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.collectors.trace import EventRecorder, Options
 from pprofpy.events.log import Batch
-from pprofpy.gil import GilRecord
-from pprofpy.profile import Profile, Stack
+from pprofpy.model.gil import GilRecord
+from pprofpy.model.profile import Profile, Stack
+from pprofpy.session import sums
 from tests.conftest import PROGRAMS, rounds_until_right
 from tests.recorders import finished, last_events, noun
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import pprofpy
-from pprofpy.privileges import NEEDED, Capability, in_words
+from pprofpy.system.privileges import NEEDED, Capability, in_words
 from tests.conftest import PROGRAMS
 
 ROOT = Path(pprofpy.__file__).parent.parent

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import PYTHON_MAPPING, Profile
+from pprofpy.model.profile import PYTHON_MAPPING, Profile
 from pprofpy.target import descendants_of
 from tests.conftest import PROGRAMS, CommandLine, Start, comm, wait_until
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf import pystacks
-from pprofpy.collectors.bpf.pystacks import TRUNCATED
 from pprofpy.collectors.cpython import layouts, runtime
 from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.pystacks.stacks import TRUNCATED
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Profile, Sample
+from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import Target, descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares

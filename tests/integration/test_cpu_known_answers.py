@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pprofpy.formats.files import read_profile
-from pprofpy.graph import build_graph
-from pprofpy.profile import Profile, merge
+from pprofpy.model.combine import merge
+from pprofpy.model.graph import build_graph
+from pprofpy.model.profile import Profile
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
 pytestmark = pytest.mark.xdist_group("known_answers")

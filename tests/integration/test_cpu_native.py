@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.cpu import CpuRecorderOptions
-from pprofpy.collectors.bpf.native import NativeRecorder
-from pprofpy.collectors.bpf.nativestacks import UNKNOWN
+from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
+from pprofpy.collectors.sampling.native import NativeRecorder
+from pprofpy.collectors.unwind.copies import UNKNOWN
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Profile, Sample
+from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right
 from tests.cpu import by_thread, differences, installed, let_run, shares

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import pytest
 
-from pprofpy.collectors.bpf.cpu import CpuRecorder
-from pprofpy.collectors.bpf.wall import WallRecorder
+from pprofpy.collectors.sampling.cpu import CpuRecorder
+from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Profile
+from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right
 from tests.cpu import VERSIONS, by_thread, let_run, poll_until, recorder

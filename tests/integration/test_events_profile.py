@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.eventprofile import EventProfileRecorder, choose
+from pprofpy.collectors.events import EventProfileRecorder, choose
+from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import read_profile
-from pprofpy.profile import Profile
+from pprofpy.model.profile import Profile
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
 pytestmark = pytest.mark.ebpf

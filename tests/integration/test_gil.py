@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
 from pprofpy.collectors.gil import GilOptions, GilRecorder
+from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.formats.files import read_profile
-from pprofpy.gil import WAITS, GilRecord, GilThread
+from pprofpy.model.gil import WAITS, GilRecord, GilThread
 from pprofpy.reports.gil import place_of
 from pprofpy.reports.losses import lines
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until

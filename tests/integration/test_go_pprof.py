@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pprofpy.cli.main import run
 from pprofpy.formats import pprof
-from pprofpy.profile import Collection, Frame, Function, Label, Line, Location, Profile, ProfileBuilder
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Collection, Frame, Function, Label, Line, Location, Profile
 from tests import go_pprof
 from tests.stacks import CPU_TYPES, PERIOD_NS, profile_of
 

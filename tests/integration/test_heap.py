@@ -16,7 +16,7 @@ import pytest
 
 from pprofpy.collectors import attach
 from pprofpy.collectors.heap import HeapOptions, record
-from pprofpy.collectors.heapagent.session import Agent, agent_call, sampler_library
+from pprofpy.collectors.heapagent.link import Agent, agent_call, sampler_library
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats import encode
 from pprofpy.formats.files import read_profile
@@ -473,7 +473,7 @@ def test_a_target_that_ends_meanwhile_leaves_its_last_words(start: Start) -> Non
 def test_without_the_sampler_tracemalloc_is_taken(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("pprofpy.collectors.heapagent.session.SAMPLER", tmp_path / "missing.so")
+    monkeypatch.setattr("pprofpy.collectors.heapagent.link.SAMPLER", tmp_path / "missing.so")
     program = start_load(start)
     warnings: list[str] = []
 

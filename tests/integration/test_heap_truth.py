@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 
 from pprofpy.collectors.heap import HeapOptions, record
+from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
-from pprofpy.collectors.heapagent.session import sampler_library
 from pprofpy.collectors.heapagent.traces import TRACED_TYPES
 from pprofpy.target import open_target
 from tests.conftest import Start, interpreter, rounds_until_right

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from pprofpy.collectors.bpf import pystacks
-from pprofpy.collectors.bpf.cpu import NO_PYTHON
-from pprofpy.collectors.bpf.threadslot import thread_slot
 from pprofpy.collectors.cpython.runtime import find_runtime
+from pprofpy.collectors.cpython.threadslot import thread_slot
+from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.sampling.cpu import NO_PYTHON
 from pprofpy.target import open_target
 from tests.conftest import PATIENCE_S, PROGRAMS, Start, interpreter
 from tests.cpu import VERSIONS, by_thread, let_run, recorder

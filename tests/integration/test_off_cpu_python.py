@@ -20,11 +20,11 @@ from uuid import uuid4
 
 import pytest
 
-from pprofpy.blocking import WOKEN_BY, unchain
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.formats import decode
-from pprofpy.profile import Profile, Stack
+from pprofpy.model.profile import Profile, Stack
+from pprofpy.model.waits import WOKEN_BY, unchain
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, stolen_ns
 
 pytestmark = pytest.mark.ebpf

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.native.demangle import readable
-from pprofpy.privileges import FILES, PY_SPY, READING, RECORDING, Capability
+from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.system.privileges import FILES, PY_SPY, READING, RECORDING, Capability
 from tests.conftest import PROGRAMS, CommandLine, Start, wait_until
 
 INHERITANCE = PROGRAMS / "inheritance.py"
@@ -196,4 +196,4 @@ def test_the_help_loads_no_code_for_privileges() -> None:
     )
 
     assert "pprofpy.cli.main" in done.stderr
-    assert "pprofpy.privileges" not in done.stderr
+    assert "pprofpy.system.privileges" not in done.stderr

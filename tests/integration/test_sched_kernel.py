@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.latency import LatencyRecord, ThreadWaits
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.model.latency import LatencyRecord, ThreadWaits
 from tests.integration.sched_reference import loading
 from tests.recorders import latency_record, long_waits
 
@@ -184,9 +184,9 @@ def test_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from pprofpy.collectors.bpf import cache
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
+from pprofpy.collectors.kernel import cache
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 cache.cache_folder = lambda: Path(sys.argv[1])
 with SchedRecorder(SchedOptions(Scope())) as recorder:
     record = latency_record(recorder.finish())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.offcpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.profile import Profile
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.model.profile import Profile
 from pprofpy.reports.losses import lines
 from tests.conftest import rounds_until_right, stolen_ns
 

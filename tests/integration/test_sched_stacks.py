@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from pprofpy.blocking import unchain
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.latency import LatencyRecord, LongWait
-from pprofpy.profile import Stack
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.model.latency import LatencyRecord, LongWait
+from pprofpy.model.profile import Stack
+from pprofpy.model.waits import unchain
 from tests.conftest import PROGRAMS, CommandLine
 from tests.recorders import latency_record, long_waits
 

@@ -8,10 +8,10 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.sched import SchedOptions, SchedRecorder
-from pprofpy.latency import LatencyRecord, merge_waits
-from pprofpy.trace import Trace
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.model.latency import LatencyRecord, merge_waits
+from pprofpy.model.trace import Trace
 from tests.conftest import rounds_until_right
 from tests.integration.sched_reference import Account, analyse, loading, needs_perf, perf_sched_record
 from tests.recorders import latency_record

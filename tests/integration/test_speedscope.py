@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pprofpy.formats import collapsed, speedscope
-from pprofpy.profile import Label, LabelSet, Profile
+from pprofpy.model.profile import Label, LabelSet, Profile
 from tests.stacks import PERIOD_NS, profile_of
 
 PACKAGES = ("speedscope@1.25.0", "jsdom@26")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.heap import HeapOptions
-from pprofpy.collectors.heapagent.session import sampler_library
+from pprofpy.collectors.heapagent.link import sampler_library
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 from tests.heap import LOAD, Program, at_line, off_by, open_files, record_tasks
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.events import EventRecorder, Options
-from pprofpy.collectors.tracepoints import select
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.tracepoints import select
+from pprofpy.collectors.trace import EventRecorder, Options
 from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
-from pprofpy.timeline import State, build
+from pprofpy.model.timeline import State, build
 from tests.conftest import PROGRAMS, Start, rounds_until_right, stolen_ns
 from tests.recorders import last_events
 from tests.sight import on_sighted_cpus

@@ -18,10 +18,10 @@ from statistics import median
 
 import pytest
 
-from pprofpy.collectors.bpf.processes import Scope
-from pprofpy.collectors.bpf.tracefs import tracing_folder
-from pprofpy.collectors.events import EventRecorder, Options
-from pprofpy.collectors.tracepoints import select
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.tracefs import tracing_folder
+from pprofpy.collectors.kernel.tracepoints import select
+from pprofpy.collectors.trace import EventRecorder, Options
 from pprofpy.events.log import Batch, EventSummary
 from pprofpy.events.words import Line, Narrator
 from pprofpy.reports.losses import lines

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pprofpy.errors import PprofpyError, ProfileFormatError
-from pprofpy.filters import prune
 from pprofpy.formats import FORMATS, collapsed, decode, encode, format_of, pprof, speedscope
-from pprofpy.graph import Granularity, build_call_tree, build_graph
-from pprofpy.profile import Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType, merge
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.combine import merge
+from pprofpy.model.filters import prune
+from pprofpy.model.graph import Granularity, build_call_tree, build_graph
+from pprofpy.model.profile import Frame, Function, Label, LabelSet, Profile, ValueType
 from pprofpy.reports import header, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports.source import SourceFinder

@@ -22,14 +22,14 @@ from pprofpy.cli import main
 from pprofpy.cli.console import remark
 from pprofpy.events.words import Line
 from pprofpy.formats import pprof
-from pprofpy.profile import (
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import (
     Collection,
     Frame,
     Function,
     Label,
     Mapping,
     Profile,
-    ProfileBuilder,
     ValueType,
 )  # fmt: skip
 from pprofpy.reports import trace_lines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.apart import in_child
+from pprofpy.collectors.kernel.apart import in_child
 from pprofpy.errors import NotPossibleError, PprofpyError
 
 

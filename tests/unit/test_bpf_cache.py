@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pprofpy.collectors.bpf.bytecode import Bytecode, MapShape, renumber_maps
-from pprofpy.collectors.bpf.cache import _seal, cache_folder, remembered
+from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, renumber_maps
+from pprofpy.collectors.kernel.cache import _seal, cache_folder, remembered
 
 MAP_LOAD = bytes([0x18, 0x11, 0, 0, 7, 0, 0, 0]) + bytes(8)
 """r1 = map of file descriptor 7: one instruction of 16 bytes."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pprofpy.collectors.bpf.bytecode import INSTRUCTION
+from pprofpy.collectors.kernel.bytecode import INSTRUCTION
 from tests.kernel_programs import VARIANTS, compiled
 
 CALL, EXIT, JUMP = 0x8, 0x9, 0x0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf import cache
-from pprofpy.collectors.bpf.bytecode import PARAMETER, put_in_parameters
+from pprofpy.collectors.kernel import cache
+from pprofpy.collectors.kernel.bytecode import PARAMETER, put_in_parameters
 from tests.kernel_programs import VARIANTS, compiled
 
 

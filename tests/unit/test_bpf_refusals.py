@@ -8,8 +8,8 @@ import platform
 
 import pytest
 
-from pprofpy.collectors.bpf.bytecode import INSTRUCTION
-from pprofpy.collectors.bpf.refusals import HELPERS, reason_in, refused, refused_program
+from pprofpy.collectors.kernel.bytecode import INSTRUCTION
+from pprofpy.collectors.kernel.refusals import HELPERS, reason_in, refused, refused_program
 from tests.kernel_programs import VARIANTS, compiled
 
 TOO_FAR = """\

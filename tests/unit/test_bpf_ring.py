@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pprofpy.collectors.bpf import events
-from pprofpy.collectors.bpf.events import RecordStream
+from pprofpy.collectors.kernel import ring as events
+from pprofpy.collectors.kernel.ring import RecordStream
 from pprofpy.errors import NotPossibleError
 
 SIZE = 4 * mmap.PAGESIZE

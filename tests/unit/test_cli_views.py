@@ -18,7 +18,7 @@ import pytest
 from pprofpy.cli.main import run
 from pprofpy.formats import decode, pprof
 from pprofpy.formats.files import save_recording
-from pprofpy.profile import Label, LabelSet
+from pprofpy.model.profile import Label, LabelSet
 from tests.stacks import PERIOD_NS, as_text, profile_of
 
 VIEWS = [["top"], ["list", "."], ["peek", "."], ["tree"], ["traces"]]

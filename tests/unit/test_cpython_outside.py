@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.cpython.blocked import blocked_stacks
 from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
+from pprofpy.collectors.cpython.stacks import blocked_stacks
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.compiler import _bare_environment
+from pprofpy.collectors.kernel.compiler import _bare_environment
 from pprofpy.collectors.pyspy import program
 from pprofpy.errors import NotPossibleError
 from pprofpy.target.permission import with_sudo

@@ -12,7 +12,7 @@ from pprofpy.events.log import Batch, FdKey, summarize
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS
 from pprofpy.events.words import Narrator
 from pprofpy.formats import eventlog
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 from tests.events import LOG, batch, call, call_with_strings, switch, waking
 
 READ, OPENAT, CLONE3, EXIT_GROUP, CLOSE = 0, 257, 435, 231, 3

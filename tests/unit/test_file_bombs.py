@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy import filters
 from pprofpy.errors import ProfileFormatError, UsageError
 from pprofpy.formats import collapsed, limits, pprof
 from pprofpy.formats.protowire import bytes_field, number_field, varint
-from pprofpy.graph import build_call_tree, build_graph
+from pprofpy.model import filters
+from pprofpy.model.graph import build_call_tree, build_graph
 from tests.stacks import profile_of
 
 FACTOR = 20

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pprofpy import filters
 from pprofpy.errors import UsageError
-from pprofpy.filters import Filters
-from pprofpy.profile import Label, Line, Location, Mapping, Profile
+from pprofpy.model import filters
+from pprofpy.model.filters import Filters
+from pprofpy.model.profile import Label, Line, Location, Mapping, Profile
 from tests.stacks import as_text, profile_of
 
 PROFILE = profile_of({"main > load > parse": 3, "main > load": 5, "main > render": 7, "idle": 11})

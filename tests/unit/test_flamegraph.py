@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pprofpy.formats.output import SIGNATURE_WITHIN_BYTES
-from pprofpy.graph import Granularity, build_graph
-from pprofpy.profile import Collection, Frame, Function, Label, Profile, ProfileBuilder, Stacks, merge, root_by_label
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.combine import merge, root_by_label
+from pprofpy.model.graph import Granularity, build_graph
+from pprofpy.model.profile import Collection, Frame, Function, Label, Profile, Stacks
 from pprofpy.reports import flamegraph, header
 from pprofpy.reports.flamegraph import FlameGraph, Options
 from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of

@@ -12,8 +12,9 @@ from pprofpy.cli.main import run
 from pprofpy.formats import folder, recording
 from pprofpy.formats.folder import RUNNING, UNFINISHED
 from pprofpy.formats.spool import Spool
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Collection, Frame, Function, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Collection, Frame, Function, ProfileBuilder, ValueType
 
 
 def made(kind: str, target: str = "shop (pid 7, CPython 3.11.7)") -> Recording:

@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from pprofpy.gil import UNSEEN, WAITS, Block, GilRecord, GilThread, Hold, Slice, Wait
-from pprofpy.profile import Collection, Frame, Function
+from pprofpy.model.gil import UNSEEN, WAITS, Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.model.profile import Collection, Frame, Function
 from pprofpy.reports import gil as report
 
 ROOT, WANT, HOLD, OTHER = (Frame(Function(f"app.{name}", name), 7) for name in ("main", "want", "hold", "other"))

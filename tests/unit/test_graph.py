@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pprofpy.graph import (
+from pprofpy.model.combine import merge
+from pprofpy.model.graph import (
     BASE_LABEL,
     CallTree,
     Entity,
@@ -17,7 +18,7 @@ from pprofpy.graph import (
     build_graph,
     total_of,
 )
-from pprofpy.profile import Function, Label, Line, Location, Mapping, Profile, Stacks, merge
+from pprofpy.model.profile import Function, Label, Line, Location, Mapping, Profile, Stacks
 from tests.stacks import profile_of
 
 PROFILE = profile_of({"main > work > inner": 3, "main > work": 5, "main > other": 2})

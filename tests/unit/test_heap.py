@@ -15,8 +15,9 @@ from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
 from pprofpy.collectors.heapagent.traces import Traces, to_profile
 from pprofpy.errors import UsageError
-from pprofpy.heap import Memory, ObjectType, Snapshots
-from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.heap import Memory, ObjectType, Snapshots
+from pprofpy.model.profile import Frame, Function, Profile
 from pprofpy.reports import growth
 from pprofpy.reports.heap import memory_lines, render_types
 from pprofpy.units import parse_bytes

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pprofpy.latency import (
+from pprofpy.model.latency import (
     Histogram,
     LatencyRecord,
     ThreadWaits,

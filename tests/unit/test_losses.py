@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 import pprofpy
-from pprofpy.collectors import events, gil, offcpu, sched
-from pprofpy.collectors.bpf import absences, nativestacks, pystacks
+from pprofpy.collectors import gil
+from pprofpy.collectors import off_cpu as offcpu
+from pprofpy.collectors import sched_latency as sched
+from pprofpy.collectors import trace as events
+from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.sampling import absences
+from pprofpy.collectors.unwind import copies as nativestacks
 from pprofpy.formats import document
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
 from pprofpy.reports.losses import WORDS, lines, sentences
 
-PROBES = Path(pprofpy.__file__).parent / "collectors" / "bpf"
+PROBES = Path(pprofpy.__file__).parent / "collectors" / "probes"
 NAMES = {
-    "sched.bpf.c": sched._LOST,
-    "offcpu.bpf.c": offcpu._LOST,
+    "sched_latency.bpf.c": sched._LOST,
+    "off_cpu.bpf.c": offcpu._LOST,
     "gil.bpf.c": gil._LOST,
     "trace.bpf.c": events._LOST,
     "absences.h": absences._LOST,

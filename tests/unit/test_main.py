@@ -151,7 +151,7 @@ def test_only_the_console_writes_to_the_standard_streams() -> None:
     """There, all that others chose is made harmless: nobody can forget it."""
     folder = Path(main.__file__).parents[1]
     # The text of JSON is made there; the child that demangles answers on its standard output, a pipe.
-    exempt = {Path("cli/console.py"), Path("reports/text.py"), Path("text.py"), Path("collectors/native/demangle.py")}
+    exempt = {Path("cli/console.py"), Path("reports/text.py"), Path("text.py"), Path("collectors/unwind/demangle.py")}
     written = re.compile(
         r"click\.echo|\.secho|console\.(?:print|out)\(|(?<![.\w])(?<!def )print\("
         r"|sys\.std(?:out|err)(?:\.buffer)?\.write|json\.dumps\(.*indent"

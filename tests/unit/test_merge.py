@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from pprofpy.errors import UsageError
-from pprofpy.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, merge_gil
-from pprofpy.heap import HeapRecording, Memory, merge_heap
-from pprofpy.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, merge_gil
+from pprofpy.model.heap import HeapRecording, Memory, merge_heap
 from pprofpy.model.latencies import Latencies, merge_latencies
+from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.merge import merge_recordings
+from pprofpy.model.profile import Collection, Frame, Function, Profile, Stack, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Collection, Frame, Function, Profile, ProfileBuilder, Stack, ValueType
 
 WORK: Stack = (Frame(Function("shop.work")),)
 OTHER: Stack = (Frame(Function("shop.other")),)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.native.cfi import CfiError, Kind, Rule, evaluate
-from pprofpy.collectors.native.demangle import readable
-from pprofpy.collectors.native.image import Image
-from pprofpy.collectors.native.process import CodeMap, Images
+from pprofpy.collectors.unwind.cfi import CfiError, Kind, Rule, evaluate
+from pprofpy.collectors.unwind.codemap import CodeMap, Images
+from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import NotElfError
 from pprofpy.target.files import open_within
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import string
 import struct
 import time
@@ -12,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.native import demangle
-from pprofpy.collectors.native.cfi import CfiError, CfiTable, evaluate
-from pprofpy.collectors.native.demangle import readable
+from pprofpy.collectors.unwind import demangle
+from pprofpy.collectors.unwind.cfi import CfiError, CfiTable, evaluate
+from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.errors import ImplausibleTargetError
 
 INDEX, TABLE = 0x1000, 0x2000
@@ -162,3 +164,17 @@ def test_if_the_reader_of_names_dies_another_takes_its_place_a_few_times() -> No
 @given(symbol=st.text(max_size=60) | st.from_regex(r"_Z[0-9A-Za-z_.$@]{0,60}", fullmatch=True))
 def test_any_symbol_has_a_name(symbol: str) -> None:
     assert isinstance(readable(symbol), str)
+
+
+def test_names_are_read_by_a_process_with_very_many_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    demangle._demangler.close()
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert demangle.readable("_ZN4many5filesEi") == "many::files(int)"
+    finally:
+        for file in files:
+            os.close(file)
+        demangle._demangler.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

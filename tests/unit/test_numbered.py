@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pprofpy.collectors.bpf.numbered import Numbered
-from pprofpy.profile import Frame, Function, Stack
+from pprofpy.collectors.pystacks.numbered import Numbered
+from pprofpy.model.profile import Frame, Function, Stack
 
 
 def test_what_reads_the_same_has_one_number_and_is_kept_once() -> None:

@@ -15,17 +15,7 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import decode, pprof
 from pprofpy.formats.limits import UNPACKED_BYTES_VARIABLE
 from pprofpy.formats.protowire import bytes_field, decode_varints, encode_varints, number_field, varint
-from pprofpy.profile import (
-    Collection,
-    Function,
-    Label,
-    Line,
-    Location,
-    Mapping,
-    Profile,
-    Stacks,
-    ValueType,
-)
+from pprofpy.model.profile import Collection, Function, Label, Line, Location, Mapping, Profile, Stacks, ValueType
 from tests import profile_pb2
 from tests.stacks import CPU_TYPES, profile_of
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from pprofpy.errors import ProfileFormatError, UsageError
-from pprofpy.profile import (
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.combine import merge
+from pprofpy.model.profile import (
     Collection,
     Frame,
     Function,
@@ -17,10 +19,8 @@ from pprofpy.profile import (
     Location,
     Mapping,
     Profile,
-    ProfileBuilder,
     Stacks,
     ValueType,
-    merge,
 )
 from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of, stack
 

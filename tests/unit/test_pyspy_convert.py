@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pprofpy.collectors.cpu import CpuOptions
 from pprofpy.collectors.pyspy.convert import convert
+from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target import open_target
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.bpf.reasons import REASONS, reason_of
+from pprofpy.collectors.kernel.reasons import REASONS, reason_of
 from pprofpy.events.syscalls import SYSCALLS
 from pprofpy.target.procfs import SystemCall
 

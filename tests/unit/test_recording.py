@@ -9,14 +9,15 @@ import pytest
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import pprof, recording
-from pprofpy.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
-from pprofpy.heap import HeapRecording, Memory, ObjectType
-from pprofpy.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
-from pprofpy.latency import Slice as Ran
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.model.heap import HeapRecording, Memory, ObjectType
 from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
+from pprofpy.model.latency import Slice as Ran
+from pprofpy.model.profile import Collection, Frame, Function, Profile, Stack, ValueType
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
-from pprofpy.profile import Collection, Frame, Function, Profile, ProfileBuilder, Stack, ValueType
 
 WORK: Stack = (Frame(Function("shop.work", "work", "/app/shop.py", 10), 12, 4), Frame(Function("shop.main")))
 OTHER: Stack = (Frame(Function("shop.other"), 1),)

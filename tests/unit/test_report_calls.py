@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pprofpy.errors import PprofpyError, UsageError
-from pprofpy.graph import build_graph
-from pprofpy.profile import Profile
+from pprofpy.model.graph import build_graph
+from pprofpy.model.profile import Profile
 from pprofpy.reports import header, peek, tree
 from pprofpy.reports.calls import Calls, Node
 from pprofpy.reports.trim import EVERYTHING, Limits

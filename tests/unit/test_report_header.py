@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pprofpy.profile import Collection, Mapping, Profile
+from pprofpy.model.profile import Collection, Mapping, Profile
 from pprofpy.reports import header
 from tests.stacks import profile_of
 

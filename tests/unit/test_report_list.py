@@ -14,7 +14,8 @@ import pytest
 
 from pprofpy.errors import PprofpyError
 from pprofpy.formats import pprof
-from pprofpy.profile import Frame, Function, ProfileBuilder
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function
 from pprofpy.reports import header
 from pprofpy.reports import list as listing
 from pprofpy.reports.list import Listing, Routine

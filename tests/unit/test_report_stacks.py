@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
-from pprofpy.blocking import OFF_CPU_TYPES, chain, unchain
-from pprofpy.profile import Frame, Function, Label, Profile, ProfileBuilder, Stack
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, Label, Profile, Stack
+from pprofpy.model.waits import OFF_CPU_TYPES, chain, unchain
 from pprofpy.reports import off_cpu
 from pprofpy.reports.stacks import one_line
 

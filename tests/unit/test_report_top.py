@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from pprofpy.errors import UsageError
-from pprofpy.graph import Granularity, build_graph
-from pprofpy.profile import Collection, Function, Line, Location, Profile, ProfileBuilder
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.graph import Granularity, build_graph
+from pprofpy.model.profile import Collection, Function, Line, Location, Profile
 from pprofpy.reports import header, top
 from pprofpy.reports.top import Top
 from pprofpy.reports.trim import EVERYTHING, Limits

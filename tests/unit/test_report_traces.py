@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pprofpy.graph import build_graph
-from pprofpy.profile import Label, LabelSet
+from pprofpy.model.graph import build_graph
+from pprofpy.model.profile import Label, LabelSet
 from pprofpy.reports import header, traces
 from pprofpy.reports.traces import Traces
 from tests.looks import assert_looks, piped

@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.model.profile import Profile, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Profile, ValueType
 from pprofpy.session import FOREVER, Recorder, Session
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S

@@ -12,8 +12,9 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import decode, recording, spool
 from pprofpy.formats.files import latest_recording, read_recording
 from pprofpy.formats.spool import CUT_SHORT, MAGIC, Spool, is_being_written
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Frame, Function, ProfileBuilder, ValueType
 
 NAME = "cpu-shop-1.spool"
 

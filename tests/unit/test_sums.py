@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from pprofpy.collectors import sums
-from pprofpy.collectors.sums import ThreadSums, Who
+from pprofpy.session import sums
+from pprofpy.session.sums import ThreadSums, Who
 
 
 def test_threads_are_told_apart_as_long_as_they_are_few() -> None:

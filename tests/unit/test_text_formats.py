@@ -10,7 +10,8 @@ import pytest
 
 from pprofpy.errors import ProfileFormatError, UsageError
 from pprofpy.formats import collapsed, decode, speedscope
-from pprofpy.profile import Frame, Function, Label, LabelSet, ProfileBuilder, ValueType
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, Label, LabelSet, ValueType
 from tests.stacks import PERIOD_NS, as_text, profile_of
 
 THREADS: dict[tuple[str, LabelSet], int] = {

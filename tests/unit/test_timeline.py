@@ -13,10 +13,10 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import EventLog
 from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
-from pprofpy.profile import Collection
+from pprofpy.model.profile import Collection
+from pprofpy.model.timeline import Call, State, Timeline, build
+from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
 from pprofpy.reports import timeline as report
-from pprofpy.timeline import Call, State, Timeline, build
-from pprofpy.trace import RECORD, Context, Kind, Thread, Trace
 from tests.events import LOG, batch, call, switch, waking
 
 A, B, STRANGER = 1, 2, 99

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import tracefile
-from pprofpy.profile import Collection
-from pprofpy.trace import RECORD, Context, Kind, RunqueueWait, Switch, Thread, Trace, Wakeup, state_letter
+from pprofpy.model.profile import Collection
+from pprofpy.model.trace import RECORD, Context, Kind, RunqueueWait, Switch, Thread, Trace, Wakeup, state_letter
 
 MAIN, WORKER, OTHER = 10, 11, 99
 

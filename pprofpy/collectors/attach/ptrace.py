@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from pprofpy.interrupts import Unstoppable
+from pprofpy.system.interrupts import Unstoppable
 from pprofpy.target import procfs
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
-from pprofpy.privileges import NEEDED
+from pprofpy.system.privileges import NEEDED
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.text import printable

@@ -27,7 +27,7 @@ DEBUG_OFFSETS_BYTES = 8 * 96
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets in bytes. The names are those of `struct python_target` in bpf/python.h.
+    """Offsets in bytes. The names are those of `struct python_target` in probes/python.h.
 
     Attributes:
         interpreters_head: In _PyRuntimeState.

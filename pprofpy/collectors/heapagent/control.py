@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pprofpy import folders
 from pprofpy.collectors.heapagent import plain
 from pprofpy.errors import TargetError
+from pprofpy.system import folders
 from pprofpy.target import Target, procfs
 
 PROGRESS_BYTES, LENGTH_BYTES = 16, 8

@@ -9,9 +9,9 @@ from typing import Protocol
 from pprofpy import __version__
 from pprofpy.collectors.heapagent import samples, traces
 from pprofpy.collectors.heapagent.frames import Frames
-from pprofpy.collectors.heapagent.session import LONG_S, Agent
+from pprofpy.collectors.heapagent.link import LONG_S, Agent
 from pprofpy.errors import NotPossibleError
-from pprofpy.profile import Collection, Profile, ValueType
+from pprofpy.model.profile import Collection, Profile, ValueType
 from pprofpy.units import format_value
 
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"

@@ -8,9 +8,9 @@ from bisect import bisect_right
 from pathlib import Path
 
 from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.profile import Frame, Function
-from pprofpy.rights import as_user
-from pprofpy.source import LARGEST_BYTES, decoded, definitions
+from pprofpy.formats.source import LARGEST_BYTES, decoded, definitions
+from pprofpy.model.profile import Frame, Function
+from pprofpy.system.rights import as_user
 from pprofpy.target.files import open_within
 
 _OURS = re.compile(r"<pprofpy.*>")

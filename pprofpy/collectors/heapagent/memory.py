@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from pprofpy.heap import Memory
+from pprofpy.model.heap import Memory
 from pprofpy.target import procfs
 
 _FLAGS = re.ASCII | re.MULTILINE

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
-from pprofpy.profile import Frame, Function, Label, LabelSet, Profile, ProfileBuilder, ValueType
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, Label, LabelSet, Profile, ValueType
 
 ALLOC_OBJECTS, ALLOC_SPACE = ValueType("alloc_objects", "count"), ValueType("alloc_space", "bytes")
 INUSE_OBJECTS, INUSE_SPACE = ValueType("inuse_objects", "count"), ValueType("inuse_space", "bytes")

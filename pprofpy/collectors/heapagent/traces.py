@@ -11,7 +11,8 @@ import numpy as np
 from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE, NO_ROOM, OUTSIDE_PYTHON
-from pprofpy.profile import Frame, Function, Profile, ProfileBuilder
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Frame, Function, Profile
 
 TRACED_TYPES = (INUSE_OBJECTS, INUSE_SPACE)
 

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Mapping as Dict
 from typing import Any, NamedTuple
 
-from pprofpy.collectors.cpu import CpuOptions
 from pprofpy.collectors.cpython.linetable import MOST_LINES
 from pprofpy.collectors.cpython.modules import ModuleNames
+from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import ImplausibleTargetError
-from pprofpy.profile import (
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import (
     PYTHON_MAPPING,
     Frame,
     Function,
@@ -27,7 +28,6 @@ from pprofpy.profile import (
     Location,
     Mapping,
     Profile,
-    ProfileBuilder,
     ValueType,
 )
 from pprofpy.target import Target

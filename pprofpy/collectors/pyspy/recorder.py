@@ -21,12 +21,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pprofpy.collectors.cpu import CpuOptions
 from pprofpy.collectors.pyspy import program
 from pprofpy.collectors.pyspy.convert import convert
+from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
+from pprofpy.model.combine import merge
+from pprofpy.model.profile import Collection, Profile
 from pprofpy.model.recording import Recording
-from pprofpy.profile import Collection, Profile, merge
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen

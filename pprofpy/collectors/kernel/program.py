@@ -1,0 +1,361 @@
+"""Load a compiled BPF program into the kernel; say precisely what is missing where that cannot work."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import inspect
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec
+
+import numpy as np
+
+from pprofpy.collectors.kernel import syscall as kernel
+from pprofpy.collectors.kernel.btf import VMLINUX, Btf
+from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
+from pprofpy.collectors.kernel.cache import remembered
+from pprofpy.collectors.kernel.compiler import compile_source, find_bcc
+from pprofpy.collectors.kernel.maps import Table, kernel_facts
+from pprofpy.collectors.kernel.perf import (
+    clock_event,
+    link_perf_event,
+    online_cpus,
+    perf_event,
+    run_at_event,
+    software_event,
+    start_event,
+)
+from pprofpy.collectors.kernel.refusals import refused, refused_program
+from pprofpy.collectors.kernel.ring import EventStream, RecordStream
+from pprofpy.errors import NotPossibleError
+from pprofpy.system import privileges
+from pprofpy.target import procfs, with_sudo
+from pprofpy.target.permission import require_proc
+
+_TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
+_PERF_TYPE_TRACEPOINT = 2
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+
+_SHORT_PERIOD_NS = 1_100_000
+_SHARES = (0.171, 0.223, 0.277, 0.329)
+"""Which part of the strikes comes from each of several clocks; no two of them keep step for long."""
+
+_Arguments = ParamSpec("_Arguments")
+
+
+class Program:
+    """A compiled BPF source with its maps, in the kernel until `close()`.
+
+    Args:
+        bytecode: What it was compiled to.
+        source: The source's name, for messages.
+        parameters: The values of its parameters, in order.
+
+    Raises:
+        NotPossibleError: The kernel does not make its maps.
+    """
+
+    def __init__(self, bytecode: Bytecode, source: str, parameters: Sequence[int] = ()) -> None:
+        self._bytecode = bytecode
+        self._parameters = parameters
+        self._source = source
+        self._functions: dict[str, int] = {}
+        self._maps: dict[str, int] = {}
+        self._attachments: list[int] = []
+        self._streams: list[EventStream | RecordStream] = []
+        try:
+            for one in bytecode.maps:
+                self._maps[one.name] = _make_map(one)
+        except BaseException:
+            self.close()
+            raise
+        self._numbers = dict(enumerate(self._maps.values()))
+
+    def load_function(self, name: str, kind: int = _RAW_TRACEPOINT) -> int:
+        """Load a function through the verifier; returns its file descriptor.
+
+        Args:
+            name: A function of the source.
+            kind: A `BPF_PROG_TYPE_*`; by default a raw tracepoint.
+
+        Raises:
+            NotPossibleError: The kernel refuses it; the message says why.
+        """
+        if name not in self._functions:
+            code = renumber_maps(self._bytecode.functions[name], self._numbers)
+            code = put_in_parameters(code, self._parameters)
+            try:
+                self._functions[name] = kernel.load_program(kind, code, name)
+            except kernel.RefusedError as error:
+                raise refused_program(name, self._source, str(error)) from error
+            except OSError as error:
+                raise refused(f"load {name} of {self._source}", error) from error
+        return self._functions[name]
+
+    def attach_raw(self, tracepoint: str, function: str) -> None:
+        """Run `function` at every `tracepoint`. Raw tracepoints hide nothing from others who watch the same event."""
+        try:
+            self._attachments.append(kernel.open_raw_tracepoint(tracepoint, self.load_function(function)))
+        except FileNotFoundError as error:
+            raise NotPossibleError(
+                f"this kernel has no tracepoint {tracepoint}",
+                "it is there from Linux 4.17 on, if the kernel was built with CONFIG_BPF_EVENTS=y",
+            ) from error
+        except OSError as error:
+            raise refused(f"run a program at the tracepoint {tracepoint}", error) from error
+
+    def attach_tracepoint(self, number: int, function: str, cookie: int) -> None:
+        """Run `function` at a tracepoint, with the record that the kernel makes of the event as its argument.
+
+        Args:
+            number: The tracepoint's, from its description.
+            function: Must return 1: 0 would hide the event from everybody else.
+            cookie: What `bpf_get_attach_cookie` tells the function, so that one serves many tracepoints.
+        """
+        descriptor = self.load_function(function, _TRACEPOINT)
+        event = perf_event(_PERF_TYPE_TRACEPOINT, number)
+        self._attachments.append(event)
+        self._attachments.append(link_perf_event(descriptor, event, cookie))
+
+    def attach_clock(self, function: str, period_ns: int) -> None:
+        """Run `function` every `period_ns` on every CPU that is not idle, whatever runs there.
+
+        At short intervals these are a mean: an interrupt by a clock also ends the sleeps that are due within the next
+        50 microseconds (the kernel saves interrupts so). What a thread does then in the few microseconds until it
+        sleeps again, a single clock would seldom see, since it has only just struck. So it is several, each with a pace
+        of its own.
+        """
+        descriptor = self.load_function(function, PERF_EVENT)
+        shares = _SHARES if period_ns <= _SHORT_PERIOD_NS else (1.0,)
+        events = [clock_event(cpu, round(period_ns / share)) for cpu in online_cpus() for share in shares]
+        self._attachments += events
+        for event in events:
+            run_at_event(descriptor, event)
+
+    def attach_software_event(self, number: int, function: str, cookie: int) -> None:
+        """Run `function` each time that the kernel raises one of its software events, on every CPU.
+
+        Args:
+            number: `PERF_COUNT_SW_*`.
+            function: Takes a `struct bpf_perf_event_data`.
+            cookie: What `bpf_get_attach_cookie` tells it.
+        """
+        descriptor = self.load_function(function, PERF_EVENT)
+        for cpu in online_cpus():
+            event = software_event(cpu, number, period=1)
+            self._attachments += [event, link_perf_event(descriptor, event, cookie)]
+            start_event(event)
+
+    def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
+        """The map `name`, to be read as arrays of these types.
+
+        Raises:
+            PprofpyError: The sizes are not those of the C side.
+        """
+        return Table(self._maps[name], key, value)
+
+    def events(self, name: str, dtype: np.dtype[Any]) -> EventStream:
+        """The ring buffer `name`, whose records all have this type."""
+        stream = EventStream(self._maps[name], dtype)
+        self._streams.append(stream)
+        return stream
+
+    def records(self, name: str) -> RecordStream:
+        """The ring buffer `name`, whose records differ in size."""
+        stream = RecordStream(self._maps[name])
+        self._streams.append(stream)
+        return stream
+
+    def missed(self) -> int:
+        """How often the kernel skipped a function because it was already running on that CPU; such events are lost."""
+        return sum(kernel_facts(one).get("recursion_misses", 0) for one in self._functions.values())
+
+    def memory(self, stack_count: int = 0) -> str:
+        """What a recording takes up, in words.
+
+        Args:
+            stack_count: So many stacks are in memory.
+        """
+        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        kernel_mb = sum(kernel_facts(one).get("memlock", 0) for one in self._maps.values()) >> 20
+        stacks = f", {stack_count:,} stacks known" if stack_count else ""
+        return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel{stacks}"
+
+    def detach(self) -> None:
+        """Stop the program; its maps can still be read."""
+        while self._attachments:
+            os.close(self._attachments.pop())
+
+    def close(self) -> None:
+        """Take everything out of the kernel."""
+        self.detach()
+        while self._streams:
+            self._streams.pop().close()
+        for descriptor in (*self._functions.values(), *self._maps.values()):
+            os.close(descriptor)
+        self._functions.clear()
+        self._maps.clear()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def whole_or_nothing(construct: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """For the `__init__` of what holds a Program as `_program`: an error in it takes the program out of the kernel.
+
+    What is attached stays so until it is closed: without this it would go on beside the engine that is tried next.
+    """
+
+    @wraps(construct)
+    def guarded(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
+        try:
+            construct(*arguments, **options)
+        except BaseException:
+            if program := getattr(arguments[0], "_program", None):
+                program.close()
+            raise
+
+    return guarded
+
+
+def load(
+    source: str,
+    constants: Mapping[str, int] | None = None,
+    layouts: Mapping[str, np.dtype[Any]] | None = None,
+    parameters: Mapping[str, int] | None = None,
+) -> Program:
+    """Compile one of the C files of this package.
+
+    Args:
+        source: The file's name.
+        constants: What to define (`-DNAME=value`) when compiling.
+        layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
+        parameters: What to define when loading: pids, thresholds. What was compiled once serves all their values; 0 is
+            a value as any other.
+
+    Returns:
+        The program, its maps made, nothing attached yet.
+
+    Raises:
+        NotPossibleError: bcc, a privilege or a kernel feature is missing; the hint tells how to get it.
+        PprofpyError: It does not compile.
+    """
+    require()
+    names = sorted(parameters or {})
+    bytecode = compile_source(source, constants or {}, layouts or {}, names)
+    return Program(bytecode, source, [parameters[name] for name in names] if parameters else ())
+
+
+def require() -> None:
+    """Check that eBPF programs can run here.
+
+    Raises:
+        NotPossibleError: They cannot. The first thing missing is named, with the way to get it.
+    """
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        raise NotPossibleError("kernel probes work on Linux on x86-64 only", "py-spy based commands work elsewhere")
+    if missing := privileges.lacking(privileges.PROBES):
+        raise NotPossibleError(
+            f"kernel probes need {privileges.in_words(missing)} (or root)",
+            f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
+        )
+    require_proc()
+    if procfs.namespace("self", "pid") != _INITIAL_PID_NAMESPACE:
+        raise NotPossibleError(
+            "we are in a pid namespace of our own, where the kernel's thread numbers mean nothing",
+            "run pprofpy on the host, or start the container with --pid=host",
+        )
+    if not VMLINUX.exists():
+        Btf.of_running_kernel()
+    find_bcc()
+
+
+@cache
+def kernel_types() -> Btf:
+    """The running kernel's type information, read once."""
+    return Btf.of_running_kernel()
+
+
+def kernel_constants(find_out: Callable[[Btf], dict[str, int]]) -> dict[str, int]:
+    """What a function finds in the running kernel's types; it is asked again only when it or the kernel has changed."""
+    key = (_types_digest(), find_out.__qualname__, Path(inspect.getfile(find_out)).read_text())
+    return remembered("types", key, lambda: json.dumps(find_out(kernel_types())), _offsets)
+
+
+def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]:
+    """Where members of the running kernel's structs lie: name of a constant -> offset.
+
+    Args:
+        members: Name of the constant -> `struct.member` (dots descend further).
+        complaint: What it means if one of them does not exist.
+
+    Raises:
+        NotPossibleError: It does not.
+    """
+
+    def find_out() -> str:
+        types = kernel_types()
+        return json.dumps({name: types.offset(*path.split(".", 1)) for name, path in members.items()})
+
+    try:
+        key = (_types_digest(), *(f"{name}={path}" for name, path in members.items()))
+        return remembered("types", key, find_out, _offsets)
+    except KeyError as error:
+        raise NotPossibleError(
+            f"this kernel has no {error.args[0]}: {complaint}", "please report it with the output of 'uname -a'"
+        ) from error
+
+
+def _offsets(text: str) -> dict[str, int]:
+    """Raises ValueError for anything but names and whole numbers."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+        raise ValueError("these are no offsets")
+    return found
+
+
+@cache
+def _types_digest() -> str:
+    """Tells one kernel's types from another's; empty if there are none."""
+    try:
+        return hashlib.sha256(VMLINUX.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _make_map(shape: MapShape) -> int:
+    """Raises NotPossibleError if the kernel does not give it."""
+    sizes = shape.key_bytes, shape.value_bytes, shape.entries, shape.flags
+    with suppress(PermissionError):
+        return _asked_for_map(shape.kind, *sizes, shape.name)
+    # Before Linux 5.11 tables count as locked memory, which is limited.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        return _asked_for_map(shape.kind, *sizes, shape.name)
+    except PermissionError as error:
+        raise refused("let us make tables", error) from error
+
+
+def _asked_for_map(kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str) -> int:
+    try:
+        return kernel.create_map(kind, key_bytes, value_bytes, entries, flags, name)
+    except PermissionError:
+        raise
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            error = OSError(errno.ENOMEM, error.strerror)
+        raise refused(f"give room for a table of {entries:,} entries", error) from error

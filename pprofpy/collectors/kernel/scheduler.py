@@ -1,0 +1,63 @@
+"""What programs at the scheduler's tracepoints (`sched.h`) must know of the running kernel, as constants."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+
+from pprofpy.collectors.kernel.btf import Btf
+from pprofpy.collectors.kernel.program import kernel_constants
+from pprofpy.errors import NotPossibleError
+
+CONTEXTS = ("task", "irq", "softirq")
+"""What a wake-up came from, by the number that `wakeup_context()` in `sched.h` returns."""
+
+
+@cache
+def scheduler_constants() -> dict[str, int]:
+    """Struct offsets for `sched.h`.
+
+    Raises:
+        NotPossibleError: This kernel's scheduler looks like none that we know.
+    """
+    return kernel_constants(_find_out)
+
+
+def _find_out(types: Btf) -> dict[str, int]:
+    try:
+        constants = {
+            "TASK_PID": types.offset("task_struct", "pid"),
+            "TASK_TGID": types.offset("task_struct", "tgid"),
+            "TASK_COMM": types.offset("task_struct", "comm"),
+            # Until Linux 5.13 the state was called `state`; from 5.18 on the tracepoint hands it over.
+            "TASK_STATE": types.offset("task_struct", "__state" if types.has("task_struct", "__state") else "state"),
+        }
+        if types.tracepoint_arguments("sched_switch") >= 4:
+            constants["SWITCH_TELLS_STATE"] = 1
+    except KeyError as error:
+        raise NotPossibleError(
+            f"Linux {platform.release()} has no {error.args[0]}: its scheduler is none that pprofpy knows",
+            "please report it with the output of 'uname -a'",
+        ) from error
+    return constants | _preempt_count(types)
+
+
+def _preempt_count(types: Btf) -> dict[str, int]:
+    """How to find a CPU's preempt_count; empty where that is unknown: then no wake-up is known as an interrupt's."""
+    try:
+        distance = _preempt_count_offset(types) - types.percpu_offset("runqueues")
+        return {
+            "PREEMPT_COUNT_FROM_RUNQUEUE": distance,
+            "TASK_CFS_RQ": types.offset("task_struct", "se.cfs_rq"),
+            "CFS_RQ_RQ": types.offset("cfs_rq", "rq"),
+        }
+    except KeyError:
+        return {}
+
+
+def _preempt_count_offset(types: Btf) -> int:
+    """Source: arch/x86/include/asm/preempt.h; from Linux 6.2 to 6.14 it is a member of `pcpu_hot`."""
+    try:
+        return types.percpu_offset("__preempt_count")
+    except KeyError:
+        return types.percpu_offset("pcpu_hot") + types.offset("pcpu_hot", "preempt_count")

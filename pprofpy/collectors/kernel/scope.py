@@ -1,0 +1,71 @@
+"""Which processes a kernel-side recording watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.errors import TargetError
+from pprofpy.target import descendants_of, procfs
+from pprofpy.text import text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom to watch; by default everybody.
+
+    Attributes:
+        pid: The process, as the host numbers it.
+        children: Also those that it starts.
+        named_later: Nobody at first: the process is named by `watch` when everything is in place.
+    """
+
+    pid: int = 0
+    children: bool = False
+    named_later: bool = False
+
+    @property
+    def is_everybody(self) -> bool:
+        """Is the whole system watched?"""
+        return not (self.pid or self.named_later)
+
+    def check(self) -> None:
+        """See that the process is there.
+
+        Raises:
+            TargetError: It is not.
+        """
+        if self.pid and not procfs.exists(self.pid):
+            raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
+
+    def constants(self) -> dict[str, int]:
+        """What `sched.h` must know of it as it is compiled."""
+        return {"TARGETS": 1} if self.children or self.named_later else {}
+
+    def parameters(self) -> dict[str, int]:
+        """And as it is loaded. A single process is compared with a number, which costs least."""
+        return {"TGID": self.pid} if self.pid and not self.constants() else {}
+
+    def members(self, pid: int) -> list[int]:
+        """A process, and all that it has started, if children are wanted."""
+        return [pid, *descendants_of(pid)] if self.children else [pid]
+
+    def watch(self, program: Program, pid: int) -> list[int]:
+        """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
+        if not self.constants().get("TARGETS"):
+            return [pid]
+        targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
+        entered: list[int] = []
+        # Again until nobody is new: a child may be born of one that is not entered yet.
+        while fresh := [member for member in self.members(pid) if member not in entered]:
+            for member in fresh:
+                targets.put(member, 1)
+            entered += fresh
+        return entered
+
+
+def comm_text(comm: bytes) -> str:
+    """A thread's name; the kernel promises no encoding."""
+    return text_of(comm.split(b"\0")[0])

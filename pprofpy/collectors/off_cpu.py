@@ -1,0 +1,441 @@
+"""Time off the CPU: where threads block, why, for how long, and who wakes them. Counted by `probes/off_cpu.bpf.c`.
+
+All times lie within the recording: what began before it counts from its start, what goes on after it up to its end. So
+for every thread: running + sleeping + disk + run queue = duration.
+
+Threads have the stacks that they block with: Python's where there is one, else the kernel's. Those that were blocked
+already when the recording began are looked at from outside.
+
+Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_process_fork.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy import __version__
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.kernel.kallsyms import kernel_symbols, without_scheduler
+from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.collectors.kernel.scope import Scope, comm_text
+from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.numbered import Numbered
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS
+from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.latency import KERNEL_MAPPING
+from pprofpy.model.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile
+from pprofpy.model.recording import Recording
+from pprofpy.model.waits import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
+from pprofpy.session.sums import ThreadSums, Who, numberless
+from pprofpy.target import Target
+
+_U4 = np.dtype("u4")
+_THREAD = np.dtype(
+    [
+        ("off_ns", "u8"),
+        ("wake_ns", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
+        ("kernel_stack", "i4"),
+        ("tgid", "u4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("state", "u1"),
+        ("reason", "u1"),
+        ("off", "u1"),
+        ("dead", "u1"),
+        ("unused", "u1", 7),
+        ("comm", "S16"),
+    ]
+)
+_PLACE = np.dtype(
+    [
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
+        ("tid", "u4"),
+        ("kernel_stack", "i4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("state", "u1"),
+        ("reason", "u1"),
+        ("turn", "u1"),
+    ]
+)
+_TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
+_LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
+_NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
+_STACK = np.dtype([("addresses", "u8", 127)])
+_LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME, "late_stack": _LATE_STACK}
+
+_FIRST_SEEDED_STACK = 1 << 24
+"""From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
+
+_SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
+_LOST = (
+    "untracked_switches",
+    "off_cpu_full",
+    "kernel_stacks_full",
+    "children_full",
+    "hidden_ends",
+    "hidden_wake_ups_blocked",
+)
+"""Why something could not be kept, in the order of the enum in off_cpu.bpf.c."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffCpuOptions:
+    """What to watch.
+
+    Attributes:
+        scope: Whose times.
+        min_ns, max_ns: Only times off the CPU (blocked and run queue together) within these; 0 for no bound.
+        kernel_stacks: What the kernel did on top of Python's stacks; otherwise a frame with the reason stands for it.
+        wakers: Put the stack of whoever ended a wait on top of it.
+    """
+
+    scope: Scope = field(default_factory=Scope)
+    min_ns: int = 0
+    max_ns: int = 0
+    kernel_stacks: bool = False
+    wakers: bool = False
+
+
+class _What(NamedTuple):
+    """What a thread's times are summed up by."""
+
+    state: str
+    reason: str
+    stack: int
+    kernel_stack: int
+    waker: str
+    waker_stack: int
+
+
+class OffCpuRecorder(KernelRecorder):
+    """Measures off-CPU intervals. The whole system is measured from `open` on, a process from `watch` on.
+
+    Raises (`open` and `watch`):
+        NotPossibleError: eBPF cannot work here.
+        TargetError: There is no such process.
+    """
+
+    kind = "off-cpu"
+
+    def __init__(self, options: OffCpuOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._pid = options.scope.pid
+        self._walks = not options.scope.is_everybody
+        self._python_names = ThreadNames()
+        self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
+        self._spells: ThreadSums[_What] = ThreadSums(_alike)
+
+    def open(self) -> None:
+        """Load the program and attach it."""
+        scope = self._options.scope
+        scope.check()
+        layouts = _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {})
+        program = self.load("off_cpu.bpf.c", self._constants(), layouts, self._parameters())
+        self._threads = program.table("threads", _U4, _THREAD)
+        self._places = program.table("places", _PLACE, _TIMES)
+        self._names = program.table("names", _U4, _NAME)
+        self._kernel_stacks = program.table("kernel_stacks", _U4, _STACK)
+        self._turns = Turns(program)
+        tell_reasons(program)
+        self._python = WalkedStacks(program, scope) if self._walks else None
+        if self._python:
+            self.owned.callback(self._python.close)
+        self._late_stacks = program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
+        members = self._begin_to_watch(self._pid) if self._pid else []
+        self._attach()
+        self._seed(members)
+
+    def watch(self, target: Target) -> None:
+        """Measure a process, if it was to be named later."""
+        if target.pid != self._pid:
+            self._pid = target.pid
+            self._seed(self._begin_to_watch(target.pid))
+
+    @property
+    def without_python(self) -> str:
+        """Why there are no Python stacks, in words; empty if there are."""
+        return self._python.problem if self._python else "they need a process: --pid, --name or a COMMAND"
+
+    def _begin_to_watch(self, pid: int) -> list[int]:
+        """Python first: no switch is then without its stack. Returns the processes that are watched."""
+        if self._python:
+            self._python.watch(pid)
+        members = self._options.scope.watch(self.program, pid)
+        if self._python:
+            self._python.watch_others(members)
+        return members
+
+    def _constants(self) -> dict[str, int]:
+        options = self._options
+        constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
+        if self._walks:
+            constants |= walk_constants()
+        switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKERS": options.wakers and self._walks}
+        constants |= {name: 1 for name, is_on in switches.items() if is_on}
+        return constants | scheduler_constants() | reason_constants() | options.scope.constants()
+
+    def _parameters(self) -> dict[str, int]:
+        bounds = {"MIN_NS": self._options.min_ns, "MAX_NS": self._options.max_ns}
+        return self._options.scope.parameters() | {name: value for name, value in bounds.items() if value}
+
+    def _attach(self) -> None:
+        for function in ("on_rename", "on_waking", "on_switch"):
+            self.program.load_function(function)  # takes a while: attach them close together
+        if self._options.scope.children:
+            self.program.attach_raw("sched_process_fork", "on_fork")
+        self.program.attach_raw("task_rename", "on_rename")
+        self.program.attach_raw("sched_waking", "on_waking")
+        self.program.attach_raw("sched_switch", "on_switch")
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._told_ns = self.start_ns
+
+    def _seed(self, pids: list[int]) -> None:
+        """Enter the threads that are blocked already: no switch will tell when they began."""
+        for pid in pids:
+            self._seed_process(pid)
+
+    def _seed_process(self, pid: int) -> None:
+        """The same for one process; also once its Python can be read, for those that have blocked before."""
+        off_ns = self._off_since()
+        for thread in blocked_threads(pid, self._python.runtime(pid) if self._python else None):
+            stack = self._python.add(thread.python_stack) if self._python else 0
+            # Not over an entry of the kernel's: the thread has been awake since, and the kernel knows better.
+            if not self._threads.put_new(thread.tid, self._seeded(pid, thread, stack)) and stack:
+                self._add_late_stack(thread, stack, off_ns.get(thread.tid, 0))
+
+    def _seeded(self, pid: int, thread: BlockedThread, stack: int) -> Any:
+        """An entry for the kernel's table of threads."""
+        entry = np.zeros((), _THREAD)
+        entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, thread.born_ns), pid, 1
+        entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
+        entry["reason"], entry["comm"], entry["stack"] = thread.reason, thread.comm, stack
+        entry["kernel_stack"] = _FIRST_SEEDED_STACK + self._seeded_kernel_stacks.number(thread.kernel_stack)
+        return entry
+
+    def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
+        """For a thread that was off the CPU without a stack before we looked, and still is: the same time."""
+        entry = self._threads.get(thread.tid)
+        if self._late_stacks and off_ns and entry["off"] and entry["off_ns"] == off_ns and not entry["stack"]:
+            self._late_stacks.put(thread.tid, np.array((off_ns, stack, thread.reason), _LATE_STACK))
+
+    def _off_since(self) -> dict[int, int]:
+        """tid -> since when it is off the CPU, of the threads that are."""
+        tids, threads = self._threads.items()
+        return dict(zip(tids.tolist(), np.where(threads["off"], threads["off_ns"], 0).tolist(), strict=True))
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def take_new(self) -> None:
+        """Take in new stacks, and look at processes whose Python can be read now."""
+        for pid in self._python.poll() if self._python else ():
+            self._seed_process(pid)
+
+    def drain(self) -> None:
+        """Empty the kernel's tables of what is over."""
+        tids, threads = self._threads.items()
+        names = self._thread_names(tids, threads)
+        done, times, left = self._turns.take(self._places)
+        self.take_new()
+        self._collect(done, times, names)
+        self._spells.make_room()
+        self._turns.end()
+        gone = (threads["dead"] == 1) & ~np.isin(tids, left["tid"])
+        self._threads.clear(tids[gone])
+        if self._python:
+            self._python.make_room(*_stack_ids(threads), *_stack_ids(left))
+
+    def window(self) -> Recording:
+        """The intervals that have ended since the last window, but for those of the last moments."""
+        self.drain()
+        return Recording(self.kind, self._take_profile(time.monotonic_ns()))
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self.program.memory(self._python.count if self._python else 0)
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Recording:
+        """End the recording; everything that it found since the last window."""
+        end_ns = time.monotonic_ns()
+        self.program.detach()  # takes a while on a busy machine, one function after the other
+        if self._python:
+            self._python.poll()
+        tids, threads = self._threads.items()
+        names = self._thread_names(tids, threads)
+        self._collect(*self._places.items(), names)
+        self._collect_unfinished(tids, threads, names, end_ns)
+        return Recording(self.kind, self._take_profile(end_ns))
+
+    # -- reading the kernel's tables ---------------------------------------------------------------------------------
+
+    def _thread_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> dict[int, tuple[int, str]]:
+        """tid -> (pid, name), of watched threads and of those who woke them: Python's name where there is one."""
+        if self._python:
+            who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
+            self._python_names.learn_all(self._python.runtimes, who)
+        wakers, names = self._names.items()
+        found = {}
+        for many, pids, comms in (wakers, names["tgid"], names["comm"]), (tids, threads["tgid"], threads["comm"]):
+            for tid, pid, comm in zip(many.tolist(), pids.tolist(), comms.tolist(), strict=True):
+                found[tid] = pid, self._python_names.name(pid, tid, comm_text(comm))
+        return found
+
+    def _collect(self, places: NDArray[Any], times: NDArray[Any], names: dict[int, tuple[int, str]]) -> None:
+        rows = zip(places.tolist(), times["count"].tolist(), times["total_ns"].tolist(), strict=True)
+        for row, count, total_ns in rows:
+            stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
+            pid, name = names.get(tid, (0, f"thread {tid}"))
+            waker = _waker(context, waker_tid, names), self._number(waker_stack)
+            what = _What(STATES[state], REASONS[reason], self._number(stack), kernel_stack, *waker)
+            self._spells.add(Who(pid, tid, name), what, (count, total_ns))
+
+    def _number(self, stack_id: int) -> int:
+        return self._python.number(stack_id) if self._python else 0
+
+    def _collect_unfinished(
+        self, tids: NDArray[Any], threads: NDArray[Any], names: dict[int, tuple[int, str]], end_ns: int
+    ) -> None:
+        """Threads that are off the CPU as the recording ends: up to its end."""
+        options = self._options
+        late = dict(zip(*self._late_stacks.items(), strict=True)) if self._late_stacks else {}
+        for tid, thread in zip(tids.tolist(), threads, strict=True):
+            off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
+            total_ns = end_ns - off_ns
+            too_short, too_long = total_ns < options.min_ns, options.max_ns and total_ns > options.max_ns
+            if not thread["off"] or not off_ns or total_ns <= 0 or too_short or too_long:
+                continue
+            woken = wake_ns > off_ns or thread["state"] == _RUN_QUEUE
+            blocked_ns = 0 if thread["state"] == _RUN_QUEUE else min(wake_ns, end_ns) - off_ns if woken else total_ns
+            who = Who(int(thread["tgid"]), tid, names[tid][1])
+            facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
+            stacks = self._number(int(facts["stack"])), int(thread["kernel_stack"])
+            blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
+            for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
+                if time_ns > 0:
+                    self._spells.add(who, _What(state, reason, *stacks, STILL_WAITING, 0), (1, time_ns))
+
+    # -- the profile -----------------------------------------------------------------------------------------------
+
+    def _take_profile(self, end_ns: int) -> Profile:
+        """What was summed up so far, which a new window does not have any more."""
+        profile = self._build()
+        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
+        profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
+        profile.collection = self.collected_since()
+        self._told_ns = end_ns
+        self._spells.clear()
+        return profile
+
+    def _build(self) -> Profile:
+        kernel_stacks = self._kernel_frames()
+        builder = ProfileBuilder(OFF_CPU_TYPES, KERNEL_MAPPING)
+        for (who, what), values in self._spells.items():
+            kernel = kernel_stacks.get(what.kernel_stack, ()) if self._shows_kernel_stack(what) else ()
+            stack = self._stack(builder, what, kernel)
+            labels = [Label("state", what.state), Label("reason", what.reason)]
+            labels += who.labels()
+            if what.waker:
+                labels.append(Label("waker", what.waker))
+            builder.add_locations(stack, values, tuple(labels))
+        return builder.build()
+
+    def _stack(self, builder: ProfileBuilder, what: _What, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
+        """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
+        python = self._python.spelled(what.stack) if self._python else ()
+        if not kernel:
+            kernel = (_pseudo(what.reason),) if python else (_pseudo("kernel stack unknown"),)
+        blocked = [builder.frame_location(frame) for frame in kernel]
+        blocked += [builder.frame_location(frame, PYTHON_MAPPING) for frame in python]
+        is_chain = self._options.wakers and what.waker not in ("", STILL_WAITING) and what.state != "runqueue"
+        if not is_chain:
+            return tuple(blocked)
+        waker = self._python.spelled(what.waker_stack) if self._python else ()
+        above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
+        above = above or [builder.frame_location(_waker_frame(what.waker))]
+        return (*above, builder.frame_location(WOKEN_BY), *blocked)
+
+    def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
+        """The kernel stacks in use, by number, leaf-first."""
+        wanted = {what.kernel_stack for (_, what), _ in self._spells.items() if self._shows_kernel_stack(what)}
+        symbols = kernel_symbols()
+        stacks = {
+            number: tuple(
+                symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address
+            )
+            for number in wanted
+            if 0 <= number < _FIRST_SEEDED_STACK
+        }
+        seeded = (number for number in wanted if number >= _FIRST_SEEDED_STACK)
+        stacks |= {number: self._seeded_kernel_stacks[number - _FIRST_SEEDED_STACK] for number in seeded}
+        return {
+            number: tuple(Frame(Function(name)) for name in without_scheduler(stack))
+            for number, stack in stacks.items()
+            if stack
+        }
+
+    def _shows_kernel_stack(self, what: _What) -> bool:
+        """Also threads that blocked before the recording began have both, and show as the others do."""
+        return self._options.kernel_stacks or not (self._python and self._python.spelled(what.stack))
+
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        lost = losses(self.program, _LOST)
+        python = self._python
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
+            target=f"pid {self._pid}" if self._pid else "all processes",
+            dropped=sum(lost.values()),
+            truncated=python.truncated if python else -1,
+            errors=python.errors if python else -1,
+            losses=lost | (python.losses() if python else {}),
+            notes=python.notes() if python else (),
+        )
+
+
+def _stack_ids(rows: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Those of Python's stacks that threads, or places, refer to."""
+    return rows["stack"].tolist(), rows["waker_stack"].tolist()
+
+
+def _alike(what: _What, alive: set[int]) -> _What:
+    """The same, by the name only of a waker that has ended."""
+    found = re.search(r"\((\d+)\)( in softirq)?$", what.waker)
+    return what._replace(waker=numberless(what.waker)) if found and int(found[1]) not in alive else what
+
+
+def _pseudo(text: str) -> Frame:
+    """A frame that stands for no function."""
+    return Frame(Function(f"[{text}]"))
+
+
+def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> str:
+    """Who ended a wait, in words. An interrupt is named as such, not by the thread that it interrupted."""
+    kind = CONTEXTS[context]
+    if kind == "irq":
+        return "timer/irq"
+    if not waker_tid:
+        return "" if kind == "task" else kind
+    return f"{names.get(waker_tid, (0, 'thread'))[1]} ({waker_tid})" + (" in softirq" if kind == "softirq" else "")
+
+
+def _waker_frame(waker: str) -> Frame:
+    """Stands for a waker without a Python stack; threads of the same name are one."""
+    name, is_thread, _ = waker.rpartition(" (")
+    return _pseudo(f"thread {name}" if is_thread else waker)

@@ -1,0 +1,1 @@
+"""The programs that run in the kernel, and the headers that they share."""

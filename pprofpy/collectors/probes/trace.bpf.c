@@ -1,0 +1,540 @@
+/* Kernel events as they happen: any tracepoint with its record as the kernel itself describes it, and system calls with
+ * arguments, paths and results.
+ *
+ * A system call is one event, sent when it returns: enter and exit are put together here, so that slow ones can be
+ * picked out, and calls be counted, without sending each of them to user space.
+ *
+ * Compile-time switches: TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, CALLS, RECORD_BYTES, LINES,
+ * SUMMARY, STACKS (with each line the Python stack of the thread). Parameters, put in when it is loaded: TGID, TID,
+ * SELF_TGID, SLOWER_THAN_NS.
+ */
+#include <linux/types.h>
+#include <uapi/linux/ptrace.h>
+#include "sched.h"
+#ifdef STACKS
+#include "python.h"
+#endif
+
+#define STRING_BYTES 256
+#define FD_NAME_BYTES 48
+#define SYSCALLS 512
+#define SYSCALL_EXIT 60
+#define SYSCALL_EXIT_GROUP 231
+
+enum { LOST_RECORD, LOST_CALL, LOST_PENDING, LOST_SUMMARY, LOST_BUCKET, LOST_THREAD, LOST_REASONS };
+#include "losses.h"
+
+/* How a call deviates from enter-and-exit. */
+#define CALL_NEVER_RETURNS 1
+#define CALL_BEGAN_UNSEEN 2
+#define CALL_IS_32_BIT 4
+#define CALL_HAS_FD_NAME 8
+/* An event that somebody else does to a thread of the target. */
+#define RECORD_BY_OTHERS 16
+/* From this bit on: where it comes from, CONTEXT_*; only of events that name a thread. */
+#define RECORD_CONTEXT_SHIFT 8
+
+/* What user space wants to know of a system call: `wanted[number]`. */
+#define WANT_CALL 0x80
+#define WANT_FD 0x40 /* its first argument is a file descriptor */
+#define WANT_STRINGS 0x3f /* one bit for each argument that is a string, two at most */
+
+struct head {
+    u64 ts_ns; /* tracepoint: when it happened; call: when it began */
+    u32 tgid;
+    u32 tid;
+    u16 cpu;
+    u16 event; /* tracepoint: user space's number for it; call: the system call's number */
+    u32 flags;
+    char comm[16];
+    u64 stack; /* the Python stack of whoever did it, as pystacks.py numbers them; 0: none */
+};
+
+struct call {
+    struct head head;
+    u64 duration_ns;
+    s64 result;
+    u64 args[6];
+    u64 inode;
+    char fd_name[FD_NAME_BYTES];
+};
+
+struct call_with_strings {
+    struct call call;
+    char strings[2][STRING_BYTES];
+};
+
+/* -- who and what --------------------------------------------------------------------------------------------------- */
+
+BPF_ARRAY(wanted, u8, SYSCALLS);
+/* The threads of the watched processes: for events in which somebody else does something to one of them. */
+BPF_TABLE("hash", u32, u8, target_threads, 65536);
+
+static inline bool is_watched(u64 pid_tgid)
+{
+#ifdef TID
+    return (u32)pid_tgid == TID;
+#else
+    u32 tgid = pid_tgid >> 32;
+    return tgid != SELF_TGID && is_target(tgid);
+#endif
+}
+
+/* The Python stack of the current thread. Once in a program: for the kernel's verifier it is long. */
+static inline u64 event_stack(void)
+{
+#ifdef STACKS
+    return python_stack();
+#else
+    return 0;
+#endif
+}
+
+static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 event, u32 flags, u64 stack)
+{
+    head->ts_ns = ts_ns;
+    head->tgid = pid_tgid >> 32;
+    head->tid = pid_tgid;
+    head->cpu = bpf_get_smp_processor_id();
+    head->event = event;
+    head->flags = flags;
+    bpf_get_current_comm(head->comm, sizeof(head->comm));
+    head->stack = stack;
+}
+
+#if defined(TGID) || defined(TARGETS)
+int on_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct ids child = task_ids(ctx->args[1]);
+    u32 parent_tgid = task_ids(ctx->args[0]).tgid;
+    u8 one = 1;
+#ifdef ADOPT_CHILDREN
+    /* The command that pprofpy starts is watched from its first instruction on. */
+    if (parent_tgid == SELF_TGID && child.tgid != parent_tgid) {
+        if (targets.update(&child.tgid, &one) || target_threads.update(&child.tid, &one))
+            count_lost(LOST_THREAD);
+        return 1;
+    }
+#endif
+    if (!is_target(parent_tgid))
+        return 1;
+#ifdef FOLLOW_CHILDREN
+    if (child.tgid != parent_tgid && targets.update(&child.tgid, &one))
+        count_lost(LOST_THREAD);
+#else
+    if (child.tgid != parent_tgid)
+        return 1;
+#endif
+    if (target_threads.update(&child.tid, &one))
+        count_lost(LOST_THREAD);
+    return 1;
+}
+
+int on_thread_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    u32 tid = task_ids(ctx->args[0]).tid;
+    target_threads.delete(&tid);
+    return 1;
+}
+#endif
+
+/* -- summaries ------------------------------------------------------------------------------------------------------ */
+
+#ifdef SUMMARY
+struct summary_key {
+    u32 tid;
+    u16 event;
+    u16 is_call;
+};
+
+/* Has one writer at a time: the thread itself. */
+struct summary {
+    u64 count;
+    u64 errors;
+    u64 total_ns;
+    u64 min_ns;
+    u64 max_ns;
+    u64 last_ns; /* `comm` is the thread's name then */
+    u32 tgid;
+    u32 reserved;
+    char comm[16];
+};
+
+struct summary_bucket {
+    u32 tid;
+    u16 event;
+    u16 index;
+};
+
+BPF_TABLE("hash", struct summary_key, struct summary, summaries, 65536);
+BPF_TABLE("hash", struct summary_bucket, u64, buckets, 262144);
+
+/* Log-linear buckets, 32 to each power of two: a bucket is at most 3.2 % wide. Mirrors pprofpy.model.latency.bucket_edges. */
+static inline u16 bucket_index(u64 value)
+{
+    if (value < 32)
+        return value;
+    u32 log = bpf_log2l(value) - 1;
+    return ((log - 4) << 5) | ((value >> (log - 5)) & 31);
+}
+
+static inline void count_bucket(u32 tid, u16 event, u64 duration_ns)
+{
+    struct summary_bucket key = {.tid = tid, .event = event, .index = bucket_index(duration_ns)};
+    u64 *count = buckets.lookup(&key), one = 1;
+    if (count)
+        *count += 1;
+    else if (buckets.update(&key, &one))
+        count_lost(LOST_BUCKET);
+}
+
+static inline void summarize(u64 pid_tgid, u16 event, u16 is_call, u64 duration_ns, bool failed)
+{
+    struct summary_key key = {.tid = pid_tgid, .event = event, .is_call = is_call};
+    struct summary *known = summaries.lookup(&key);
+    if (!known) {
+        struct summary fresh = {.min_ns = ~0ULL, .tgid = pid_tgid >> 32};
+        summaries.insert(&key, &fresh);
+        known = summaries.lookup(&key);
+        if (!known) {
+            count_lost(LOST_SUMMARY);
+            return;
+        }
+    }
+    known->count += 1;
+    known->last_ns = bpf_ktime_get_ns();
+    bpf_get_current_comm(known->comm, sizeof(known->comm));
+    if (!is_call)
+        return;
+    known->errors += failed;
+    known->total_ns += duration_ns;
+    if (duration_ns < known->min_ns)
+        known->min_ns = duration_ns;
+    if (duration_ns > known->max_ns)
+        known->max_ns = duration_ns;
+    count_bucket(key.tid, event, duration_ns);
+}
+#endif
+
+/* -- tracepoints ---------------------------------------------------------------------------------------------------- */
+
+#ifdef RECORD_BYTES
+struct record {
+    struct head head;
+    u8 data[RECORD_BYTES];
+};
+
+#ifdef LINES
+BPF_RINGBUF_OUTPUT(records, RING_PAGES);
+#endif
+
+/* The cookie of an attachment: which tracepoint this is. */
+struct cookie {
+    u16 event;
+    u16 size;        /* bytes to copy; RECORD_BYTES if there may be more behind the fixed fields */
+    u16 task_offset; /* where the record names a thread that this event is done to; 0 if it does not */
+    u16 reserved;
+};
+
+static inline bool is_about_target(void *ctx, u16 task_offset)
+{
+#if defined(TGID) || defined(TARGETS)
+    u32 tid = 0;
+    if (!task_offset || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
+        return false;
+#ifdef TID
+    return tid == TID;
+#endif
+    return target_threads.lookup(&tid) != NULL;
+#else
+    return false;
+#endif
+}
+
+int on_tracepoint(void *ctx)
+{
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    union {
+        u64 number;
+        struct cookie cookie;
+    } at = {.number = bpf_get_attach_cookie(ctx)};
+    u32 flags = is_watched(pid_tgid) ? 0 : RECORD_BY_OTHERS;
+    if (flags && !is_about_target(ctx, at.cookie.task_offset))
+        return 1;
+    if (at.cookie.task_offset)
+        flags |= wakeup_context() << RECORD_CONTEXT_SHIFT;
+#ifdef SUMMARY
+    summarize(pid_tgid, at.cookie.event, 0, 0, false);
+#endif
+#ifdef LINES
+    u64 stack = event_stack();
+    struct record *record = records.ringbuf_reserve(sizeof(struct record));
+    if (!record) {
+        count_lost(LOST_RECORD);
+        return 1;
+    }
+    fill_head(&record->head, pid_tgid, bpf_ktime_get_ns(), at.cookie.event, flags, stack);
+    u32 size = at.cookie.size;
+    if (size > RECORD_BYTES)
+        size = RECORD_BYTES;
+    bpf_probe_read_kernel(record->data, size, ctx);
+    records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+#endif
+    return 1;
+}
+#endif
+
+/* -- system calls --------------------------------------------------------------------------------------------------- */
+
+#ifdef CALLS
+/* A call that has begun and not yet returned. */
+struct pending {
+    u64 start_ns;
+    u64 args[6];
+    u64 inode;
+    u32 number;
+    u32 flags;
+    char fd_name[FD_NAME_BYTES];
+};
+
+struct strings {
+    char text[2][STRING_BYTES];
+};
+
+BPF_TABLE("hash", u32, struct pending, pending_calls, 65536);
+#ifdef LINES
+BPF_TABLE("hash", u32, struct strings, pending_strings, 4096);
+BPF_PERCPU_ARRAY(scratch, struct strings, 1);
+BPF_RINGBUF_OUTPUT(calls, RING_PAGES);
+BPF_RINGBUF_OUTPUT(calls_with_strings, RING_PAGES);
+#endif
+
+static inline u8 wanted_of(u32 number)
+{
+    u8 *found = wanted.lookup(&number);
+    return found ? *found : 0;
+}
+
+static inline bool is_32_bit(void)
+{
+    return read_u32(bpf_get_current_task() + TASK_STATUS) & 2; /* TS_COMPAT */
+}
+
+#ifdef LINES
+/* What a file descriptor stands for, as of now: user space would look too late. */
+static inline void name_of_fd(struct pending *call)
+{
+    u32 fd = call->args[0];
+    u64 table = read_u64(read_u64(bpf_get_current_task() + TASK_FILES) + FILES_FDT);
+    if (fd >= read_u32(table + FDT_MAX_FDS))
+        return;
+    u64 file = read_u64(read_u64(table + FDT_FD) + 8ULL * fd);
+    if (!file)
+        return;
+    call->inode = read_u64(read_u64(file + FILE_INODE) + INODE_INO);
+    u64 name = read_u64(read_u64(file + FILE_DENTRY) + DENTRY_NAME);
+    bpf_probe_read_kernel_str(call->fd_name, FD_NAME_BYTES, (void *)name);
+    call->flags |= CALL_HAS_FD_NAME;
+}
+
+/* The strings among the arguments, NUL-terminated; "\xff" where one could not be read (not yet in memory, or no such
+ * address). */
+static inline void read_strings(struct strings *strings, u64 args[6], u8 mask)
+{
+    u32 found = 0;
+    strings->text[0][0] = strings->text[1][0] = 0;
+#pragma unroll
+    for (int i = 0; i < 6; i++) {
+        if (!(mask >> i & 1))
+            continue;
+        char *text = strings->text[found & 1];
+        if (bpf_probe_read_user_str(text, STRING_BYTES, (void *)args[i]) < 0) {
+            text[0] = 0xff;
+            text[1] = 0;
+        }
+        found++;
+    }
+}
+
+static inline void fill_call(
+    struct call *event, u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack)
+{
+    fill_head(&event->head, pid_tgid, call->start_ns, call->number, call->flags, stack);
+    event->duration_ns = duration_ns;
+    event->result = result;
+    __builtin_memcpy(event->args, call->args, sizeof(event->args));
+    event->inode = call->inode;
+    __builtin_memcpy(event->fd_name, call->fd_name, FD_NAME_BYTES);
+}
+
+static inline void send_call(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack)
+{
+    struct call *event = calls.ringbuf_reserve(sizeof(struct call));
+    if (!event) {
+        count_lost(LOST_CALL);
+        return;
+    }
+    fill_call(event, pid_tgid, call, duration_ns, result, stack);
+    calls.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+static inline void send_call_with_strings(
+    u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack, struct strings *strings, u8 mask)
+{
+    struct call_with_strings *event = calls_with_strings.ringbuf_reserve(sizeof(struct call_with_strings));
+    if (!event) {
+        count_lost(LOST_CALL);
+        return;
+    }
+    fill_call(&event->call, pid_tgid, call, duration_ns, result, stack);
+    if (strings)
+        __builtin_memcpy(event->strings, strings->text, sizeof(event->strings));
+    else
+        read_strings((struct strings *)event->strings, call->args, mask);
+    calls_with_strings.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+#endif
+
+static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack, u8 want)
+{
+#ifdef SUMMARY
+    summarize(pid_tgid, call->number, 1, duration_ns, result < 0 && result >= -4095);
+#endif
+#ifdef LINES
+    u32 tid = pid_tgid;
+    struct strings *strings = NULL;
+    if (want & WANT_STRINGS && !(call->flags & CALL_BEGAN_UNSEEN)) {
+        strings = pending_strings.lookup(&tid);
+        send_call_with_strings(pid_tgid, call, duration_ns, result, stack, strings, want & WANT_STRINGS);
+        if (strings)
+            pending_strings.delete(&tid);
+    } else {
+        send_call(pid_tgid, call, duration_ns, result, stack);
+    }
+#endif
+}
+
+int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 pid_tgid = bpf_get_current_pid_tgid();
+    if (!is_watched(pid_tgid))
+        return 1;
+    u32 number = ctx->args[1], tid = pid_tgid;
+    u8 want = wanted_of(number);
+    bool is_compat = is_32_bit();
+    if (is_compat)
+        want = wanted_of(SYSCALLS - 1);
+    if (!(want & WANT_CALL))
+        return 1;
+    u64 registers[8]; /* r10 r9 r8 ax cx dx si di, as they lie in struct pt_regs */
+    u64 *first = (u64 *)(ctx->args[0] + __builtin_offsetof(struct pt_regs, r10));
+    if (bpf_probe_read_kernel(registers, sizeof(registers), first))
+        return 1;
+    struct pending call = {.number = number};
+    call.args[0] = registers[7];
+    call.args[1] = registers[6];
+    call.args[2] = registers[5];
+    call.args[3] = registers[0];
+    call.args[4] = registers[2];
+    call.args[5] = registers[1];
+    if (is_compat)
+        call.flags = CALL_IS_32_BIT;
+#ifdef LINES
+    if (want & WANT_FD)
+        name_of_fd(&call);
+    int zero = 0;
+    struct strings *strings = want & WANT_STRINGS ? scratch.lookup(&zero) : NULL;
+    if (strings) {
+        read_strings(strings, call.args, want & WANT_STRINGS);
+        /* Not in memory yet: by its end the call itself will have brought it there. */
+        bool is_unread = (u8)strings->text[0][0] == 0xff || (u8)strings->text[1][0] == 0xff;
+        if (!is_unread && pending_strings.update(&tid, strings))
+            is_unread = true;
+        if (is_unread)
+            pending_strings.delete(&tid);
+    }
+#endif
+    call.start_ns = bpf_ktime_get_ns();
+    if (!is_compat && (number == SYSCALL_EXIT || number == SYSCALL_EXIT_GROUP)) {
+        call.flags |= CALL_NEVER_RETURNS;
+        finish(pid_tgid, &call, 0, 0, 0, want);
+        return 1;
+    }
+    if (pending_calls.update(&tid, &call))
+        count_lost(LOST_PENDING);
+    return 1;
+}
+
+/* A call that returns. */
+struct returning {
+    struct pending *begun; /* NULL: it began unseen */
+    u32 number;
+    bool is_wanted;
+};
+
+static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ctx, u32 tid, u64 now)
+{
+    s64 number = read_u64(ctx->args[0] + __builtin_offsetof(struct pt_regs, orig_ax));
+    struct pending *begun = pending_calls.lookup(&tid);
+    /* rt_sigreturn forgets its own number (-1). A thread that takes another's tid by execve meets that one's call. */
+    if (begun && number >= 0 && (u32)number != begun->number)
+        begun = NULL;
+    struct returning call = {.begun = begun, .number = number, .is_wanted = begun != NULL};
+#ifdef SLOWER_THAN_NS
+    if (begun && now - begun->start_ns < SLOWER_THAN_NS)
+        call.is_wanted = false;
+#elif defined(LINES)
+    if (!begun)
+        call.is_wanted = !(number < 0 || is_32_bit() || !(wanted_of(number) & WANT_CALL));
+#endif
+    return call;
+}
+
+#ifdef STACKS
+/* The Python stacks of threads whose call is about to be sent. */
+BPF_TABLE("lru_hash", u32, u64, call_stacks, 4096);
+
+/* Runs right before on_sys_exit: for the kernel's verifier both together would be too long. */
+int on_sys_exit_walk(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
+    u32 tid = pid_tgid;
+    if (!is_watched(pid_tgid) || !returning_call(ctx, tid, now).is_wanted)
+        return 1;
+    u64 stack = event_stack();
+    call_stacks.update(&tid, &stack);
+    return 1;
+}
+
+static inline u64 call_stack(u32 tid)
+{
+    u64 *known = call_stacks.lookup(&tid), stack = known ? *known : 0;
+    if (known)
+        call_stacks.delete(&tid);
+    return stack;
+}
+#else
+static inline u64 call_stack(u32 tid) { return 0; }
+#endif
+
+int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
+    if (!is_watched(pid_tgid))
+        return 1;
+    u32 tid = pid_tgid;
+    struct returning call = returning_call(ctx, tid, now);
+    if (call.is_wanted && call.begun) {
+        u8 want = wanted_of(call.begun->flags & CALL_IS_32_BIT ? SYSCALLS - 1 : call.begun->number);
+        finish(pid_tgid, call.begun, now - call.begun->start_ns, ctx->args[1], call_stack(tid), want);
+    }
+#ifdef LINES
+    if (call.is_wanted && !call.begun) {
+        struct pending unseen = {.start_ns = now, .number = call.number, .flags = CALL_BEGAN_UNSEEN};
+        send_call(pid_tgid, &unseen, 0, ctx->args[1], call_stack(tid));
+    }
+#endif
+    pending_calls.delete(&tid);
+    return 1;
+}
+#endif

@@ -1,0 +1,1 @@
+"""From what the kernel walked to Python frames."""

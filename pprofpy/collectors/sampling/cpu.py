@@ -1,0 +1,303 @@
+"""CPU samples from the kernel: a clock on every CPU, and the Python stack of whatever thread of the target runs there.
+
+Nothing is stopped. A sample stands for CPU time that was really spent: threads that wait, for the interpreter lock, for
+a CPU or for anything else, do not run when the clock strikes and are not counted. Samples are summed up in the kernel
+(`cpu.bpf.c`) and drained twice a second, so that memory is bounded by how many different stacks there are.
+
+The clock's period is a little off the round number that was asked for. Programs often do things every 10 or 100 ms; a
+clock in step with them would always see the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pprofpy import __version__
+from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.kernel.kallsyms import kernel_symbols
+from pprofpy.collectors.kernel.program import PERF_EVENT
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.errors import PprofpyError
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.latency import KERNEL_MAPPING
+from pprofpy.model.profile import (
+    PYTHON_MAPPING,
+    Collection,
+    Frame,
+    Function,
+    Label,
+    LabelSet,
+    Mapping,
+    Profile,
+    ValueType,
+)
+from pprofpy.model.recording import Recording
+from pprofpy.target import Target, descendants_of, open_target
+from pprofpy.units import NS_PER_S
+
+CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
+NO_PYTHON = Frame(Function("[no Python stack]"))
+"""Stands for a thread that ran no Python function, or whose stack could not be had."""
+
+_OFF_BEAT = 1.01
+"""So many times as often as asked."""
+
+_MAX_SAMPLES = 65_536
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
+_KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
+_LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK, LOST_NATIVE_STACK = range(4)
+_CLOSED = 0xFFFFFFFF
+"""Instead of a window's number: nothing is counted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRecorderOptions:
+    """What to sample.
+
+    Attributes:
+        rate_hz: How often, about, on every CPU.
+        gil: Only threads that hold the interpreter lock.
+        children: Also the processes that a watched one starts.
+        kernel_stacks: Also what the kernel did for the thread.
+    """
+
+    rate_hz: int = 100
+    gil: bool = False
+    children: bool = False
+    kernel_stacks: bool = False
+
+    @property
+    def period_ns(self) -> int:
+        """The time between two samples."""
+        return round(NS_PER_S / self.rate_hz / _OFF_BEAT)
+
+
+class CpuRecorder(KernelRecorder):
+    """Samples the processes that `watch` names.
+
+    Args:
+        options: What to sample.
+
+    Attributes:
+        types: What the values of a sample are.
+
+    Raises (`open` and `watch`):
+        NotPossibleError: eBPF cannot work here, or the process's stacks cannot be walked.
+        TargetError: The process has ended.
+    """
+
+    kind = "cpu"
+    types = CPU_TYPES
+
+    def __init__(self, options: CpuRecorderOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._target: Target | None = None
+        self._names = ThreadNames()
+        self._cpu_ns: dict[int, tuple[int, int]] = {}
+        self._window_number = 0
+
+    def open(self) -> None:
+        """Load the program; it is attached when the first process is watched."""
+        program = self.load("cpu.bpf.c", self._constants(), self._layouts())
+        self.stacks = PythonStacks(program, children=self._options.children)
+        self.owned.callback(self.stacks.close)
+        self._samples = program.table("samples", SAMPLE, _U8)
+        self._window = program.table("window", _U4, _U4)
+        self._tallies = program.table("tallies", _U4, _U8)
+        wanted = self._options.kernel_stacks
+        self._kernel_stacks = program.table("kernel_stacks", _U4, _KERNEL_STACK) if wanted else None
+        program.load_function("on_clock", PERF_EVENT)
+
+    def _constants(self) -> dict[str, int]:
+        switches = {"GIL_ONLY": self._options.gil, "KERNEL_STACKS": self._options.kernel_stacks}
+        constants = python_constants() | {"MAX_SAMPLES": _MAX_SAMPLES}
+        return constants | {name: 1 for name, is_on in switches.items() if is_on}
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        return PYTHON_LAYOUTS | {"sample": SAMPLE}
+
+    def watch(self, target: Target) -> None:
+        """Sample a process from now on, and what it has started before if children are wanted."""
+        self._watch_one(target)
+        for pid in descendants_of(target.pid) if self._options.children else ():
+            with suppress(PprofpyError):
+                self._watch_one(open_target(pid))
+
+    def _watch_one(self, target: Target) -> None:
+        self.stacks.watch(target)
+        if self._target is None:
+            self._target = target
+            self._begin()
+        self._note_cpu_time()
+
+    def _begin(self) -> None:
+        self.program.attach_clock("on_clock", self._options.period_ns)
+        self._begin_window(time.monotonic_ns())
+
+    def _begin_window(self, start_ns: int) -> None:
+        self.time_ns, self._start_ns = time.time_ns(), start_ns
+        self._builder = ProfileBuilder(self.types)
+        self._builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
+        self._locations: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def take_new(self) -> None:
+        """Take in new stacks.
+
+        Raises:
+            NotPossibleError: The stacks are not what is read from outside.
+        """
+        self.stacks.poll()
+        self._note_cpu_time()
+
+    def window(self) -> Recording:
+        """What was recorded since the last window, up to half a second ago; then a new one begins."""
+        self.poll()
+        end_ns = time.monotonic_ns()
+        profile = self._profile(end_ns)
+        self._begin_window(end_ns)
+        return Recording(self.kind, profile)
+
+    def drain(self) -> None:
+        """Take what was counted before the previous drain: nobody writes to that any more."""
+        self._take()
+        self._count_into(self._window_number + 1)
+        if self.stacks.make_room(self._stacks_in_use()):
+            self._locations.clear()
+
+    def _take(self) -> None:
+        """All that is not counted into the current window."""
+        keys, counts = self._samples.items()
+        done = keys["window"] != self._window_number
+        self._collect(keys[done], counts[done])
+        self._samples.clear(keys[done])
+
+    def _stacks_in_use(self) -> Iterable[int]:
+        """Those that the kernel may refer to although it has met them long ago."""
+        return ()
+
+    def _count_into(self, window: int) -> None:
+        self._window_number = window
+        self._window.put(0, window)
+
+    def _note_cpu_time(self) -> None:
+        """Of each process that is watched: CPU time when it began to be, and now."""
+        for pid in self.stacks.runtimes:
+            with suppress(OSError):
+                now_ns = time.clock_gettime_ns(_cpu_clock(pid))
+                self._cpu_ns[pid] = self._cpu_ns.get(pid, (now_ns, 0))[0], now_ns
+
+    def _collect(self, keys: np.ndarray, counts: np.ndarray) -> None:
+        self._learn_names(zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
+        for (stack, tid, pid, kernel_stack, _), count in zip(keys.tolist(), counts.tolist(), strict=True):
+            self._count(self._location(stack, kernel_stack), pid, tid, count)
+
+    def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
+        self._builder.add_locations(locations, (looks, looks * self._options.period_ns), self._labels(pid, tid))
+
+    def _location(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        place = (stack, kernel_stack)
+        if place not in self._locations:
+            self._locations[place] = self._locate(stack, kernel_stack)
+        return self._locations[place]
+
+    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack))
+
+    def _interned(
+        self, kernel: Iterable[str], python: Sequence[Frame], native: Iterable[tuple[Frame, Mapping]] = ()
+    ) -> tuple[int, ...]:
+        above = [self._builder.frame_location(Frame(Function(name)), KERNEL_MAPPING) for name in kernel]
+        between = [self._builder.frame_location(frame, mapping) for frame, mapping in native]
+        below = [self._builder.frame_location(frame, PYTHON_MAPPING) for frame in python or (NO_PYTHON,)]
+        return (*above, *between, *below)
+
+    def _kernel_frames(self, kernel_stack: int) -> list[str]:
+        if kernel_stack < 0 or self._kernel_stacks is None:
+            return []
+        symbols = kernel_symbols()
+        return [symbols.name(one) for one in self._kernel_stacks.get(kernel_stack)["addresses"].tolist() if one]
+
+    def _learn_names(self, threads: Iterable[tuple[int, int]]) -> None:
+        """Of these threads: (pid, tid)."""
+        self._names.learn_all(self.stacks.runtimes, threads)
+
+    def _labels(self, pid: int, tid: int) -> LabelSet:
+        labels = [Label("thread", self._names.name(pid, tid)), Label("tid", tid)]
+        return (*labels, Label("pid", pid)) if self._options.children else tuple(labels)
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Recording:
+        """End the recording; what was recorded since the last window."""
+        self._note_cpu_time()
+        self._count_into(_CLOSED)  # takes effect at once; to detach takes a while on a busy machine
+        end_ns = time.monotonic_ns()
+        self.program.detach()
+        self.stacks.poll()
+        self._take_rest(end_ns)
+        return Recording(self.kind, self._profile(end_ns))
+
+    def _take_rest(self, end_ns: int) -> None:
+        """Take all that the kernel has counted up to the end."""
+        self._take()
+
+    def _profile(self, end_ns: int) -> Profile:
+        profile = self._builder.build()
+        profile.period_type, profile.period = self.types[1], self._options.period_ns
+        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self._start_ns
+        profile.collection = self.collected_since()
+        return profile
+
+    def collected(self) -> Collection:
+        """How complete the recording is. How far it is behind is told window by window."""
+        tallies = self._tallies.items()[1].sum(axis=1).tolist()
+        cpu_ns = sum(last - first for first, last in self._cpu_ns.values() if last)
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF",
+            target=str(self._target),
+            asked=round(cpu_ns / self._options.period_ns),
+            got=tallies[_LOOKS],
+            dropped=tallies[_LOST_COUNT] + self.program.missed(),
+            truncated=self.stacks.truncated,
+            errors=self.stacks.failed,
+            losses=self._losses(tallies),
+            notes=tuple(self._notes()),
+        )
+
+    def collected_since(self) -> Collection:
+        """Of this window alone; it is late if it has fewer samples than can be chance."""
+        found = super().collected_since()
+        lacking = found.asked - found.got
+        return replace(found, late=lacking if lacking > 4 * math.sqrt(max(found.asked, 0)) else 0)
+
+    def _losses(self, tallies: list[int]) -> dict[str, int]:
+        lost = {"samples_full": tallies[_LOST_COUNT], "missed_events": self.program.missed()}
+        return {**lost, **self.stacks.losses(), "kernel_stacks_full": tallies[_LOST_KERNEL_STACK]}
+
+    def _notes(self) -> list[str]:
+        notes = ["Only threads that held the interpreter lock were counted."] if self._options.gil else []
+        if self._target and not self._target.is_alive():
+            notes.append("The target ended during the recording.")
+        return notes
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self.program.memory(len(self.stacks))
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of all CPU time of a process, threads that have ended included. Source: man 3 clock_getcpuclockid."""
+    return (~pid << 3) | 2

@@ -1,0 +1,72 @@
+"""CPU samples with the native functions that the leaf-most Python function has called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pprofpy.collectors.sampling.cpu import LOST_NATIVE_STACK, CpuRecorder
+from pprofpy.collectors.unwind.copies import NATIVE_LAYOUTS, UNKNOWN, NativeFrame, NativeSample, NativeStacks
+
+
+class NativeRecorder(CpuRecorder):
+    """A recording as CpuRecorder makes it, with native functions on top of Python's.
+
+    Samples are not summed up in the kernel: each comes with a copy of the thread's stack. Those that find no room are.
+    """
+
+    def open(self) -> None:
+        """As CpuRecorder does."""
+        super().open()
+        self._natives = NativeStacks(self.program)
+        self.owned.callback(self._natives.close)
+
+    def _constants(self) -> dict[str, int]:
+        return super()._constants() | {"NATIVE": 1}
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        return super()._layouts() | NATIVE_LAYOUTS
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def take_new(self) -> None:
+        """As CpuRecorder does."""
+        super().take_new()
+        self._natives.poll(self.stacks.runtimes)
+
+    def drain(self) -> None:
+        """As CpuRecorder does."""
+        super().drain()
+        if self._natives.make_room():
+            self._locations.clear()
+
+    def _take(self) -> None:
+        super()._take()
+        found = self._natives.take()
+        self._learn_names((sample.tgid, sample.tid) for sample in found)
+        for sample, count in found.items():
+            self._count(self._native_location(sample), sample.tgid, sample.tid, count)
+
+    def _native_location(self, sample: NativeSample) -> tuple[int, ...]:
+        place = (sample.python_stack, sample.kernel_stack, sample.chain)
+        if place not in self._locations:
+            native = self._natives.frames(sample.chain)
+            self._locations[place] = self._joined(sample.python_stack, sample.kernel_stack, native)
+        return self._locations[place]
+
+    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        """Of a sample whose native stack has found no room."""
+        return self._joined(stack, kernel_stack, [UNKNOWN])
+
+    def _joined(self, stack: int, kernel_stack: int, native: list[NativeFrame]) -> tuple[int, ...]:
+        return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack), native)
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def _take_rest(self, end_ns: int) -> None:
+        self._natives.poll(self.stacks.runtimes)
+        super()._take_rest(end_ns)
+
+    def _losses(self, tallies: list[int]) -> dict[str, int]:
+        return super()._losses(tallies) | self._natives.losses(tallies[LOST_NATIVE_STACK])

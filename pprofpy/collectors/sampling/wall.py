@@ -1,0 +1,164 @@
+"""Wall-clock time: where threads run, and where they wait.
+
+A thread's time on the CPU is sampled, as `cpu.py` does it. Its times off the CPU are measured, each from switch to
+switch (`absences.py`). Its time on the CPU is known by that, too, and is divided among the places where looks have met
+it: so the times of each thread add up to the length of the recording, or of its life within.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pprofpy.collectors.kernel.kallsyms import without_scheduler
+from pprofpy.collectors.sampling.absences import (
+    ABSENCE_LAYOUTS,
+    RUNS,
+    UNKNOWN,
+    Absences,
+    Spells,
+    absence_constants,
+)
+from pprofpy.collectors.sampling.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
+from pprofpy.model.profile import Collection, Frame, Function, Profile, ValueType
+from pprofpy.model.recording import Recording
+from pprofpy.target import Target
+
+WALL_TYPES = (ValueType("samples", "count"), ValueType("wall", "nanoseconds"))
+BETWEEN_LOOKS = Frame(Function("[on the CPU between two looks]"))
+"""Stands for a thread that ran so little that no look met it."""
+
+_HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
+_SETTLE_S = 0.001
+"""Far longer than it takes the kernel to finish counting what it has begun to count."""
+
+
+class WallRecorder(CpuRecorder):
+    """A recording as CpuRecorder makes it, of all time. A sample is a look at a running thread, or a whole wait."""
+
+    types = WALL_TYPES
+
+    def __init__(self, options: CpuRecorderOptions) -> None:
+        super().__init__(options)
+        self._looks: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
+        self._running_ns: Counter[tuple[int, int]] = Counter()
+
+    def open(self) -> None:
+        """As CpuRecorder does."""
+        super().open()
+        self._absences = Absences(self.program, SAMPLE)
+
+    def _constants(self) -> dict[str, int]:
+        return super()._constants() | absence_constants()
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        return super()._layouts() | ABSENCE_LAYOUTS
+
+    def _begin(self) -> None:
+        """All threads have been looked at before the recording begins; what was before does not count."""
+        self._absences.attach()
+        self._absences.seed(self.stacks.runtimes)
+        super()._begin()
+        self._end_window(self._start_ns)
+        self._absences.take(self._window_number)
+
+    def watch(self, target: Target) -> None:
+        """As CpuRecorder does."""
+        super().watch(target)
+        self._absences.seed(self.stacks.runtimes)
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def take_new(self) -> None:
+        """As CpuRecorder does."""
+        super().take_new()
+        self._absences.seed(self.stacks.runtimes)
+
+    def window(self) -> Recording:
+        """As CpuRecorder does, up to now."""
+        self.poll()
+        end_ns = time.monotonic_ns()
+        self._end_window(end_ns)
+        unfinished = self._absences.take_unfinished(self._start_ns)
+        self.drain()
+        self._add(unfinished)
+        profile = self._profile(end_ns)
+        self._begin_window(end_ns)
+        return Recording(self.kind, profile)
+
+    def _end_window(self, end_ns: int) -> None:
+        """Count into the next one from now on, and wait until nothing is added to this one."""
+        self._absences.begin_window(end_ns)
+        self._count_into(self._window_number + 1)
+        time.sleep(_SETTLE_S)
+
+    def _begin_window(self, start_ns: int) -> None:
+        super()._begin_window(start_ns)
+        self._looks.clear()
+        self._running_ns.clear()
+
+    def _take(self) -> None:
+        super()._take()
+        self._add(self._absences.take(self._window_number))
+
+    def _add(self, found: list[Spells]) -> None:
+        self._learn_names((place.pid, place.tid) for place, _, _ in found)
+        for (stack, tid, pid, kernel_stack), count, total_ns in found:
+            if stack == RUNS:
+                self._running_ns[pid, tid] += total_ns
+            else:
+                labels = self._labels(pid, tid)
+                self._builder.add_locations(self._location(stack, kernel_stack), (count, total_ns), labels)
+
+    def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
+        self._looks[pid, tid][locations] += looks
+
+    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        if seed := self._absences.seed_of(stack):
+            kernel = seed.kernel_stack if self._options.kernel_stacks else ()
+            return self._interned(without_scheduler(kernel), seed.python_stack)
+        frames = (_HIDDEN,) if stack == UNKNOWN else self.stacks.frames(stack)
+        return self._interned(without_scheduler(self._kernel_frames(kernel_stack)), frames)
+
+    def _stacks_in_use(self) -> Iterable[int]:
+        """The stacks that threads wait with, however long."""
+        return self._absences.stacks_in_use()
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def _take_rest(self, end_ns: int) -> None:
+        unfinished = self._absences.unfinished(self._start_ns, end_ns)
+        super()._take_rest(end_ns)
+        self._add(unfinished)
+
+    def _profile(self, end_ns: int) -> Profile:
+        for thread, running_ns in self._running_ns.items():
+            self._divide(thread, running_ns)
+        return super()._profile(end_ns)
+
+    def _divide(self, thread: tuple[int, int], running_ns: int) -> None:
+        """A thread's time on the CPU among the places where looks have met it."""
+        looks, labels = self._looks[thread], self._labels(*thread)
+        if not looks:
+            self._builder.add_locations(self._interned((), (BETWEEN_LOOKS,)), (0, running_ns), labels)
+        seen, given_ns = 0, 0
+        for locations, count in looks.items():
+            seen += count
+            upto_ns = running_ns * seen // looks.total()
+            self._builder.add_locations(locations, (count, upto_ns - given_ns), labels)
+            given_ns = upto_ns
+
+    def collected(self) -> Collection:
+        """As CpuRecorder does."""
+        found, losses = super().collected(), self._absences.losses()
+        return replace(
+            found,
+            dropped=found.dropped + sum(losses.values()),
+            losses={**losses, **found.losses},
+            notes=("Waiting threads were counted, too: this is wall-clock time.", *found.notes),
+        )

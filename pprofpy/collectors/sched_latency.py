@@ -1,0 +1,587 @@
+"""Run-queue latency: how long threads that could run waited for a CPU.
+
+It is counted in the kernel by `probes/sched_latency.bpf.c`.
+
+The kernel keeps one entry for each thread and one for each histogram bucket in use, so that cost and memory do not
+depend on the number of switches. Threads that have ended are moved out of its maps as the recording goes.
+
+Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_rename, sched_process_fork.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy import __version__
+from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
+from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.collectors.kernel.scope import Scope, comm_text
+from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.walked import WalkedStacks
+from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import (
+    Histogram,
+    LatencyRecord,
+    LongWait,
+    Slice,
+    StackWaits,
+    ThreadWaits,
+    Waits,
+    histograms_by_owner,
+    sum_by_name,
+    sum_stacks,
+)
+from pprofpy.model.profile import Collection
+from pprofpy.model.recording import Recording
+from pprofpy.model.trace import RECORD, Thread, Trace
+from pprofpy.session.sums import numberless
+from pprofpy.target import Target
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8", 2), ("max_at_ns", "u8", 2)])
+_THREAD = np.dtype(
+    [
+        ("off_ns", "u8"),
+        ("wake_ns", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
+        ("woken", _WAITS),
+        ("preempted", _WAITS),
+        ("window", "u4", 2),
+        ("migrations", "u8"),
+        ("tgid", "u4"),
+        ("cpu", "u4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("left_runnable", "u1"),
+        ("running", "u1"),
+        ("dead", "u1"),
+        ("comm", "S16"),
+        ("waker_comm", "S16"),
+    ]
+)
+_BUCKET = np.dtype([("tid", "u4"), ("was_preempted", "u2"), ("index", "u2")])
+_NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
+_SLICE = np.dtype([("start_ns", "u8"), ("tid", "u4"), ("tgid", "u4"), ("comm", "S16")])
+_LONG_WAIT = np.dtype(
+    [
+        ("end_ns", "u8"),
+        ("wait_ns", "u8"),
+        ("stack", "u8"),
+        ("waker_stack", "u8"),
+        ("tid", "u4"),
+        ("tgid", "u4"),
+        ("cpu", "u4"),
+        ("cpu_before", "u4"),
+        ("waker_tid", "u4"),
+        ("waker_context", "u1"),
+        ("was_preempted", "u1"),
+        ("next_slice", "u2"),
+        ("comm", "S16"),
+        ("waker_comm", "S16"),
+        ("slices", _SLICE, 128),
+    ]
+)
+_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("turn", "u2")])
+_STACK_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
+_LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
+_THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
+_TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
+_STACK_LAYOUTS = {"stack_key": _STACK_KEY, "stack_waits": _STACK_WAITS} | PYTHON_LAYOUTS
+
+_MAX_BUCKETS = 262_144
+_MAX_STACKS = 131_072
+_EVENT_BYTES = 64 << 20
+_PAGE_BYTES = 4096
+MOST_LONG_WAITS = 10_000
+"""So many of a window are kept; the others are counted."""
+
+_KEEP_ENDED = 20_000
+"""So many ended threads are told apart; beyond, the shortest waiters are summed up by name."""
+
+_LOST = (
+    "untracked_switches",
+    "histogram_full",
+    "long_waits",
+    "trace_events",
+    "children_full",
+    "hidden_switch_in",
+    "hidden_wake_ups",
+    "stacks_full",
+)
+"""Why something could not be kept, in the order of the enum in sched_latency.bpf.c."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedOptions:
+    """What to watch.
+
+    Attributes:
+        scope: Whose waits.
+        threshold_ns: Hand over each wait from this on; 0 for none.
+        trace: Keep the events themselves, in order.
+        stacks: Also sum up by the Python stacks of those who waited and of those who woke them. Not for everybody.
+    """
+
+    scope: Scope = field(default_factory=Scope)
+    threshold_ns: int = 0
+    trace: bool = False
+    stacks: bool = False
+
+
+class SchedRecorder(KernelRecorder):
+    """Measures waits for a CPU. Those of the whole system count from `open` on, those of a process from `watch` on.
+
+    Raises (`open` and `watch`):
+        NotPossibleError: eBPF cannot work here.
+        TargetError: There is no such process.
+    """
+
+    kind = "sched-latency"
+
+    def __init__(self, options: SchedOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._pid = options.scope.pid
+        self._batches: list[NDArray[Any]] = []
+        self._ended: list[ThreadWaits] = []
+        self._folded: list[ThreadWaits] = []
+        self._window = 1
+        self._window_start_ns = 0
+        self._base: dict[int, ThreadWaits] = {}
+        self._names, self._interpreters = ThreadNames(), Interpreters()
+        self._long_waits: list[LongWait] = []
+        self._long_wait_count = 0
+        self._told_long_waits: list[LongWait] = []
+        self._end_ns = 0
+
+    def open(self) -> None:
+        """Load the program and attach it."""
+        options = self._options
+        options.scope.check()
+        program = self.load("sched_latency.bpf.c", self._constants(), self._layouts(), self._parameters())
+        self._threads = program.table("threads", _U4, _THREAD)
+        self._histogram = program.table("histogram", _BUCKET, _U8)
+        self._window_map = program.table("window", _U4, _U4)
+        self._long_wait_events = program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
+        self._events = program.events("events", RECORD) if options.trace else None
+        self._python = WalkedStacks(program, options.scope) if options.stacks else None
+        if self._python:
+            self.owned.callback(self._python.close)
+        self._by_stack = _WaitsByStack(program, self._python) if self._python else None
+        self._window_map.put(0, self._window)
+        if self._pid:
+            self._begin_to_watch(self._pid)
+        self._attach()
+
+    def watch(self, target: Target) -> None:
+        """Measure a process, if it was to be named later."""
+        if target.pid != self._pid:
+            self._begin_to_watch(target.pid)
+
+    def _begin_to_watch(self, pid: int) -> None:
+        self._pid = pid
+        if self._python:
+            self._python.watch(pid)
+        members = self._options.scope.watch(self.program, pid)
+        if self._python:
+            self._python.watch_others(members)
+
+    @property
+    def without_python(self) -> str:
+        """Why there are no Python stacks although they were wanted, in words; else empty."""
+        return self._python.problem if self._python else ""
+
+    def _constants(self) -> dict[str, int]:
+        options = self._options
+        constants = {
+            "MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768,
+            "MAX_BUCKETS": _MAX_BUCKETS,
+            "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
+        }
+        if options.trace:
+            constants["TRACE"] = 1
+        if options.stacks:
+            constants |= {"STACKS": 1, "MAX_STACKS": _MAX_STACKS} | python_constants()
+        return constants | scheduler_constants() | options.scope.constants()
+
+    def _parameters(self) -> dict[str, int]:
+        threshold_ns = self._options.threshold_ns
+        return self._options.scope.parameters() | ({"THRESHOLD_NS": threshold_ns} if threshold_ns else {})
+
+    def _layouts(self) -> dict[str, np.dtype[Any]]:
+        layouts = dict(_LAYOUTS)
+        if self._options.threshold_ns:
+            layouts |= _THRESHOLD_LAYOUTS
+        if self._options.trace:
+            layouts |= _TRACE_LAYOUTS
+        if self._options.stacks:
+            layouts |= _STACK_LAYOUTS
+        return layouts
+
+    def _attach(self) -> None:
+        """Wake-ups first: a switch then never lacks the wake-up before it."""
+        for function in ("on_rename", "on_wakeup_new", "on_waking", "on_switch"):
+            self.program.load_function(function)  # takes a while, and nothing is recorded meanwhile
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self._window_start_ns = self.start_ns
+        if self._options.scope.children:
+            self.program.attach_raw("sched_process_fork", "on_fork")
+        self.program.attach_raw("task_rename", "on_rename")
+        self.program.attach_raw("sched_wakeup_new", "on_wakeup_new")
+        self.program.attach_raw("sched_waking", "on_waking")
+        self.program.attach_raw("sched_switch", "on_switch")
+
+    @property
+    def threshold_ns(self) -> int:
+        """From which length on single waits are handed over; 0 for none."""
+        return self._options.threshold_ns
+
+    @staticmethod
+    def now_ns() -> int:
+        """The clock of all its times."""
+        return time.monotonic_ns()
+
+    # -- while it runs ---------------------------------------------------------------------------------------------
+
+    def take_new(self) -> None:
+        """Take in what the kernel must not keep for long."""
+        if self._events is not None and len(batch := self._events.read()):
+            self._batches.append(batch)
+        events = np.sort(self._long_wait_events.read(), order="end_ns") if self._long_wait_events else ()
+        if self._python:
+            self._python.poll()  # the stacks of these events are there by now
+        found = [self._explained(_long_wait(event), event) for event in events]
+        self._told_long_waits += found
+        self._long_wait_count += len(found)
+        self._long_waits += found[: max(MOST_LONG_WAITS - len(self._long_waits), 0)]
+
+    @property
+    def has_finished(self) -> bool:
+        """Has the last window ended?"""
+        return self._end_ns > 0
+
+    def new_long_waits(self) -> list[LongWait]:
+        """The waits above the threshold since the last call, oldest first."""
+        found, self._told_long_waits = self._told_long_waits, []
+        return found
+
+    def _explained(self, wait: LongWait, event: Any) -> LongWait:
+        """With Python's name of the thread, and stacks if they are wanted."""
+        wait = replace(wait, name=self._names.name(wait.pid, wait.tid, wait.name))
+        if not self._python:
+            return wait
+        frames = self._python.frames
+        return replace(wait, stack=frames(int(event["stack"])), waker_stack=frames(int(event["waker_stack"])))
+
+    def drain(self) -> None:
+        """Empty the kernel's tables of what is over."""
+        tids, threads = self._threads.items()
+        self._learn_names(tids, threads)
+        if self._python and self._by_stack:
+            in_use = self._by_stack.take()
+            self._python.make_room(threads["stack"].tolist(), threads["waker_stack"].tolist(), *in_use)
+        dead = threads["dead"] == 1
+        if dead.any():
+            self._move_out(tids[dead], threads[dead])
+
+    def window(self) -> Recording:
+        """What happened since the last window."""
+        self.take_new()
+        self.drain()
+        old_window, self._window = self._window, self._window + 1
+        self._window_map.put(0, self._window)
+        return self._take_record(old_window, time.monotonic_ns()).to_recording({})
+
+    def _take_record(self, window: int, end_ns: int) -> Latencies:
+        """What was found up to now in a window, which the next one does not have any more."""
+        live = self._read(window)
+        stacks = self._by_stack.found({one.tid: one for one in live}) if self._by_stack else ()
+        everyone = *self._ended, *self._folded, *(_since(one, self._base.get(one.tid)) for one in live)
+        record = LatencyRecord(
+            tuple(one for one in everyone if self._end_ns or one.waits.count or one.waiting_ns),
+            self._window_start_ns,
+            self.time_ns + self._window_start_ns - self.start_ns,
+            end_ns - self._window_start_ns,
+            self._options.scope.is_everybody,
+            self.collected_since(),
+            stacks,
+        )
+        found = Latencies(record, (), tuple(self._long_waits), self._long_wait_count)
+        self._window_start_ns = end_ns
+        self._base = {one.tid: one for one in live}
+        self._ended, self._folded = [], []
+        self._long_waits, self._long_wait_count = [], 0
+        return found
+
+    def memory(self) -> str:
+        """What the recording takes up, in words."""
+        return self.program.memory(self._python.count if self._python else 0)
+
+    # -- at its end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> Recording:
+        """End the recording; what happened since the last window."""
+        end_ns = self._end_ns = time.monotonic_ns()
+        self.program.detach()  # takes a while on a busy machine, one function after the other
+        self.take_new()
+        if self._by_stack:
+            self._by_stack.take_rest()
+        return self._take_record(self._window, end_ns).to_recording({})
+
+    def trace(self, record: LatencyRecord) -> Trace:
+        """The events in order, of the recording that `record` sums up."""
+        if self._events is None:
+            raise ValueError("the recording kept no events")
+        self.take_new()
+        records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
+        names, tgids = self.program.table("names", _U4, _NAME).items()
+        threads = {
+            tid: Thread(pid, comm_text(comm), False)
+            for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
+        }
+        threads |= {one.tid: Thread(one.pid, one.name, True) for one in record.threads if one.tid}
+        return Trace(
+            records[np.argsort(records["ts_ns"], kind="stable")],
+            threads,
+            record.start_ns,
+            record.time_ns,
+            record.duration_ns,
+            record.collection,
+        )
+
+    # -- reading the kernel's tables ---------------------------------------------------------------------------------
+
+    def _read(self, window: int) -> list[ThreadWaits]:
+        """All threads in the tables: counts of the whole recording, longest waits of one window."""
+        return self._thread_waits(*self._threads.items(), window)
+
+    def _thread_waits(self, tids: NDArray[Any], threads: NDArray[Any], window: int) -> list[ThreadWaits]:
+        histograms = self._histograms(tids)
+        self._learn_names(tids, threads)
+        now_ns = self._end_ns or time.monotonic_ns()
+        return [
+            _thread_waits(tid, self._name(thread, tid), thread, histograms, window, now_ns)
+            for tid, thread in zip(tids.tolist(), threads, strict=True)
+        ]
+
+    def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        """Python's; of the whole system it is processes that are shown."""
+        if not self._options.scope.is_everybody:
+            pids = threads["tgid"].tolist()
+            self._names.learn_all(self._interpreters.of(set(pids)), zip(pids, tids.tolist(), strict=True))
+
+    def _name(self, thread: Any, tid: int) -> str:
+        """What to call a thread: as Python does, or else as the kernel does."""
+        return self._names.name(int(thread["tgid"]), tid, comm_text(thread["comm"]))
+
+    def _histograms(self, tids: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
+        """By tid and kind (1: preempted)."""
+        keys, counts = self._histogram.items()
+        wanted = np.isin(keys["tid"], tids)
+        keys, counts = keys[wanted], counts[wanted].astype(np.int64)
+        owners = keys["tid"].astype(np.int64) * 2 + keys["was_preempted"]
+        found = histograms_by_owner(owners, keys["index"].astype(np.int64), counts)
+        return {(owner >> 1, owner & 1): histogram for owner, histogram in found.items()}
+
+    def _move_out(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
+        gone = self._thread_waits(tids, threads, self._window)
+        keys, _ = self._histogram.items()
+        self._histogram.delete(keys[np.isin(keys["tid"], tids)])
+        self._threads.delete(tids)
+        if self._by_stack:
+            self._by_stack.move_out({one.tid: one for one in gone})
+        self._ended += [_since(one, self._base.pop(one.tid, None)) for one in gone]
+        if len(self._ended) > _KEEP_ENDED:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Sum up the half of the ended threads that waited least, by name, whatever numbers are in it."""
+        self._ended.sort(key=lambda one: one.woken.total_ns + one.preempted.total_ns)
+        alike = [replace(one, name=numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
+        self._folded = sum_by_name([*self._folded, *alike])
+        del self._ended[: _KEEP_ENDED // 2]
+
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        lost = losses(self.program, _LOST)
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
+            target=f"pid {self._pid}" if self._pid else "all processes",
+            dropped=sum(lost.values()),
+            truncated=self._python.truncated if self._python else -1,
+            errors=self._python.errors if self._python else -1,
+            losses=lost | (self._python.losses() if self._python else {}),
+            notes=self._python.notes() if self._python else (),
+        )
+
+
+class _WaitsByStack:
+    """Waits by what stacks read as: taken out of the kernel's table again and again.
+
+    Args:
+        program: Sums up a turn at a time.
+        python: The stacks that it refers to.
+    """
+
+    def __init__(self, program: Program, python: WalkedStacks) -> None:
+        self._python = python
+        self._turns = Turns(program)
+        self._table = program.table("stack_waits", _STACK_KEY, _STACK_WAITS)
+        self._sums: defaultdict[_StackKey, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._ended: list[StackWaits] = []
+
+    def take(self) -> tuple[list[int], list[int]]:
+        """Take in what is at rest; returns the ids of stacks that the rest refers to."""
+        keys, values, left = self._turns.take(self._table)
+        self._add(keys, values)
+        self._turns.end()
+        return left["stack"].tolist(), left["waker_stack"].tolist()
+
+    def move_out(self, threads: Mapping[int, ThreadWaits]) -> None:
+        """Threads have ended: their numbers may soon be those of others."""
+        keys, values = self._table.items()
+        of_ended = np.isin(keys["tid"], list(threads))
+        self._table.clear(keys[of_ended])
+        self._add(keys[of_ended], values[of_ended])
+        self._ended += self._spelled(threads)
+        for key in [key for key in self._sums if key.tid in threads]:
+            del self._sums[key]
+        if len(self._ended) > _KEEP_ENDED:
+            self._ended = sum_stacks(replace(one, name=numberless(one.name)) for one in self._ended)
+
+    def take_rest(self) -> None:
+        """Take in everything, when nobody writes any more."""
+        self._add(*self._table.items())
+
+    def found(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
+        """All that was taken since the last call, also of threads that have ended."""
+        found = (*self._ended, *self._spelled(threads))
+        self._ended = []
+        self._sums.clear()
+        return found
+
+    def _add(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        self._python.poll()
+        number = self._python.number
+        for (stack, waker_stack, tid, was_preempted, _), waits in zip(keys.tolist(), values.tolist(), strict=True):
+            known = self._sums[_StackKey(tid, bool(was_preempted), number(stack), number(waker_stack))]
+            known[0] += waits[0]
+            known[1] += waits[1]
+            known[2] = max(known[2], waits[2])
+
+    def _spelled(self, threads: Mapping[int, ThreadWaits]) -> list[StackWaits]:
+        """The sums of some threads."""
+        spelled = self._python.spelled
+        return [
+            StackWaits(
+                threads[key.tid].pid,
+                key.tid,
+                threads[key.tid].name,
+                key.was_preempted,
+                spelled(key.stack),
+                spelled(key.waker_stack),
+                *waits,
+            )
+            for key, waits in self._sums.items()
+            if key.tid in threads
+        ]
+
+
+class _StackKey(NamedTuple):
+    tid: int
+    was_preempted: bool
+    stack: int
+    waker_stack: int
+
+
+def _thread_waits(
+    tid: int, name: str, thread: Any, histograms: dict[tuple[int, int], Histogram], window: int, now_ns: int
+) -> ThreadWaits:
+    """One thread's entry in the kernel's table, in our words."""
+    slot = window & 1
+    is_current = int(thread["window"][slot]) == window
+
+    def kind(name: str, was_preempted: int) -> Waits:
+        waits = thread[name]
+        max_ns = int(waits["max_ns"][slot]) if is_current else 0
+        max_at_ns = int(waits["max_at_ns"][slot]) if max_ns else 0
+        histogram = histograms.get((tid, was_preempted), Histogram())
+        return Waits(int(waits["count"]), int(waits["total_ns"]), max_ns, max_at_ns, histogram)
+
+    off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
+    since_ns = off_ns if thread["left_runnable"] else wake_ns if wake_ns > off_ns else 0
+    waits_now = since_ns and not thread["running"] and not thread["dead"]
+    return ThreadWaits(
+        int(thread["tgid"]),
+        tid,
+        name,
+        kind("woken", 0),
+        kind("preempted", 1),
+        int(thread["migrations"]),
+        max(now_ns - since_ns, 0) if waits_now else 0,
+        comm_text(thread["comm"]),
+    )
+
+
+def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
+    """What came on top of `base`; the longest wait is already that of the window."""
+    if base is None:
+        return now
+
+    def less(new: Waits, old: Waits) -> Waits:
+        return replace(
+            new,
+            count=new.count - old.count,
+            total_ns=new.total_ns - old.total_ns,
+            histogram=new.histogram.minus(old.histogram),
+        )
+
+    return replace(
+        now,
+        woken=less(now.woken, base.woken),
+        preempted=less(now.preempted, base.preempted),
+        migrations=now.migrations - base.migrations,
+    )
+
+
+def _long_wait(event: Any) -> LongWait:
+    """A wait above the threshold, with what its CPU did meanwhile."""
+    begin_ns, end_ns = int(event["end_ns"] - event["wait_ns"]), int(event["end_ns"])
+    oldest = int(event["next_slice"])
+    history = np.roll(event["slices"], -oldest)
+    history = history[(history["start_ns"] > 0) & (history["start_ns"] < end_ns)]
+    starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
+    ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
+    ran = tuple(
+        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        for one, start, end in zip(history, starts, ends, strict=True)
+        if end > start
+    )
+    preempted, context = bool(event["was_preempted"]), int(event["waker_context"])
+    waker = "" if preempted else CONTEXTS[context] if context else comm_text(event["waker_comm"])
+    return LongWait(
+        end_ns,
+        end_ns - begin_ns,
+        int(event["tgid"]),
+        int(event["tid"]),
+        comm_text(event["comm"]),
+        int(event["cpu"]),
+        int(event["cpu_before"]) - 1,
+        preempted,
+        waker,
+        0 if preempted else int(event["waker_tid"]),
+        ran,
+        end_ns - begin_ns - sum(one.duration_ns for one in ran),
+    )

@@ -1,0 +1,217 @@
+"""Native stacks of threads that the kernel has copied (`native.h`), followed and named here.
+
+    natives = NativeStacks(program)
+    natives.poll(runtimes)          # some 20 times a second
+    for sample in natives.take():
+        natives.frames(sample.chain)
+
+Poll them after the Python stacks, which tell of processes that are new, and take their samples after yet another poll
+of those: the Python stacks that samples name are known then.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping as Dict
+from typing import NamedTuple
+
+import numpy as np
+
+from pprofpy.budget import Budget
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.unwind.codemap import CodeMap, Images
+from pprofpy.collectors.unwind.image import NativeFunction
+from pprofpy.collectors.unwind.unwinder import PAGE_BYTES, Chain, Ending, StackCopy, Unwinder
+from pprofpy.model.profile import PYTHON_MAPPING, Frame, Function, Mapping
+
+UNKNOWN = Frame(Function("[unknown native functions]")), PYTHON_MAPPING
+"""Stands for the part of a native stack that could not be followed."""
+
+_MOST_STEPS, _SECONDS = 50_000_000, 1.0
+"""What reading the tables of files may take in one poll."""
+
+_MOST_UNFINISHED = 256
+_MANY_STACKS = 65_536
+_STACK_BYTES, _PARTS = 28_672, 4
+_RECORD = np.dtype(
+    [
+        ("python_stack", "u8"),
+        ("tid", "u4"),
+        ("tgid", "u4"),
+        ("kernel_stack", "i4"),
+        ("part", "u4"),
+        ("is_last", "u4"),
+        ("is_cut", "u4"),
+        ("loop", "u8"),
+        ("stack_start", "u8"),
+        ("stack_bytes", "u4"),
+        ("absent", "u4"),
+        ("registers", "u8", (21,)),
+        ("stack", "u1", (_STACK_BYTES,)),
+    ]
+)
+NATIVE_LAYOUTS = {"native_record": _RECORD}
+"""For `load(layouts=...)` of a program that includes native.h."""
+
+_HEAD, _REGISTER_FILE = struct.Struct("<QIIiIIIQQII"), struct.Struct("<21Q")
+_CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
+_REGISTERS = (10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16)
+"""Where unwinding tables' registers lie in struct pt_regs: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip."""
+
+_BROKEN_OFF = {
+    Ending.CUT: "native_cut",
+    Ending.NO_TABLE: "native_no_tables",
+    Ending.BROKEN: "native_broken",
+    Ending.TOO_LONG: "native_too_long",
+}
+
+_NOTHING = Chain((), Ending.BROKEN)
+
+NativeFrame = tuple[Frame, Mapping]
+"""A function, and the file that it is in."""
+
+
+class _Head(NamedTuple):
+    """The head of a `struct native_record`."""
+
+    python_stack: int
+    tid: int
+    tgid: int
+    kernel_stack: int
+    part: int
+    is_last: int
+    is_cut: int
+    loop: int
+    stack_start: int
+    stack_bytes: int
+    absent: int
+
+
+class NativeSample(NamedTuple):
+    """What samples are counted by; `chain` is for `NativeStacks.frames`."""
+
+    python_stack: int
+    tid: int
+    tgid: int
+    kernel_stack: int
+    chain: int
+
+
+class NativeStacks:
+    """The native stacks that one loaded program has copied.
+
+    Args:
+        program: Includes native.h.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._records = program.records("native_records")
+        self._images = Images()
+        self._processes: dict[int, tuple[Runtime, Unwinder]] = {}
+        self._functions: list[NativeFunction] = []
+        self._numbers: dict[NativeFunction, int] = {}
+        self._parts: dict[int, tuple[bytes, int]] = {}
+        self._chains: list[Chain] = []
+        self._chain_numbers: dict[Chain, int] = {}
+        self._samples: Counter[NativeSample] = Counter()
+        self._endings: Counter[Ending] = Counter()
+
+    def poll(self, runtimes: Dict[int, Runtime]) -> None:
+        """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
+        current: dict[int, Unwinder] = {}
+        budget = Budget("native files", steps=_MOST_STEPS, seconds=_SECONDS)
+
+        def take(record: bytes) -> None:
+            head = _Head._make(_HEAD.unpack_from(record))
+            copy = self._joined(head, record)
+            if copy is None:
+                return
+            if head.tgid not in current and head.tgid in runtimes:
+                current[head.tgid] = self._unwinder(runtimes[head.tgid])
+            chain = current[head.tgid].follow(copy, budget) if head.tgid in current else _NOTHING
+            if chain.ending == Ending.AT_START and head.python_stack:
+                chain = _NOTHING  # a thread that runs Python has a loop
+            self._endings[chain.ending] += 1
+            self._samples[NativeSample(*head[:4], self._number(chain))] += 1
+
+        self._records.read(take)
+
+    def _joined(self, head: _Head, record: bytes) -> StackCopy | None:
+        """What was copied of a thread, once the last part is there. Where one found no room, none come after it."""
+        content, absent = self._parts.pop(head.tid, (b"", 0)) if head.part else (b"", 0)
+        absent |= head.absent << (len(content) // PAGE_BYTES)
+        content += record[_CONTENT_AT : _CONTENT_AT + head.stack_bytes]
+        if not head.is_last:
+            if len(self._parts) >= _MOST_UNFINISHED:
+                self._parts.clear()  # threads that have ended, or whose other parts found no room
+            self._parts[head.tid] = content, absent
+            return None
+        registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
+        return StackCopy(
+            tuple(registers[place] for place in _REGISTERS),
+            head.stack_start,
+            content,
+            absent,
+            bool(head.is_cut),
+            head.loop,
+        )
+
+    def _number(self, chain: Chain) -> int:
+        number = self._chain_numbers.setdefault(chain, len(self._chains))
+        if number == len(self._chains):
+            self._chains.append(chain)
+        return number
+
+    def take(self) -> Counter[NativeSample]:
+        """How often each sample was met since this was asked the last time."""
+        found, self._samples = self._samples, Counter()
+        return found
+
+    def frames(self, chain: int) -> list[NativeFrame]:
+        """A native stack, leaf-first; UNKNOWN stands at its end for what is missing."""
+        functions, ending = self._chains[chain]
+        found: list[NativeFrame] = []
+        for number in functions:
+            frame = _frame(self._functions[number])
+            if self._functions[number].name or not found or found[-1] != frame:
+                found.append(frame)  # a library stands for all functions in a row whose names it does not tell
+        return found if ending in (Ending.AT_PYTHON, Ending.AT_START) else [*found, UNKNOWN]
+
+    def make_room(self) -> bool:
+        """Forget stacks if there are many; returns whether that was so. All samples must have been taken."""
+        if len(self._chains) <= _MANY_STACKS:
+            return False
+        self._chains, self._chain_numbers = [], {}
+        return True
+
+    def losses(self, full: int) -> dict[str, int]:
+        """How many stacks are missing or incomplete; `full` of them found no room."""
+        found = {name: self._endings[ending] for ending, name in _BROKEN_OFF.items()}
+        return found | {"native_full": full, "native_undecoded": self._records.undecoded}
+
+    def close(self) -> None:
+        """Close the files that were read."""
+        self._images.close()
+
+    def _unwinder(self, runtime: Runtime) -> Unwinder:
+        """For a process as it is now: it may have become another program."""
+        known, unwinder = self._processes.get(runtime.pid, (None, None))
+        if unwinder is None or known is not runtime:
+            unwinder = Unwinder(CodeMap(runtime.pid, self._images), self._functions, self._numbers)
+            self._processes[runtime.pid] = runtime, unwinder
+        unwinder.refresh()
+        return unwinder
+
+
+def _frame(function: NativeFunction) -> NativeFrame:
+    """As py-spy's native functions are shown.
+
+    The mapping's name is in brackets: with a path to a real ELF file, `go tool pprof` would disassemble that file.
+    """
+    library = f"[{function.path.rpartition('/')[2].strip('[]')}]"
+    mapping = Mapping(library, has_functions=True, has_filenames=True, has_line_numbers=True)
+    if not function.name:
+        return Frame(Function(library, library, function.path)), mapping
+    return Frame(Function(function.name, function.symbol, function.path)), mapping

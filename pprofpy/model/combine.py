@@ -1,0 +1,109 @@
+"""Several profiles as one, and one with its labels in its stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pprofpy.errors import UsageError
+from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.profile import Function, Ints, LabelSet, Line, Location, Profile, Stacks, offsets_of
+
+
+def merge(profiles: Sequence[Profile]) -> Profile:
+    """All samples of several profiles in one; the first gives period, types and comments.
+
+    Sample types must be the same, in the same order: a profile of another kind is refused rather than half merged.
+
+    Raises:
+        UsageError: No profile, or their sample or period types differ.
+    """
+    if not profiles:
+        raise UsageError("there is no profile to merge")
+    first = profiles[0]
+    for other in profiles[1:]:
+        if other.sample_types != first.sample_types or other.period_type != first.period_type:
+            raise UsageError(f"profiles of different kinds cannot be merged: {_kind(first)} against {_kind(other)}")
+    if len(profiles) == 1:
+        return first
+    builder = ProfileBuilder(first.sample_types)
+    stack_ids: dict[bytes, int] = {}
+    label_ids: dict[LabelSet, int] = {}
+    columns: list[tuple[Ints, Ints, Ints]] = []
+    for profile in profiles:
+        located = _intern_locations(builder, profile)
+        stacks = Stacks(profile.stacks.offsets, located[profile.stacks.locations])
+        stack_index = _intern_rows(stack_ids, stacks)
+        label_index = np.array(
+            [label_ids.setdefault(labels, len(label_ids)) for labels in profile.label_sets], np.int64
+        )
+        columns.append((stack_index[profile.sample_stacks], label_index[profile.sample_labels], profile.values))
+    tables = builder.build()
+    collection = first.collection
+    for other in profiles[1:]:
+        collection = collection.merge(other.collection)
+    starts = [profile.time_ns for profile in profiles if profile.time_ns]
+    return replace(
+        first,
+        functions=tables.functions,
+        mappings=tables.mappings,
+        locations=tables.locations,
+        stacks=Stacks.of(np.frombuffer(row, np.int64) for row in stack_ids),
+        label_sets=list(label_ids),
+        sample_stacks=np.concatenate([stack for stack, _, _ in columns]),
+        sample_labels=np.concatenate([labels for _, labels, _ in columns]),
+        values=np.concatenate([values for _, _, values in columns]),
+        time_ns=min(starts, default=0),
+        duration_ns=sum(profile.duration_ns for profile in profiles),
+        period=max(profile.period for profile in profiles),
+        comments=tuple(dict.fromkeys(comment for profile in profiles for comment in profile.comments)),
+        collection=collection,
+    ).compact()
+
+
+def root_by_label(profile: Profile, key: str) -> Profile:
+    """The same samples, with the value of a label as a frame below each stack's outermost one: `thread worker-1`."""
+    texts = [
+        " ".join([key, *(str(label.value) for label in labels if label.key == key)]) for labels in profile.label_sets
+    ]
+    roots = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    first_function, first_location = len(profile.functions), len(profile.locations)
+    root_of_labels = np.array([first_location + roots[text] for text in texts], np.int64)
+    pairs, stack_of_sample = np.unique(
+        np.stack([profile.sample_stacks, root_of_labels[profile.sample_labels]]), axis=1, return_inverse=True
+    )
+    stacks = profile.stacks.take(pairs[0])
+    return replace(
+        profile,
+        functions=[*profile.functions, *map(Function, roots)],
+        locations=[*profile.locations, *(Location((Line(first_function + i),)) for i in range(len(roots)))],
+        stacks=Stacks(offsets_of(stacks.depths + 1), np.insert(stacks.locations, stacks.offsets[1:], pairs[1])),
+        sample_stacks=stack_of_sample.reshape(-1).astype(np.int64),
+    )
+
+
+def _kind(profile: Profile) -> str:
+    return ",".join(map(str, profile.sample_types)) + (f" per {profile.period_type}" if profile.period_type else "")
+
+
+def _intern_locations(builder: ProfileBuilder, profile: Profile) -> Ints:
+    """Where each location of `profile` is in the builder's tables."""
+    functions = [builder.function(function) for function in profile.functions]
+    mappings = [builder.mapping(mapping) for mapping in profile.mappings]
+    moved = (
+        location._replace(
+            lines=tuple(line._replace(function=functions[line.function]) for line in location.lines),
+            mapping=mappings[location.mapping] if location.mapping >= 0 else -1,
+        )
+        for location in profile.locations
+    )
+    return np.array([builder.location(location) for location in moved], np.int64)
+
+
+def _intern_rows(known: dict[bytes, int], stacks: Stacks) -> Ints:
+    """Give equal stacks equal ids across profiles; `known` maps a stack's bytes to its id and grows."""
+    data = stacks.locations.tobytes()
+    edges = (stacks.offsets * 8).tolist()
+    return np.array([known.setdefault(data[edges[i] : edges[i + 1]], len(known)) for i in range(len(stacks))], np.int64)

@@ -1,0 +1,35 @@
+"""What profiles of waiting hold: `contentions/count, delay/nanoseconds`, and labels that say what each wait was.
+
+The labels: `state` (one of STATES), `reason` (`lock`, `socket`, ...), `waker` (who ended it), `thread`, `tid`, `pid`.
+
+Where wakers are recorded, a stack is a chain: below, the stack that was blocked; above it WOKEN_BY, and the stack of
+the thread that ended the wait. So in every view "called by" reads "while this waited", and what ended waits is flat.
+"""
+
+from __future__ import annotations
+
+from pprofpy.model.profile import Frame, Function, Stack, ValueType
+
+OFF_CPU_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
+
+STATES = ("sleeping", "disk", "runqueue")
+"""Asleep; asleep in a way that nothing interrupts, mostly for a disk; able to run, and waiting for a CPU."""
+
+STILL_WAITING = "(still waiting)"
+"""As `waker`: the recording ended first."""
+
+WOKEN_BY = Frame(Function("--- woken by ---"))
+"""Between a stack that was blocked and the one that ended it."""
+
+
+def chain(blocked: Stack, waker: Stack) -> Stack:
+    """Both stacks as one (all leaf-first): the waker's on top of the blocked one."""
+    return (*waker, WOKEN_BY, *blocked)
+
+
+def unchain(stack: Stack) -> tuple[Stack, Stack]:
+    """The stack that was blocked and its waker's, `()` if that is unknown."""
+    if WOKEN_BY not in stack:
+        return stack, ()
+    place = stack.index(WOKEN_BY)
+    return stack[place + 1 :], stack[:place]
