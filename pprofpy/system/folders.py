@@ -74,9 +74,9 @@ def open_folder(path: Path, *, private: bool = False, create: bool = False) -> i
                     _check_link(facts, name, links)
                     found = _follow(entry, folder, name, names)
                 else:
-                    found = os.dup(entry)
                     if private:
                         _check_private(facts, name, is_last=not names)
+                    found = os.dup(entry)
             os.close(folder)
             folder = found
         if not stat.S_ISDIR(os.fstat(folder).st_mode):

@@ -217,3 +217,17 @@ def test_who_exchanges_folders_meanwhile_wins_nothing(monkeypatch: pytest.Monkey
 
     assert is_attacking
     assert answers == {"found out"}
+
+
+def test_a_folder_that_is_not_trusted_leaves_no_descriptor_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_home(monkeypatch, tmp_path)
+    tmp_path.chmod(0o777)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+
+    for _ in range(10):
+        recall("x", [], lambda: "found out")
+
+    assert len(list(descriptors.iterdir())) == before
