@@ -38,14 +38,15 @@ def test_a_size_below_zero_gives_nothing_back() -> None:
 
 
 @pytest.mark.parametrize("spend", [Budget.step, lambda budget: budget.take(0)])
-def test_time_ends(spend: object, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("clock", "limit_s"), [("thread_time", 2.0), ("monotonic", 20.0)])
+def test_time_ends(clock: str, limit_s: float, spend: object, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(spend)
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, clock, lambda: now[0])
     budget = Budget("a list", seconds=2)
     for _ in range(10_000):
         spend(budget)
-    now[0] = 2.1
+    now[0] = limit_s + 0.1
 
     def spend_on() -> None:
         for _ in range(2000):  # the clock is not read every time

@@ -117,8 +117,8 @@ _PATIENCE_S = 5.0
 _MANY_STACKS = 32_768
 """Half of what the kernel itself remembers (PYTHON_KNOWN): twice as many may be in memory."""
 
-_READING_S = 0.1
-"""So long a process's memory is read at most, in one poll."""
+_READING_S = 0.5
+"""So much CPU time is spent on reading a process's memory at most, in one poll."""
 
 _MOST_LARGE_BYTES = 16 << 20
 """Of line tables that the kernel does not send, so much is kept at most."""
@@ -441,9 +441,12 @@ class PythonStacks:
 
     def _frame(self, tgid: int, key: bytes) -> Frame | None:
         memo = (tgid, key)
-        if memo not in self._frames:
-            self._frames[memo] = self._name(tgid, *_FRAME_KEY.unpack(key))
-        return self._frames[memo]
+        if memo in self._frames:
+            return self._frames[memo]
+        frame = self._name(tgid, *_FRAME_KEY.unpack(key))
+        if frame is not UNREADABLE:  # else it may be readable next time
+            self._frames[memo] = frame
+        return frame
 
     def _name(self, tgid: int, code: int, instruction: int, fingerprint: int) -> Frame | None:
         process = self._processes.get(tgid)
