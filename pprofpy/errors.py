@@ -70,7 +70,13 @@ class ProfileFormatError(PprofpyError):
 
 
 class OutputError(PprofpyError):
-    """The result could not be written where it was asked for."""
+    """The result could not be written where it was asked for.
+
+    Attributes:
+        is_rescued: It was written elsewhere; the message says where.
+    """
+
+    is_rescued = False
 
 
 class InterruptedEarly(PprofpyError):  # noqa: N818 - named for what happened; it is no fault

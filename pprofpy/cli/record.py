@@ -46,7 +46,7 @@ def spooled(kind: str, target: Target | None) -> Iterator[Spool]:
             yield windows
         except BaseException as error:
             path = profile_folder() / name
-            if not windows.is_saved:
+            if not windows.is_saved or getattr(error, "is_rescued", False):
                 windows.discard()
             elif isinstance(error, PprofpyError):
                 _tell_where(error, path)

@@ -110,7 +110,9 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
         save(data, Path(output.path), force=output.force)
     except OutputError as error:
         rescued = save_recording(_encoded(recording, "pprof"), name + ".pb.gz")
-        raise OutputError(f"{error.message}; the recording is safe in {rescued}", error.hint) from error
+        moved = OutputError(f"{error.message}; the recording is safe in {rescued}", error.hint)
+        moved.is_rescued = True
+        raise moved from error
     if output.format in PICTURES:
         remark(f"picture: {output.path}")
         return save_recording(_encoded(recording, "pprof"), name + ".pb.gz")

@@ -302,6 +302,12 @@ def kernel_stack(pid: Process, tid: int = 0) -> tuple[str, ...]:
     return tuple(name.decode() for name in _FUNCTION_NAME.findall(_content(pid, tid, "stack")))
 
 
+def wait_channel(pid: Process, tid: int = 0) -> str:
+    """The kernel's function that a thread waits in; empty if it does not wait, or that is not told."""
+    name = _content(pid, tid, "wchan").strip(b"\0\n ")
+    return name.decode("ascii", "replace") if re.fullmatch(rb"[A-Za-z_][\w.]*", name) else ""
+
+
 def descriptor(pid: Process, number: int, tid: int = 0) -> tuple[bytes, os.stat_result]:
     """What a descriptor stands for: the path it was opened by (or `anon_inode:...` and the like), and its status."""
     link = folder_of(pid, tid) / "fd" / str(number)

@@ -305,7 +305,7 @@ def test_max_events_ends_it(cli: CommandLine, start: Start) -> None:
         (["-e", "sched:sched_swich"], 2, "did you mean sched:sched_switch"),
         (["-e", "opennat"], 2, "openat"),
         (["--no-syscalls"], 2, "name events"),
-        (["--input", "/nonexistent"], 5, "cannot read"),
+        (["--input", "/nonexistent"], 5, "there is no file"),
         (["--duration", "soon"], 2, "is not a duration"),
         (["-p", "4194304"], 3, "there is no process"),
         (["-o", "/nonexistent/x.trace"], 1, "does not exist"),

@@ -70,7 +70,7 @@ def blocked_threads(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread
                     born_ns=stat.started_ticks * _TICK_NS - _asleep_ns(),
                     is_uninterruptible=stat.state == "D",
                     reason=reason_of(call, pid, tid, stat.state, gil, runs_python=bool(stack)),
-                    kernel_stack=procfs.kernel_stack(pid, tid),
+                    kernel_stack=_kernel_stack(pid, tid),
                     python_stack=stack,
                 )
 
@@ -81,6 +81,16 @@ def _system_call(pid: int, tid: int) -> SystemCall | None:
         return procfs.system_call(pid, tid)
     except OSError:
         return None
+
+
+def _kernel_stack(pid: int, tid: int) -> tuple[str, ...]:
+    """What the kernel does for a thread, leaf-first.
+
+    The whole stack is for CAP_SYS_ADMIN alone. Without it, only the function that waits is known.
+    """
+    with suppress(PermissionError):
+        return procfs.kernel_stack(pid, tid)
+    return tuple(filter(None, (procfs.wait_channel(pid, tid),)))
 
 
 def _asleep_ns() -> int:
