@@ -47,6 +47,10 @@ class Recorder(ABC):
     def poll(self) -> None:
         """Take in what is new. Called some 20 times a second; never sleeps, and takes a few milliseconds at most."""
 
+    def is_over(self) -> bool:
+        """Is there nothing more to come? Asked after each poll; True ends the session."""
+        return False
+
     def window(self) -> Recording:
         """End a window and begin the next one; what was found in it, but for the last moments."""
         raise NotImplementedError(f"{type(self).__name__} has no windows")

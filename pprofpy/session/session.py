@@ -28,7 +28,9 @@ class Stop(Protocol):
 
 
 class Session:
-    """Recorders that are open and watch whom they are to watch, until the time is over, the target ends, or `stop`.
+    """Recorders that are open and watch whom they are to watch.
+
+    It ends when the time is over, the target has ended, a recorder has nothing more to come, or `stop` says so.
 
     Args:
         recorders: What records.
@@ -92,6 +94,7 @@ class Session:
         elapsed_ns = time.monotonic_ns() - self._start_ns
         self._on_poll(elapsed_ns)
         is_over = self._duration_ns is not None and elapsed_ns >= self._duration_ns
+        is_over = is_over or any(recorder.is_over() for recorder in self._recorders)
         return not is_over and (self._target is None or self._target.is_alive())
 
     def _last_windows(self) -> Iterator[Recording]:

@@ -19,7 +19,7 @@ import pytest
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import PYTHON_MAPPING, Profile
 from pprofpy.target import descendants_of
-from tests.conftest import PROGRAMS, CommandLine, Start, comm, wait_until
+from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start, comm, wait_until
 
 BURN, SLEEPER = str(PROGRAMS / "burn.py"), str(PROGRAMS / "sleeper.py")
 PYTHON = sys.executable
@@ -296,6 +296,18 @@ def test_a_target_that_ends_leaves_what_was_recorded(cli: CommandLine, start: St
     assert done.returncode == 0, done.stderr
     assert "The target ended during the recording." in done.stdout
     assert "burn.half" in function_names(only_profile(cli))
+
+
+def test_a_killed_py_spy_ends_the_recording_at_once(cli: CommandLine, burning: subprocess.Popen[str]) -> None:
+    recording = cli.start(*CPU, "--pid", str(burning.pid), "-d", "1h")
+
+    os.kill(begun(recording), signal.SIGKILL)
+    _, messages = recording.communicate(timeout=PATIENCE_S)
+
+    assert recording.returncode == 1
+    assert "py-spy failed" in messages
+    assert "Traceback" not in messages
+    assert stat_fields(burning.pid)[0] in "RS"
 
 
 @pytest.mark.parametrize("attempt", range(5))

@@ -80,6 +80,7 @@ class PySpyRecorder(Recorder):
         self._options = self._slowed = options
         self._stop = stop
         self._pieces: list[_Piece] = []
+        self._is_over = False
 
     def watch(self, target: Target) -> None:
         """Start py-spy, and wait until it samples."""
@@ -87,36 +88,44 @@ class PySpyRecorder(Recorder):
         self._target = target
         self._engine = program.version()
         self._tids = _outer_tids(target)
-        self._start()
+        if not self._start():
+            self._end_piece()
 
     def poll(self) -> None:
         """Read py-spy's log. One that falls behind is ended, and started again at a lower rate."""
-        if self._spy.poll() and self._spy.fell_behind:
+        self._is_over = self._spy.poll()
+        if self._spy.fell_behind:
             self._end_piece()
             left_ns = self._left_ns()
             if left_ns is None or left_ns >= _SHORTEST_PIECE_NS:
                 self._slowed = replace(self._slowed, rate_hz=_slower(self._slowed.rate_hz))
-                self._start()
+                self._is_over = not self._start()
+
+    def is_over(self) -> bool:
+        """Has py-spy ended, whether by itself or because it is not worth starting it again?"""
+        return self._is_over
 
     def finish(self) -> Recording:
         """All that was recorded."""
+        failure: list[str] = []
         try:
             self._end_piece()
-        except PprofpyError:
+        except PprofpyError as error:
             if not self._pieces:
                 raise  # else what came before is worth keeping
+            failure.append(f"The recording ended early: {error.message}.")
         profile = merge([piece.profile for piece in self._pieces])
         notes = _notes(self._options, self._slowed, profile.duration_ns, self._pieces, self._target)
         if not (self._options.idle or self._options.gil or self._options.subprocesses):
             notes += _doubt(profile.total(1), sum(piece.cpu_ns for piece in self._pieces))
-        profile.collection = replace(profile.collection, notes=tuple(notes))
+        profile.collection = replace(profile.collection, notes=(*notes, *failure))
         return Recording(self.kind, profile)
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start py-spy; False if it does not get in, or the user has had enough of waiting."""
         self._spy = self.owned.enter_context(_PySpy(self._target, replace(self._slowed, duration_ns=self._left_ns())))
         self._spy.wait_until_it_samples(self._stop)
-        if self._spy.never_began or self._spy.stopped_by_user:
-            self._end_piece()
+        return not (self._spy.never_began or self._spy.stopped_by_user)
 
     def _left_ns(self) -> int | None:
         done_ns = sum(piece.profile.duration_ns for piece in self._pieces)
