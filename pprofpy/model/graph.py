@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -80,6 +80,7 @@ class Graph:
         inlined: One per entry of `rows`: was it inlined into the entry after it?
         weights: int64, what each row of `rows` weighs.
         counted: Which rows have samples that weigh something, though they may cancel out.
+        kernel: The entities that occur in the kernel alone.
     """
 
     entities: list[Entity]
@@ -91,6 +92,7 @@ class Graph:
     inlined: Mask
     weights: Ints
     counted: Mask
+    kernel: frozenset[Entity] = frozenset()
 
     def touched(self) -> Ints:
         """Indices of the entities that have a value."""
@@ -110,16 +112,12 @@ class Graph:
         """
         kept = ~dropped
         flags = kept[self.rows.locations]
-        return Graph(
-            self.entities,
-            np.where(kept, self.flat, 0),
-            np.where(kept, self.cum, 0),
-            self.total,
-            self.unit,
-            self.rows.keep(flags),
-            self.inlined[flags],
-            self.weights,
-            self.counted,
+        return replace(
+            self,
+            flat=np.where(kept, self.flat, 0),
+            cum=np.where(kept, self.cum, 0),
+            rows=self.rows.keep(flags),
+            inlined=self.inlined[flags],
         )
 
     def edges(self) -> Edges:
@@ -214,7 +212,8 @@ def build_graph(
         np.add.at(cum, once % count, weights[once // count])
     unit = profile.sample_types[value_index].unit
     whole = total_of(profile, value_index) if total is None else total
-    return Graph(entities, flat, cum, whole, unit, rows, inlined, weights, counted)
+    kernel = _in_kernel(profile, entities, by_location)
+    return Graph(entities, flat, cum, whole, unit, rows, inlined, weights, counted, kernel)
 
 
 def total_of(profile: Profile, value_index: int) -> int:
@@ -336,6 +335,18 @@ def _entities(profile: Profile, granularity: Granularity) -> tuple[list[Entity],
 
     rows = Stacks.of([entities_at(location) for location in profile.locations])
     return list(ids), rows
+
+
+def _in_kernel(profile: Profile, entities: list[Entity], by_location: Stacks) -> frozenset[Entity]:
+    """Those found only in what is mapped as the kernel; perf's files call it `[kernel.kallsyms]`."""
+    is_kernel = [mapping.filename.startswith("[kernel") for mapping in profile.mappings]
+    if not any(is_kernel):
+        return frozenset()
+    found: tuple[set[int], set[int]] = (set(), set())
+    for number, location in enumerate(profile.locations):
+        inside = location.mapping >= 0 and is_kernel[location.mapping]
+        found[inside].update(by_location[number].tolist())
+    return frozenset(entities[index] for index in found[True] - found[False])
 
 
 def _expanded(stacks: Stacks, by_location: Stacks) -> tuple[Stacks, Mask]:

@@ -96,12 +96,14 @@ class FlameGraph:
         boxes: The root first; each before those above it.
         hidden: How many frames were too narrow to draw.
         is_difference: Something was subtracted: widths show how much changed, colours in which direction.
+        kernel: What of the frames is the kernel's: its functions have no file that would tell.
     """
 
     about: Header
     boxes: list[Box]
     hidden: int
     is_difference: bool
+    kernel: frozenset[Entity]
 
 
 def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGraph:
@@ -119,7 +121,7 @@ def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGra
     is_difference = bool((graph.weights < 0).any())
     sized = build_call_tree(replace(graph, weights=np.abs(graph.weights)), _MOST_LEVELS) if is_difference else tree
     boxes = list(_boxes(tree, sized, options.min_percent / 100, is_difference=is_difference))
-    return FlameGraph(about, boxes, len(tree) - len(boxes) if boxes else 0, is_difference)
+    return FlameGraph(about, boxes, len(tree) - len(boxes) if boxes else 0, is_difference, graph.kernel)
 
 
 def render(flame: FlameGraph, options: Options = Options()) -> str:
@@ -196,7 +198,7 @@ def _frame(box: Box, flame: FlameGraph, options: Options, top: int, levels: int)
     name = _shorten(box.entity.name or str(box.entity), _LONGEST_NAME) if box.entity else "all"
     room = int((box.width * WIDTH_PX - 6) / _CHARACTER_PX)
     label = name if len(name) <= room else f"{name[: room - 1]}…" if room >= 3 else ""
-    kind = _growth_class(box.growth) if box.growth is not None else _colour_class(box.entity)
+    kind = _growth_class(box.growth) if box.growth is not None else _colour_class(box.entity, flame.kernel)
     left, width = f"{100 * box.left:.4f}%", f"{100 * box.width:.4f}%"
     return (
         f'<g class="{kind}" tabindex="-1"><title>{_text(_details(box, name, flame, options))}</title>'
@@ -247,7 +249,7 @@ def _legend(flame: FlameGraph, y: int) -> Iterator[str]:
     if flame.is_difference:
         return
     x = _MARGIN_PX
-    present = {_category(box.entity) for box in flame.boxes}
+    present = {_category(box.entity, flame.kernel) for box in flame.boxes}
     for category, meaning in CATEGORIES.items():
         if category in present:
             yield f'<g class="{category}0 legend"><rect x="{x}" y="{y - 10}" width="12" height="12"/></g>'
@@ -255,20 +257,20 @@ def _legend(flame: FlameGraph, y: int) -> Iterator[str]:
             x += 18 + int(len(meaning) * _CHARACTER_PX) + 22
 
 
-def _colour_class(entity: Entity | None) -> str:
+def _colour_class(entity: Entity | None, kernel: frozenset[Entity]) -> str:
     """The category, and a shade by module, so that neighbours differ and a module looks the same everywhere."""
     if entity is None:
         return "root0"
     module = entity.filename or entity.name.rpartition(".")[0]
-    return f"{_category(entity)}{zlib.crc32(module.encode('utf-8', 'replace')) % _SHADES}"
+    return f"{_category(entity, kernel)}{zlib.crc32(module.encode('utf-8', 'replace')) % _SHADES}"
 
 
-def _category(entity: Entity | None) -> str:
+def _category(entity: Entity | None, kernel: frozenset[Entity]) -> str:
+    if entity in kernel:
+        return "kernel"
     filename = entity.filename if entity else ""
     if entity is None or not (filename or entity.name.startswith(("[", "<", "0x"))):
         return "root"  # everything, or a thread
-    if entity.name.startswith("[kernel") or filename.startswith("[kernel"):
-        return "kernel"
     if INSTALLED.search(filename):
         return "lib"
     if STANDARD_LIBRARY.search(filename):

@@ -13,10 +13,11 @@ from pprofpy.formats.output import SIGNATURE_WITHIN_BYTES
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.combine import merge, root_by_label
 from pprofpy.model.graph import Granularity, build_graph
-from pprofpy.model.profile import Collection, Frame, Function, Label, Profile, Stacks
+from pprofpy.model.latency import KERNEL_MAPPING
+from pprofpy.model.profile import Collection, Frame, Function, Label, Mapping, Profile, Stacks
 from pprofpy.reports import flamegraph, header
 from pprofpy.reports.flamegraph import FlameGraph, Options
-from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of
+from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of, stack
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -98,6 +99,25 @@ def test_losses_are_written_above_the_picture() -> None:
 
     assert "10 asked, 7 got" in text
     assert "Note: Beware." in text
+
+
+def test_functions_of_the_kernel_have_a_colour_of_their_own_and_the_legend_names_it() -> None:
+    def picture_of(mapping: Mapping) -> dict[str, str]:
+        builder = ProfileBuilder(CPU_TYPES)
+        names = ("schedule", "do_futex", "work")
+        kernel = [builder.frame_location(Frame(Function(name)), mapping) for name in names[:2]]
+        builder.add_locations((*kernel, builder.frame_location(stack("work")[0])), (1, PERIOD_NS))
+        svg = svg_of(builder.build())
+        colours = {(group.findtext(f"{SVG}title") or "").split("\n")[0]: group for group in svg.iter(f"{SVG}g")}
+        legend = " ".join(text.text or "" for text in svg.findall(f"{SVG}text"))
+        found = {name: colours[name].get("class", "").rstrip("0123") for name in names}
+        return found | {"legend": "kernel" if "kernel" in legend.split() else ""}
+
+    for mapping in (KERNEL_MAPPING, Mapping("[kernel.kallsyms]")):
+        assert picture_of(mapping) == {
+            "schedule": "kernel", "do_futex": "kernel", "work": "app", "legend": "kernel",
+        }  # fmt: skip
+    assert picture_of(Mapping("/usr/bin/app")) == {"schedule": "root", "do_futex": "root", "work": "app", "legend": ""}
 
 
 def test_an_empty_profile_says_so() -> None:
