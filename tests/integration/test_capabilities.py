@@ -33,7 +33,8 @@ mkdir "$WORK/kept"
 for folder; do mkdir -p "$WORK/kept$folder"; mount --bind "$folder" "$WORK/kept$folder"; done
 if [ "$closed" ]; then mount -t tmpfs -o mode=755 tmpfs "$closed"; fi
 for folder; do mkdir -p "$folder"; mount --bind "$WORK/kept$folder" "$folder"; done
-mount -t tracefs -o mode=700 tracefs /sys/kernel/tracing
+mountpoint -q /sys/kernel/tracing || mount -t tracefs -o mode=700 tracefs /sys/kernel/tracing
+[ "$(stat -c %a /sys/kernel/tracing)" = 700 ] || { echo "other users can read /sys/kernel/tracing" >&2; exit 1; }
 echo ready
 exec sleep infinity
 """
@@ -67,7 +68,9 @@ class Users:
         assert self._keeper.stdout
         assert self._keeper.stderr
         if self._keeper.stdout.readline() != "ready\n":
-            pytest.skip(f"no mount namespace can be made here: {self._keeper.stderr.read().strip()}")
+            reason = self._keeper.stderr.read().strip()
+            self.close()
+            pytest.skip(f"no mount namespace can be made here: {reason}")
 
     def _prefix(self, user: int, capabilities: frozenset[Capability]) -> list[str]:
         names = ",".join(f"+{one.name.lower()}" for one in sorted(capabilities)) or "-all"

@@ -58,7 +58,7 @@ def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine
     assert interrupted, "none came in time"
 
 
-@pytest.mark.parametrize("options", [[], ["--engine", "pyspy"], ["--idle"]], ids=["cpu", "py-spy", "idle"])
+@pytest.mark.parametrize("options", [[], ["--engine", "py-spy"], ["--idle"]], ids=["cpu", "py-spy", "idle"])
 def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:
     target = start(sys.executable, str(PROGRAMS / "burn.py"))
     interrupted = 0

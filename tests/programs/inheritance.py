@@ -13,10 +13,12 @@ def lines_of_status():
 
 
 def open_files():
+    """Only those that outlive an exec: `heap` may be attached by now, and its own file is none of them."""
     found = []
     for path in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # that which lists the folder
-            found.append((int(path.name), str(path.readlink())))
+        with suppress(OSError):  # that which lists the folder
+            if os.get_inheritable(int(path.name)):
+                found.append((int(path.name), str(path.readlink())))
     return [name for number, name in sorted(found) if number > 2]
 
 
