@@ -32,11 +32,11 @@ from pprofpy.units import format_duration
 
 EPILOG = """\b
 Examples:
-  pprofpy cpu --pid 1234                     30 seconds, 100 looks a second
-  pprofpy cpu --name 'gunicorn.*api' -d 10   the process whose command line matches
-  pprofpy cpu -d 2m -o cpu.svg               the only Python process here, as a flame graph
+  pprofpy cpu --pid 1234                     record for 30 s at 100 Hz
+  pprofpy cpu --name 'gunicorn.*api' -d 10   find the process by its command line
+  pprofpy cpu -d 2m -o cpu.svg               record the only Python process, draw a flame graph
   pprofpy cpu -- python app.py --port 80     start a program and record until it ends
-  sudo pprofpy cpu --pid 1234                another user's process
+  sudo pprofpy cpu --pid 1234                record another user's process
 """
 
 _ATTACHED_DURATION_NS = CpuOptions().duration_ns
@@ -46,23 +46,23 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @target_options
 @duration_option
 @window_option
-@rate_option(CpuOptions().rate_hz, int, "Looks per second.")
-@click.option("-t", "--threads", is_flag=True, help="Show what each thread cost, too.")
+@rate_option(CpuOptions().rate_hz, int, "Take HZ samples per second.")
+@click.option("-t", "--threads", is_flag=True, help="Show the cost of each thread, too.")
 @click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
 @click.option("-g", "--gil", is_flag=True, help="Count only threads that hold the interpreter lock.")
-@click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: wall-clock time.")
-@click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes.")
-@click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did for the process, too.")
-@click.option("--nonblocking", is_flag=True, help="Never pause the process, even if some stacks are torn.")
+@click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: record wall-clock time.")
+@click.option("-s", "--subprocesses", is_flag=True, help="Record child processes, too.")
+@click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions, too.")
+@click.option("--nonblocking", is_flag=True, help="Never pause the process; some stacks may be inconsistent (py-spy).")
 @click.option(
     "--engine", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True,
-    help="bpf works inside the kernel (root), py-spy from outside.",
+    help="Choose who samples: bpf inside the kernel (needs privileges), py-spy from outside.",
 )  # fmt: skip
 @verbose_option
 @output_options
 @rows_option(top_report.DEFAULT_NODE_COUNT)
 @json_option
-@click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's own status.")
+@click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's exit status.")
 def command(
     duration_ns: int | None,
     engine: str,
@@ -75,8 +75,8 @@ def command(
 ) -> int:
     """Record where a running Python process spends CPU time.
 
-    The process is neither changed nor restarted. Ctrl-C ends the recording early and keeps what there is.
-    Without --pid, --name or a COMMAND, the only Python process is taken, or you are asked which.
+    The process is neither changed nor restarted. Ctrl-C ends the recording early and keeps it.
+    Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
     """
     choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
     choice.check()
@@ -115,7 +115,7 @@ def _record(
     *,
     verbose: bool,
 ) -> Recording:
-    """Record with the first engine that can; one that turns out to be unable makes room for the next."""
+    """Record with the first engine that works; if one fails after its start, try the next."""
     how_long = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording {target!s} {how_long} at {options.rate_hz} Hz; Ctrl-C ends early")
     made: Recording | None = None
@@ -133,12 +133,12 @@ def _record(
     made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
     check_began(not len(made.profile), target, interruption)
     if not len(made.profile):
-        remark("no sample: the process was waiting all the time; -i/--idle counts that, too")
+        remark("no sample: the process waited the whole time; -i/--idle counts waiting, too")
     return made
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:
-    """Print a recording: the top table, and the threads if they are wanted. `source`: its file."""
+    """Print the top table of a recording, and the thread table if it was asked for. `source`: its file."""
     view = view_of(recording.profile, source)
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
     by_thread = threads_report.build(recording.profile, view.value_index) if recording.flag("threads") else None
@@ -154,7 +154,7 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
 
 
 def _wait_for(child: Launched | None) -> int:
-    """Wait for the command that we started, and tell how it ended; 0 without one."""
+    """Wait for the COMMAND, report a failure, and return its exit status; 0 without a COMMAND."""
     if child is None:
         return 0
     if child.is_running():

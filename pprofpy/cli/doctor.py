@@ -1,4 +1,4 @@
-"""`pprofpy doctor`: what works here and for a process, what does not, and the command that mends it."""
+"""`pprofpy doctor`: check what works here and for a process, and name the command that fixes the rest."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _AFFECTED = {
 
 
 @click.command("doctor")
-@click.option("-p", "--pid", type=int, metavar="PID", help="Look at this process, too.")
-@click.option("--name", metavar="REGEX", help="The same, found by its command line.")
+@click.option("-p", "--pid", type=int, metavar="PID", help="Check this process, too.")
+@click.option("--name", metavar="REGEX", help="Check the process whose command line matches, too.")
 @json_option
 def command(pid: int | None, name: str | None, as_json: bool) -> int:
-    """What works on this machine and for a process, what does not, and how to mend it.
+    """Check what works on this machine and for a process, and say how to fix the rest.
 
-    Looks and tries, changes nothing. Exit status 0 if everything that 'pprofpy cpu' needs is there, 4 if not.
+    Changes nothing. Exits with status 0 if 'pprofpy cpu' can work, 4 if not.
     """
     require_proc()
     if name is not None:

@@ -1,4 +1,4 @@
-"""`pprofpy events`: any kernel event as a profile: how often, or how much, by Python stack."""
+"""`pprofpy events`: profile any kernel event by Python stack."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:
-  pprofpy events -e page-faults --pid 1234            where memory is touched for the first time
-  pprofpy events -e kmem:mm_page_alloc -p 1234        where the kernel hands out pages
-  pprofpy events -e write,sendto -p 1234 -d 10        system calls, by name
-  pprofpy events -e syscalls:sys_exit_read --weight ret -p 1234    bytes that were read
+  pprofpy events -e page-faults --pid 1234            find who touches memory first
+  pprofpy events -e kmem:mm_page_alloc -p 1234        find who makes the kernel allocate pages
+  pprofpy events -e write,sendto -p 1234 -d 10        count system calls
+  pprofpy events -e syscalls:sys_exit_read --weight ret -p 1234    sum the bytes read
   pprofpy events -e 'block:block_rq_*' -- python app.py            start a program and record until it ends
-  pprofpy trace --list                                the events that there are
+  pprofpy trace --list                                list all events
 """
 
 
 @click.command("events", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @click.option(
     "-e", "--event", "events", multiple=True, required=True, metavar="NAMES",
-    help="Tracepoints, system calls, page-faults, minor-faults, major-faults or context-switches; with commas and "
-    "wildcards.",
+    help="Count tracepoints, system calls, page-faults, minor-faults, major-faults or context-switches. Separate names "
+    "by commas; wildcards match.",
 )  # fmt: skip
-@click.option("-w", "--weight", metavar="FIELD", default="", help="Add up this field of a tracepoint, too.")
+@click.option("-w", "--weight", metavar="FIELD", default="", help="Sum this field of the tracepoint, too.")
 @target_options
 @length_options
 @output_options
@@ -58,10 +58,10 @@ def command(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """Any kernel event as a profile: how often it happens, or how much of it, by Python stack.
+    """Profile any kernel event: count it, or sum one of its fields, by Python stack.
 
-    Every event is counted, in the kernel, with the Python stack of the thread that causes it; nothing is sampled.
-    Without --pid, --name or a COMMAND, the only Python process is taken. Needs root.
+    The kernel counts every event with the Python stack of the thread that causes it; nothing is sampled.
+    Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)

@@ -1,4 +1,4 @@
-"""`pprofpy export`: a profile in another format."""
+"""`pprofpy export`: convert a profile to another format."""
 
 from __future__ import annotations
 
@@ -21,18 +21,24 @@ _TEXT_FORMATS = frozenset({"collapsed", "speedscope"})
 
 @click.command("export")
 @view_options(granularity=False, as_json=False)
-@click.option("-o", "--output", metavar="FILE", default=STDIO, help="Where to; '-' is standard output.")
-@click.option("-f", "--format", "format_name", type=click.Choice(list(FORMATS)), help="By default from FILE's ending.")
+@click.option("-o", "--output", metavar="FILE", default=STDIO, help="Write to FILE ('-': standard output).")
+@click.option(
+    "-f",
+    "--format",
+    "format_name",
+    type=click.Choice(list(FORMATS)),
+    help="Write this format. Default: by FILE's suffix.",
+)
 @click.option("--force", is_flag=True, help="Replace FILE even if pprofpy did not write it.")
 def command(view: View, output: str, format_name: str | None, force: bool) -> None:
-    """Convert the latest recording, or the PROFILE files named, summed up; filters apply.
+    """Convert the latest recording, or the sum of the PROFILE files, to another format.
 
     \b
     pprof       profile.proto, for 'go tool pprof' and most other tools; keeps everything
     speedscope  JSON for https://www.speedscope.app; one sample type, by thread and function
     collapsed   'outermost;...;innermost count' lines for flame graph scripts; function names only
 
-    --sample-index chooses what is exported; pprof keeps all sample types without it.
+    Filters apply. --sample-index exports one sample type; without it, pprof keeps all of them.
     """
     chosen = _format(output, format_name)
     data = encode(_exported(view), chosen)

@@ -1,4 +1,4 @@
-"""`pprofpy flamegraph`: the picture of a profile."""
+"""`pprofpy flamegraph`: draw a profile as a flame graph."""
 
 from __future__ import annotations
 
@@ -28,29 +28,31 @@ def draw(profile: Profile) -> bytes:
 
 @click.command("flamegraph")
 @view_options(granularity=False, as_json=False)
-@click.option("-o", "--output", metavar="FILE", default="", help="Where to; by default flamegraph.svg; '-' is stdout.")
-@click.option("--title", default="", help="The picture's heading.")
-@click.option("--by", metavar="LABEL", default="", help="Split by a label at the root: thread, tid, pid.")
-@click.option("--by-line", is_flag=True, help="One frame for each line rather than each function.")
+@click.option(
+    "-o", "--output", metavar="FILE", default="", help="Write to FILE ('-': standard output). Default: flamegraph.svg."
+)
+@click.option("--title", default="", help="Set the heading.")
+@click.option("--by", metavar="LABEL", default="", help="Split at the root by this label: thread, tid, pid.")
+@click.option("--by-line", is_flag=True, help="Draw one frame per line instead of per function.")
 @click.option(
     "--root",
     type=click.Choice(["top", "bottom"]),
     default="top",
     show_default=True,
-    help="Where the outermost call is.",
+    help="Put the outermost call at the top or at the bottom.",
 )
 @click.option(
     "--min-percent", type=click.FloatRange(0, 100), default=_STANDARD.min_percent, show_default=True,
-    help="Do not draw frames narrower than this share.",
+    help="Hide frames narrower than this share, in percent.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace FILE even if pprofpy did not write it.")
 def command(
     view: View, output: str, title: str, by: str, by_line: bool, root: str, min_percent: float, force: bool
 ) -> None:
-    """Draw a flame graph of the latest recording, or of the PROFILE files named, summed up.
+    """Draw a flame graph of the latest recording, or of the sum of the PROFILE files.
 
-    The result is one SVG file. Opened in a browser, a click zooms into a frame, '/' searches, Escape goes back. Width
-    is cost; what stands side by side is in the order of names, not of time.
+    Writes one SVG file. In a browser, a click zooms into a frame, '/' searches, Escape goes back. A frame is as wide
+    as it is costly. Siblings are sorted by name, not by time.
     """
     options = Options(
         title or _title(view), root == "top", min_percent, "auto" if view.unit == AUTO_UNIT else view.unit

@@ -1,4 +1,4 @@
-"""`pprofpy gil`: who waits for the interpreter lock, for how long, and who holds it meanwhile."""
+"""`pprofpy gil`: measure who waits for the interpreter lock, for how long, and who holds it meanwhile."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:
-  pprofpy gil --pid 1234                    30 seconds: by thread, by place, and who blocks whom
-  pprofpy gil -p 1234 -d 10 --interval 1s   second by second
-  pprofpy gil -s -p 1234                    the locks of its child processes, too
+  pprofpy gil --pid 1234                    show waits by thread and line, and who blocks whom
+  pprofpy gil -p 1234 -d 10 --interval 1s   show how busy the lock is, second by second
+  pprofpy gil -s -p 1234                    record the locks of child processes, too
   pprofpy gil -- python app.py              start a program and record until it ends
-  pprofpy flamegraph -o gil.svg             then: those who waited below, those who held it above
+  pprofpy flamegraph -o gil.svg             draw the waiters, and on top of them the holders
 """
 
 _FASTEST_HZ = 20_000
@@ -37,9 +37,14 @@ _FASTEST_HZ = 20_000
 @click.command("gil", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @length_options
-@rate_option(DEFAULT_RATE_HZ, click.IntRange(1, _FASTEST_HZ), "Looks per second at threads that run.")
+@rate_option(DEFAULT_RATE_HZ, click.IntRange(1, _FASTEST_HZ), "Sample running threads HZ times per second.")
 @click.option(
-    "--interval", "interval_ns", type=Duration(), metavar="TIME", default=0, help="Show how busy the lock was in each."
+    "--interval",
+    "interval_ns",
+    type=Duration(),
+    metavar="TIME",
+    default=0,
+    help="Show how busy the lock is in each TIME.",
 )
 @output_options
 @rows_option(report.DEFAULT_ROWS, "-n")
@@ -56,11 +61,11 @@ def command(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """Who waits for the interpreter lock (GIL), for how long, and who holds it meanwhile.
+    """Measure who waits for the interpreter lock (GIL), for how long, and who holds it meanwhile.
 
-    Every wait is measured in the kernel, from the moment that a thread goes to sleep for the lock until it comes back
-    with it. Who holds the lock is seen whenever a thread with the lock leaves the CPU, and RATE times a second while
-    it runs. Without --pid, --name or a COMMAND, the only Python process is taken. Needs root.
+    The kernel measures every wait, from the moment that a thread goes to sleep for the lock until it has the lock.
+    It records the holder whenever the holder leaves its CPU, and samples it at RATE while it runs.
+    Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)

@@ -1,4 +1,4 @@
-"""`pprofpy heap`: record which code allocates a running process's memory, and what of it stays."""
+"""`pprofpy heap`: record which code allocates a running process's memory, and how much stays."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from pprofpy.units import format_duration
 
 EPILOG = """\b
 Examples:
-  pprofpy heap --pid 1234                       30 seconds: which lines hold the memory
-  pprofpy heap -p 1234 --snapshots 6 -d 60      what grows, again and again: leaks
-  pprofpy heap -p 1234 --sample-index alloc_space   who allocates most, kept or not
-  pprofpy heap -p 1234 --engine tracemalloc     every block, exactly; slows the process
+  pprofpy heap --pid 1234                       show the lines that hold memory
+  pprofpy heap -p 1234 --snapshots 6 -d 60      find leaks: what grows from snapshot to snapshot
+  pprofpy heap -p 1234 --sample-index alloc_space   show who allocates most, freed or not
+  pprofpy heap -p 1234 --engine tracemalloc     record every block; slows the process
   pprofpy heap -- python app.py                 start a program and record until it ends
 """
 
@@ -56,21 +56,26 @@ _REMARK_EVERY_S = 1.0
 @window_option
 @click.option(
     "--engine", type=click.Choice(["auto", *heap.ENGINES]), default="auto", show_default=True,
-    help="sampling: cheap estimates. tracemalloc: exact and dear. auto: sampling, unless the process traces already.",
+    help="sampling: estimate cheaply. tracemalloc: record every block, slowly. auto: sampling, unless the process "
+    "traces already.",
 )  # fmt: skip
 @click.option(
     "--sample-bytes", type=Size(), metavar="SIZE", default=heap.DEFAULT_SAMPLE_BYTES, show_default="512k",
-    help="sampling: one sample in so many bytes.",
+    help="Take one sample every SIZE allocated bytes, on average (sampling).",
 )  # fmt: skip
-@click.option("--frames", type=int, metavar="N", default=0, help="Depth of stacks; by default 64, tracemalloc: 1.")
-@click.option("--snapshots", type=int, metavar="N", default=1, help="Compare so many, rank what grows, keep the first.")
-@click.option("--gc", "collect", is_flag=True, help="Let the garbage collector run before each snapshot.")
-@click.option("--types", is_flag=True, help="Also show the types with the biggest objects, and who refers to them.")
+@click.option(
+    "--frames", type=int, metavar="N", default=0, help="Keep at most N frames of a stack. Default: 64; tracemalloc: 1."
+)
+@click.option(
+    "--snapshots", type=int, metavar="N", default=1, help="Take N snapshots, rank what grows, save the first one, too."
+)
+@click.option("--gc", "collect", is_flag=True, help="Run the garbage collector before each snapshot.")
+@click.option("--types", is_flag=True, help="Show the types that hold most memory, and who refers to them.")
 @click.option(
     "--sample-index", type=click.Choice(SAMPLE_TYPES), default=SAMPLE_TYPES[0], show_default=True,
-    help="What to show: in use at the end, or allocated meanwhile.",
+    help="Show what is in use at the end, or what was allocated meanwhile.",
 )  # fmt: skip
-@click.option("--functions", is_flag=True, help="One row for each function instead of each line.")
+@click.option("--functions", is_flag=True, help="Show one row per function instead of per line.")
 @output_options
 @rows_option(DEFAULT_ROWS, "-n")
 @json_option
@@ -83,11 +88,11 @@ def command(
     as_json: bool,
     **others: Any,
 ) -> None:
-    """Record which code allocates a running Python process's memory, and what of it stays in use.
+    """Record which code allocates a running Python process's memory, and how much stays in use.
 
-    Nothing has to be prepared. What was allocated before the attach is not seen, unless the process traced already
-    (PYTHONTRACEMALLOC). Ctrl-C ends early and keeps what there is.
-    Without --pid, --name or a COMMAND, the only Python process is taken, or you are asked which.
+    The process needs no preparation. Memory allocated before the attach is not recorded, unless the process traced
+    already (PYTHONTRACEMALLOC). Ctrl-C ends the recording early and keeps it.
+    Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
     """
     choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
     choice.check()
@@ -135,7 +140,7 @@ def _how_to_compare(first: Path, last: Path) -> None:
     words = f"{shlex.quote(str(first))} {shlex.quote(str(last))}"
     remark(f"first snapshot: {first}")
     remark(f"  what has grown:  pprofpy top --diff-base {words}")
-    remark(f"  the same in Go:  go tool pprof -sample_index=inuse_space -top -diff_base {words}")
+    remark(f"  compare in Go:   go tool pprof -sample_index=inuse_space -top -diff_base {words}")
 
 
 def _record(

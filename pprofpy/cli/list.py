@@ -1,4 +1,4 @@
-"""`pprofpy list`: source code with the cost of each line."""
+"""`pprofpy list`: show source code with the cost of each line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from pprofpy.reports.source import SourceFinder
 @click.command("list")
 @click.argument("pattern", metavar="REGEX")
 @view_options(granularity=False)
-@click.option("--source-path", metavar="DIR", multiple=True, help="Look here for source files; may be repeated.")
-@click.option("--trim-path", metavar="PREFIX", multiple=True, help="Cut this off the profile's paths first.")
+@click.option("--source-path", metavar="DIR", multiple=True, help="Search DIR for source files; repeatable.")
+@click.option(
+    "--trim-path", metavar="PREFIX", multiple=True, help="Strip PREFIX from the profile's paths first; repeatable."
+)
 def command(view: View, pattern: str, source_path: tuple[str, ...], trim_path: tuple[str, ...]) -> None:
-    """Source of the functions that match REGEX, with flat and cum for each line.
+    """Show the source of functions that match REGEX, with flat and cum of each line.
 
-    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    Reads the latest recording, or the sum of the PROFILE files ('-': standard input).
     """
     finder = SourceFinder(source_path, trim_path, owners_of_input())
     found = listing.build(view.header(), view.profile, view.value_index, pattern, finder, view.unit)

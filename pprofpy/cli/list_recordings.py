@@ -1,4 +1,4 @@
-"""`pprofpy list-recordings`: what is in the profile folder, and making room in it."""
+"""`pprofpy list-recordings`: list the profile folder's recordings, and delete old ones."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ from pprofpy.units import format_short
 
 EPILOG = """\b
 Examples:
-  pprofpy list-recordings                          what there is, newest first
-  pprofpy list-recordings --prune --older-than 7d  delete what is older than a week
-  pprofpy list-recordings --prune --keep 500M      delete the oldest, so that 500 MB are left
-  pprofpy show FILE                                one of them
+  pprofpy list-recordings                          list recordings, newest first
+  pprofpy list-recordings --prune --older-than 7d  delete recordings older than a week
+  pprofpy list-recordings --prune --keep 500M      delete the oldest, keep 500 MB
+  pprofpy show FILE                                print one of them
 """
 
 
 @click.command("list-recordings", epilog=EPILOG)
-@click.option("--prune", is_flag=True, help="Delete recordings; takes --older-than or --keep, or both.")
-@click.option("--older-than", "age_ns", type=Duration(), metavar="TIME", help="Those last written longer ago: 12h, 7d.")
-@click.option("--keep", "keep_bytes", type=Size(), metavar="SIZE", help="The oldest, until so much is left: 500M.")
+@click.option("--prune", is_flag=True, help="Delete recordings chosen by --older-than, --keep or both.")
+@click.option(
+    "--older-than",
+    "age_ns",
+    type=Duration(),
+    metavar="TIME",
+    help="Delete those last written more than TIME ago: 12h, 7d.",
+)
+@click.option(
+    "--keep", "keep_bytes", type=Size(), metavar="SIZE", help="Delete the oldest until at most SIZE is left: 500M."
+)
 @json_option
 def command(prune: bool, age_ns: int | None, keep_bytes: int | None, as_json: bool) -> None:
-    """What has been recorded, newest first: when, by which command, how long, how large, and of what.
+    """List recordings, newest first: time, command, length, size and target.
 
-    Recordings go to $PPROFPY_DIR, or to ~/.local/state/pprofpy. One that is still being made is never deleted.
+    Recordings are in $PPROFPY_DIR, else in ~/.local/state/pprofpy. --prune never deletes one that is being made.
     """
     if prune != (age_ns is not None or keep_bytes is not None):
         raise UsageError("--prune goes with --older-than or --keep", "as in: --prune --older-than 7d")

@@ -34,23 +34,23 @@ _LONGEST_REASON, _MOST_CAUSES = 300, 20
 
 COMMANDS = {
     "cpu": ("pprofpy.cli.cpu", "Record where a running process spends CPU time."),
-    "heap": ("pprofpy.cli.heap", "Record which code allocates a running process's memory, and what of it stays."),
-    "trace": ("pprofpy.cli.trace", "System calls and kernel events as they happen."),
-    "timeline": ("pprofpy.cli.timeline", "What each thread did all the time, also for Perfetto."),
-    "sched-latency": ("pprofpy.cli.sched_latency", "How long threads that could run waited for a CPU."),
-    "off-cpu": ("pprofpy.cli.off_cpu", "Where threads block, for how long, and who wakes them."),
-    "gil": ("pprofpy.cli.gil", "Who waits for the interpreter lock, and who holds it."),
-    "events": ("pprofpy.cli.events", "Any kernel event as a profile: how often, how much, by Python stack."),
-    "show": ("pprofpy.cli.show", "Print a recording again, as the command did that made it."),
-    "list-recordings": ("pprofpy.cli.list_recordings", "What has been recorded, newest first; --prune makes room."),
-    "top": ("pprofpy.cli.top", "Functions (or lines) that cost the most."),
-    "list": ("pprofpy.cli.list", "Source code with the cost of each line."),
-    "peek": ("pprofpy.cli.peek", "Callers and callees of a function."),
-    "tree": ("pprofpy.cli.tree", "Every function with its callers and callees."),
-    "traces": ("pprofpy.cli.traces", "All stacks, with their values and labels."),
-    "flamegraph": ("pprofpy.cli.flamegraph", "A flame graph to search and zoom in a browser (SVG)."),
+    "heap": ("pprofpy.cli.heap", "Record which code allocates a running process's memory, and how much stays."),
+    "trace": ("pprofpy.cli.trace", "Print system calls and kernel events as they happen."),
+    "timeline": ("pprofpy.cli.timeline", "Show what each thread did over time; export it to Perfetto."),
+    "sched-latency": ("pprofpy.cli.sched_latency", "Measure how long runnable threads wait for a CPU."),
+    "off-cpu": ("pprofpy.cli.off_cpu", "Measure where threads block, for how long, and who wakes them."),
+    "gil": ("pprofpy.cli.gil", "Measure who waits for the interpreter lock, and who holds it."),
+    "events": ("pprofpy.cli.events", "Profile any kernel event by Python stack."),
+    "show": ("pprofpy.cli.show", "Print a recording as the command that made it did."),
+    "list-recordings": ("pprofpy.cli.list_recordings", "List recordings, newest first; --prune deletes old ones."),
+    "top": ("pprofpy.cli.top", "Show the functions (or lines) that cost most."),
+    "list": ("pprofpy.cli.list", "Show source code with the cost of each line."),
+    "peek": ("pprofpy.cli.peek", "Show the callers and callees of a function."),
+    "tree": ("pprofpy.cli.tree", "Show every function with its callers and callees."),
+    "traces": ("pprofpy.cli.traces", "Show all stacks with their values and labels."),
+    "flamegraph": ("pprofpy.cli.flamegraph", "Draw a flame graph (SVG) to search and zoom in a browser."),
     "export": ("pprofpy.cli.export", "Convert a profile to pprof, speedscope or collapsed stacks."),
-    "doctor": ("pprofpy.cli.doctor", "What works on this machine and for this process, and how to mend the rest."),
+    "doctor": ("pprofpy.cli.doctor", "Check what works on this machine and for a process, and how to fix the rest."),
 }
 """Subcommand -> (module with a click command named `command`, one line for the help page)."""
 
@@ -58,9 +58,9 @@ EPILOG = """\b
 Examples:
   pprofpy cpu --pid 1234                  record 30 s, show the top functions
   pprofpy cpu --name gunicorn -d 10       find the process by name
-  pprofpy list handle_request             source of the latest recording, by line
-  pprofpy flamegraph -o cpu.svg           picture of the latest recording
-  pprofpy top /tmp/go.pb.gz               any pprof file works as input
+  pprofpy list handle_request             show the latest recording's source, by line
+  pprofpy flamegraph -o cpu.svg           draw the latest recording
+  pprofpy top /tmp/go.pb.gz               read any pprof file
 """
 
 
@@ -171,8 +171,8 @@ def _unforeseen(error: Exception) -> PprofpyError:
     place = f" ({PurePath(last[0].filename).name}:{last[0].lineno})" if last else ""
     what = str(error).partition("\n")[0][:_LONGEST_REASON]
     return PprofpyError(
-        f"unforeseen error: {type(error).__name__}: {what}{place}",
-        "this is a fault of pprofpy: please report it, with what it says when PPROFPY_DEBUG=1 is set",
+        f"unexpected error: {type(error).__name__}: {what}{place}",
+        "this is a bug in pprofpy: please report it with the output of a run with PPROFPY_DEBUG=1",
     )
 
 

@@ -1,4 +1,4 @@
-"""`pprofpy off-cpu`: where threads block, for how long, and who wakes them."""
+"""`pprofpy off-cpu`: measure where threads block, for how long, and who wakes them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:
-  pprofpy off-cpu --pid 1234              30 seconds: by thread, and by what they waited for
-  pprofpy off-cpu -p 1234 --wakers        also the stacks that ended the waits: who blocks whom
+  pprofpy off-cpu --pid 1234              show off-CPU time by thread and by reason
+  pprofpy off-cpu -p 1234 --wakers        show the stacks that ended the waits, too
   pprofpy off-cpu -p 1234 --wakers -o chains.svg
-                                          the same as a flame graph
-  pprofpy off-cpu -p 1234 --min 10ms      only times of 10 ms and more
+                                          draw who blocks whom as a flame graph
+  pprofpy off-cpu -p 1234 --min 10ms      ignore waits shorter than 10 ms
   pprofpy off-cpu -- python app.py        start a program and record until it ends
 """
 
@@ -35,12 +35,10 @@ Examples:
 @click.command("off-cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @length_options
-@click.option(
-    "--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU from this on."
-)
-@click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Only times off the CPU up to this.")
-@click.option("--wakers", is_flag=True, help="Put the stack of the thread that ended a wait on top of it.")
-@click.option("-K", "--kernel-stacks", is_flag=True, help="Show what the kernel did, on top of Python's stacks.")
+@click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits shorter than TIME.")
+@click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits longer than TIME.")
+@click.option("--wakers", is_flag=True, help="Put the waker's stack on top of the stack that waited.")
+@click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions on top of Python stacks.")
 @output_options
 @rows_option(report.DEFAULT_ROWS, "-n")
 @json_option
@@ -58,17 +56,17 @@ def command(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """Where threads block, why, for how long, and who wakes them, measured in the kernel.
+    """Measure where threads block, why, for how long, and who wakes them.
 
-    Every time off the CPU is seen, from the switch that takes the CPU to the one that gives it back; nothing is
-    sampled. It is split into sleeping, disk (uninterruptible) and run queue (runnable, waiting for a CPU), and summed
-    up by the Python stack that blocked. Without --pid, --name or a COMMAND: all processes, with the kernel's stacks.
-    Needs root.
+    The kernel measures every off-CPU interval, from the switch that takes a thread's CPU to the one that gives it
+    back; nothing is sampled. Each interval is split into sleeping, disk (uninterruptible) and run queue (runnable,
+    waiting for a CPU), and counted for the Python stack that blocked. Without --pid, --name or a COMMAND, pprofpy
+    records the kernel stacks of all processes. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)
     if max_ns and min_ns > max_ns:
-        raise UsageError("--min is above --max: no time fits", "exchange them")
+        raise UsageError("--min is above --max: no wait can match", "swap them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     shown: dict[str, Option] = {"nodecount": nodecount}
     with interruptible() as interruption:

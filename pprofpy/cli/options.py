@@ -1,4 +1,4 @@
-"""Options that several commands have, each spelled and explained once."""
+"""Options that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
-    """A length of time on the command line, in nanoseconds."""
+    """Parse a duration on the command line into nanoseconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`30`, `30s`, `500ms`, `2m`."""
+        """Parse `30`, `30s`, `500ms` or `2m` into nanoseconds."""
         return value if isinstance(value, int) else parse_duration_ns(value)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.4 on
-    """A number of bytes on the command line: `64k`."""
+    """Parse a size on the command line into bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`65536`, `64k`, `1M`."""
+        """Parse `65536`, `64k` or `1M` into bytes."""
         return value if isinstance(value, int) else parse_bytes(value)
 
 
 duration_option = click.option(
     "-d", "--duration", "--seconds", "duration_ns", type=Duration(), metavar="TIME",
-    help="How long: 30, 30s, 500ms, 2m. By default 30 s, or until the COMMAND ends.",
+    help="Record for TIME: 30, 30s, 500ms, 2m. Default: 30 s, or until the COMMAND ends.",
 )  # fmt: skip
 
 window_option = click.option(
     "--window", "window_ns", type=Duration(), default=WINDOW_NS, metavar="TIME", hidden=True,
-    help="Write to disk what was recorded this often; a crash costs at most so much.",
+    help="Write a window to disk every TIME; a crash loses at most one window.",
 )  # fmt: skip
 
-subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help="Follow child processes, too.")
+subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help="Record child processes, too.")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print data for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say how much memory the recording took.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Report how much memory the recording used.")
 
 
 def rate_option(default_hz: int, kind: Any, what: str) -> Callable[[_Command], _Command]:
-    """-r/--rate, with this click type; a command receives `rate_hz`."""
+    """Give a command -r/--rate with this click type; it receives `rate_hz`, in samples per second."""
     return click.option(
         "-r", "--rate", "-F", "--frequency", "rate_hz", type=kind, metavar="HZ", default=default_hz,
         show_default=True, help=what,
@@ -59,7 +59,13 @@ def rate_option(default_hz: int, kind: Any, what: str) -> Callable[[_Command], _
 
 
 def rows_option(default: int, *names: str) -> Callable[[_Command], _Command]:
-    """--nodecount, and what else it is called: how many rows a table has; a command receives `nodecount`."""
+    """Give a command --nodecount (and other names for it), the limit of a table's rows; it receives `nodecount`."""
     return click.option(
-        *names, "--nodecount", type=click.IntRange(min=0), default=default, help="Rows to show; 0: all."
+        *names,
+        "--nodecount",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="Show at most N rows (0: all).",
     )

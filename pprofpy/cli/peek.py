@@ -1,4 +1,4 @@
-"""`pprofpy peek`: callers and callees of some functions."""
+"""`pprofpy peek`: show the callers and callees of some functions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pprofpy.reports import peek
 @click.command("peek")
 @click.argument("pattern", metavar="REGEX")
 @view_options()
-@click.option("--cum", is_flag=True, help="Sort by cum: what a function and its callees cost.")
+@click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
 def command(view: View, pattern: str, cum: bool) -> None:
-    """Functions that match REGEX, between all of their callers (above) and callees (below).
+    """Show functions that match REGEX between all their callers (above) and callees (below).
 
-    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    Reads the latest recording, or the sum of the PROFILE files ('-': standard input).
     """
     table = peek.build(view.header(), view.graph(), pattern, by_cum=cum, unit=view.unit)
     if view.as_json:

@@ -70,10 +70,10 @@ class Output:
 def output_options(command: _Command) -> _Command:
     """Give a click command -o, -f and --force; it receives `output`, `format_name` and `force`."""
     options = (
-        click.option("-o", "--output", metavar="FILE", default="", help="Write there; '-' is standard output."),
+        click.option("-o", "--output", metavar="FILE", default="", help="Write to FILE ('-': standard output)."),
         click.option(
             "-f", "--format", "format_name", type=click.Choice([*FORMATS, *PICTURES]),
-            help="The file's format; by default its name tells.",
+            help="Write this format. Default: by FILE's suffix, else pprof.",
         ),
         click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write."),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`pprofpy sched-latency`: how long threads that could run waited for a CPU."""
+"""`pprofpy sched-latency`: measure how long runnable threads wait for a CPU."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:
-  pprofpy sched-latency                      all processes, 30 seconds
-  pprofpy sched-latency --pid 1234 -d 10     the threads of one process
+  pprofpy sched-latency                      record all processes for 30 s
+  pprofpy sched-latency --pid 1234 -d 10     show the threads of one process
   pprofpy sched-latency -p 1234 --threshold 5ms
-                                             each wait of 5 ms and more: who had the CPU
-  pprofpy sched-latency -p 1234 --stacks     where the waiting threads were, and who had woken them
-  pprofpy sched-latency -p 1234 --interval 1 a table every second
+                                             list each wait of 5 ms or more, and who had the CPU
+  pprofpy sched-latency -p 1234 --stacks     show where threads waited, and who woke them
+  pprofpy sched-latency -p 1234 --interval 1 print a table every second
   pprofpy sched-latency -- python app.py     start a program and record until it ends
 """
 
@@ -45,7 +45,7 @@ _INTERVAL_ROWS = 5
 
 @dataclass(slots=True)
 class _Live:
-    """What is shown while the recording goes on.
+    """Show intervals and long waits while the recording runs.
 
     Attributes:
         recorder: The recording.
@@ -80,10 +80,12 @@ class _Live:
 @click.command("sched-latency", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
 @length_options
-@click.option("--interval", "interval_ns", type=Duration(), metavar="TIME", help="Print a table so often.")
-@click.option("--threshold", "threshold_ns", type=Duration(), metavar="TIME", help="List each wait of this length on.")
-@click.option("--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, too.")
-@click.option("--stacks", "with_stacks", is_flag=True, help="Also by Python stack: where they waited, who woke them.")
+@click.option("--interval", "interval_ns", type=Duration(), metavar="TIME", help="Print a table every TIME.")
+@click.option("--threshold", "threshold_ns", type=Duration(), metavar="TIME", help="List each wait of TIME or longer.")
+@click.option(
+    "--trace", "with_trace", is_flag=True, help="Save all switches and wake-ups in order, for 'pprofpy timeline'."
+)
+@click.option("--stacks", "with_stacks", is_flag=True, help="Sum waits by the Python stacks of waiter and waker, too.")
 @output_options
 @rows_option(report.DEFAULT_ROWS, "-n")
 @json_option
@@ -101,10 +103,10 @@ def command(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """How long threads that could run waited for a CPU (run-queue latency), measured in the kernel.
+    """Measure how long runnable threads wait for a CPU (run-queue latency).
 
-    A wait begins when a thread is woken, or loses its CPU although it could run on; it ends when the thread
-    runs. Every switch is seen; nothing is sampled. Without --pid, --name or a COMMAND: all processes. Needs root.
+    A wait begins when a thread is woken or preempted; it ends when the thread runs. The kernel measures every wait;
+    nothing is sampled. Without --pid, --name or a COMMAND, pprofpy records all processes. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     duration_ns = duration_of(duration_ns, choice)
@@ -143,11 +145,11 @@ def command(
 def _check_positive(**times: int | None) -> None:
     for name, time_ns in times.items():
         if time_ns is not None and time_ns <= 0:
-            raise UsageError(f"--{name} must be longer than nothing", f"write it as --{name} 5ms or --{name} 1s")
+            raise UsageError(f"--{name} must be above 0", f"write it as --{name} 5ms or --{name} 1s")
 
 
 def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
-    """Print a recording: what was shown while it was made, and its tables."""
+    """Print a recording: its intervals and long waits, then its tables."""
     if not as_json:
         _replay(Latencies.from_recording(recording))
     _show(recording, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`pprofpy show`: print a saved recording as the command did that made it."""
+"""`pprofpy show`: print a saved recording as the command that made it did."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pprofpy.model.recording import Recording
 
 EPILOG = """\b
 Examples:
-  pprofpy show                          the latest recording
-  pprofpy show gil.pb.gz                all that 'pprofpy gil' had printed
-  pprofpy show --json heap.pb.gz        the same for programs
+  pprofpy show                          print the latest recording
+  pprofpy show gil.pb.gz                print all that 'pprofpy gil' printed
+  pprofpy show --json heap.pb.gz        print a recording as JSON
 """
 
 _KINDS = ("cpu", "heap", "off-cpu", "gil", "sched-latency", "events")
@@ -30,16 +30,15 @@ _OTHERS = "events"
 @click.argument("path", metavar="[FILE]", default="")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    """Print a recording again, as the command printed it that made it.
+    """Print a recording as the command that made it did.
 
-    Without FILE, the latest recording; '-' is standard input. A profile that another program wrote is shown as a
-    table of functions.
+    Reads the latest recording, or FILE ('-': standard input). Shows another program's profile as a table of functions.
     """
     path = path or str(latest_recording())
     present(read_recording(path), path, as_json=as_json)
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:
-    """Have the command print a recording that made it."""
+    """Print a recording through the command that made it."""
     module: Any = import_module(COMMANDS[recording.kind if recording.kind in _KINDS else _OTHERS][0])
     module.present(recording, "" if source == STDIO else source, as_json=as_json)

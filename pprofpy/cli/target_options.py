@@ -23,23 +23,25 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the command line says about the target; at most one of the three."""
+    """How the command line names the target: by at most one of the three."""
 
     pid: int | None = None
     name: str = ""
     command: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse two answers to one question.
+        """Refuse more than one way to name the target.
 
         Raises:
-            UsageError: More than one way to choose was used, or a pid was given as a command.
+            UsageError: More than one was used, or a pid was given as a COMMAND.
         """
         given = [self.pid is not None, bool(self.name), bool(self.command)]
         if sum(given) > 1:
             raise UsageError("--pid, --name and a command exclude each other", "give one of them")
         if len(self.command) == 1 and self.command[0].isdigit():
-            raise UsageError(f"{self.command[0]!r} is not a command", f"for a process, write --pid {self.command[0]}")
+            raise UsageError(
+                f"{self.command[0]!r} is not a command", f"to record a process, write --pid {self.command[0]}"
+            )
 
 
 def target_options(command: _Command) -> _Command:
@@ -47,20 +49,20 @@ def target_options(command: _Command) -> _Command:
     decorated: Any = click.argument("command", metavar="[-- COMMAND ARGS...]", nargs=-1, type=click.UNPROCESSED)(
         command
     )
-    decorated = click.option("--name", metavar="REGEX", default="", help="The process whose command line matches.")(
-        decorated
-    )
-    return click.option("-p", "--pid", type=int, metavar="PID", help="The process with this id.")(decorated)  # type: ignore[no-any-return]
+    decorated = click.option(
+        "--name", metavar="REGEX", default="", help="Record the process whose command line matches."
+    )(decorated)
+    return click.option("-p", "--pid", type=int, metavar="PID", help="Record this process.")(decorated)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target]:
-    """The process that the user means. A command is started here, and ended again if it cannot be recorded.
+    """Find the process that the user named. Start a COMMAND; end it again if it cannot be recorded.
 
     Raises:
         UsageError: The choice contradicts itself.
-        TargetError: There is no such process, or several.
-        TargetPermissionError: There is, but we may not look inside.
+        TargetError: No process matches, or several do.
+        TargetPermissionError: The process may not be inspected.
         NotPossibleError: /proc is not mounted.
     """
     choice.check()
@@ -90,7 +92,7 @@ def _running_target(choice: Choice) -> Target:
 
 
 def _pick(candidates: list[Target]) -> Target:
-    """Ask which one; what is typed may be its number in the list or its pid."""
+    """Ask which process to record; the answer is its number in the list or its pid."""
     for number, candidate in enumerate(candidates, 1):
         remark(f"{number:>4}) {targets.summary(candidate)}")
     answers = {str(number): candidate for number, candidate in enumerate(candidates, 1)}

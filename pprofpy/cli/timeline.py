@@ -1,4 +1,4 @@
-"""`pprofpy timeline`: what each thread did all the time, as a table or as a picture for Perfetto."""
+"""`pprofpy timeline`: show what each thread did over time, as a table or as a trace for Perfetto."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, stdout_console, write_data
+from pprofpy.cli.options import json_option, rows_option
 from pprofpy.cli.view import print_json
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.scheduling import calls_by_thread, to_trace
@@ -23,24 +24,24 @@ EPILOG = """\b
 Examples:
   pprofpy sched-latency -p 1234 --trace        record switches and wake-ups, then:
   pprofpy timeline sched-latency-….trace.zip -o app.json
-                                               open app.json in https://ui.perfetto.dev
+                                               write app.json for https://ui.perfetto.dev
   pprofpy trace -p 1234 -e 'sched:sched_switch,sched:sched_waking,*' -o app.trace
-  pprofpy timeline app.trace                   the same with the system calls that block
+  pprofpy timeline app.trace                   show the system calls that block, too
 """
 
 
 @click.command("timeline", epilog=EPILOG)
 @click.argument("path", metavar="FILE")
-@click.option("-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON, for Perfetto; '-': stdout.")
-@click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
 @click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=report.DEFAULT_ROWS, help="Rows to show; 0: all."
+    "-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON to FILE ('-': standard output)."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the table as data for programs.")
+@click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
+@rows_option(report.DEFAULT_ROWS, "-n")
+@json_option
 def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) -> None:
-    """What each thread did all the time: running, runnable or blocked, and why.
+    """Show what each thread did over time: running, runnable or blocked, and why.
 
-    FILE was recorded by 'pprofpy sched-latency --trace', or by 'pprofpy trace' with the scheduler's events.
+    Reads what 'pprofpy sched-latency --trace' or 'pprofpy trace' (with the scheduler's events) saved.
     """
     if output and output != STDIO:
         check_free(Path(output), force=force)
@@ -59,7 +60,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
         return
     save(data, Path(output), force=force)
     remark(f"saved: {output}")
-    remark("  look at it:  open it in https://ui.perfetto.dev or chrome://tracing")
+    remark("  view:  open it in https://ui.perfetto.dev or chrome://tracing")
 
 
 def _read(path: str) -> Timeline:

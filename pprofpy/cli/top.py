@@ -1,4 +1,4 @@
-"""`pprofpy top`: the table of what costs the most."""
+"""`pprofpy top`: show the functions that cost most."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def show(view: View, limits: Limits = _STANDARD, *, by_cum: bool = False) -> Non
 
 @click.command("top")
 @view_options()
-@click.option("--cum", is_flag=True, help="Sort by cum: what a function and its callees cost.")
+@click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
 @click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=_STANDARD.node_count, show_default=True,
-    help="Show so many rows; 0 for all.",
+    "-n", "--nodecount", type=click.IntRange(min=0), metavar="N", default=_STANDARD.node_count, show_default=True,
+    help="Show at most N rows (0: all).",
 )  # fmt: skip
 @click.option(
     "--nodefraction", type=float, default=_STANDARD.node_fraction, show_default=True,
-    help="Hide what has less than this share in cum.",
+    help="Hide rows whose cum is below this share of the total (0 to 1).",
 )  # fmt: skip
 def command(view: View, cum: bool, nodecount: int, nodefraction: float) -> None:
-    """Functions (or lines, or files) that cost the most.
+    """Show the functions (or lines, or files) that cost most.
 
-    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    Reads the latest recording, or the sum of the PROFILE files ('-': standard input).
 
     \b
-    flat  what a function spent itself; flat% is its share of everything
-    sum%  the share of this row and all above it
-    cum   what it and everything that it called spent
+    flat  what a function spent itself; flat% is its share of the total
+    sum%  the sum of flat% of this row and all rows above it
+    cum   what a function and all its callees spent
     """
     show(view, Limits(nodecount, nodefraction), by_cum=cum)

@@ -1,4 +1,4 @@
-"""`pprofpy trace`: system calls and kernel events of a process, as they happen."""
+"""`pprofpy trace`: print system calls and kernel events as they happen."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from pprofpy.units import format_duration, parse_duration_ns
 
 EPILOG = """\b
 Examples:
-  pprofpy trace --pid 1234                     system calls as they return
-  pprofpy trace -p 1234 -e openat,read,write   only these
-  pprofpy trace -p 1234 --duration 10          only calls of 10 ms and more
-  pprofpy trace -p 1234 -e 'sched:*' -e futex  tracepoints, too
-  pprofpy trace -p 1234 -s -d 10               ten seconds, summed up by thread
-  pprofpy trace -p 1234 -o app.trace           into a file, and later:
-  pprofpy trace --input app.trace -e 'open*'
+  pprofpy trace --pid 1234                     print system calls as they return
+  pprofpy trace -p 1234 -e openat,read,write   print only these calls
+  pprofpy trace -p 1234 --duration 10          print only calls of 10 ms or more
+  pprofpy trace -p 1234 -e 'sched:*' -e futex  print tracepoints, too
+  pprofpy trace -p 1234 -s -d 10               summarize 10 s by thread
+  pprofpy trace -p 1234 -o app.trace           save events to a file
+  pprofpy trace --input app.trace -e 'open*'   print saved events
 """
 
 _PORTION = 20_000
-"""So many events are put into words at a time, so that the kernel's buffers are emptied in between."""
+"""Events formatted at a time: the kernel's buffers are emptied in between."""
 
 
 def slower_than_ns(value: str) -> int:
@@ -56,13 +56,13 @@ def slower_than_ns(value: str) -> int:
 
 @dataclass(slots=True)
 class _View:
-    """What is shown of the events, wherever they come from.
+    """Show events, live or saved.
 
     Attributes:
         lines: Show each event.
         with_summary: Sum up at the end.
-        as_json: For programs.
-        most: Show so many events at most; 0 for all.
+        as_json: Print JSON.
+        most: Show at most this many events (0: all).
         is_wanted: Which batches' events to show (a recording may hold more than was asked for).
     """
 
@@ -77,13 +77,13 @@ class _View:
     _start_ns: int = 0
 
     def begin(self, log: EventLog) -> None:
-        """To be called before the first batch."""
+        """Prepare for this log; call it before the first batch."""
         self._narrator, self._start_ns = Narrator(log), log.start_ns
         self._printer = trace_lines.LinePrinter(stdout_console(), log.start_ns)
 
     @property
     def is_full(self) -> bool:
-        """Has all been shown that was asked for?"""
+        """Have as many events been shown as were asked for?"""
         return bool(self.most) and self.shown >= self.most
 
     def show(self, batch: Batch) -> None:
@@ -118,16 +118,16 @@ class _View:
     "events",
     multiple=True,
     metavar="NAMES",
-    help="System calls and tracepoints, with commas and wildcards; '!' takes away. By default all calls.",
+    help="Trace these system calls and tracepoints (commas, wildcards); '!' excludes. Default: all calls.",
 )
-@click.option("--no-syscalls", is_flag=True, help="No system calls, whatever -e matches.")
+@click.option("--no-syscalls", is_flag=True, help="Trace no system calls, whatever -e matches.")
 @click.option(
     "--duration",
     "slower_ns",
     type=slower_than_ns,
     default="0",
     metavar="MS",
-    help="Only system calls that take so long: milliseconds, or 500us, 1s.",
+    help="Show only system calls of at least MS milliseconds (or 500us, 1s).",
 )
 @click.option(
     "-d",
@@ -135,19 +135,21 @@ class _View:
     "length_ns",
     type=Duration(),
     metavar="TIME",
-    help="How long to record. By default until Ctrl-C, or until the process ends.",
+    help="Record for TIME. Default: until Ctrl-C or until the process ends.",
 )
-@click.option("-s", "--summary", is_flag=True, help="No lines, only a summary by thread.")
-@click.option("-S", "--with-summary", is_flag=True, help="Lines, and then a summary.")
-@click.option("--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="End after so many.")
-@click.option("--tid", type=click.IntRange(min=1), metavar="TID", help="Only this thread.")
-@click.option("--subprocesses", "--follow", is_flag=True, help="Follow child processes, too.")
-@click.option("--stacks", is_flag=True, help="With each event the Python stack of the thread that caused it.")
-@click.option("-o", "--output", metavar="FILE", default="", help="Save the events there, for --input.")
+@click.option("-s", "--summary", is_flag=True, help="Print only a summary by thread.")
+@click.option("-S", "--with-summary", is_flag=True, help="Print events, then a summary by thread.")
+@click.option(
+    "--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N events (0: never)."
+)
+@click.option("--tid", type=click.IntRange(min=1), metavar="TID", help="Trace only this thread.")
+@click.option("--subprocesses", "--follow", is_flag=True, help="Trace child processes, too.")
+@click.option("--stacks", is_flag=True, help="Show the Python stack that caused each event.")
+@click.option("-o", "--output", metavar="FILE", default="", help="Save events to FILE, for --input.")
 @click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
-@click.option("-i", "--input", "input_path", metavar="FILE", default="", help="Show saved events.")
+@click.option("-i", "--input", "input_path", metavar="FILE", default="", help="Show the events saved in FILE.")
 @click.option("--list", "list_events", is_flag=True, help="List the events that -e can name.")
-@click.option("--json", "as_json", is_flag=True, help="Print data for programs: an object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 @verbose_option
 def command(
     events: tuple[str, ...],
@@ -168,10 +170,10 @@ def command(
     verbose: bool,
     **others: Any,
 ) -> None:
-    """System calls and kernel events of a process as they happen, one a line.
+    """Print system calls and kernel events as they happen, one per line.
 
-    A system call is shown when it returns, at the time when it began. Without --pid, --name or a COMMAND: of all
-    processes but this one. Needs root.
+    A system call is printed when it returns, with the time at which it began. Without --pid, --name or a COMMAND,
+    pprofpy traces all processes but itself. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
     view = _View(not summary, summary or with_summary, as_json, max_events)
@@ -181,7 +183,7 @@ def command(
         _list(wanted)
     elif input_path:
         if choice != Choice() or output:
-            raise UsageError("--input shows what was recorded", "leave out the process and -o")
+            raise UsageError("--input shows saved events", "leave out the process and -o")
         confinement.before_reading(writes=False)
         _replay(input_path, wanted, view)
     else:
@@ -190,7 +192,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """Which events."""
+    """Which events the user asked for."""
 
     names: tuple[str, ...]
     with_syscalls: bool
@@ -198,16 +200,16 @@ class _Wanted:
     tid: int
 
     def check(self) -> None:
-        """Raises UsageError for what makes no sense."""
+        """Raise UsageError for a choice that matches nothing."""
         if not self.with_syscalls and not self.names:
-            raise UsageError("--no-syscalls leaves nothing to watch", "name events: -e 'sched:*'")
+            raise UsageError("--no-syscalls leaves nothing to trace", "name events: -e 'sched:*'")
         if self.slower_than_ns < 0:
             raise UsageError("--duration cannot be negative", "write it as --duration 10 (milliseconds)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """How to record."""
+    """How to record events."""
 
     length_ns: int | None
     subprocesses: bool
@@ -266,7 +268,7 @@ def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
 
 @dataclass(slots=True)
 class _Stream:
-    """Takes the events as they come; tells the session to end when enough was shown.
+    """Show and save events as they come; stop the session when enough are shown.
 
     Attributes:
         recorder: Where the events come from (an EventRecorder).
@@ -300,7 +302,7 @@ class _Stream:
         for note in lines(collection):
             remark(note)
         if collection.dropped:
-            remark("  fewer are lost if fewer are watched (-e), or if they are saved (-o) or only counted (-s)")
+            remark("  to lose fewer: trace fewer (-e), save them (-o) or only count them (-s)")
 
     def _take(self, batch: Batch) -> None:
         if self.keep:
@@ -313,7 +315,7 @@ class _Stream:
 
 @contextmanager
 def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
-    """A file for events: under a temporary name until it is complete. What a crash leaves there can be read, too."""
+    """Open a file for events, under a temporary name until it is complete; what a crash leaves can be read, too."""
     if not how.output:
         yield None
         return
@@ -323,7 +325,7 @@ def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
     with writing(Path(how.output), force=how.force, keep_parts=True) as stream:
         yield eventlog.Writer(stream, log)
     remark(f"saved: {how.output}")
-    remark(f"  look at it:  pprofpy trace --input {shlex.quote(how.output)}")
+    remark(f"  view:  pprofpy trace --input {shlex.quote(how.output)}")
 
 
 def _check_thread(target: Target, tid: int) -> None:
@@ -354,7 +356,7 @@ def _replay(path: str, wanted: _Wanted, view: _View) -> None:
 
 
 def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
-    """The events of a recording that were asked for."""
+    """Return a filter that keeps the wanted events of a batch."""
     import numpy as np
 
     from pprofpy.events.selection import matching

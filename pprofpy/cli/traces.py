@@ -1,4 +1,4 @@
-"""`pprofpy traces`: all stacks, with their values and labels."""
+"""`pprofpy traces`: show all stacks with their values and labels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pprofpy.reports import traces
 @click.command("traces")
 @view_options()
 def command(view: View) -> None:
-    """All stacks, costliest first, innermost function on top, with values and labels.
+    """Show all stacks with values and labels, costliest first, innermost function on top.
 
-    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    Reads the latest recording, or the sum of the PROFILE files ('-': standard input).
     """
     found = traces.build(view.header(), view.profile, view.value_index, view.graph(), view.unit)
     if view.as_json:

@@ -1,4 +1,4 @@
-"""`pprofpy tree`: every function with its callers and callees."""
+"""`pprofpy tree`: show every function with its callers and callees."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pprofpy.reports.trim import Limits
 
 @click.command("tree")
 @view_options()
-@click.option("--cum", is_flag=True, help="Sort by cum: what a function and its callees cost.")
+@click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
 @click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), default=tree.STANDARD.node_count, show_default=True,
-    help="Show so many functions; 0 for all.",
+    "-n", "--nodecount", type=click.IntRange(min=0), metavar="N", default=tree.STANDARD.node_count, show_default=True,
+    help="Show at most N functions (0: all).",
 )  # fmt: skip
 @click.option(
     "--nodefraction", type=float, default=tree.STANDARD.node_fraction, show_default=True,
-    help="Hide functions with less than this share in cum.",
+    help="Hide functions whose cum is below this share of the total (0 to 1).",
 )  # fmt: skip
 @click.option(
     "--edgefraction", type=float, default=tree.STANDARD.edge_fraction, show_default=True,
-    help="Hide calls with less than this share.",
+    help="Hide calls below this share of the total (0 to 1).",
 )  # fmt: skip
 def command(view: View, cum: bool, nodecount: int, nodefraction: float, edgefraction: float) -> None:
-    """Every function between its callers (above) and its callees (below).
+    """Show every function between its callers (above) and its callees (below).
 
-    Shows the latest recording, or the PROFILE files named, summed up; '-' is standard input.
+    Reads the latest recording, or the sum of the PROFILE files ('-': standard input).
     """
     limits = Limits(nodecount, nodefraction, edgefraction)
     table = tree.build(view.header(), view.graph(), limits, by_cum=cum, unit=view.unit)

@@ -1,4 +1,4 @@
-"""What all view commands share: the profile argument, the reading options, and loading what they ask for."""
+"""The PROFILE argument and the filter options of all view commands, and the loading of what they name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A profile as the user asked to see it.
+    """A profile, filtered and labelled as the user asked.
 
     Attributes:
         profile: Merged, pruned and filtered.
@@ -43,7 +43,7 @@ class View:
         unit: The unit asked for, or "minimum" to let the report choose.
         granularity: What a row stands for.
         filters: The filters that were applied.
-        as_json: Print data for programs instead of a table.
+        as_json: Print JSON instead of a table.
     """
 
     profile: Profile
@@ -82,18 +82,22 @@ def view_of(profile: Profile, *sources: str) -> View:
 
 
 _OPTIONS = (
-    click.option("--sample-index", metavar="TYPE", default="", help="Which of the profile's sample types to show."),
-    click.option("--focus", metavar="REGEX", default="", help="Only samples with a matching frame."),
-    click.option("--ignore", metavar="REGEX", default="", help="No samples with a matching frame."),
-    click.option("--show", metavar="REGEX", default="", help="Only matching frames."),
-    click.option("--hide", metavar="REGEX", default="", help="No matching frames; their callers remain."),
-    click.option("--show-from", metavar="REGEX", default="", help="Cut stacks above the outermost matching frame."),
-    click.option("--tagfocus", metavar="TAG", default="", help="Only samples so labelled: thread=worker, bytes=4kb:."),
-    click.option("--tagignore", metavar="TAG", default="", help="No samples so labelled."),
     click.option(
-        "--base", metavar="PROFILE", default="", help="Subtract this profile (a cumulative one, taken earlier)."
+        "--sample-index", metavar="TYPE", default="", help="Show this sample type. Default: the profile's own."
     ),
-    click.option("--diff-base", metavar="PROFILE", default="", help="Compare with this profile; shares are of it."),
+    click.option("--focus", metavar="REGEX", default="", help="Keep only samples with a matching frame."),
+    click.option("--ignore", metavar="REGEX", default="", help="Drop samples with a matching frame."),
+    click.option("--show", metavar="REGEX", default="", help="Show only matching frames."),
+    click.option("--hide", metavar="REGEX", default="", help="Hide matching frames; their callers remain."),
+    click.option("--show-from", metavar="REGEX", default="", help="Cut stacks above the outermost matching frame."),
+    click.option(
+        "--tagfocus", metavar="TAG", default="", help="Keep only samples with this label: thread=worker, bytes=4kb:."
+    ),
+    click.option("--tagignore", metavar="TAG", default="", help="Drop samples with this label."),
+    click.option("--base", metavar="PROFILE", default="", help="Subtract this earlier, cumulative profile."),
+    click.option(
+        "--diff-base", metavar="PROFILE", default="", help="Compare with this profile; percentages are of its total."
+    ),
     click.option("--unit", metavar="UNIT", default=AUTO_UNIT, help="Print values in this unit (ms, s, kB, MB)."),
 )
 
@@ -120,7 +124,7 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
             decorated = option(decorated)
         if granularity:
             for choice in reversed(_GRANULARITIES):
-                help_text = f"One row for each of the {choice}."
+                help_text = f"Show one row per {choice.removesuffix('s')}."
                 decorated = click.option(f"--{choice}", is_flag=True, help=help_text)(decorated)
         return click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)  # type: ignore[no-any-return]
 
@@ -148,7 +152,7 @@ def _read(path: str) -> Profile:
     try:
         return filters.prune(profile)
     except UsageError as error:
-        remark(f"pprofpy: {path}: the frames to drop are not dropped: {error.message}")
+        remark(f"pprofpy: {path}: frames that the profile marks as noise are not dropped: {error.message}")
         return profile
 
 

@@ -235,7 +235,7 @@ class Run:
         assert outcome.status in DOCUMENTED_STATUSES, said
         assert "Traceback" not in outcome.stderr, said
         assert "Traceback" not in outcome.stdout, said
-        assert "unforeseen error" not in outcome.stderr, said
+        assert "unexpected error" not in outcome.stderr, said
         assert not control_characters(outcome.stdout + outcome.stderr), said
         assert outcome.peak_bytes <= MOST_BYTES, f"{outcome.peak_bytes >> 20} MB: {said}"
 
