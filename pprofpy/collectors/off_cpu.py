@@ -139,6 +139,7 @@ class OffCpuRecorder(KernelRecorder):
         self._walks = not options.scope.is_everybody
         self._python_names = ThreadNames()
         self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
+        self._kernel_notes: tuple[str, ...] = ()
         self._spells: ThreadSums[_What] = ThreadSums(_alike)
 
     def open(self) -> None:
@@ -382,6 +383,8 @@ class OffCpuRecorder(KernelRecorder):
             for number in wanted
             if 0 <= number < _FIRST_SEEDED_STACK
         }
+        if any(stacks.values()):
+            self._kernel_notes = symbols.notes
         seeded = (number for number in wanted if number >= _FIRST_SEEDED_STACK)
         stacks |= {number: self._seeded_kernel_stacks[number - _FIRST_SEEDED_STACK] for number in seeded}
         return {
@@ -405,7 +408,7 @@ class OffCpuRecorder(KernelRecorder):
             truncated=python.truncated if python else -1,
             errors=python.errors if python else -1,
             losses=lost | (python.losses() if python else {}),
-            notes=python.notes() if python else (),
+            notes=(*(python.notes() if python else ()), *self._kernel_notes),
         )
 
 

@@ -313,6 +313,7 @@ class EventRecorder(KernelRecorder):
             target=self._target,
             dropped=sum(lost.values()),
             losses=lost | (self._stacks.losses() if self._stacks else {}),
+            notes=self._symbols.notes,
         )
 
     def finish(self) -> Recording:
@@ -349,11 +350,15 @@ class AddressNames:
 
     Args:
         tracepoints: `HEAD.event` of a record is a place in here.
+
+    Attributes:
+        notes: What the recording must say of names that could not be had.
     """
 
     def __init__(self, tracepoints: Iterable[Tracepoint]) -> None:
         self._fields = {place: fields for place, one in enumerate(tracepoints) if (fields := symbol_fields(one))}
         self._known: set[int] = set()
+        self.notes: tuple[str, ...] = ()
         if self._fields:
             kernel_symbols()  # takes a while: now, not while the kernel's buffers fill
 
@@ -368,6 +373,7 @@ class AddressNames:
             for one in fields:
                 addresses = set(np.unique(columns.numbers(one).view(np.uint64)).tolist()) - self._known
                 self._known |= addresses
+                self.notes = kernel_symbols().notes
                 found |= {address: kernel_symbols().name(address) for address in addresses}
         return found
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.system.privileges import Capability, lacking
+
 _KALLSYMS = Path("/proc/kallsyms")
 _BEFORE_SCHEDULE = re.compile(r"_*(schedule|io_schedule|preempt_schedule|cond_resched)(_|$)|_*traceiter_|bpf_")
 """The leaf frames that every switch has in common; what stands below them tells why."""
@@ -20,15 +22,22 @@ class KernelSymbols:
 
     Args:
         text: The content of /proc/kallsyms: address, type, name, and the module where there is one.
+        unreadable: Why there is none.
+
+    Attributes:
+        notes: For the recording, that there are addresses instead of names, and why; empty where names are known.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, unreadable: str = "") -> None:
         rows = [line.split(None, 2) for line in text.splitlines()]
         functions = sorted((int(row[0], 16), row[2]) for row in rows if len(row) == 3 and row[1] in "tTwW")
         self._addresses: NDArray[np.uint64] = np.array([address for address, _ in functions], np.uint64)
         self._names = [name.split("\t")[0] for _, name in functions]
         # Without the privilege to see them, all addresses read as 0.
         self._known = bool(len(functions)) and functions[-1][0] > 0
+        self.notes: tuple[str, ...] = ()
+        if not self._known:
+            self.notes = (f"Kernel names hidden, addresses shown: {unreadable or _why_hidden()}.",)
 
     def name(self, address: int) -> str:
         """The function that holds `address`; the bare address where that is unknown."""
@@ -41,7 +50,17 @@ class KernelSymbols:
 @cache
 def kernel_symbols() -> KernelSymbols:
     """Those of the running kernel, read once."""
-    return KernelSymbols(_KALLSYMS.read_text(errors="replace"))
+    try:
+        return KernelSymbols(_KALLSYMS.read_text(errors="replace"))
+    except OSError as error:
+        return KernelSymbols("", f"{_KALLSYMS} cannot be read ({error.strerror})")
+
+
+def _why_hidden() -> str:
+    """Source: kernel/ksyms_common.c, kallsyms_show_value: `kptr_restrict` above 1 hides them from everybody."""
+    if lacking([Capability.SYSLOG]):
+        return f"{Capability.SYSLOG} is missing"
+    return "see sysctl kernel.kptr_restrict, which must be 0 or 1"
 
 
 def without_scheduler(names: Sequence[str]) -> Sequence[str]:

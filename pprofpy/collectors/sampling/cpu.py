@@ -291,7 +291,7 @@ class CpuRecorder(KernelRecorder):
         notes = ["Only threads that held the interpreter lock were counted."] if self._options.gil else []
         if self._target and not self._target.is_alive():
             notes.append("The target ended during the recording.")
-        return notes
+        return notes if self._kernel_stacks is None else [*notes, *kernel_symbols().notes]
 
     def memory(self) -> str:
         """What the recording takes up, in words."""

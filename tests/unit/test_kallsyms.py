@@ -1,0 +1,95 @@
+"""Names of kernel functions, and what a recording says where they are hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pprofpy.collectors import off_cpu
+from pprofpy.collectors import trace as tracing
+from pprofpy.collectors.kernel import kallsyms
+from pprofpy.collectors.kernel.kallsyms import KernelSymbols, kernel_symbols
+from pprofpy.collectors.sampling import cpu
+from pprofpy.system.privileges import Capability
+
+ZEROS = "0000000000000000 T do_futex\n0000000000000000 t schedule\n"
+HIDDEN = KernelSymbols("", "why")
+
+
+def test_an_address_has_the_name_of_the_function_around_it() -> None:
+    symbols = KernelSymbols("ffff000000000010 T schedule\nffff000000000030 t do_futex\t[module]\n")
+
+    assert [symbols.name(0xFFFF000000000000 + one) for one in (0x1F, 0x30, 0x8)] == [
+        "schedule", "do_futex", "0xffff000000000008",
+    ]  # fmt: skip
+    assert symbols.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"), [([Capability.SYSLOG], "CAP_SYSLOG is missing"), ([], "kernel.kptr_restrict")]
+)
+def test_hidden_names_leave_addresses_and_a_note_with_the_reason(
+    lacking: list[Capability], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kallsyms, "lacking", lambda _: lacking)
+
+    symbols = KernelSymbols(ZEROS)
+
+    assert symbols.name(0xFFFF0010) == "0xffff0010"
+    assert len(symbols.notes) == 1
+    assert reason in symbols.notes[0]
+
+
+def test_so_does_a_list_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kallsyms, "_KALLSYMS", tmp_path)
+    kernel_symbols.cache_clear()
+    try:
+        symbols = kernel_symbols()
+    finally:
+        kernel_symbols.cache_clear()
+
+    assert symbols.name(1) == "0x1"
+    assert "cannot be read (Is a directory)" in symbols.notes[0]
+
+
+def test_off_cpu_says_so_once_it_has_shown_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(off_cpu, "kernel_symbols", lambda: HIDDEN)
+    monkeypatch.setattr(off_cpu, "losses", lambda *_: {})
+    recorder = off_cpu.OffCpuRecorder(off_cpu.OffCpuOptions(kernel_stacks=True))
+    what = off_cpu._What("blocked", "lock", -1, 0, "", -1)
+    recorder.__dict__.update(program=None, _python=None, _spells={("thread", what): (1, 1)})
+
+    recorder.__dict__["_kernel_stacks"] = {0: {"addresses": np.zeros(2, np.uint64)}}
+    recorder._kernel_frames()
+    assert recorder.collected().notes == ()
+
+    recorder.__dict__["_kernel_stacks"] = {0: {"addresses": np.array([0x10, 0], np.uint64)}}
+    recorder._kernel_frames()
+    assert recorder.collected().notes == HIDDEN.notes
+
+
+@pytest.mark.parametrize(("table", "notes"), [(None, ()), ({}, HIDDEN.notes)])
+def test_cpu_says_so_if_kernel_stacks_were_asked_for(
+    table: object, notes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "kernel_symbols", lambda: HIDDEN)
+    recorder = cpu.CpuRecorder(cpu.CpuRecorderOptions(kernel_stacks=table is not None))
+    recorder.__dict__["_kernel_stacks"] = table
+
+    assert tuple(recorder._notes()) == notes
+
+
+def test_trace_says_so_once_it_has_shown_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "kernel_symbols", lambda: HIDDEN)
+    monkeypatch.setattr(tracing, "symbol_fields", lambda _: ["field"])
+    monkeypatch.setattr(tracing, "Columns", lambda _: SimpleNamespace(numbers=lambda _: np.array([0x20], np.uint64)))
+    names = tracing.AddressNames([SimpleNamespace()])  # type: ignore[list-item]
+    records = np.zeros(1, [("head", [("event", "u4")]), ("data", "u1", 8)])
+
+    assert names.of(records[:0]) == {}
+    assert names.notes == ()
+    assert names.of(records) == {0x20: "0x20"}
+    assert names.notes == HIDDEN.notes
