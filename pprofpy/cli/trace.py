@@ -30,7 +30,7 @@ from pprofpy.reports.losses import lines
 from pprofpy.session import Session
 from pprofpy.target import Target
 from pprofpy.target.launch import Interruption, interruptible
-from pprofpy.units import format_duration, parse_duration_ns
+from pprofpy.units import NS_PER_S, format_duration, parse_duration_ns
 
 EPILOG = """\b
 Examples:
@@ -47,11 +47,26 @@ _PORTION = 20_000
 """Events formatted at a time: the kernel's buffers are emptied in between."""
 
 
+_SUSPICIOUS_NS = 10 * NS_PER_S
+"""Who writes `--duration 30s` means how long to record, as with the other commands; hardly a call takes that long."""
+
+
 def slower_than_ns(value: str) -> int:
-    """A duration as `perf trace --duration` takes it: a bare number is milliseconds. Returns nanoseconds."""
-    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", value.strip()):
-        value = f"{value.strip()}ms"
-    return parse_duration_ns(value)
+    """A duration as `perf trace --duration` takes it: a bare number is milliseconds. Returns nanoseconds.
+
+    Raises:
+        UsageError: It is no duration, or looks like the recording's.
+    """
+    cleaned = value.strip()
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", cleaned):
+        return parse_duration_ns(f"{cleaned}ms")
+    least_ns = parse_duration_ns(cleaned)
+    if least_ns >= _SUSPICIOUS_NS:
+        raise UsageError(
+            f"--duration {cleaned} shows only system calls that take {cleaned} or longer",
+            f"to record for {cleaned}: -d {cleaned}; if such calls are meant: --duration {least_ns // 1_000_000}",
+        )
+    return least_ns
 
 
 @dataclass(slots=True)
@@ -127,7 +142,7 @@ class _View:
     type=slower_than_ns,
     default="0",
     metavar="MS",
-    help="Show only system calls of at least MS milliseconds (or 500us, 1s).",
+    help="Show only system calls of at least MS milliseconds (or 500us, 1s). To limit the recording, use -d.",
 )
 @click.option(
     "-d",
@@ -135,7 +150,7 @@ class _View:
     "length_ns",
     type=Duration(),
     metavar="TIME",
-    help="Record for TIME. Default: until Ctrl-C or until the process ends.",
+    help="Record for TIME (30, 30s, 2m; not --duration). Default: until Ctrl-C or until the process ends.",
 )
 @click.option("-s", "--summary", is_flag=True, help="Print only a summary by thread.")
 @click.option("-S", "--with-summary", is_flag=True, help="Print events, then a summary by thread.")
