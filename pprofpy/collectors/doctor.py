@@ -30,8 +30,12 @@ CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 _TRIAL_TIMEOUT_S = 20
 _WALK_S, _WALK_RATE_HZ = 0.3, 997
-_SUPPORTED = ((3, 6), (3, 13))
-"""First and last minor version that py-spy 0.4 documents; others are tried all the same."""
+_FIRST_KNOWN = (3, 3)
+_LAST_KNOWN = (((0, 4, 2), (3, 14)), ((0, 4, 0), (3, 13)), ((0, 3, 13), (3, 11)))
+"""From this version of py-spy on, this is the last Python that it knows; newest first. Others are tried all the same.
+
+Source: py-spy's release notes of 0.3.13 and 0.4.0; its pull request 833, which 0.4.1 lacks and 0.4.2 has.
+"""
 
 
 class Verdict(StrEnum):
@@ -238,11 +242,33 @@ def _version(target: Target) -> Check:
     finding = f"{target.interpreter}, {target.interpreter.path}"
     if target.interpreter.implementation != "CPython":
         return Check("its Python", Verdict.FAILED, finding, "run the program on CPython", "cpu heap")
-    match = re.match(r"(\d+)\.(\d+)", target.interpreter.version)
-    first, last = (".".join(map(str, version)) for version in _SUPPORTED)
-    if match and not _SUPPORTED[0] <= (int(match[1]), int(match[2])) <= _SUPPORTED[1]:
-        return Check("its Python", Verdict.WARNING, finding, f"py-spy knows {first} to {last}: see the trial below")
+    if doubt := _doubt(target.interpreter.version):
+        return Check("its Python", Verdict.WARNING, finding, f"{doubt}: see the trial below")
     return Check("its Python", Verdict.OK, finding)
+
+
+def _doubt(python: str) -> str:
+    """Why the py-spy that is installed may not know a version of Python; empty if it does, or if there is none."""
+    try:
+        pyspy = program.version()
+    except PprofpyError:
+        return ""  # a check of its own says so
+    version, release = _numbers(python), _numbers(pyspy)
+    if not version:
+        return ""
+    last = next((known for since, known in _LAST_KNOWN if release >= since), None)
+    if last is None:
+        return f"which Pythons {pyspy} knows is not known"
+    if _FIRST_KNOWN <= version[:2] <= last:
+        return ""
+    first, newest = (".".join(map(str, one)) for one in (_FIRST_KNOWN, last))
+    return f"{pyspy} knows {first} to {newest}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`py-spy 0.4.2` -> (0, 4, 2); empty if there are none."""
+    found = re.search(r"\d+(?:\.\d+)+", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _namespaces(target: Target) -> Check:
