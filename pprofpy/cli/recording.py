@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import click
 from pprofpy.cli.console import remark, write_data
 from pprofpy.errors import OutputError
 from pprofpy.formats import FORMATS, encode, format_of
-from pprofpy.formats.files import STDIO, save, save_recording
+from pprofpy.formats.files import STDIO, name_of, save, save_recording
 from pprofpy.formats.output import check_free, is_direct
 from pprofpy.formats.recording import write as write_recording
 from pprofpy.model.recording import Recording
@@ -174,8 +172,5 @@ def _encoded(recording: Recording, format_name: str) -> bytes:
 
 
 def file_name(kind: str, target: Target | None) -> str:
-    """As in `cpu-worker-1234-20260131-235959`, whatever characters the target's name holds."""
-    if target is None:
-        return f"{kind}-system-{time.strftime('%Y%m%d-%H%M%S')}"
-    safe = re.sub(r"[^\w-]+", "_", target.name)[:60].strip("_") or "python"
-    return f"{kind}-{safe}-{target.pid}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """How the file of a recording is called, but for its suffix."""
+    return name_of(kind, target.name if target else "", target.pid if target else 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -139,6 +141,12 @@ def latest_recording() -> Path:
             "record one with 'pprofpy cpu --pid PID', or name a file",
         )
     return folder / max(found)[1]
+
+
+def name_of(kind: str, process: str, pid: int) -> str:
+    """As in `cpu-worker-1234-20260131-235959`, whatever the process's name holds; pid 0: the whole system."""
+    safe = re.sub(r"[^\w-]+", "_", process)[:60].strip("_") or "python"
+    return f"{kind}-{f'{safe}-{pid}' if pid else 'system'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def save(data: bytes, path: Path, *, force: bool = False) -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(pprofpy.__file__).parent
 ROOT = PACKAGE.parent
 
 GROUND, FACE = "ground", "face"
-"""Modules that lie beside the packages: `errors.py`, `units.py` and the like; `__init__.py` and `__main__.py`."""
+"""Modules that lie beside the packages: `errors.py`, `units.py` and the like; what users import and run."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     GROUND: set(),
@@ -52,7 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         GROUND, "system", "model", "target", "session", "events", "formats", "reports",
         "collectors", "collectors.kernel", "collectors.sampling",
     },
-    FACE: {GROUND, "system", "model", "target", "session", "formats", "collectors", "cli"},
+    FACE: {
+        GROUND, "system", "model", "target", "session", "formats", "cli",
+        "collectors", "collectors.kernel", "collectors.sampling",
+    },
 }  # fmt: skip
 """Each package, and all that it may import beside itself."""
 
@@ -60,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 def room_of(module: str) -> str:
     """The package that a module is in, as MAY_IMPORT names it."""
     parts = module.split(".")[1:]
-    if not parts or parts[0] == "__main__":
+    if not parts or parts[0] in ("__main__", "library"):
         return FACE
     if parts[0] == "collectors" and len(parts) > 1 and (PACKAGE / "collectors" / parts[1]).is_dir():
         return f"collectors.{parts[1]}"

@@ -1,0 +1,140 @@
+"""Python programs record with the library what the commands record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pprofpy
+from pprofpy.errors import TargetError, UsageError
+from pprofpy.library import Recorded
+from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+
+DOCS = Path(__file__).parents[2] / "docs" / "library.md"
+
+
+@pytest.fixture
+def pid(start: Start) -> int:
+    return start(interpreter("3.11"), str(PROGRAMS / "show.py")).pid
+
+
+def test_the_import_alone_loads_nothing_else() -> None:
+    code = "import sys, pprofpy; print(*(name for name in sys.modules if name.startswith(('pprofpy', 'numpy'))))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["pprofpy"]
+
+
+def test_each_name_is_there_and_no_other() -> None:
+    assert all(callable(getattr(pprofpy, name)) for name in pprofpy.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'record_all'"):
+        pprofpy.record_all  # noqa: B018
+
+
+@pytest.mark.ebpf
+def test_the_examples_of_the_documentation_work(
+    pid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"pid": pid}
+
+    for example in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL):
+        exec(example, names)
+
+    printed = capsys.readouterr().out
+    assert re.match(r"\d+ samples\n", printed)
+    assert ";" in printed
+
+
+@pytest.mark.ebpf
+@pytest.mark.parametrize("command", ["cpu", "off-cpu", "gil", "sched-latency", "events"])
+def test_a_recording_is_shown_as_a_command_s_own(command: str, pid: int, tmp_path: Path, cli: CommandLine) -> None:
+    recorded = _record(command, pid)
+
+    path = recorded.save(tmp_path / "made.pb.gz")
+    shown = cli("show", "--json", str(path))
+
+    assert recorded.kind == command
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["schema"] == f"pprofpy.{command}"
+    assert pprofpy.load(path).profile.values.sum() == recorded.profile.values.sum()
+
+
+def _record(command: str, pid: int) -> Recorded:
+    commands: dict[str, Callable[[], Recorded]] = {
+        "cpu": lambda: pprofpy.record_cpu(pid, 0.5),
+        "off-cpu": lambda: pprofpy.record_off_cpu(pid, 0.5),
+        "gil": lambda: pprofpy.record_gil(pid, 0.5),
+        "sched-latency": lambda: pprofpy.record_sched_latency(pid, 0.5),
+        "events": lambda: pprofpy.record_events(pid, ["context-switches"], 0.5),
+    }
+    return commands[command]()
+
+
+def test_the_heap_is_recorded(pid: int) -> None:
+    found = pprofpy.record_heap(pid, 1, sample_bytes=4096)
+
+    assert found.kind == "heap"
+    assert found.profile.total(found.profile.value_index("alloc_space")) > 0
+
+
+def test_py_spy_records_without_ebpf(pid: int) -> None:
+    found = pprofpy.record_cpu(pid, 1, engine="py-spy")
+
+    assert len(found.profile)
+
+
+@pytest.mark.ebpf
+def test_the_windows_together_are_the_recording(pid: int) -> None:
+    windows: list[Recorded] = []
+
+    whole = pprofpy.record_cpu(pid, 1.5, on_window=windows.append, window_seconds=0.4)
+
+    assert len(windows) >= 3
+    assert sum(window.profile.total(0) for window in windows) == whole.profile.total(0) > 0
+
+
+@pytest.mark.ebpf
+def test_columns_hold_what_the_samples_hold(pid: int) -> None:
+    recorded = pprofpy.record_cpu(pid, 1)
+
+    columns = recorded.columns()
+
+    assert {len(column) for column in columns.values()} == {len(recorded.profile)}
+    samples = list(recorded.profile.samples())
+    assert [stack.split(";")[-1] for stack in columns["stack"]] == [one.stack[0].function.name for one in samples]
+    assert columns["cpu_nanoseconds"].tolist() == [one.values[-1] for one in samples]
+
+
+@pytest.mark.ebpf
+def test_it_can_be_stopped(pid: int) -> None:
+    stop = threading.Event()
+    stop.set()
+
+    assert pprofpy.record_off_cpu(pid, None, stop=stop).kind == "off-cpu"
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for seconds in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="no length of time"):
+            pprofpy.record_cpu(os.getpid(), seconds)
+
+
+def test_a_process_that_is_not_there_is_told() -> None:
+    with pytest.raises(TargetError):
+        pprofpy.record_cpu(2**22 + 1, 1)
+
+
+@pytest.mark.ebpf
+def test_subprocesses_are_those_of_a_process() -> None:
+    with pytest.raises(UsageError, match="those of a process"):
+        pprofpy.record_off_cpu(None, 1, subprocesses=True)
