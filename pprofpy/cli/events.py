@@ -83,7 +83,7 @@ def command(
                         remark(f"memory: {recorder.memory()}")
                 check_began(not len(made.profile), target, interruption)
                 if not len(made.profile):
-                    remark("no such event happened in a thread of this process")
+                    remark("no thread of this process caused such an event")
                 path = keep(made, target, output)
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)

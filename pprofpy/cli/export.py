@@ -58,7 +58,7 @@ def _format(output: str, wanted: str | None) -> str:
     if output != STDIO:
         return wanted or format_of(output)
     if wanted is None:
-        raise UsageError("standard output has no name to tell the format from", "give --format, or -o FILE")
+        raise UsageError("standard output has no suffix that names the format", "give --format, or -o FILE")
     if wanted not in _TEXT_FORMATS and sys.stdout.isatty():
         raise UsageError(f"{wanted} is not for reading on a terminal", "write it to a file with -o FILE, or pipe it on")
     return wanted

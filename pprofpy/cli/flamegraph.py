@@ -72,7 +72,9 @@ def _svg(view: View, options: Options, granularity: Granularity, by: str = "") -
     if by:
         keys = {label.key for labels in profile.label_sets for label in labels}
         if by not in keys:
-            raise UsageError(f"no sample has a label {by!r}", f"there are: {', '.join(sorted(keys)) or 'none'}")
+            raise UsageError(
+                f"no sample has a label {by!r}", f"labels in this profile: {', '.join(sorted(keys)) or 'none'}"
+            )
         profile = root_by_label(profile, by)
     graph = build_graph(profile, view.value_index, granularity, view.total)
     return flamegraph.render(flamegraph.build(view.header(), graph, options), options).encode()

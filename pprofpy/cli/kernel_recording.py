@@ -50,7 +50,7 @@ def duration_of(duration_ns: int | None, choice: Choice) -> int | None:
     if not 0 < duration_ns <= LONGEST_DURATION_NS:
         raise UsageError(
             f"a duration of {format_duration(duration_ns)} is out of range",
-            "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
+            "choose more than 0 and at most a week: -d 30, -d 500ms, -d 2m",
         )
     return duration_ns
 
@@ -82,7 +82,9 @@ def recording(
     require_proc()
     if choice == Choice() and everybody:
         if subprocesses:
-            raise UsageError("--subprocesses needs a process", "name it with --pid PID; without, all are watched")
+            raise UsageError(
+                "--subprocesses needs a process", "name it with --pid PID; without one, all processes are recorded"
+            )
         confinement.before_recording()
         with start(Scope()) as recorder:
             yield recorder, None

@@ -43,7 +43,9 @@ def command(prune: bool, age_ns: int | None, keep_bytes: int | None, as_json: bo
     Recordings are in $PPROFPY_DIR, else in ~/.local/state/pprofpy. --prune never deletes one that is being made.
     """
     if prune != (age_ns is not None or keep_bytes is not None):
-        raise UsageError("--prune goes with --older-than or --keep", "as in: --prune --older-than 7d")
+        raise UsageError(
+            "--prune needs --older-than or --keep, and they need --prune", "write, for example, --prune --older-than 7d"
+        )
     entries = folder.recordings()
     if prune:
         _prune(entries, age_ns, keep_bytes)

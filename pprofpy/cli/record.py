@@ -88,7 +88,7 @@ def record(
         if windows.problem != told:
             told = windows.problem
             if told:
-                remark(f"what is recorded is only in memory for now ({told}): a crash would lose it")
+                remark(f"the recording is only in memory for now ({told}): a crash would lose it")
     found = windows.recording()
     if found is None:  # a session always has a last window
         raise PprofpyError("nothing was recorded", "try again")
@@ -98,5 +98,5 @@ def record(
 
 
 def _tell_where(error: PprofpyError, path: Path) -> None:
-    error.message += f"; what was recorded before is in {path}"
+    error.message += f"; the recording up to then is in {path}"
     error.hint = error.hint or f"pprofpy show {path}"

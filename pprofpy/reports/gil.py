@@ -36,7 +36,7 @@ class PlaceRow:
 
 @dataclass(slots=True)
 class HoldRow:
-    """A line of the program where the lock was held: sampled while running, exact while off the CPU."""
+    """A line of the program where the lock was held: sampled while running, exact while off-CPU."""
 
     place: str
     on_ns: int = 0
@@ -86,7 +86,7 @@ def build(record: GilRecord, limit: int = DEFAULT_ROWS) -> GilReport:
 
     Args:
         record: As `pprofpy gil` makes it.
-        limit: So many rows in each table; 0 for all.
+        limit: Show at most this many rows of each table (0: all).
     """
     places: dict[str, PlaceRow] = {}
     for wait in record.waits:

@@ -164,9 +164,9 @@ def _bounds(source: Source, costs: dict[int, tuple[int, int]], start: int) -> tu
 
 def _remarks(source: Source | None, filename: str, about: Header, costs: dict[int, tuple[int, int]]) -> list[str]:
     if not filename:
-        return ["the profile does not say in which file this is"]
+        return ["the profile does not name the file"]
     if source is None:
-        return ["source not found here: give its folder with --source-path, and a prefix to cut with --trim-path"]
+        return ["source not found: give its folder with --source-path, and a prefix to strip with --trim-path"]
     remarks = [] if str(source.path) == filename else [f"source: {source.path}"]
     if about.time_ns and source.mtime_ns > about.time_ns:
         remarks.append("warning: the file was changed after the recording began; lines may not match")

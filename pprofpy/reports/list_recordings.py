@@ -20,7 +20,7 @@ _KIND_WIDTH = 13
 def render(entries: Sequence[Entry], folder: str, console: Console) -> None:
     """Print the table, and where the files are."""
     if not entries:
-        write_lines(console, [f"Nothing has been recorded yet in {folder}."])
+        write_lines(console, [f"No recordings in {folder}."])
         return
     heading = f"{'when':16} {'kind':{_KIND_WIDTH}} {'length':>8} {'size':>8}  file, and what was recorded"
     width = name_width(console, 2)

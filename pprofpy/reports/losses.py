@@ -1,4 +1,4 @@
-"""What was lost, in words: one line for each kind of loss, in every report."""
+"""The text of each kind of loss: one line in every report."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ WORDS = {
     "stacks_full": "lost: {} waits that are missing from the stacks: the table is full",
     # the GIL
     "waits_full": "lost: {} waits that found no room in the kernel's table",
-    "holds_full": "lost: {} times of holding that found no room in the kernel's table",
-    "blocks_full": "lost: {} blocked times that found no room in the kernel's table",
-    "waiters_full": "lost: {} waits that no holder is blamed for: too many threads waited at once",
+    "holds_full": "lost: {} intervals of holding the GIL that found no room in the kernel's table",
+    "blocks_full": "lost: {} blocked intervals that found no room in the kernel's table",
+    "waiters_full": "lost: {} waits that are charged to no holder: too many threads waited at once",
     # Python's stacks
-    "python_unknown_threads": "{} threads that Python knows nothing of.",
-    "python_no_function": "{} threads that ran no Python function.",
-    "python_unreadable": "{} stacks that could not be read.",
-    "python_truncated": "{} stacks deeper than 512 frames.",
-    "python_stacks_full": "{} stacks that found no room on their way out of the kernel.",
-    "python_names_full": "{} names that found no room on their way out of the kernel.",
-    "python_interrupted": "{} stacks that could not be walked because an event interrupted another.",
-    "python_threads_beyond": "{} stacks of threads beyond the first 512 of a process; they count as running no Python.",
+    "python_unknown_threads": "{} threads have no Python thread state.",
+    "python_no_function": "{} threads ran no Python function.",
+    "python_unreadable": "{} stacks could not be read.",
+    "python_truncated": "{} stacks were deeper than 512 frames.",
+    "python_stacks_full": "{} stacks found no room in the kernel's buffer.",
+    "python_names_full": "{} names found no room in the kernel's buffer.",
+    "python_interrupted": "{} stacks could not be walked because an event interrupted another.",
+    "python_threads_beyond": "{} stacks were of threads beyond a process's first 512; they count as running no Python.",
     "python_unnamed": "{} functions were gone before they could be named.",
-    "python_undecoded": "{} records of Python stacks or names were not as expected.",
-    "python_unlined": "{} line tables could not be read: their functions' samples are on the first line.",
+    "python_undecoded": "{} records of Python stacks or names were malformed.",
+    "python_unlined": "{} line tables could not be read: their functions' samples count for the first line.",
     # native stacks
     "native_no_tables": "{} native stacks led through code without unwinding tables.",
     "native_broken": "{} native stacks could not be followed.",
     "native_too_long": "{} native stacks led through files that take too long to read.",
     "native_cut": "{} native stacks reached beyond what is copied of them.",
-    "native_undecoded": "{} records of native stacks were not as expected.",
-    "native_full": "{} native stacks found no room on their way out of the kernel.",
+    "native_undecoded": "{} records of native stacks were malformed.",
+    "native_full": "{} native stacks found no room in the kernel's buffer.",
 }
 """Name -> words; `{}` is the number."""
 
 
 def lines(collection: Collection) -> list[str]:
-    """What a reader should know of how a profile came about, and what was lost; a sentence each."""
+    """Return the notes on a profile and its losses, one sentence each."""
     return [*collection.notes, *(_words(name, count) for name, count in collection.losses.items() if count)]
 
 
 def sentences(collection: Collection) -> list[str]:
-    """The same, each beginning with a capital letter."""
+    """Return `lines`, each with a capital first letter."""
     return [line[0].upper() + line[1:] for line in lines(collection) if line]
 
 
 def _words(name: str, count: int) -> str:
-    """A name that this version does not know is shown as it is."""
+    """Return a loss as text; an unknown name as it is."""
     return WORDS.get(name, f"lost: {{}} {name}").format(f"{count:,}")

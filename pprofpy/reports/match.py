@@ -12,7 +12,7 @@ from pprofpy.text import printable
 
 _WORD = re.compile(r"\w+")
 _NAMES_COMPARED = 5000
-"""Likeness is slow to compute; of the costliest names, so many are enough."""
+"""Similar names are sought among this many of the costliest: the comparison is slow."""
 
 
 def matching(pattern: str, names: Iterable[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Time off the CPU: by thread, split by what kept it off; by place and reason, with who ended it; and as chains."""
+"""Off-CPU time: by thread and state; by reason and place, with the waker; and as chains."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ThreadRow:
 
     Attributes:
         pid, tid, name: Who.
-        count: How many times it was off the CPU or waited in the run queue.
+        count: How many off-CPU intervals it had, run-queue waits included.
         total_ns: How long in all.
-        by_state_ns: The same for each of STATES.
+        by_state_ns: Its off-CPU time in each of STATES.
     """
 
     pid: int
@@ -91,7 +91,7 @@ class OffCpu:
     Attributes:
         threads, places, chains: Longest first; chains only where wakers were recorded, and only between threads.
         hidden_threads, hidden_places, hidden_chains: How many further rows there are.
-        total_ns: All time off the CPU.
+        total_ns: All off-CPU time.
         duration_ns: How long the recording lasted.
         collection: How it was recorded and what was lost.
     """
@@ -112,13 +112,13 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
 
     Args:
         profile: As `pprofpy off-cpu` records it.
-        limit: So many rows in each table; 0 for all.
+        limit: Show at most this many rows of each table (0: all).
 
     Raises:
         ProfileFormatError: It has other sample types.
     """
     if len(profile.sample_types) != 2:
-        raise ProfileFormatError("this is no recording of time off the CPU: it counts other things")
+        raise ProfileFormatError("this is no recording of 'pprofpy off-cpu': it has other sample types")
     threads: dict[tuple[int, str], ThreadRow] = {}
     places: dict[tuple[str, ...], PlaceRow] = {}
     chains: dict[tuple[str, Stack, Stack], ChainRow] = {}
@@ -156,7 +156,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
 
 def render(report: OffCpu, console: Console) -> None:
     """Print both tables, 80 columns wide."""
-    title = f"Time off the CPU: {report.collection.target}, {format_duration(report.duration_ns)}"
+    title = f"Off-CPU time: {report.collection.target}, {format_duration(report.duration_ns)}"
     losses = sentences(report.collection)
     if not report.threads:
         write_lines(console, [title, *losses, "No thread was off the CPU."])

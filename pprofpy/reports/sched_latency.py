@@ -103,7 +103,7 @@ def build(record: LatencyRecord, limit: int = DEFAULT_ROWS) -> SchedLatency:
 
     Args:
         record: What was recorded.
-        limit: So many rows at most; 0 for all.
+        limit: Show at most this many rows (0: all).
     """
     groups = _by_process(record.threads) if record.per_process else [(one, 1) for one in record.threads]
     groups = [(one, size) for one, size in groups if one.woken.count or one.preempted.count or one.waiting_ns]

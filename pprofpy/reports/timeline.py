@@ -64,7 +64,7 @@ def build(timeline: Timeline, limit: int = DEFAULT_ROWS) -> TimelineTable:
 
     Args:
         timeline: The states.
-        limit: So many threads at most; 0 for all.
+        limit: Show at most this many threads (0: all).
     """
     rows = [_row(tid, spans, timeline) for tid, spans in timeline.spans.items()]
     rows.sort(key=lambda row: (-row.running_ns, row.tid))
@@ -77,7 +77,7 @@ def render(report: TimelineTable, console: Console) -> None:
     threads = len(report.rows) + report.hidden
     title = f"{threads} threads, {format_duration(report.duration_ns)}, {report.wakeups} wake-ups between threads"
     heading = f"{'THREAD':<{_NAME_WIDTH}} {'running':>8} {'':6} {'runnable':>8} {'blocked':>8}  blocked in"
-    note = [f"Note: {report.holes} events are missing: the times around them are wrong."] if report.holes else []
+    note = [f"Note: {report.holes} events are missing; times around them are wrong."] if report.holes else []
     write_lines(
         console, [title, *note, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)]
     )

@@ -84,8 +84,8 @@ def build(summary: EventSummary, threads: int = DEFAULT_THREADS, events: int = D
 
     Args:
         summary: What was recorded.
-        threads: So many threads at most; the others are summed up in one table. 0 for all.
-        events: So many rows at most in a table; 0 for all.
+        threads: Show at most this many threads (0: all); the others are summed in one table.
+        events: Show at most this many rows of a table (0: all).
     """
     groups: defaultdict[tuple[int, int], list[EventStats]] = defaultdict(list)
     for one in summary.stats:

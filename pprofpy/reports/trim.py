@@ -19,7 +19,7 @@ class Limits:
     """What a report may leave out.
 
     Attributes:
-        node_count: At most so many entities; 0 for all.
+        node_count: Show at most this many entities (0: all).
         node_fraction: Entities with less than this share of everything in cum go.
         edge_fraction: Calls that carry less than this share go.
     """

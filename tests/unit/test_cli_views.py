@@ -182,7 +182,7 @@ class TestMistakes:
             (["top", "-n", "-1"], 2, "-1", ""),
             (["top", "--base", "missing.pb.gz"], 5, "there is no file 'missing.pb.gz'", "pprofpy cpu"),
             (["export", "-o", "x.unknown"], 2, "which format", "--format"),
-            (["export"], 2, "standard output has no name", "--format"),
+            (["export"], 2, "standard output has no suffix", "--format"),
             (["export", "-f", "pprof", "-o", "/nowhere/x"], 1, "cannot write", "mkdir -p /nowhere"),
         ],
         ids=str,

@@ -135,4 +135,4 @@ def test_an_empty_folder_says_so(
     monkeypatch.setenv("PPROFPY_DIR", str(tmp_path / "none"))
 
     assert run(["list-recordings"]) == 0
-    assert "Nothing has been recorded yet" in capsys.readouterr().out
+    assert "No recordings in" in capsys.readouterr().out

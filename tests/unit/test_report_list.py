@@ -142,7 +142,7 @@ class TestSource:
     def test_a_profile_without_file_names_says_so(self, listed: Lister) -> None:
         (work,) = listed("work", "").routines
 
-        assert work.remarks == ["the profile does not say in which file this is"]
+        assert work.remarks == ["the profile does not name the file"]
 
     @pytest.mark.parametrize("name", ["/build/app/code.py", "app/code.py", "/code.py"])
     def test_a_moved_file_is_found_by_the_end_of_its_path(self, listed: Lister, code: Path, name: str) -> None:

@@ -30,7 +30,7 @@ from pprofpy.model.recording import Recording
 from pprofpy.target import Target
 
 WALL_TYPES = (ValueType("samples", "count"), ValueType("wall", "nanoseconds"))
-BETWEEN_LOOKS = Frame(Function("[on the CPU between two looks]"))
+BETWEEN_LOOKS = Frame(Function("[on the CPU between two samples]"))
 """Stands for a thread that ran so little that no look met it."""
 
 _HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
