@@ -1,4 +1,4 @@
-"""Names of C++ functions as their authors wrote them, and clones of functions by the function's own name.
+"""Names of C++ and Rust functions as their authors wrote them, and clones of functions by the function's own name.
 
 The C++ library knows how to read mangled names, but a file may hold any: some lead to gigabytes of text, some ended the
 library. So this happens in a process of its own, without privileges, with little memory and little time.
@@ -16,10 +16,11 @@ import time
 from contextlib import suppress
 from functools import lru_cache
 
+from pprofpy.collectors.unwind.rust import rust_name
 from pprofpy.system.privileges import keep_only
 
 _CLONE = re.compile(r"(?:\.(?:cold|part|constprop|isra|lto_priv|localalias|llvm)(?:\.\d+)*)+$")
-_MANGLED = re.compile(r"_?_Z[!-~]{1,4000}")
+_MANGLED = re.compile(r"(?:_?_Z|_R)[!-~]{1,4000}")
 _LONGEST_TEXT = 4_096
 _ROOM_BYTES = 16 << 20
 """What the C++ library may need for one name."""
@@ -48,7 +49,7 @@ while name := sys.stdin.buffer.readline():
 
 
 def readable(symbol: str) -> str:
-    """A function's name from a symbol: `_Z3addii.cold` is `add(int, int)`.
+    """A function's name from a symbol: `_Z3addii.cold` is `add(int, int)`, `_RNvCs1_3foo3bar` is `foo::bar`.
 
     What compilers split off a function, or specialise of it, counts as the function. What cannot be read, or becomes
     longer than 4 KB, stays as it is.
@@ -59,7 +60,7 @@ def readable(symbol: str) -> str:
 
 @lru_cache(_MOST_KEPT)
 def _demangled(name: str) -> str:
-    return _demangler.ask(name) or name
+    return rust_name(name) or ("" if name.startswith("_R") else _demangler.ask(name)) or name
 
 
 class _Demangler:
