@@ -1,4 +1,4 @@
-"""Time off the CPU: where threads block, why, for how long, and who wakes them. Counted by `probes/off_cpu.bpf.c`.
+"""Off-CPU intervals: where threads block, why, for how long, and who wakes them. `probes/off_cpu.bpf.c` counts them.
 
 All times lie within the recording: what began before it counts from its start, what goes on after it up to its end. So
 for every thread: running + sleeping + disk + run queue = duration.
@@ -79,7 +79,7 @@ _STACK = np.dtype([("addresses", "u8", 127)])
 _LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME, "late_stack": _LATE_STACK}
 
 _FIRST_SEEDED_STACK = 1 << 24
-"""From here on `kernel_stack` numbers the stacks that we read ourselves when the recording began."""
+"""From this number on, `kernel_stack` means a stack that user space read when the recording began."""
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
 _LOST = (
@@ -99,7 +99,7 @@ class OffCpuOptions:
 
     Attributes:
         scope: Whose times.
-        min_ns, max_ns: Only times off the CPU (blocked and run queue together) within these; 0 for no bound.
+        min_ns, max_ns: Ignore off-CPU intervals (blocked plus run queue) shorter or longer than this; 0: no bound.
         kernel_stacks: What the kernel did on top of Python's stacks; otherwise a frame with the reason stands for it.
         wakers: Put the stack of whoever ended a wait on top of it.
     """
@@ -112,7 +112,7 @@ class OffCpuOptions:
 
 
 class _What(NamedTuple):
-    """What a thread's times are summed up by."""
+    """The key by which a thread's intervals are summed."""
 
     state: str
     reason: str
@@ -207,12 +207,12 @@ class OffCpuRecorder(KernelRecorder):
         self._told_ns = self.start_ns
 
     def _seed(self, pids: list[int]) -> None:
-        """Enter the threads that are blocked already: no switch will tell when they began."""
+        """Seed the threads that are blocked already: no switch will report when they began."""
         for pid in pids:
             self._seed_process(pid)
 
     def _seed_process(self, pid: int) -> None:
-        """The same for one process; also once its Python can be read, for those that have blocked before."""
+        """Seed one process's blocked threads; called again once its interpreter is readable."""
         off_ns = self._off_since()
         for thread in blocked_threads(pid, self._python.runtime(pid) if self._python else None):
             stack = self._python.add(thread.python_stack) if self._python else 0
@@ -221,7 +221,7 @@ class OffCpuRecorder(KernelRecorder):
                 self._add_late_stack(thread, stack, off_ns.get(thread.tid, 0))
 
     def _seeded(self, pid: int, thread: BlockedThread, stack: int) -> Any:
-        """An entry for the kernel's table of threads."""
+        """Return an entry for the kernel's table of threads."""
         entry = np.zeros((), _THREAD)
         entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, thread.born_ns), pid, 1
         entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
@@ -230,25 +230,25 @@ class OffCpuRecorder(KernelRecorder):
         return entry
 
     def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
-        """For a thread that was off the CPU without a stack before we looked, and still is: the same time."""
+        """Enter the stack of a thread that was seeded without one and is still in that off-CPU interval."""
         entry = self._threads.get(thread.tid)
         if self._late_stacks and off_ns and entry["off"] and entry["off_ns"] == off_ns and not entry["stack"]:
             self._late_stacks.put(thread.tid, np.array((off_ns, stack, thread.reason), _LATE_STACK))
 
     def _off_since(self) -> dict[int, int]:
-        """tid -> since when it is off the CPU, of the threads that are."""
+        """Return tid -> start of its interval, for threads that are off-CPU now."""
         tids, threads = self._threads.items()
         return dict(zip(tids.tolist(), np.where(threads["off"], threads["off_ns"], 0).tolist(), strict=True))
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:
-        """Take in new stacks, and look at processes whose Python can be read now."""
+        """Read new stacks, and seed processes whose interpreter has become readable."""
         for pid in self._python.poll() if self._python else ():
             self._seed_process(pid)
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over."""
+        """Move the finished intervals from the kernel's tables to user space."""
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
         done, times, left = self._turns.take(self._places)
@@ -262,18 +262,18 @@ class OffCpuRecorder(KernelRecorder):
             self._python.make_room(*_stack_ids(threads), *_stack_ids(left))
 
     def window(self) -> Recording:
-        """The intervals that have ended since the last window, but for those of the last moments."""
+        """Return the intervals that ended since the last window; those of the last moments are in the next one."""
         self.drain()
         return Recording(self.kind, self._take_profile(time.monotonic_ns()))
 
     def memory(self) -> str:
-        """What the recording takes up, in words."""
+        """Return how much memory the recording uses, as text."""
         return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
-        """End the recording; everything that it found since the last window."""
+        """End the recording and return everything since the last window."""
         end_ns = time.monotonic_ns()
         self.program.detach()  # takes a while on a busy machine, one function after the other
         if self._python:
@@ -313,7 +313,7 @@ class OffCpuRecorder(KernelRecorder):
     def _collect_unfinished(
         self, tids: NDArray[Any], threads: NDArray[Any], names: dict[int, tuple[int, str]], end_ns: int
     ) -> None:
-        """Threads that are off the CPU as the recording ends: up to its end."""
+        """Add the open intervals of threads that are off-CPU when the recording ends, up to its end."""
         options = self._options
         late = dict(zip(*self._late_stacks.items(), strict=True)) if self._late_stacks else {}
         for tid, thread in zip(tids.tolist(), threads, strict=True):
@@ -418,7 +418,7 @@ def _stack_ids(rows: NDArray[Any]) -> tuple[list[int], list[int]]:
 
 
 def _alike(what: _What, alive: set[int]) -> _What:
-    """The same, by the name only of a waker that has ended."""
+    """Return the key with a waker that has ended reduced to its name."""
     found = re.search(r"\((\d+)\)( in softirq)?$", what.waker)
     return what._replace(waker=numberless(what.waker)) if found and int(found[1]) not in alive else what
 

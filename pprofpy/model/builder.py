@@ -25,7 +25,7 @@ class ProfileBuilder:
 
     Args:
         sample_types: What each value of a sample means.
-        mapping: Where all frames come from, unless `add` is told otherwise.
+        mapping: The mapping of all frames for which `add` gives none.
     """
 
     def __init__(self, sample_types: Sequence[ValueType], mapping: Mapping = PYTHON_MAPPING) -> None:
@@ -62,7 +62,7 @@ class ProfileBuilder:
         return self._mappings.setdefault(mapping, len(self._mappings))
 
     def add(self, stack: Iterable[Frame], values: Sequence[int], labels: LabelSet = ()) -> None:
-        """Add a sample; samples with the same stack and labels are summed.
+        """Add a sample; samples with equal stack and labels are summed.
 
         Args:
             stack: Frames, leaf-first.

@@ -15,7 +15,7 @@ from pprofpy.model.profile import Function, Ints, LabelSet, Line, Location, Prof
 def merge(profiles: Sequence[Profile]) -> Profile:
     """All samples of several profiles in one; the first gives period, types and comments.
 
-    Sample types must be the same, in the same order: a profile of another kind is refused rather than half merged.
+    Sample types and their order must be equal: a profile of another kind is refused, not merged in part.
 
     Raises:
         UsageError: No profile, or their sample or period types differ.
@@ -64,7 +64,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
 
 
 def root_by_label(profile: Profile, key: str) -> Profile:
-    """The same samples, with the value of a label as a frame below each stack's outermost one: `thread worker-1`."""
+    """Put the value of a label below each stack's outermost frame, as a frame of its own: `thread worker-1`."""
     texts = [
         " ".join([key, *(str(label.value) for label in labels if label.key == key)]) for labels in profile.label_sets
     ]

@@ -1,6 +1,6 @@
-"""Narrowing a Profile down: which samples to look at (focus, ignore, tags) and which frames to see (show, hide).
+"""Filter a Profile: select samples (focus, ignore, tags) and frames (show, hide).
 
-The rules are those of `go tool pprof`'s options of the same names. Each function returns a new Profile.
+The rules are those of the `go tool pprof` options with these names. Each function returns a new Profile.
 """
 
 from __future__ import annotations

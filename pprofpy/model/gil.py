@@ -20,7 +20,7 @@ from pprofpy.model.table import Table
 GIL_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
 
 MOST_SLICES = 240
-"""A recording's time line is divided into so many slices at most, unless their length was asked for."""
+"""The number of slices into which a time line is divided at most, unless --interval sets their length."""
 
 WAITS = Frame(Function("[waits for the GIL]"))
 """Stands between a waiter's stack (below) and the stack of who held the lock meanwhile (above)."""
@@ -38,7 +38,7 @@ class GilThread:
         wait_count: How often it had to wait. A wait ends when it gets the lock, however often it woke up in vain.
         wait_ns, wait_max_ns: How long in all, and the longest; exact.
         held_on_ns: It held the lock and ran; from samples.
-        held_off_ns: It held the lock off the CPU (blocked or preempted); exact.
+        held_off_ns: How long it held the lock while off-CPU (blocked or preempted); exact.
         cpu_ns: It ran, with the lock or without; from samples.
         handover_ns: It had dropped the lock on request and waited until somebody took it; exact.
     """
@@ -94,7 +94,7 @@ class Block:
     Attributes:
         holder, waiter: Their tids.
         holder_stack, waiter_stack: Where in the program, leaf-first.
-        time_ns: From samples of the holder while it ran, exact while it was off the CPU.
+        time_ns: Sampled while the holder ran, exact while it was off-CPU.
     """
 
     holder: int
@@ -261,7 +261,7 @@ def _later(one: Slice, shift_ns: int) -> Slice:
 
 
 def _summed(rows: Iterable[_Sum], key: Callable[[_Sum], Hashable]) -> tuple[_Sum, ...]:
-    """Rows with the same key as one."""
+    """Merge rows with equal keys."""
     sums: dict[Hashable, _Sum] = {}
     for row in rows:
         known = sums.get(key(row))

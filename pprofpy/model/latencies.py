@@ -32,7 +32,7 @@ class Latencies:
 
     Attributes:
         record: The whole recording.
-        intervals: The same interval by interval, in order, if that was wanted.
+        intervals: One record per interval, in order, if --interval was given.
         long_waits: The waits above the threshold, oldest first, as far as they were kept.
         long_wait_count: How many there were.
         shown_before: For each interval, how many long waits had been shown before its table.
@@ -116,7 +116,7 @@ def merge_latencies(found: Sequence[Latencies]) -> Latencies:
 def merge_records(records: Sequence[LatencyRecord]) -> LatencyRecord:
     """Several windows of one recording as one; in order of time, at least one.
 
-    Threads of the same number and name are one. How long a thread has been waiting is what the last window says.
+    Threads with equal tid and name are merged. How long a thread has been waiting is taken from the last window.
     """
     threads: dict[tuple[int, int, str], list[ThreadWaits]] = {}
     stacks: dict[tuple[int, int, str, bool, Stack, Stack], StackWaits] = {}

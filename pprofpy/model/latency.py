@@ -88,7 +88,7 @@ class Histogram:
         return _summed(indices, counts)
 
     def minus(self, earlier: Histogram) -> Histogram:
-        """What came after `earlier`, a state of the same histogram."""
+        """Return the increase of the counts since `earlier`, a state of this histogram."""
         return _summed(np.concatenate([self.indices, earlier.indices]), np.concatenate([self.counts, -earlier.counts]))
 
     def quantiles_ns(self, shares: Sequence[float], max_ns: int) -> list[int]:
@@ -278,7 +278,7 @@ class LatencyRecord:
         duration_ns: How long it lasted.
         per_process: Nobody in particular was watched: views show processes, not threads.
         collection: How it was recorded and what was lost.
-        stacks: The same waits by Python stack, if that was wanted.
+        stacks: The waits by Python stack, if --stacks was given.
     """
 
     threads: tuple[ThreadWaits, ...]
@@ -344,7 +344,7 @@ def _labels(kind: str, who: ThreadWaits | StackWaits) -> LabelSet:
 
 
 def sum_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
-    """The same stacks of threads with the same name as one each, without pid and tid (0)."""
+    """Merge equal stacks of threads with equal names; pid and tid become 0."""
     sums: dict[tuple[str, bool, Stack, Stack], StackWaits] = {}
     for one in stacks:
         key = one.name, one.was_preempted, one.stack, one.waker_stack
@@ -368,7 +368,7 @@ def process_names(threads: Iterable[ThreadWaits]) -> dict[int, str]:
 
 
 def sum_by_name(threads: Iterable[ThreadWaits]) -> list[ThreadWaits]:
-    """Threads of the same process name or thread name as one each, without pid and tid (0)."""
+    """Merge threads with equal process name or thread name; pid and tid become 0."""
     groups: dict[str, list[ThreadWaits]] = {}
     for thread in threads:
         groups.setdefault(thread.name, []).append(thread)

@@ -1,4 +1,4 @@
-"""Several windows of one recording as one recording, whatever it is of."""
+"""Merge the windows of one recording, of any kind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pprofpy.model.recording import Recording
 
 
 def merge_recordings(windows: Sequence[Recording]) -> Recording:
-    """All windows as one recording.
+    """Merge windows into one recording.
 
     Args:
         windows: In order of time; at least one, all of one kind.

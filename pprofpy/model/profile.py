@@ -150,7 +150,7 @@ class Stacks:
         return self._count(flags) > 0
 
     def keep(self, flags: Mask) -> Stacks:
-        """The same stacks, reduced to the entries whose flag is set."""
+        """Return these stacks with only the entries whose flag is set."""
         return Stacks(offsets_of(self._count(flags)), self.locations[flags])
 
     def take(self, indices: Ints) -> Stacks:
@@ -193,12 +193,12 @@ class Collection:
     Attributes:
         engine: What took the samples, with its version.
         target: The process in words.
-        asked: How many times a look at the target was due.
-        got: How many of these looks were taken.
+        asked: How many samples were due.
+        got: How many samples were taken.
         late: How many were skipped because the engine fell behind.
         dropped: Samples taken but lost before they were counted.
         truncated: Stacks whose root side was cut off.
-        errors: Looks that failed.
+        errors: Samples whose stack could not be read.
         losses: What could not be had, by name; `reports/losses.py` puts it into words.
         notes: Remarks for the reader of the profile, each a sentence.
     """
@@ -215,7 +215,7 @@ class Collection:
     notes: tuple[str, ...] = ()
 
     def since(self, earlier: Collection) -> Collection:
-        """What came on top of `earlier`, a state of the same recording: its counts are less by so much."""
+        """Return the increase of the counts since `earlier`, a state of the same recording."""
         counts = {
             name: getattr(self, name) - max(getattr(earlier, name), 0) for name in COUNTS if getattr(self, name) >= 0
         }
@@ -268,7 +268,7 @@ class Profile:
         period: How much of it.
         time_ns: When the recording began, Unix time in nanoseconds; 0 if unknown.
         duration_ns: How long it lasted; 0 if unknown.
-        default_sample_type: The type that views show unless told otherwise; empty means the last one.
+        default_sample_type: The type that views show by default; empty means the last one.
         drop_frames, keep_frames: Regular expressions of frames that the writer wants hidden (see `graph.prune`).
         comments: Free text of whoever wrote the profile.
         doc_url: Where the profile is explained.
@@ -400,7 +400,7 @@ class Profile:
         return scaled.select((scaled.values != 0).any(axis=1))
 
     def compact(self) -> Profile:
-        """Samples with the same stack and labels become one; those that cancel out to zero go."""
+        """Merge samples with equal stack and labels; drop those whose sum is zero."""
         key = self.sample_stacks * max(len(self.label_sets), 1) + self.sample_labels
         _, first, group = np.unique(key, return_index=True, return_inverse=True)
         sums = np.zeros((len(first), len(self.sample_types)), np.int64)

@@ -1,4 +1,4 @@
-"""Recording: a profile and what else one command found out. All that it prints, and all that is saved."""
+"""Recording: a profile and the tables of one command. It holds all that the command prints and saves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a recording command found.
+    """The result of a recording command.
 
     Attributes:
         kind: The command's name, as in `off-cpu`; empty for a profile that another program wrote.
@@ -32,24 +32,24 @@ class Recording:
     shown: Mapping[str, Option] = field(default_factory=dict)
 
     def number(self, option: str, default: int) -> int:
-        """An option that is a number; `default` if the recording has no such."""
+        """Return a numeric option; `default` if the recording lacks it."""
         value = self.shown.get(option, default)
         return value if type(value) is int else default
 
     def flag(self, option: str) -> bool:
-        """Is this option on?"""
+        """Return True if this option is on."""
         return self.shown.get(option) is True
 
     def text(self, option: str, default: str = "") -> str:
-        """An option that is a text; `default` if the recording has no such."""
+        """Return a text option; `default` if the recording lacks it."""
         value = self.shown.get(option, default)
         return value if isinstance(value, str) else default
 
     def rows(self, name: str, kind: type[_Row]) -> list[_Row]:
-        """The rows of a table as instances of a dataclass.
+        """Return the rows of a table as instances of a dataclass.
 
         Raises:
-            ProfileFormatError: There is no such table, or its columns are others.
+            ProfileFormatError: The table is missing, or has other columns.
         """
         if name not in self.tables:
             raise ProfileFormatError(
@@ -59,10 +59,10 @@ class Recording:
         return self.tables[name].rows(kind)
 
     def row(self, name: str, kind: type[_Row]) -> _Row:
-        """The only row of a table.
+        """Return the only row of a table.
 
         Raises:
-            ProfileFormatError: There is no such table, or it has another number of rows.
+            ProfileFormatError: The table is missing, or has not exactly one row.
         """
         rows = self.rows(name, kind)
         if len(rows) != 1:

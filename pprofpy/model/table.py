@@ -1,4 +1,4 @@
-"""Table: rows of one shape, kept by column. What a recording holds beside its profile is made of these."""
+"""Table: rows of one shape, stored by column. A recording keeps what does not fit into its profile in tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def __iter__(self) -> Iterator[dict[str, Cell]]:
-        """Row by row, as dictionaries."""
+        """Yield the rows as dictionaries."""
         for values in zip(*self.columns.values(), strict=True):
             yield dict(zip(self.columns, values, strict=True))
 
@@ -45,7 +45,7 @@ class Table:
         return cls({name: [getattr(row, name) for row in made] for name in _cell_types(kind)})
 
     def rows(self, kind: type[Row]) -> list[Row]:
-        """The rows as instances of the dataclass that they were made of. Inverse of `of`.
+        """Inverse of `of`: return the rows as instances of a dataclass.
 
         Raises:
             ProfileFormatError: A column is missing, or holds values of another type.
@@ -62,6 +62,6 @@ class Table:
 
 
 def _cell_types(kind: type) -> dict[str, type]:
-    """Field -> type of its cells, of a dataclass; stacks are tuples."""
+    """Return field -> type of its cells for a dataclass; stacks are tuples."""
     hints: dict[str, Any] = get_type_hints(kind)
     return {name: tuple if hint == Stack else hint for name, hint in hints.items()}

@@ -1,4 +1,4 @@
-"""What profiles of waiting hold: `contentions/count, delay/nanoseconds`, and labels that say what each wait was.
+"""The format of off-CPU profiles: sample types `contentions/count, delay/nanoseconds`, and a label for each fact.
 
 The labels: `state` (one of STATES), `reason` (`lock`, `socket`, ...), `waker` (who ended it), `thread`, `tid`, `pid`.
 
@@ -13,22 +13,22 @@ from pprofpy.model.profile import Frame, Function, Stack, ValueType
 OFF_CPU_TYPES = (ValueType("contentions", "count"), ValueType("delay", "nanoseconds"))
 
 STATES = ("sleeping", "disk", "runqueue")
-"""Asleep; asleep in a way that nothing interrupts, mostly for a disk; able to run, and waiting for a CPU."""
+"""Interruptible sleep; uninterruptible sleep, mostly for a disk; runnable, waiting for a CPU."""
 
 STILL_WAITING = "(still waiting)"
 """As `waker`: the recording ended first."""
 
 WOKEN_BY = Frame(Function("--- woken by ---"))
-"""Between a stack that was blocked and the one that ended it."""
+"""Separates a blocked stack from the waker's stack above it."""
 
 
 def chain(blocked: Stack, waker: Stack) -> Stack:
-    """Both stacks as one (all leaf-first): the waker's on top of the blocked one."""
+    """Join two stacks (all leaf-first): the waker's on top of the blocked one."""
     return (*waker, WOKEN_BY, *blocked)
 
 
 def unchain(stack: Stack) -> tuple[Stack, Stack]:
-    """The stack that was blocked and its waker's, `()` if that is unknown."""
+    """Inverse of `chain`: return the blocked stack and the waker's, `()` if unknown."""
     if WOKEN_BY not in stack:
         return stack, ()
     place = stack.index(WOKEN_BY)

@@ -11,14 +11,14 @@ from pprofpy.target import Target
 
 
 class Recorder(ABC):
-    """One kind of measurement: opened, told whom to watch, polled, and read window by window.
+    """One kind of measurement: a session opens it, lets it watch processes, polls it and reads its windows.
 
     Whatever it opens goes into `owned`, so that a recorder that fails half-way leaves nothing in the kernel.
 
     Attributes:
         kind: The command that it belongs to, as in `off-cpu`.
-        has_windows: Can it tell what it found before its end?
-        owned: Closes all that was opened, the last one first.
+        has_windows: Can it return windows before its end?
+        owned: Closes all that was opened, in reverse order.
     """
 
     kind: ClassVar[str]
@@ -28,7 +28,7 @@ class Recorder(ABC):
         self.owned = ExitStack()
 
     def open(self) -> None:  # noqa: B027 - a recorder may have nothing to do here
-        """Load what is needed, before it is known whom to watch. A recorder of the whole system begins here.
+        """Load what needs no target. A recorder of the whole system begins to record here.
 
         Raises:
             NotPossibleError: It cannot work here.
@@ -36,35 +36,35 @@ class Recorder(ABC):
 
     @abstractmethod
     def watch(self, target: Target) -> None:
-        """Record a process from now on. The first one begins the recording.
+        """Record a process from now on. The first call begins the recording.
 
         Raises:
-            NotPossibleError: It cannot be recorded.
-            TargetError: It has ended.
+            NotPossibleError: The process cannot be recorded.
+            TargetError: The process has ended.
         """
 
     @abstractmethod
     def poll(self) -> None:
-        """Take in what is new. Called some 20 times a second; never sleeps, and takes a few milliseconds at most."""
+        """Read new data. Called about 20 times per second; never sleeps, and takes a few milliseconds at most."""
 
     def is_over(self) -> bool:
-        """Is there nothing more to come? Asked after each poll; True ends the session."""
+        """Return True if no more data will come; that ends the session. Called after each poll."""
         return False
 
     def window(self) -> Recording:
-        """End a window and begin the next one; what was found in it, but for the last moments."""
+        """End the window, begin the next one, and return what it holds; data of its last moments may be in the next."""
         raise NotImplementedError(f"{type(self).__name__} has no windows")
 
     @abstractmethod
     def finish(self) -> Recording:
-        """End the recording; the last window."""
+        """End the recording and return the last window."""
 
     def memory(self) -> str:
-        """What the recording takes up, in words; empty if unknown."""
+        """Return how much memory the recording uses, as text; empty if unknown."""
         return ""
 
     def close(self) -> None:
-        """Leave nothing behind. May be called again."""
+        """Release everything; further calls do nothing."""
         self.owned.close()
 
     def __enter__(self) -> Self:

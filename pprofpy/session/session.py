@@ -13,7 +13,7 @@ from pprofpy.target import Target
 from pprofpy.units import NS_PER_S
 
 FOREVER = None
-"""As a duration: until the target ends, or somebody says so."""
+"""As a duration: until the target ends or `stop` is set."""
 
 WINDOW_NS = 10 * NS_PER_S
 
@@ -21,28 +21,28 @@ _POLL_NS = NS_PER_S // 20
 
 
 class Stop(Protocol):
-    """Tells a session to end early; `threading.Event` is one."""
+    """Ends a session early; `threading.Event` is one."""
 
     def wait(self, timeout: float) -> bool:
-        """Sleep until told to stop, `timeout` seconds at most; True if told."""
+        """Sleep for at most `timeout` seconds; return True as soon as the session is to stop."""
 
 
 class Session:
-    """Recorders that are open and watch whom they are to watch.
+    """Drives recorders that are open and watch their processes.
 
-    It ends when the time is over, the target has ended, a recorder has nothing more to come, or `stop` says so.
+    A session ends when its duration is over, the target has ended, a recorder is over, or `stop` is set.
 
     Args:
-        recorders: What records.
-        stop: Ends it early.
+        recorders: The recorders to poll.
+        stop: Ends the session early.
         target: Its end ends the session; None for the whole system.
-        duration_ns: How long; FOREVER for as long as the target lives.
-        window_ns: How long a window is.
+        duration_ns: How long to record, in nanoseconds; FOREVER for as long as the target lives.
+        window_ns: The length of a window, in nanoseconds.
         on_poll: Called after each poll with the nanoseconds since the beginning.
         start_ns: When the recording began, on the monotonic clock; by default now.
 
     Attributes:
-        failure: What ended it before its time: windows up to there are yielded all the same.
+        failure: The error that ended the session early; its windows up to then are yielded all the same.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Session:
         self.failure: PprofpyError | None = None
 
     def windows(self) -> Iterator[Recording]:
-        """The windows of each recorder as they end; the last ones at the end of the session.
+        """Yield the windows of each recorder as they end, and the last ones when the session ends.
 
         Raises:
-            PprofpyError: Not even the last window could be had.
+            PprofpyError: A recorder failed; raised after the last windows.
         """
         due_ns = self._start_ns + self._window_ns
         try:
@@ -84,7 +84,7 @@ class Session:
         yield from self._last_windows()
 
     def _goes_on(self) -> bool:
-        """Sleep until the next poll, and poll; False at the end."""
+        """Sleep until the next poll, and poll; return False when the session is over."""
         elapsed_ns = time.monotonic_ns() - self._start_ns
         left_ns = _POLL_NS if self._duration_ns is None else min(_POLL_NS, self._duration_ns - elapsed_ns)
         if self._stop.wait(max(left_ns, 0) / NS_PER_S):
@@ -98,7 +98,7 @@ class Session:
         return not is_over and (self._target is None or self._target.is_alive())
 
     def _last_windows(self) -> Iterator[Recording]:
-        """What can still be had; the first error is raised if nothing ended the session before."""
+        """Finish every recorder and yield its last window; then raise the session's first error, if any."""
         for recorder in self._recorders:
             try:
                 last = recorder.finish()

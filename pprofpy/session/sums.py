@@ -1,7 +1,7 @@
-"""Sums by thread, in bounded memory also for programs that start threads for ever.
+"""Sums by thread, in bounded memory even for programs that start threads for ever.
 
-Threads are told apart as long as there are not too many sums. Then those that have ended are summed up by name, without
-the numbers in it: of `Thread-7 (serve)` and `Thread-8 (serve)` becomes `Thread-N (serve)`.
+Each thread has sums of its own up to a limit. Beyond it, threads that have ended are summed by name, without
+the numbers in it: `Thread-7 (serve)` and `Thread-8 (serve)` become `Thread-N (serve)`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pprofpy.model.profile import Label, LabelSet
 from pprofpy.target import procfs
 
 MANY = 50_000
-"""Sums. Some 20 MB."""
+"""Number of sums above which ended threads are merged; about 20 MB."""
 
 _What = TypeVar("_What", bound=Hashable)
 
@@ -27,15 +27,15 @@ class Who(NamedTuple):
     name: str
 
     def labels(self) -> LabelSet:
-        """For a sample of a profile."""
+        """Return the labels of a sample: thread, tid and pid."""
         return Label("thread", self.name), Label("tid", self.tid), Label("pid", self.pid)
 
 
 class ThreadSums(Generic[_What]):
-    """Sums of several values by thread and whatever else.
+    """Sums of several values by thread and a second key.
 
     Args:
-        alike: Makes the same of what differs only in threads that have ended. It is told which threads are alive.
+        alike: Maps a second key to one without threads that have ended; called with the key and the living tids.
     """
 
     def __init__(self, alike: Callable[[_What, set[int]], _What] = lambda what, alive: what) -> None:
@@ -44,13 +44,13 @@ class ThreadSums(Generic[_What]):
         self._many = MANY
 
     def add(self, who: Who, what: _What, values: Sequence[int]) -> None:
-        """Add to the sums of a thread."""
+        """Add values to the sums of a thread and a second key."""
         known = self._sums.setdefault((who, what), [0] * len(values))
         for place, value in enumerate(values):
             known[place] += value
 
     def make_room(self) -> None:
-        """Sum up threads that have ended, if there are many sums."""
+        """Merge the sums of ended threads if there are too many."""
         if len(self._sums) <= self._many:
             return
         alive = living({who.pid for who, _ in self._sums})
@@ -61,11 +61,11 @@ class ThreadSums(Generic[_What]):
         self._many = max(MANY, 2 * len(self._sums))
 
     def items(self) -> ItemsView[tuple[Who, _What], list[int]]:
-        """Thread and whatever else, and the values."""
+        """Return (thread, second key) -> values."""
         return self._sums.items()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all sums."""
         self._sums.clear()
 
     def __len__(self) -> int:
@@ -73,10 +73,10 @@ class ThreadSums(Generic[_What]):
 
 
 def numberless(name: str) -> str:
-    """What the names of threads have in common that are numbered, as `Thread-7 (work)` and `ThreadPoolExecutor-1_4`."""
+    """Replace the numbers in a thread's name by N: `Thread-7 (work)` becomes `Thread-N (work)`."""
     return re.sub(r"\d+", "N", name)
 
 
 def living(pids: Iterable[int]) -> set[int]:
-    """The threads that these processes have now."""
+    """Return the tids that these processes have now."""
     return {tid for pid in pids for tid in procfs.tids(pid)}
