@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -118,6 +119,19 @@ def test_functions_of_the_kernel_have_a_colour_of_their_own_and_the_legend_names
             "schedule": "kernel", "do_futex": "kernel", "work": "app", "legend": "kernel",
         }  # fmt: skip
     assert picture_of(Mapping("/usr/bin/app")) == {"schedule": "root", "do_futex": "root", "work": "app", "legend": ""}
+
+
+def test_viewers_that_know_no_variables_of_css_have_the_colours_all_the_same() -> None:
+    """librsvg, for one, painted everything but the frames black."""
+    svg = svg_of(profile_of({"a": 1}))
+    rules = re.findall(r"([^{}]+) \{ ([^{}]+) \}", svg.findtext(f"{SVG}style") or "")
+    colours = {f"var({name})": colour for name, colour in re.findall(r"(--\w+): (#\w+)", rules[0][1])}
+    static = [body for selector, body in rules if not re.search(r":root|:hover|searching|#tools", selector)]
+    variables = re.compile(r"(?:(\S+): (\S+); )?(fill|stroke): (var\(\S+\));")
+    used = [found for body in static for found in variables.findall(body)]
+
+    assert len(used) >= 4
+    assert [found[:2] for found in used] == [(name, colours[variable]) for _, _, name, variable in used]
 
 
 def test_an_empty_profile_says_so() -> None:

@@ -116,30 +116,9 @@ def test_names_that_explode_are_given_up_in_time(symbol: str) -> None:
 
 
 PARTS = [
-    "C1a",
-    "Nv",
-    "NC",
-    "I",
-    "M",
-    "X",
-    "Y",
-    "B_",
-    "B0_",
-    "T",
-    "E",
-    "h",
-    "R",
-    "L_",
-    "s_",
-    "1b",
-    "u3aa1",
-    "D",
-    "FG_",
-    "Kj1_",
-    "A",
-    "p",
-    "0",
-]
+    "C1a", "Nv", "NC", "I", "M", "X", "Y", "B_", "B0_", "T", "E", "h", "R", "L_", "s_", "1b", "u3aa1", "D", "FG_",
+    "Kj1_", "A", "p", "0",
+]  # fmt: skip
 SPELLED = st.lists(st.sampled_from(PARTS), max_size=40).map(lambda parts: "_R" + "".join(parts))
 
 
