@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.kernel import syscall as kernel
+from pprofpy.collectors.kernel.cpus import possible_cpus
 from pprofpy.errors import PprofpyError
 
 _ANY, _ONLY_NEW = 0, 1
@@ -141,10 +141,3 @@ def kernel_facts(descriptor: int) -> dict[str, int]:
     """What the kernel says of a map or program of ours. Source: /proc/self/fdinfo."""
     lines = (line.split() for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
-
-
-@cache
-def possible_cpus() -> int:
-    """How many copies a per-CPU map holds."""
-    last = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")[-1]
-    return int(last.split("-")[-1]) + 1

@@ -9,9 +9,9 @@ import ctypes
 import fcntl
 import os
 import struct
-from pathlib import Path
 
 from pprofpy.collectors.kernel import syscall as kernel
+from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.refusals import refused
 
 _ATTACHING = "run a program at its events"
@@ -89,15 +89,6 @@ def _control(event: int, request: int, argument: int) -> None:
         fcntl.ioctl(event, request, argument)
     except OSError as error:
         raise refused(_ATTACHING, error) from error
-
-
-def online_cpus() -> list[int]:
-    """The CPUs that are switched on."""
-    cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        cpus += range(int(first), int(last or first) + 1)
-    return cpus
 
 
 def _call(number: int, *arguments: int | bytes) -> int:

@@ -23,11 +23,11 @@ from pprofpy.collectors.kernel.btf import VMLINUX, Btf
 from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
 from pprofpy.collectors.kernel.cache import remembered
 from pprofpy.collectors.kernel.compiler import compile_source, find_bcc
+from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.maps import Table, kernel_facts
 from pprofpy.collectors.kernel.perf import (
     clock_event,
     link_perf_event,
-    online_cpus,
     perf_event,
     run_at_event,
     software_event,
