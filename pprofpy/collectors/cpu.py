@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pprofpy.collectors.sampling.cpu import CpuRecorder
 
 ENGINES = ("bpf", "py-spy")
-"""Best first."""
+"""The engines, best first."""
 
 
 class CpuEngines:
@@ -51,11 +51,11 @@ class CpuEngines:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the profile should know of the choice."""
+        """Notes for the profile on the choice of the engine."""
         return (f"The engine is py-spy, since {self._refusal}.",) if self._refusal else ()
 
     def prepare(self) -> None:
-        """Do beforehand what takes a while and needs no target.
+        """Prepare the kernel engine, which takes a while and needs no target.
 
         Raises:
             NotPossibleError: The engine that was asked for cannot work here.
@@ -71,7 +71,7 @@ class CpuEngines:
                 self.refuse(error)
 
     def start(self, target: Target, stop: Stop) -> Recorder:
-        """A recorder that watches the process.
+        """Start a recorder that watches the process.
 
         Args:
             target: The process.
@@ -116,7 +116,7 @@ class CpuEngines:
         self.close()
 
     def close(self) -> None:
-        """Leave nothing in the kernel."""
+        """Remove all programs from the kernel."""
         if self._prepared:
             self._prepared.close()
             self._prepared = None
@@ -129,14 +129,14 @@ class CpuEngines:
 
 
 def _beyond_bpf(options: CpuOptions) -> str:
-    """Why the kernel engine cannot answer this; empty if it can."""
+    """Return why the kernel engine cannot record this; empty if it can."""
     if options.native and options.idle:
         return "the kernel engine shows native functions of running threads only, not of waiting ones"
     return ""
 
 
 def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
-    """Why py-spy cannot answer this; None if it can."""
+    """Return why py-spy cannot record this; None if it can."""
     if options.kernel_stacks:
         return UsageError("py-spy cannot see the kernel's side", "use --engine bpf, or leave --kernel-stacks out")
     if options.native and options.nonblocking:

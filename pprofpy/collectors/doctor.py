@@ -1,4 +1,4 @@
-"""What works on this machine and for one process: facts found by looking and trying, each with its remedy.
+"""Check what works on this machine and for one process; each finding has its remedy.
 
 A Check never guesses: what could not be found out says so.
 """
@@ -72,7 +72,7 @@ def examine(pid: int | None) -> list[Check]:
 
 
 def cpu_works(checks: list[Check]) -> bool:
-    """Is everything there that `pprofpy cpu` needs?"""
+    """Return True if `pprofpy cpu` can work."""
     return not any(check.verdict is Verdict.FAILED and "cpu" in check.needed_for.split() for check in checks)
 
 
@@ -85,7 +85,7 @@ def _system() -> Check:
     if system != "Linux":
         return Check("system", Verdict.FAILED, finding, "pprofpy needs Linux", "cpu kernel")
     if machine != "x86_64":
-        return Check("system", Verdict.WARNING, finding, "the kernel engines are made for x86_64", "kernel")
+        return Check("system", Verdict.WARNING, finding, "the kernel engines need x86_64", "kernel")
     return Check("system", Verdict.OK, finding)
 
 
@@ -101,11 +101,11 @@ def _pyspy() -> Check:
 
 
 def _ptrace() -> Check:
-    """May we look into other processes? Root's right is a capability, which containers take away."""
+    """Check the right to inspect other processes: a capability of root's, which containers take away."""
     scope = _read("/proc/sys/kernel/yama/ptrace_scope")
     about = {"": "no Yama", "0": "ptrace_scope 0"}.get(scope, f"ptrace_scope {scope}")
     if scope == "3":
-        finding = f"{about}: nobody may look into a process until the next boot"
+        finding = f"{about}: nobody may inspect a process until the next boot"
         return Check("ptrace", Verdict.FAILED, finding, "sysctl -w kernel.yama.ptrace_scope=1, then reboot", "cpu heap")
     if has_capability(CAP_SYS_PTRACE):
         return Check("ptrace", Verdict.OK, f"any process (CAP_SYS_PTRACE; {about})")
@@ -139,7 +139,7 @@ def _capabilities() -> Check:
 
 
 def _other_users() -> Check:
-    """Which commands can record processes of other users."""
+    """Check which commands can record processes of other users."""
     missing = {command: lacking(own | others) for command, (own, others) in NEEDED.items()}
     works = [command for command, capabilities in missing.items() if not capabilities]
     finding = f"can be recorded by: {', '.join(works) or 'no command'}"
@@ -204,7 +204,7 @@ def _heap_sampler() -> Check:
 
 
 def _confinement() -> Check:
-    """Containers and system-call filters: not a fault, but the reason for many."""
+    """Report containers and system-call filters: no fault, but the cause of many."""
     filtered = procfs.status("self").seccomp
     signs = [name for name in ("/.dockerenv", "/run/.containerenv") if Path(name).exists()]
     facts = [*(["system calls are filtered (seccomp)"] if filtered else []), *(f"container ({sign})" for sign in signs)]
@@ -224,7 +224,7 @@ _MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
 
 
 def _process_checks(pid: int) -> Iterator[Check]:
-    """Everything about a process, in the order in which it can fail; what depends on a failed check is left out."""
+    """Check a process in the order in which recording can fail; skip what depends on a failed check."""
     try:
         target = targets.open_target(pid)
     except PprofpyError as error:

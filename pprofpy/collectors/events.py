@@ -182,11 +182,11 @@ class EventProfileRecorder(KernelRecorder):
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:
-        """Take in new stacks."""
+        """Read new stacks."""
         self._stacks.poll()
 
     def drain(self) -> None:
-        """Empty the kernel's table of what is over."""
+        """Move the counts of finished windows from the kernel's table to user space."""
         keys, sums, left = self._turns.take(self._hits)
         self._stacks.poll()
         self._collect(keys, sums)
@@ -194,12 +194,12 @@ class EventProfileRecorder(KernelRecorder):
         self._stacks.make_room(left["stack"].tolist())
 
     def window(self) -> Recording:
-        """What has happened since the last window, but for the last moments."""
+        """Return the events since the last window; those of the last moments are in the next one."""
         self.drain()
         return self._take_window(time.monotonic_ns())
 
     def memory(self) -> str:
-        """What the recording takes up, in words."""
+        """Return how much memory the recording uses, as text."""
         return self.program.memory(len(self._stacks))
 
     def _collect(self, keys: NDArray[Any], sums: NDArray[Any]) -> None:
@@ -212,7 +212,7 @@ class EventProfileRecorder(KernelRecorder):
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
-        """End the recording; everything that it found since the last window."""
+        """End the recording and return everything since the last window."""
         self.program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
@@ -220,7 +220,7 @@ class EventProfileRecorder(KernelRecorder):
         return self._take_window(end_ns)
 
     def _take_window(self, end_ns: int) -> Recording:
-        """What was summed up so far, which a new window does not have any more."""
+        """Return the sums so far and reset them for the next window."""
         names, types = self._choice.names, self._choice.value_types
         builder = ProfileBuilder(types)
         for (who, (stack, event)), values in self._sums.items():

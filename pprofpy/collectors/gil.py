@@ -1,8 +1,8 @@
-"""The interpreter lock of a process: who waits for it, who holds it. Observed in the kernel by `probes/gil.bpf.c`.
+"""The interpreter lock of a process: who waits for it, who holds it. `probes/gil.bpf.c` observes it in the kernel.
 
-Exact: all times of waiting, and of holding off the CPU. From samples: holding while running, and so who blocks whom.
+Waiting, and holding while off-CPU, is exact. Holding while running, and so who blocks whom, is sampled.
 
-Source: the raw tracepoint sched_switch and a clock on every CPU; struct _gil_runtime_state in the process's memory.
+Source: the raw tracepoint sched_switch and a timer on every CPU; struct _gil_runtime_state in the process's memory.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _LAYOUTS = {
 }
 
 MANY_ENDED = 5_000
-"""So many threads that have ended are told apart."""
+"""Ended threads keep rows of their own up to this number."""
 
 _SUMS = ("wait_count", "wait_ns", "held_on_ns", "held_off_ns", "cpu_ns", "handover_ns")
 """The times and counts of a GilThread."""
@@ -178,7 +178,7 @@ class GilRecorder(KernelRecorder):
         self._take_slice(self._threads.items()[1])
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over."""
+        """Move finished waits and holds from the kernel's tables to user space."""
         tids, threads = self._threads.items()
         stacks_in_use, busy = self._sums.take()
         self._stacks.make_room(threads["stack"].tolist(), stacks_in_use)
@@ -226,7 +226,7 @@ class GilRecorder(KernelRecorder):
         return self._take_record(tids, threads, time.monotonic_ns()).to_recording({})
 
     def memory(self) -> str:
-        """What the recording takes up, in words."""
+        """Return how much memory the recording uses, as text."""
         return self.program.memory(len(self._stacks))
 
     def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
@@ -244,7 +244,7 @@ class GilRecorder(KernelRecorder):
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
-        """End the recording; everything that it found since the last window."""
+        """End the recording and return everything since the last window."""
         self.program.detach()
         end_ns = time.monotonic_ns()
         self._stacks.poll()
@@ -256,7 +256,7 @@ class GilRecorder(KernelRecorder):
         return self._take_record(tids, threads, end_ns).to_recording({})
 
     def _take_record(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> GilRecord:
-        """What was found so far, which a new window does not have any more."""
+        """Return the sums so far and reset them for the next window."""
         _settle(threads, end_ns)
         live, waits, began_ns = self._named(tids, threads), self._sums.waits(), self._told_ns
         record = GilRecord(
@@ -281,7 +281,7 @@ class GilRecorder(KernelRecorder):
 
 
 class _Sums:
-    """Waits, holds and blocks by what stacks read as: taken out of the kernel's tables again and again.
+    """Waits, holds and blocks by the text of their stacks, moved out of the kernel's tables again and again.
 
     Args:
         program: Sums up a turn at a time.
@@ -376,7 +376,7 @@ class _Sums:
             self._blocks[groups.get(holder, holder), above, groups.get(waiter, waiter), below] += time_ns
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all sums."""
         for sums in (self._waits, self._holds, self._blocks):
             sums.clear()
 
@@ -462,14 +462,14 @@ def _settle(threads: NDArray[Any], now_ns: int) -> None:
 
 
 def _joined_threads(number: int, name: str, threads: Sequence[GilThread]) -> GilThread:
-    """Threads of a process that have ended, as one."""
+    """Merge the ended threads of a process."""
     sums = {field: sum(getattr(one, field) for one in threads) for field in _SUMS}
     longest_ns = max(one.wait_max_ns for one in threads)
     return GilThread(pid=threads[0].pid, tid=number, name=name, wait_max_ns=longest_ns, **sums)
 
 
 def _since(now: GilThread, before: GilThread | None, waits: tuple[Wait, ...]) -> GilThread:
-    """What came on top of `before`; the longest wait is then that of these."""
+    """Return the increase of the sums since `before`; the longest wait is then that of these."""
     if before is None:
         return now
     sums = {name: getattr(now, name) - getattr(before, name) for name in _SUMS}

@@ -45,11 +45,11 @@ class HeapOptions:
     Attributes:
         engine: One of ENGINES, or "auto".
         duration_ns: How long; FOREVER for as long as the target lives.
-        sample_bytes: The sampler takes one sample in so many bytes, on average.
-        frames: At most so many frames of each stack; 0 for what is usual with the engine.
-        snapshots: So many, evenly spaced, the last one at the end.
-        collect: Let the garbage collector run before each snapshot.
-        types: Also look for the types with the biggest objects.
+        sample_bytes: The mean number of allocated bytes between two samples (sampling).
+        frames: Keep at most this many frames of a stack; 0: the engine's default.
+        snapshots: The number of snapshots, evenly spaced, the last one at the end.
+        collect: Run the garbage collector before each snapshot.
+        types: Find the types that hold most memory.
     """
 
     engine: str = "auto"
@@ -61,7 +61,7 @@ class HeapOptions:
     types: bool = False
 
     def check(self) -> None:
-        """Refuse what makes no sense.
+        """Refuse values out of range and contradictions.
 
         Raises:
             UsageError: A value is out of range, or two contradict each other.
@@ -69,16 +69,19 @@ class HeapOptions:
         if self.duration_ns is not FOREVER and not 0 < self.duration_ns <= MAX_DURATION_NS:
             raise UsageError(
                 f"a duration of {format_duration(self.duration_ns)} is out of range",
-                "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
+                "choose more than 0 and at most a week: -d 30, -d 500ms, -d 2m",
             )
         if not 1 <= self.sample_bytes <= 1 << 34:
-            raise UsageError("a sample in so many bytes is out of range", "512k is usual, 64k finer and dearer")
+            raise UsageError(
+                "--sample-bytes is out of range (1 byte to 16 GiB)",
+                "choose 512k, or 64k for finer estimates at a higher cost",
+            )
         if not 0 <= self.frames <= _MOST_FRAMES:
             raise UsageError(f"{self.frames} frames are out of range", f"choose 1 to {_MOST_FRAMES}")
         if self.snapshots < 1:
-            raise UsageError("there is at least one snapshot", "choose --snapshots 5 to see what grows")
+            raise UsageError("--snapshots must be 1 or more", "choose --snapshots 5 to see what grows")
         if self.snapshots > 1 and self.duration_ns is FOREVER:
-            raise UsageError("snapshots are spaced evenly over a given time", "add --duration")
+            raise UsageError("--snapshots needs a duration: snapshots are spaced evenly", "add --duration")
 
 
 def record(

@@ -1,4 +1,4 @@
-"""Run-queue latency: how long threads that could run waited for a CPU.
+"""Run-queue latency: how long runnable threads wait for a CPU.
 
 It is counted in the kernel by `probes/sched_latency.bpf.c`.
 
@@ -105,10 +105,10 @@ _MAX_STACKS = 131_072
 _EVENT_BYTES = 64 << 20
 _PAGE_BYTES = 4096
 MOST_LONG_WAITS = 10_000
-"""So many of a window are kept; the others are counted."""
+"""A window keeps at most this many long waits; further ones are counted."""
 
 _KEEP_ENDED = 20_000
-"""So many ended threads are told apart; beyond, the shortest waiters are summed up by name."""
+"""Ended threads keep rows of their own up to this number; beyond it, the shortest waiters are summed by name."""
 
 _LOST = (
     "untracked_switches",
@@ -245,7 +245,7 @@ class SchedRecorder(KernelRecorder):
 
     @property
     def threshold_ns(self) -> int:
-        """From which length on single waits are handed over; 0 for none."""
+        """Waits of this many nanoseconds or more are reported one by one; 0: none."""
         return self._options.threshold_ns
 
     @staticmethod
@@ -273,7 +273,7 @@ class SchedRecorder(KernelRecorder):
         return self._end_ns > 0
 
     def new_long_waits(self) -> list[LongWait]:
-        """The waits above the threshold since the last call, oldest first."""
+        """Return the waits above the threshold since the last call, oldest first."""
         found, self._told_long_waits = self._told_long_waits, []
         return found
 
@@ -286,7 +286,7 @@ class SchedRecorder(KernelRecorder):
         return replace(wait, stack=frames(int(event["stack"])), waker_stack=frames(int(event["waker_stack"])))
 
     def drain(self) -> None:
-        """Empty the kernel's tables of what is over."""
+        """Move finished waits from the kernel's tables to user space."""
         tids, threads = self._threads.items()
         self._learn_names(tids, threads)
         if self._python and self._by_stack:
@@ -297,7 +297,7 @@ class SchedRecorder(KernelRecorder):
             self._move_out(tids[dead], threads[dead])
 
     def window(self) -> Recording:
-        """What happened since the last window."""
+        """Return the waits since the last window."""
         self.take_new()
         self.drain()
         old_window, self._window = self._window, self._window + 1
@@ -305,7 +305,7 @@ class SchedRecorder(KernelRecorder):
         return self._take_record(old_window, time.monotonic_ns()).to_recording({})
 
     def _take_record(self, window: int, end_ns: int) -> Latencies:
-        """What was found up to now in a window, which the next one does not have any more."""
+        """Return the window's sums so far and reset them for the next window."""
         live = self._read(window)
         stacks = self._by_stack.found({one.tid: one for one in live}) if self._by_stack else ()
         everyone = *self._ended, *self._folded, *(_since(one, self._base.get(one.tid)) for one in live)
@@ -326,13 +326,13 @@ class SchedRecorder(KernelRecorder):
         return found
 
     def memory(self) -> str:
-        """What the recording takes up, in words."""
+        """Return how much memory the recording uses, as text."""
         return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
-        """End the recording; what happened since the last window."""
+        """End the recording and return the waits since the last window."""
         end_ns = self._end_ns = time.monotonic_ns()
         self.program.detach()  # takes a while on a busy machine, one function after the other
         self.take_new()
@@ -428,7 +428,7 @@ class SchedRecorder(KernelRecorder):
 
 
 class _WaitsByStack:
-    """Waits by what stacks read as: taken out of the kernel's table again and again.
+    """Waits by the text of their stacks, moved out of the kernel's table again and again.
 
     Args:
         program: Sums up a turn at a time.

@@ -266,7 +266,7 @@ class EventRecorder(KernelRecorder):
         return fresh
 
     def memory(self) -> str:
-        """What the recording takes up, in words."""
+        """Return how much memory the recording uses, as text."""
         return self.program.memory(self._stacks.count if self._stacks else 0)
 
     def summary(self) -> EventSummary:
@@ -379,7 +379,7 @@ class AddressNames:
 
 
 class StackTexts:
-    """The Python stacks of events, in words.
+    """The Python stacks of events, as text.
 
     Args:
         program: Walks them.
@@ -398,7 +398,7 @@ class StackTexts:
             self._stacks.watch_children(pid)
 
     def number(self, batch: Batch) -> None:
-        """Let events that have just arrived refer to stacks by a number for all that read the same."""
+        """Give equal stacks of new events one number."""
         self._stacks.poll()
         for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
             ids, places = np.unique(heads["stack"], return_inverse=True)
@@ -418,11 +418,11 @@ class StackTexts:
         return len(self._stacks)
 
     def losses(self) -> dict[str, int]:
-        """What is missing."""
+        """Return the losses."""
         return self._stacks.losses()
 
     def close(self) -> None:
-        """Let go of the processes."""
+        """Stop walking the stacks of all processes."""
         self._stacks.close()
 
 

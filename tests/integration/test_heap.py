@@ -203,7 +203,7 @@ def test_an_engine_that_cannot_know_says_so(cli: CommandLine, start: Start) -> N
         (("--sample-bytes", "many"), "not a size"),
         (("--sample-bytes", "0"), "out of range"),
         (("--frames", "1000"), "out of range"),
-        (("--snapshots", "0"), "at least one snapshot"),
+        (("--snapshots", "0"), "--snapshots must be 1 or more"),
         (("-d", "0"), "out of range"),
     ],
 )
