@@ -67,7 +67,7 @@ def test_without_pyspy_the_remedy_is_to_install_it(cli: CommandLine, monkeypatch
     from pprofpy.collectors import doctor
     from pprofpy.collectors.pyspy import program
 
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _, path=None: None)
     program.find_program.cache_clear()
     program.version.cache_clear()
 
