@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import PROGRAMS, Start
 from tests.hostile.conftest import Attack
+from tests.hostile.recorders import each_of
 
 Hostile = Callable[..., subprocess.Popen[str]]
 
@@ -20,12 +21,10 @@ RECORDERS = [
     ("cpu", "--engine", "py-spy"),
     ("heap", "--engine", "sampling", "--sample-bytes", "64k"),
     ("gil",),
-    ("off-cpu",),
 ]
 
 
-@pytest.mark.ebpf
-@pytest.mark.parametrize("words", RECORDERS, ids=lambda words: "-".join(words[:3]).replace("---", "-"))
+@each_of(RECORDERS)
 @pytest.mark.parametrize("way", WAYS)
 def test_what_it_maps_misleads_nobody(way: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     attack(hostile("mapped.py", way), *words, "--pid", "PID", "-d", "1")
