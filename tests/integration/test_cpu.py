@@ -6,12 +6,14 @@ All through py-spy, which works everywhere; test_cpu_bpf.py has what is special 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,11 @@ def labels(profile: Profile, key: str) -> set[str | int]:
 def stat_fields(pid: int) -> list[str]:
     """What the kernel says of a process, its name aside: state first, user and system ticks at 11 and 12."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def ticks_of(pid: int) -> int:
+    """The CPU time of a process, in hundredths of a second."""
+    return sum(map(int, stat_fields(pid)[11:13]))
 
 
 def has_ended(pid: int) -> bool:
@@ -268,7 +275,7 @@ def begun(recording: subprocess.Popen[str]) -> int:
     def is_sampling() -> bool:
         children = descendants_of(recording.pid)
         found[:] = [pid for pid in children if comm(pid) == "py-spy"]
-        return bool(found) and sum(map(int, stat_fields(found[0])[11:13])) >= 3
+        return bool(found) and ticks_of(found[0]) >= 3
 
     wait_until(is_sampling, "py-spy samples")
     return found[0]
@@ -296,6 +303,33 @@ def test_a_target_that_ends_leaves_what_was_recorded(cli: CommandLine, start: St
     assert done.returncode == 0, done.stderr
     assert "The target ended during the recording." in done.stdout
     assert "burn.half" in function_names(only_profile(cli))
+
+
+def test_a_py_spy_that_falls_behind_is_slowed_and_both_parts_are_kept(cli: CommandLine, start: Start) -> None:
+    deep = start(PYTHON, str(PROGRAMS / "deep.py"))
+    recording = cli.start(*CPU, "--pid", str(deep.pid), "-d", "1h", "-r", "1000")
+
+    def is_sampled_slowly() -> bool:
+        for spy in (pid for pid in descendants_of(recording.pid) if comm(pid) == "py-spy"):
+            with suppress(OSError):  # it may end at any moment
+                words, said = (Path(f"/proc/{spy}/{name}").read_bytes() for name in ("cmdline", "fd/1"))
+                before = ticks.setdefault(spy, ticks_of(spy)) if b"Sampling process" in said else math.inf
+                return b"\x001000\x00" not in words and ticks_of(spy) >= before + 20
+        return False
+
+    ticks: dict[int, int] = {}
+    wait_until(is_sampled_slowly, "a slower py-spy samples")
+
+    recording.send_signal(signal.SIGINT)
+    _, messages = recording.communicate()
+
+    assert recording.returncode == 0, messages
+    profile = only_profile(cli)
+    assert "deep.down" in function_names(profile)
+    notes = " ".join(profile.collection.notes)
+    assert "could not keep up with 1000 Hz; it was slowed to" in notes
+    assert "counted -" not in notes
+    assert 10 * profile.duration_ns < profile.collection.asked * 10**9 < 1000 * profile.duration_ns
 
 
 def test_a_killed_py_spy_ends_the_recording_at_once(cli: CommandLine, burning: subprocess.Popen[str]) -> None:

@@ -113,7 +113,8 @@ class PySpyRecorder(Recorder):
         except PprofpyError as error:
             if not self._pieces:
                 raise  # else what came before is worth keeping
-            failure.append(f"The recording ended early: {error.message}.")
+            if not isinstance(error, InterruptedEarly):
+                failure.append(f"The recording ended early: {error.message}.")
         profile = merge([piece.profile for piece in self._pieces])
         notes = _notes(self._options, self._slowed, profile.duration_ns, self._pieces, self._target)
         if not (self._options.idle or self._options.gil or self._options.subprocesses):
@@ -128,7 +129,7 @@ class PySpyRecorder(Recorder):
         return not (self._spy.never_began or self._spy.stopped_by_user)
 
     def _left_ns(self) -> int | None:
-        done_ns = sum(piece.profile.duration_ns for piece in self._pieces)
+        done_ns = time.time_ns() - self._pieces[0].began_ns if self._pieces else 0
         return self._options.duration_ns and max(self._options.duration_ns - done_ns, 1)
 
     def _end_piece(self) -> None:
@@ -172,6 +173,12 @@ class _Piece:
     behind_s: float
 
 
+def _gap_ns(pieces: Sequence[_Piece]) -> int:
+    """How long nothing was recorded between the first piece and the end of the last one."""
+    whole_ns = pieces[-1].began_ns + pieces[-1].profile.duration_ns - pieces[0].began_ns
+    return max(whole_ns - sum(piece.profile.duration_ns for piece in pieces), 0)
+
+
 def _slower(rate_hz: int) -> int:
     """The rate to go on with where `rate_hz` was too much."""
     return max(rate_hz // 4, min(rate_hz, _SLOWEST_HZ))
@@ -189,7 +196,7 @@ class _PySpy:
         fcntl.fcntl(log_end, fcntl.F_SETPIPE_SZ, _LOG_PIPE_BYTES)
         self.began_unix_ns = self._began_ns = self._ended_ns = 0
         self.looks = 0
-        self.starved_ns = 0
+        self.starved_ns = self._starved_before_ns = 0
         self.cpu_ns_at_start = self.cpu_ns_at_end = -1
         self.lost_looks = False
         self.complaints = b""
@@ -238,13 +245,11 @@ class _PySpy:
         self._ended_ns = time.monotonic_ns()
         if self._process.poll() is not None:
             return True
-        if self._options.rate_hz > _SLOWEST_HZ and _BEHIND.search(self.messages):
-            self.fell_behind = True
-            return True
         self._read_log()
         self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
-        self.starved_ns = _run_queue_wait_ns(self._process.pid) or self.starved_ns
-        return False
+        self.starved_ns = max(self.starved_ns, _run_queue_wait_ns(self._process.pid) - self._starved_before_ns)
+        self.fell_behind = self._options.rate_hz > _SLOWEST_HZ and bool(_BEHIND.search(self.messages))
+        return self.fell_behind
 
     def document(self) -> dict[str, Any] | None:
         """What py-spy wrote; None if it failed."""
@@ -299,7 +304,8 @@ class _PySpy:
     def _note_beginning(self) -> None:
         if not self._began_ns and _BEGAN in self.messages:
             self._began_ns, self.began_unix_ns = time.monotonic_ns(), time.time_ns()
-            self.cpu_ns_at_start = self._target.cpu_time_ns()
+            self.cpu_ns_at_start = self.cpu_ns_at_end = self._target.cpu_time_ns()
+            self._starved_before_ns = _run_queue_wait_ns(self._process.pid)
 
     def _read_log(self) -> None:
         try:
@@ -365,7 +371,7 @@ def _notes(
     if slowed.rate_hz < options.rate_hz:
         notes.append(
             f"py-spy could not keep up with {options.rate_hz} Hz; it was slowed to {slowed.rate_hz} Hz "
-            "to spare the target."
+            f"to spare the target, and saw nothing for {format_duration(_gap_ns(pieces))} meanwhile."
         )
     if behind_s := pieces[-1].behind_s:
         notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule.")
