@@ -159,7 +159,7 @@ def render(report: OffCpu, console: Console) -> None:
     title = f"Off-CPU time: {report.collection.target}, {format_duration(report.duration_ns)}"
     losses = sentences(report.collection)
     if not report.threads:
-        write_lines(console, [title, *losses, "No thread was off the CPU."])
+        write_lines(console, [title, *losses, "No off-CPU intervals."])
         return
     heading = (
         f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'times':>8} {'off cpu':>8} {'sleeping':>9} {'disk':>8} {'run queue':>10}"

@@ -61,7 +61,7 @@ def find_by_name(pattern: str) -> Target:
         raise several(matching, f"match --name {pattern!r}")
     raise TargetError(
         f"no Python process matches --name {pattern!r}{_unseen()}",
-        "the pattern is searched for in the command line; look at yours with 'pgrep -af python'",
+        "the pattern must match the command line; list command lines with 'pgrep -af python'",
     )
 
 

@@ -30,12 +30,12 @@ def permission_error(
     missing = lacking(needed)
     if not missing:
         return TargetPermissionError(
-            f"the kernel does not let us look into process {pid}: it has privileges that we lack",
+            f"the kernel does not let us inspect process {pid}: it has privileges that we lack",
             "run pprofpy on the host, outside of this container or sandbox",
         )
     if os.geteuid() == 0:
         return TargetPermissionError(
-            f"no permission to look into process {pid}, although we are root",
+            f"no permission to inspect process {pid}, although we are root",
             f"{in_words(missing)} is missing; start the container with "
             f"{' '.join(f'--cap-add {one.name}' for one in missing)} (Kubernetes: capabilities.add)",
         )
@@ -44,7 +44,7 @@ def permission_error(
             f"process {pid} belongs to {user}", f"run {with_sudo()}; or grant {in_words(missing)}"
         )
     return TargetPermissionError(
-        f"the kernel does not let us look into process {pid} (ptrace is restricted)",
+        f"the kernel does not let us inspect process {pid} (ptrace is restricted)",
         f"run {with_sudo()}; or grant {Capability.SYS_PTRACE}",
     )
 

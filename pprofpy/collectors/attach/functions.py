@@ -97,7 +97,7 @@ def _c_library(
         places = " and ".join(f"{head.path} at {head.start:#x}" for head, _ in found)
         raise NotPossibleError(
             f"{target} cannot be entered: it has several C libraries loaded ({places})",
-            "run the program without the second one, or look at it from outside: pprofpy cpu",
+            "run the program without the second one, or record it from outside: pprofpy cpu",
         )
     return found[0]
 

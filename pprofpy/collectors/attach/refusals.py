@@ -82,9 +82,7 @@ def filtered(target: Target, objection: str) -> NotPossibleError:
 
 def no_thread(target: Target, number: int) -> NotPossibleError:
     """The error for a process that may not have another thread, or no memory for it."""
-    return NotPossibleError(
-        f"{target} cannot start a thread: {os.strerror(number)}", "look at its limits: ulimit -u, -v"
-    )
+    return NotPossibleError(f"{target} cannot start a thread: {os.strerror(number)}", "check its limits: ulimit -u, -v")
 
 
 def ended(target: Target) -> TargetError:

@@ -151,7 +151,7 @@ def _text(content: bytes, target: Target) -> str:
 def _implausible(target: Target, what: str) -> ImplausibleTargetError:
     return ImplausibleTargetError(
         f"the answer of {target} makes no sense ({what}): something in it changes what our code does",
-        "do not believe what this process says of itself; look at it from outside: pprofpy cpu",
+        "do not trust what this process says of itself; record it from outside: pprofpy cpu",
     )
 
 

@@ -61,7 +61,7 @@ def implausible(what: str) -> ImplausibleTargetError:
     """The error for an answer that the agent does not give."""
     return ImplausibleTargetError(
         f"the target's answer makes no sense ({what}): something in it changes what pprofpy's agent does or says",
-        "do not believe what this process says of itself; look at it from outside: pprofpy cpu",
+        "do not trust what this process says of itself; record it from outside: pprofpy cpu",
     )
 
 

@@ -377,7 +377,7 @@ def _notes(
         notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule.")
     starved = sum(piece.starved_ns for piece in pieces) / max(duration_ns, 1)
     if starved > STARVED_SHARE:
-        notes.append(f"{STARVED_NOTE} {starved:.0%} of the time: its looks came in bursts, shares are rough.")
+        notes.append(f"{STARVED_NOTE} {starved:.0%} of the time: its samples came in bursts, shares are rough.")
     if not target.is_alive():
         notes.append("The target ended during the recording.")
     return notes

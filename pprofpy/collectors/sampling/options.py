@@ -44,7 +44,7 @@ class CpuOptions:
         """
         if not 1 <= self.rate_hz <= MAX_RATE_HZ:
             raise UsageError(
-                f"a rate of {self.rate_hz} looks per second is out of range",
+                f"a rate of {self.rate_hz} samples per second (Hz) is out of range",
                 f"choose 1 to {MAX_RATE_HZ}; 100 is usual, 1000 costs the target noticeably more",
             )
         if self.duration_ns is not FOREVER and not 0 < self.duration_ns <= MAX_DURATION_NS:
