@@ -1,4 +1,4 @@
-"""When the command line gives up privileges: before it looks at a target that is running already, or reads a profile.
+"""Give up privileges before a running target is inspected or a profile is read.
 
 Only a process that is pprofpy's own gives up anything. A program that calls `pprofpy.cli.main.run` keeps what it has.
 """
@@ -14,7 +14,7 @@ _is_own_process = False
 
 
 def own_process() -> None:
-    """Say that this process is there for one command only."""
+    """Declare that this process runs one command only."""
     global _is_own_process
     _is_own_process = True
 
@@ -36,7 +36,7 @@ def single_threaded_numpy() -> Iterator[None]:
 
 
 def before_recording() -> None:
-    """Keep what records processes of all users. Call it after a COMMAND was started, which must lose nothing."""
+    """Keep only privileges that record processes of all users. Call it after a COMMAND has started, which keeps all."""
     if _is_own_process:
         from pprofpy.system import privileges
 
@@ -44,7 +44,7 @@ def before_recording() -> None:
 
 
 def before_reading(*, writes: bool) -> None:
-    """Keep what opens the user's own files, under sudo too: for reading, and for writing if the command `writes`."""
+    """Keep only privileges that open the user's files, under sudo too; to write only if the command `writes`."""
     if _is_own_process:
         from pprofpy.system import privileges
 

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 def remark(text: str) -> None:
-    """Lines on standard error. Where that is full or closed, they are lost: a recording must not be."""
+    """Print lines to standard error. If it is full or closed, the lines are lost: a recording must not be."""
     with suppress(OSError, ValueError):
         sys.stderr.write(printable_lines(text) + "\n")
         sys.stderr.flush()
 
 
 def say(text: str = "") -> None:
-    """Lines on standard output."""
+    """Print lines to standard output."""
     click.echo(printable_lines(text))
 
 
 def print_data(data: object, *, indent: int | None = 2) -> None:
-    """A JSON document on standard output; in a line of its own without `indent`."""
+    """Print a JSON document to standard output, on one line if `indent` is None."""
     sys.stdout.write(json_text(data, indent=indent) + "\n")
 
 
 def write_data(data: bytes) -> None:
-    """A file's content on standard output; text only as harmless lines, if somebody watches.
+    """Write a file's content to standard output; on a terminal, only as escaped text.
 
     Args:
         data: The content.
@@ -51,7 +51,7 @@ def write_data(data: bytes) -> None:
 
 
 def stdout_console() -> Console:
-    """A console on standard output: colour on a terminal only, and none if NO_COLOR is set."""
+    """Return a console on standard output, with colour only on a terminal and without NO_COLOR."""
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""What the commands share that record inside the kernel: whom they watch, how long, and the command they started."""
+"""Shared code of the commands that record inside the kernel: target, length, and the COMMAND that was started."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def length_options(command: _Command) -> _Command:
 
 
 def duration_of(duration_ns: int | None, choice: Choice) -> int | None:
-    """How long to record; None for as long as the target lives.
+    """Return how long to record, in nanoseconds; None for as long as the target lives.
 
     Raises:
         UsageError: Too short or too long.
@@ -69,11 +69,11 @@ def recording(
     For a COMMAND the probes are in place before it starts, so that nothing of it is missed but its first milliseconds.
 
     Args:
-        choice: The process; nobody in particular means the whole system, or else the only Python process.
-        subprocesses: Its children, too.
+        choice: The process; an empty choice means the whole system (`everybody`) or the only Python process.
+        subprocesses: Record its children, too.
         interruption: Ends the wait for a command to become Python.
         start: Makes the recorder.
-        everybody: Can the whole system be recorded?
+        everybody: Record the whole system if no process is named.
 
     Yields:
         The recorder, and the process it watches: None for the whole system.
@@ -113,17 +113,17 @@ def run(
     on_poll: Callable[[], object] = lambda: None,
     on_window: Callable[[Recording], Recording] = lambda window: window,
 ) -> Recording:
-    """Let a recording run until its time is over, its target has ended, or the user says so.
+    """Run a recording until its time is over, its target has ended, or the user interrupts it.
 
     Args:
-        recorder: What records.
-        target: Whom; None for the whole system.
+        recorder: The recorder, watching the target.
+        target: The process; None for the whole system.
         windows: Takes each window as it ends.
         shown: The options that shape what the command prints.
-        length: How long.
-        interruption: The user's say.
-        on_poll: Called some 20 times a second.
-        on_window: Sees each window, and may add to it.
+        length: The length of the recording and of a window.
+        interruption: Ends the recording when the user presses Ctrl-C.
+        on_poll: Called about 20 times per second.
+        on_window: Maps each window to the one that is kept.
     """
     who = str(target) if target else "all processes"
     how_long = f"for {format_duration(length.duration_ns)}" if length.duration_ns else "until it ends"
@@ -138,7 +138,7 @@ def run(
 
 
 def check_began(is_empty: bool, target: Target | None, interruption: Interruption) -> None:
-    """A recording in which nothing happened is fine, unless it never really began.
+    """Refuse an empty recording that ended before it could record anything.
 
     Raises:
         InterruptedEarly: The user ended it before anything was recorded.
@@ -151,7 +151,7 @@ def check_began(is_empty: bool, target: Target | None, interruption: Interruptio
 
 
 def wait_for_command(child: Launched | None) -> None:
-    """Wait for the command that we started, and tell how it ended if that was not well."""
+    """Wait for the COMMAND, and report how it ended if it failed."""
     if child is None:
         return
     if child.is_running():

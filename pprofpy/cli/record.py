@@ -1,4 +1,4 @@
-"""How a recording command drives a session: windows go to a spool, so that nothing is lost whatever happens."""
+"""Run a session for a recording command: windows go to a spool, so a crash loses at most the last one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pprofpy.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long to record, and how long a window is; nanoseconds. A duration of None: until the target ends."""
+    """The length of a recording (None: until the target ends) and of a window, in nanoseconds."""
 
     duration_ns: int | None
     window_ns: int = WINDOW_NS
@@ -31,7 +31,7 @@ class Length:
 
 @contextmanager
 def spooled(kind: str, target: Target | None) -> Iterator[Spool]:
-    """A spool for one recording. It goes when the recording has been saved, and stays if that fails.
+    """Open a spool for one recording. It is deleted when the recording has been saved, and stays if that fails.
 
     Raises:
         PprofpyError: Whatever the body raises; the message then says where the windows are.
@@ -64,17 +64,17 @@ def record(
     on_poll: Callable[[int], object] = lambda elapsed_ns: None,
     on_window: Callable[[Recording], Recording] = lambda window: window,
 ) -> Recording:
-    """Let a session run to its end.
+    """Run a session to its end.
 
     Args:
         recorders: Open, and watching.
         windows: Takes each window as it ends.
         shown: The options that shape what the command prints.
-        length: How long.
-        stop: The user's say.
-        target: Whose end ends it.
-        on_poll: Told the nanoseconds recorded so far.
-        on_window: Sees each window, and may add to it.
+        length: The length of the recording and of a window.
+        stop: Ends the recording early.
+        target: Its end ends the recording; None for the whole system.
+        on_poll: Called with the nanoseconds recorded so far.
+        on_window: Maps each window to the one that is kept.
 
     Returns:
         All windows as one recording.

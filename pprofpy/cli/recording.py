@@ -1,4 +1,4 @@
-"""What all recording commands share: where the recording goes, how its progress shows, and what to do with it next."""
+"""Shared code of all recording commands: output file, progress bar, and hints on what to do next."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Output:
 
     @property
     def is_stdout(self) -> bool:
-        """Will the file's content be on standard output? Then no table may be."""
+        """Return True if the file goes to standard output, where no table may be then."""
         return self.path == STDIO
 
 
@@ -82,7 +82,7 @@ def output_options(command: _Command) -> _Command:
 
 
 def keep(recording: Recording, target: Target | None, output: Output, *, name: str = "") -> Path | None:
-    """Write a recording where it was wanted; if that fails, somewhere else rather than not at all.
+    """Write a recording to its output; if that fails, save it to the profile folder.
 
     Args:
         recording: The recording.
@@ -118,7 +118,7 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
 
 
 def next_steps(path: Path | None, kind: str = "cpu") -> None:
-    """Say where the recording is and what can be done with it; `kind`: what it is of."""
+    """Print where the recording is and what to type next. `kind`: the command that made it."""
     if path is None:
         return
     quoted = shlex.quote(str(path))
@@ -129,7 +129,7 @@ def next_steps(path: Path | None, kind: str = "cpu") -> None:
 
 @contextmanager
 def progress_bar(what: str, duration_ns: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar if somebody watches; otherwise nothing.
+    """Show a progress bar if standard error is a terminal.
 
     Yields:
         A function to be told the nanoseconds recorded so far. The bar appears at its first call, so that the thread

@@ -94,7 +94,7 @@ def render(calls: Calls, console: Console) -> None:
 
 
 def to_json(calls: Calls) -> dict[str, Any]:
-    """The table for programs."""
+    """Return the table as data for JSON."""
     return {
         **header.to_json(calls.header),
         "nodes": [

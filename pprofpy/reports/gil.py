@@ -165,7 +165,7 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
 
 
 def to_json(report: GilReport) -> dict[str, Any]:
-    """The report for programs; times in nanoseconds."""
+    """Return the report as data for JSON; times in nanoseconds."""
     data = asdict(report)
     for row, thread in zip(data["threads"], report.threads, strict=True):
         row["held_ns"] = thread.held_ns

@@ -1,4 +1,4 @@
-"""What grows: stacks ranked by how much, and how steadily, their memory rises from snapshot to snapshot."""
+"""Growth of the heap: stacks ranked by how much, and how steadily, their memory rises between snapshots."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def render(report: Growth, console: Console) -> None:
 
 
 def to_json(report: Growth) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report as data for JSON; bytes and nanoseconds."""
     data = asdict(report)
     data["rows"] = [
         {

@@ -1,4 +1,4 @@
-"""What stands above every table: which profile this is, how it was recorded, and what was lost on the way."""
+"""The header of every table: which profile this is, how it was recorded, and what was lost."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def losses(collection: Collection) -> list[str]:
 
 
 def to_json(header: Header) -> dict[str, Any]:
-    """The facts for programs."""
+    """Return the header as data for JSON."""
     collection = asdict(header.collection)
     return {
         "file": header.file,
@@ -119,7 +119,7 @@ def _identity(header: Header, unit: str) -> list[str]:
 
 
 def _local_time(time_ns: int) -> str:
-    """A moment in the reader's time zone; a number where the calendar does not reach."""
+    """Format a time in the reader's time zone; as a number beyond the calendar's range."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time_ns // NS_PER_S))
     except (OverflowError, ValueError, OSError):

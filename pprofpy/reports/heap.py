@@ -1,4 +1,4 @@
-"""What stands beside a heap profile: where the process's memory is, and which types its objects have."""
+"""The tables beside a heap profile: the process's memory, and the types of its objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFERRERS_AT = 21 + _TYPE_WIDTH
 
 
 def render_memory(memory: Memory, console: Console) -> None:
-    """Print it in a few lines; what is not known is left out."""
+    """Print the process's memory in a few lines; unknown parts are left out."""
     write_lines(console, memory_lines(memory))
 
 
@@ -51,7 +51,7 @@ def render_types(types: tuple[ObjectType, ...], objects_count: int, console: Con
 
 
 def to_json(recording: HeapRecording) -> dict[str, Any]:
-    """Memory and types for programs; bytes."""
+    """Return memory and types as data for JSON; bytes."""
     memory = {f"{name}_bytes": value for name, value in asdict(recording.memory).items() if value >= 0}
     types = [asdict(row) for row in recording.types]
     return {"memory": memory} | ({"types": types, "objects_count": recording.objects_count} if types else {})

@@ -1,4 +1,4 @@
-"""How waiting times are spread: one bar for each power of two."""
+"""Histogram of waits: one bar per power of two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Bar:
 
 
 def build(histogram: Histogram) -> list[Bar]:
-    """The bars, shortest waits first, without gaps; none if nothing was counted."""
+    """Return the bars, shortest waits first, without gaps; none if nothing was counted."""
     return [Bar(1 << exponent if exponent else 0, 2 << exponent, count) for exponent, count in histogram.octaves()]
 
 
@@ -37,7 +37,7 @@ def render(bars: list[Bar], console: Console) -> None:
 
 
 def to_json(bars: list[Bar]) -> list[dict[str, Any]]:
-    """The bars for programs; times in nanoseconds."""
+    """Return the bars as data for JSON; times in nanoseconds."""
     return [{"low_ns": bar.low_ns, "high_ns": bar.high_ns, "count": bar.count} for bar in bars]
 
 

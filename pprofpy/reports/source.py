@@ -1,4 +1,4 @@
-"""Source files, as a profile names them: where they are here, and where in them a function begins and ends."""
+"""Find the source files that a profile names, and the lines at which a function begins and ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Source:
 
 
 class SourceFinder:
-    """Looks source files up, each once.
+    """Finds and reads source files, each once.
 
     Args:
         folders: Where to look for what is not at the path that the profile gives.

@@ -1,4 +1,4 @@
-"""Which threads cost what: one row a thread, with the function that cost it the most."""
+"""Cost by thread: one row per thread, with its costliest function."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def render(threads: Threads, console: Console) -> None:
 
 
 def to_json(threads: Threads) -> list[dict[str, Any]]:
-    """The rows for programs; values in the unit of the sample type."""
+    """Return the rows as data for JSON; values in the unit of the sample type."""
     return [asdict(row) for row in threads.rows]
 
 

@@ -1,4 +1,4 @@
-"""How each thread spent its time: running, runnable and blocked, and what it was blocked by."""
+"""The time of each thread: running, runnable and blocked, and what blocked it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def render(report: TimelineTable, console: Console) -> None:
 
 
 def to_json(report: TimelineTable) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report as data for JSON; times in nanoseconds."""
     return asdict(report)
 
 

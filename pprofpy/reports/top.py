@@ -28,7 +28,7 @@ class Row:
     Attributes:
         entity: What it is.
         flat: What it spent itself.
-        flat_sum: The same, for this row and all above it.
+        flat_sum: The sum of flat of this row and all rows above it.
         cum: What it and everything that it called spent.
         inline: "inline" where the compiler inlined all calls to it, "partial-inline" where some.
     """
@@ -98,7 +98,7 @@ def render(top: Top, console: Console) -> None:
 
 
 def to_json(top: Top) -> dict[str, Any]:
-    """The table for programs; values in the unit of the sample type."""
+    """Return the table as data for JSON; values in the unit of the sample type."""
     return {
         **header.to_json(top.header),
         "hidden_rows": top.hidden,

@@ -83,7 +83,7 @@ def render(traces: Traces, console: Console) -> None:
 
 
 def to_json(traces: Traces) -> dict[str, Any]:
-    """The traces for programs."""
+    """Return the traces as data for JSON."""
     return {
         **header.to_json(traces.header),
         "traces": [

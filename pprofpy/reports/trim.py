@@ -1,4 +1,4 @@
-"""Leaving out what is too small to matter, by the rules of `go tool pprof`, and saying how much that was."""
+"""Drop small entities and calls by the rules of `go tool pprof`, and report how much was dropped."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Trimmed:
 
     @property
     def shown(self) -> int:
-        """What the entities shown spent themselves."""
+        """Return the sum of flat of the entities shown."""
         return int(self.graph.flat[self.order].sum())
 
     def edges(self) -> Edges:
-        """The calls between the entities shown that are worth showing."""
+        """Return the calls between the entities shown, without the small ones."""
         return self.graph.edges().heavier_than(self.edge_cutoff)
 
     def unit(self, wanted: str = AUTO_UNIT) -> str:

@@ -14,7 +14,7 @@ from pprofpy.target.process import Target, open_target
 from pprofpy.text import printable
 
 _LONGEST_S = 10.0
-"""For a look into all processes. A thousand take a second."""
+"""Time limit to inspect all processes, in seconds. A thousand take a second."""
 
 
 def python_processes(pattern: str = "") -> list[Target]:
