@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.threadslot import thread_slot
 from pprofpy.collectors.kernel.program import Program, struct_offsets
+from pprofpy.collectors.pystacks.comparison import Comparison
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.profile import Collection, Frame, Function, Stack
@@ -123,9 +124,6 @@ _READING_S = 0.5
 _MOST_LARGE_BYTES = 16 << 20
 """Of line tables that the kernel does not send, so much is kept at most."""
 
-_COMPARISONS = 20
-"""So many stacks of a process may differ from what is read from outside, before the walk is held for wrong."""
-
 WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
 """Threads that run no Python."""
 
@@ -163,14 +161,14 @@ class _Process:
         reader: Reads what the kernel could not send; a new one for each poll, so that none takes long.
         modules: Names the modules of its files.
         root: A file descriptor of its root folder, which outlives it.
-        doubts: How many stacks have differed from what was read from outside; -1 once one was the same.
+        comparison: Are the kernel's stacks those that are read from outside?
     """
 
     runtime: Runtime
     reader: Reader
     modules: ModuleNames
     root: int
-    doubts: int = 0
+    comparison: Comparison = field(default_factory=Comparison)
 
 
 class PythonStacks:
@@ -197,6 +195,7 @@ class PythonStacks:
         self._same: dict[Code, Code] = {}
         self._lines: dict[tuple[int, int], LineTables] = {}
         self._large_bytes = 0
+        self._polls = 0
         self._stacks: dict[int, Stack] = {0: ()}
         self._older: dict[int, Stack] = {}
         self._numbered: Numbered[Stack] = Numbered(())
@@ -251,6 +250,7 @@ class PythonStacks:
             NotPossibleError: The kernel's walks are not what is read from outside.
         """
         self._look_again()
+        self._polls += 1
         for process in self._processes.values():
             process.reader = process.runtime.reader(_READING_S)
         self._records.read(self._take)
@@ -436,7 +436,7 @@ class PythonStacks:
             frames.append(UNREADABLE)
         self._stacks[stack_id] = tuple(frames)
         process = self._processes.get(tgid)
-        if process and process.doubts >= 0:
+        if process and not process.comparison.is_settled:
             self._compare(process, thread_state, [code for key in keys if (code := _FRAME_KEY.unpack(key)[0])])
 
     def _frame(self, tgid: int, key: bytes) -> Frame | None:
@@ -482,11 +482,7 @@ class PythonStacks:
             outside = process.reader.frames(thread_state)
         except (UnreadableError, TargetError, ImplausibleTargetError):
             return
-        if codes and codes[-1] in outside:
-            process.doubts = -1
-            return
-        process.doubts += 1
-        if outside and process.doubts > _COMPARISONS:
+        if process.comparison.differs(self._polls, thread_state, codes, outside):
             raise NotPossibleError(
                 f"the stacks that the kernel sees in process {process.runtime.pid} are not those read from outside",
                 "use --engine py-spy, and please report this with the output of 'uname -a'",
