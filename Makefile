@@ -8,11 +8,12 @@ KERNEL := 6.1
 
 FUZZ   ?= 1000000
 
-.PHONY: help setup demo test fuzz kernels lint format docs bench storm clean
+.PHONY: help setup demo test fuzz hostile kernels lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
+	@echo "make hostile each forgery against each command: make test tries each against one (PYTEST_ARGS)"
 	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
 	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
 	@echo "make lint    ruff and mypy"
@@ -37,6 +38,10 @@ demo: setup
 test: setup
 	@scripts/setup.sh tests
 	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+hostile: setup
+	@scripts/setup.sh tests
+	@PPROFPY_HOSTILE=all $(PYTHON) -m pytest --numprocesses auto --dist loadgroup tests/hostile $(PYTEST_ARGS)
 
 kernels: setup
 	@scripts/setup.sh kernels

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import pytest
 
 RECORDERS = [
@@ -26,6 +29,20 @@ def each_of(commands: list[tuple[str, ...]]) -> pytest.MarkDecorator:
         [
             pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else pytest.mark.ebpf)
             for words in commands
+        ],
+    )
+
+
+def pairs_of(cases: Sequence[str], commands: Sequence[tuple[str, ...]], name: str) -> pytest.MarkDecorator:
+    """Have a test take `name` and `words`: each case with one command, in turn; `make hostile` tries each with all."""
+    everything = bool(os.environ.get("PPROFPY_HOSTILE"))
+    return pytest.mark.parametrize(
+        (name, "words"),
+        [
+            pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else pytest.mark.ebpf)
+            for place, case in enumerate(cases)
+            for index, words in enumerate(commands)
+            if everything or place % len(commands) == index
         ],
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import PROGRAMS, Start
 from tests.hostile.conftest import Attack
-from tests.hostile.recorders import each_of
+from tests.hostile.recorders import pairs_of
 
 Hostile = Callable[..., subprocess.Popen[str]]
 
@@ -24,8 +24,7 @@ RECORDERS = [
 ]
 
 
-@each_of(RECORDERS)
-@pytest.mark.parametrize("way", WAYS)
+@pairs_of(WAYS, RECORDERS, "way")
 def test_what_it_maps_misleads_nobody(way: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     attack(hostile("mapped.py", way), *words, "--pid", "PID", "-d", "1")
 

@@ -18,7 +18,7 @@ from pprofpy.formats.files import read_profile
 from tests.conftest import PATIENCE_S, CommandLine
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import Condition, harm
-from tests.hostile.recorders import FEW, RECORDERS, each_of
+from tests.hostile.recorders import FEW, RECORDERS, each_of, pairs_of
 
 by_command = each_of(FEW)
 
@@ -117,11 +117,10 @@ LIMITS = {
 }
 
 
-@by_command
-@pytest.mark.parametrize(("limit", "value"), [(limit, value) for limit, values in LIMITS.items() for value in values])
-def test_limits(limit: str, value: str, words: tuple[str, ...], attack: Attack) -> None:
+@pairs_of([f"{limit}={value}" for limit, values in LIMITS.items() for value in values], FEW, "limit")
+def test_limits(limit: str, words: tuple[str, ...], attack: Attack) -> None:
     """It works, or says why not."""
-    outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=("prlimit", f"--{limit}={value}"))
+    outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=("prlimit", f"--{limit}"))
 
     assert outcome.status == 0 or "pprofpy: " in outcome.stderr, outcome.stderr
 

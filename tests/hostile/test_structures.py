@@ -12,6 +12,7 @@ import pytest
 from pprofpy.collectors.cpython.layouts import LAYOUTS
 from tests.conftest import interpreter
 from tests.hostile.conftest import Attack, Hostile
+from tests.hostile.recorders import pairs_of
 
 pytestmark = pytest.mark.ebpf
 
@@ -30,8 +31,7 @@ def layout_of_system() -> str:
     return json.dumps(asdict(LAYOUTS[version]))
 
 
-@pytest.mark.parametrize("words", RECORDERS, ids=lambda words: words[0])
-@pytest.mark.parametrize("what", FORGERIES)
+@pairs_of(FORGERIES, RECORDERS, "what")
 def test_forged_structures_cost_nothing(what: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     process = hostile("structures.py", what, layout_of_system())
 
