@@ -117,7 +117,7 @@ def allow_reruns(items: list[pytest.Item]) -> None:
     Each failure before that is reported (RERUN). Tests of data and looks have no such excuse.
     """
     for item in items:
-        if item.path.parent.name in ("integration", "browser"):
+        if item.path.parent.name in ("integration", "browser", "hostile"):
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 

@@ -17,7 +17,7 @@ class CpuOptions:
     """What to record.
 
     Attributes:
-        rate_hz: Looks per second.
+        rate_hz: Samples per second.
         duration_ns: How long; FOREVER for as long as the target lives.
         native: Show C, C++ and Rust frames too.
         gil: Count only threads that hold the interpreter lock.
