@@ -198,7 +198,7 @@ def test_doctor_says_that_there_is_no_proc(attack: Attack) -> None:
 
 def test_nothing_takes_a_recording(attack: Attack, tmp_path: Path) -> None:
     places = ["/tmp", "/var/tmp", "/dev/shm", str(tmp_path)]
-    script = "".join(f"mount -t tmpfs -o ro none {place}; " for place in places) + 'exec "$@"'
+    script = "".join(f"mount --bind {one} {one} && mount -o remount,ro,bind {one} && " for one in places) + 'exec "$@"'
 
     outcome = attack(
         "names.py", "cpu", "--engine", "py-spy", "--pid", "PID", "-d", "300ms", prefix=in_shell(script),
