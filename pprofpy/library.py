@@ -5,11 +5,13 @@ Unlike the commands, it keeps the privileges of the program that calls it, print
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,9 @@ from pprofpy.target import Target, open_target
 from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S
 
+if TYPE_CHECKING:
+    from pprofpy.collectors.kernel.scope import Scope
+
 __all__ = [
     "Recorded",
     "load",
@@ -40,6 +45,8 @@ __all__ = [
 Column = NDArray[np.generic]
 
 _MOST_WINDOWS_KEPT = 32
+_PROCESS = re.compile(r"(.*) \(pid (\d{1,9})\b", re.DOTALL)
+"""As `Target` puts a process into words."""
 
 
 class Recorded(Recording):
@@ -96,7 +103,9 @@ class Recorded(Recording):
         if path:
             files.save(data, Path(path), force=force)
             return Path(path)
-        return files.save_recording(data, files.name_of(self.kind or "profile", "", 0) + ".pb.gz")
+        process = _PROCESS.match(self.profile.collection.target)
+        name, pid = (process[1], int(process[2])) if process else ("", 0)
+        return files.save_recording(data, files.name_of(self.kind or "profile", name, pid) + ".pb.gz")
 
 
 def load(path: str | Path) -> Recorded:
@@ -197,15 +206,13 @@ def record_off_cpu(
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
     """
-    from pprofpy.collectors.kernel.scope import Scope
     from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 
     def begin(scope: Scope) -> Recorder:
         bounds = round(min_seconds * NS_PER_S), round(max_seconds * NS_PER_S)
         return OffCpuRecorder(OffCpuOptions(scope, *bounds, kernel_stacks, wakers))
 
-    with _in_kernel(pid, begin, subprocesses) as (recorder, target):
-        return _run(recorder, target, seconds, on_window, window_seconds, stop)
+    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
 
 
 def record_gil(
@@ -231,13 +238,11 @@ def record_gil(
         UsageError, TargetError, NotPossibleError: As for `record_cpu`; it may also have no such lock.
     """
     from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
-    from pprofpy.collectors.kernel.scope import Scope
 
     def begin(scope: Scope) -> Recorder:
         return GilRecorder(GilOptions(scope, rate_hz or DEFAULT_RATE_HZ))
 
-    with _in_kernel(pid, begin, subprocesses) as (recorder, target):
-        return _run(recorder, target, seconds, on_window, window_seconds, stop)
+    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
 
 
 def record_sched_latency(
@@ -260,7 +265,6 @@ def record_sched_latency(
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
     """
-    from pprofpy.collectors.kernel.scope import Scope
     from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 
     if stacks and pid is None:
@@ -269,8 +273,7 @@ def record_sched_latency(
     def begin(scope: Scope) -> Recorder:
         return SchedRecorder(SchedOptions(scope, stacks=stacks))
 
-    with _in_kernel(pid, begin, subprocesses) as (recorder, target):
-        return _run(recorder, target, seconds, on_window, window_seconds, stop)
+    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
 
 
 def record_events(
@@ -296,15 +299,13 @@ def record_events(
         TargetError, NotPossibleError: As for `record_cpu`.
     """
     from pprofpy.collectors.events import EventProfileRecorder, choose
-    from pprofpy.collectors.kernel.scope import Scope
 
     wanted = choose(events, weight)
 
     def begin(scope: Scope) -> Recorder:
         return EventProfileRecorder(wanted, scope)
 
-    with _in_kernel(pid, begin, subprocesses) as (recorder, target):
-        return _run(recorder, target, seconds, on_window, window_seconds, stop)
+    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
 
 
 def record_heap(
@@ -341,11 +342,16 @@ def record_heap(
         return _run(recorder, target, seconds, None, 10, stop)
 
 
-@contextmanager
-def _in_kernel(
-    pid: int | None, begin: Callable[..., Recorder], subprocesses: bool
-) -> Iterator[tuple[Recorder, Target | None]]:
-    """A recorder in the kernel, of a process or of the whole system."""
+def _record_in_kernel(
+    pid: int | None,
+    begin: Callable[[Scope], Recorder],
+    subprocesses: bool,
+    seconds: float | None,
+    on_window: OnWindow | None,
+    window_seconds: float,
+    stop: Stop | None,
+) -> Recorded:
+    """Record with probes, a process or the whole system; `begin` makes the recorder."""
     from pprofpy.collectors.kernel.program import require
     from pprofpy.collectors.kernel.scope import Scope
 
@@ -354,7 +360,7 @@ def _in_kernel(
         raise UsageError("subprocesses are those of a process", "give its pid; without, all are watched")
     target = None if pid is None else _target(pid)
     with begin(Scope(target.pid if target else 0, children=subprocesses)) as recorder:
-        yield recorder, target
+        return _run(recorder, target, seconds, on_window, window_seconds, stop)
 
 
 def _target(pid: int) -> Target:

@@ -87,6 +87,15 @@ def test_the_heap_is_recorded(pid: int) -> None:
     assert found.profile.total(found.profile.value_index("alloc_space")) > 0
 
 
+def test_a_file_is_called_after_its_process(pid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPROFPY_DIR", str(tmp_path))
+
+    path = pprofpy.record_cpu(pid, 0.5, engine="py-spy").save()
+
+    assert path.parent == tmp_path
+    assert re.fullmatch(rf"cpu-[\w-]+-{pid}-\d{{8}}-\d{{6}}\.pb\.gz", path.name)
+
+
 def test_py_spy_records_without_ebpf(pid: int) -> None:
     found = pprofpy.record_cpu(pid, 1, engine="py-spy")
 
