@@ -1,10 +1,10 @@
 """pprofpy: profile and trace running Python processes on Linux. See `library` for what can be called."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here: `python -m pprofpy` runs this file before it can take care of Ctrl-C.
+TYPE_CHECKING = False  # as type checkers know it
 if TYPE_CHECKING:
+    from typing import Any
+
     from pprofpy.library import (
         Recorded,
         load,
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load the library when it is first used: `import pprofpy` alone costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

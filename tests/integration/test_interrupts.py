@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import pprofpy
 from pprofpy.formats import pprof
 from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start
 from tests.stacks import profile_of
@@ -28,13 +29,45 @@ def recording(tmp_path: Path) -> str:
     return str(path)
 
 
+PACKAGE = Path(pprofpy.__file__).parent
+FRAME = re.compile(r'File ("[^"]+"), line (\d+), in (.+)')
+
+UNGUARDED = {
+    "pprofpy/__init__.py": 1_000,
+    "pprofpy/__main__.py": next(
+        number
+        for number, line in enumerate((PACKAGE / "__main__.py").read_text().splitlines(), 1)
+        if "_signal.signal(" in line
+    ),
+}
+"""Of ours: up to this line nothing takes care of a Ctrl-C, and nothing that takes time may be imported."""
+
+
 def complaints(stderr: str) -> list[str]:
     """Tracebacks in which our own code, or what it imports, had already begun."""
     if "Traceback" not in stderr:
         return []
-    files = re.findall(r'File ("[^"]+")', stderr)
-    is_early = bool(files) and not any("pprofpy" in one for one in files) and all(map(PYTHONS_OWN.fullmatch, files))
-    return [] if is_early else [stderr]
+    frames = [(path.strip('"'), int(line), name) for path, line, name in FRAME.findall(stderr)]
+    is_ours = [any(path.endswith("/" + file) for file in UNGUARDED) for path, _, _ in frames]
+    before = frames[: is_ours.index(True)] if True in is_ours else frames
+    is_early = all(PYTHONS_OWN.fullmatch(f'"{path}"') and "pprofpy" not in path for path, _, _ in before)
+    return [] if frames and is_early and all(map(is_unguarded, frames[len(before) :])) else [stderr]
+
+
+def is_unguarded(frame: tuple[str, int, str]) -> bool:
+    """Is it in the first lines of ours, or in what Python itself does for those?"""
+    path, line, name = frame
+    if path.startswith("<frozen "):
+        return True
+    return name == "<module>" and any(path.endswith("/" + file) and line <= last for file, last in UNGUARDED.items())
+
+
+@pytest.mark.parametrize("file", ["__init__.py", "__main__.py"])
+def test_nothing_that_takes_time_is_imported_before_ctrl_c_is_taken_care_of(file: str) -> None:
+    lines = (PACKAGE / file).read_text().splitlines()[: UNGUARDED[f"pprofpy/{file}"]]
+    imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
+
+    assert imported <= {"_signal", "os", "sys"}
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ _CUT, _BROKEN = 1, 2
 _FOLLOW = 1
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 
+_CodeKey = tuple[int, int, int]
+"""Process, address, fingerprint: what an address held at some time."""
+
 _PATIENCE_S = 5.0
 """How long a process that has become another program may take until its Python can be read."""
 
@@ -190,7 +193,8 @@ class PythonStacks:
         self._children = children
         self._processes: dict[int, _Process] = {}
         self._became: dict[int, float] = {}
-        self._codes: dict[tuple[int, int, int], Code] = {}
+        self._codes: dict[_CodeKey, Code] = {}
+        self._older_codes: dict[_CodeKey, Code] = {}
         self._frames: dict[tuple[int, bytes], Frame | None] = {}
         self._same: dict[Code, Code] = {}
         self._lines: dict[tuple[int, int], LineTables] = {}
@@ -310,7 +314,8 @@ class PythonStacks:
         """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
         still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
         self._older, self._stacks = {**still, **self._stacks}, {0: ()}
-        self._codes, self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}, {}
+        self._older_codes, self._codes = self._codes, {}  # stacks in the ring buffer are of code that is not sent anew
+        self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}
         self._large_bytes = 0
         self._epoch.put(0, int(self._epoch.get(0)) + 1)  # so that the kernel sends anew
 
@@ -452,9 +457,7 @@ class PythonStacks:
         process = self._processes.get(tgid)
         if not code:
             return None
-        found = self._codes.get((tgid, code, fingerprint))
-        if found is None and process:
-            found = self._read_code(process.reader, code, fingerprint)
+        found = self._code_of(process, (tgid, code, fingerprint)) if process else None
         if found is None or process is None:
             self.unnamed += 1
             return UNREADABLE
@@ -463,6 +466,14 @@ class PythonStacks:
         version = process.runtime.version
         lines = self._lines.get(version) or self._lines.setdefault(version, LineTables(version))
         return Frame(function, lines.line(found.table, found.first_line, instruction))
+
+    def _code_of(self, process: _Process, key: _CodeKey) -> Code | None:
+        _, address, fingerprint = key
+        found = self._codes.get(key) or self._older_codes.get(key)
+        found = found or self._read_code(process.reader, address, fingerprint)
+        if found:
+            self._codes[key] = found
+        return found
 
     def _read_code(self, reader: Reader, address: int, fingerprint: int) -> Code | None:
         """A code object from the process itself, unless another has taken its place."""
