@@ -28,7 +28,7 @@ setup:
 	@scripts/setup.sh runtime
 	@$(MAKE) --silent --no-print-directory $(READY)
 
-$(READY): pyproject.toml scripts/venv.sh hatch_build.py pprofpy/collectors/heapagent/sampler.c
+$(READY): pyproject.toml scripts/venv.sh hatch_build.py $(wildcard pprofpy/collectors/heapagent/sampler/*)
 	@scripts/venv.sh $(VENV)
 	@touch $@
 

@@ -27,7 +27,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         folder = Path(self.root) / FOLDER
         for name, flags in LIBRARIES.items():
             (folder / name).unlink(missing_ok=True)
-            if reason := compile_sampler(folder / "sampler.c", folder / name, flags):
+            if reason := compile_sampler(folder / "sampler" / "sampler.c", folder / name, flags):
                 self.app.display_warning(f"{reason}: 'pprofpy heap' will only have the engine tracemalloc")
                 return
             build_data["artifacts"].append(str(FOLDER / name))

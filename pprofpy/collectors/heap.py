@@ -1,6 +1,6 @@
 """The heap of a running process: what can be asked for, and how a recording goes.
 
-Two engines: `sampling` (see heapagent/sampler.c) and `tracemalloc`. Both see only what is allocated from their start
+Two engines: `sampling` (see heapagent/sampler) and `tracemalloc`. Both see only what is allocated from their start
 on, unless the target traced before.
 """
 

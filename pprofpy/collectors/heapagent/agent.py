@@ -451,7 +451,7 @@ def read_traces(collect: bool) -> None:
     """Put all traces into the control file, piece by piece, so that the program goes on in between.
 
     The first piece tells what tracemalloc itself needs, and whether the others hold sums by stack (see `take_sums` in
-    sampler.c) or traces as they are: without the sampler's library, summing up would take the program's time, so
+    sampler/sums.h) or traces as they are: without the sampler's library, summing up would take the program's time, so
     pprofpy does it. Then there are three pieces for the same traces: their stacks, their sizes, and the whole depths of
     their stacks (none in Python 3.8).
     """

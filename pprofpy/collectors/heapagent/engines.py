@@ -42,7 +42,7 @@ class Engine(Protocol):
 
 
 class Sampling:
-    """Allocations sampled by sampler.c: cheap, all four sample types, estimates.
+    """Allocations sampled by sampler/sampler.c: cheap, all four sample types, estimates.
 
     Args:
         session: The opened agent.

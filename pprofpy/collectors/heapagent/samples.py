@@ -1,6 +1,6 @@
 """From the sampler's tables to a profile with all four sample types.
 
-The tables are read as the C structures that they are; `sampler.c` is their definition.
+The tables are read as the C structures that they are; `sampler/tables.h` defines them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SIZES = ("alloc_n", "alloc_bytes", "live_n", "live_bytes")
 _COUNTERS = 7
 _FIXED_POINT = 1024
 _MOST_ENTRIES, _MOST_FRAMES, _MOST_DEPTH = 1 << 16, 1 << 21, 256
-"""As in sampler.c: MAX_PLACES, MAX_STACKS and MAX_CELLS; MAX_FRAMES; MAX_DEPTH."""
+"""As in sampler/tables.h: MAX_PLACES, MAX_STACKS and MAX_CELLS; MAX_FRAMES; MAX_DEPTH."""
 _MOST_THREADS = 1 << 16
 OUTSIDE_PYTHON, NO_ROOM = "[outside Python]", "[stacks that found no room]"
 _SPECIAL = (OUTSIDE_PYTHON, NO_ROOM)
@@ -41,7 +41,7 @@ _WRAPPER = "<string>"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the sampler counted beside the samples, in the order of the enum in sampler.c.
+    """What the tables.hounted beside the samples, in the order of the enum in sampler.c.
 
     Attributes:
         samples: Allocations that were hit.
@@ -69,7 +69,7 @@ class Reading:
     Attributes:
         codes: (file name, qualified name, first line) of each function.
         places: (index into codes, line).
-        stacks, frames, cells: The tables, see sampler.c.
+        stacks, frames, cells: The tables, see tables.h.
         counts: What else was counted.
         is_hooked: Did allocations still reach the hooks?
         names: Thread id in the target's namespace -> name.

@@ -1,0 +1,212 @@
+/* What python.h knows and sends: where things lie in each process, threads, stacks, code; and what it failed to do. */
+
+#ifndef PYTHON_MAX_FRAMES
+#define PYTHON_MAX_FRAMES 512
+#endif
+/* So many frames, from the leaf on, are looked at for code that is new; others are read from user space. */
+#ifndef PYTHON_NEW_CODE_FRAMES
+#define PYTHON_NEW_CODE_FRAMES 64
+#endif
+#ifndef PYTHON_RING_PAGES
+#define PYTHON_RING_PAGES 2048
+#endif
+#ifndef PYTHON_KNOWN
+#define PYTHON_KNOWN 65536
+#endif
+#ifndef PYTHON_MAX_THREADS
+#define PYTHON_MAX_THREADS 512
+#endif
+#define PYTHON_NAME_BYTES 256
+#define PYTHON_FILE_BYTES 512
+#define PYTHON_TABLE_BYTES 4096
+#define PYTHON_REGISTERS 15 /* r15 to rdi, as they lie in struct pt_regs */
+#define PYTHON_NO_CFRAME 0xffff
+#define PYTHON_BEHIND (1ULL << 63) /* a distance, if not on this stack */
+#define PYTHON_STATUS_BOUND 8 /* `bound_gilstate` in PyThreadState._status */
+
+/* Why a thread has no stack, or not all of it. Mirrored in pystacks.py. */
+enum {
+    PYTHON_NO_THREAD_STATE, /* a thread that Python knows nothing of, or not yet */
+    PYTHON_NO_FRAME,        /* Python knows it, but it runs no Python function */
+    PYTHON_UNREADABLE,      /* something that could not be read, or is no frame */
+    PYTHON_TRUNCATED,       /* deeper than PYTHON_MAX_FRAMES */
+    PYTHON_STACK_LOST,      /* no room in the ring buffer */
+    PYTHON_CODE_LOST,
+    PYTHON_BUSY, /* an event within an event */
+    PYTHON_TOO_MANY_THREADS, /* its state is not among the first PYTHON_MAX_THREADS, and glibc does not tell it */
+    PYTHON_REASONS
+};
+
+#define PYTHON_STACK_CUT 1    /* flags of a stack: deeper than shown */
+#define PYTHON_STACK_BROKEN 2 /* the rest could not be read */
+
+#define PYTHON_TARGET_FOLLOW 1 /* flags of a target: its children are targets, too */
+
+#define PYTHON_RECORD_STACK 1
+#define PYTHON_RECORD_CODE 2
+#define PYTHON_RECORD_EXEC 3 /* a target has become another program */
+#define PYTHON_RECORD_FORK 4 /* a target has a child, which is a target now */
+
+/* Where things lie in one process. Offsets are in bytes; pystacks.py fills it in from cpython/layouts.py. */
+struct python_target {
+    u64 runtime;   /* address of _PyRuntime */
+    u64 code_type; /* address of PyCode_Type */
+    u64 gil;       /* address of the GIL; 0 if each interpreter points to one */
+    u32 flags;
+    u16 thread_slot; /* from pthread_self() on, the thread's own state as glibc holds it; 0: unknown */
+    u16 interpreters_head;
+    u16 runtime_current; /* the state that has the GIL; 0 from 3.12 on */
+    u16 interp_next;
+    u16 interp_threads;
+    u16 interp_gil;
+    u16 gil_holder;
+    u16 gil_locked;
+    u16 thread_next;
+    u16 thread_interp;
+    u16 thread_id;
+    u16 thread_frame;
+    u16 thread_cframe; /* 3.10 to 3.12: leads to a structure on the C stack; else 0 */
+    u16 thread_status; /* from 3.13 on; else 0 */
+    u16 cframe_frame; /* in 3.11 and 3.12 `thread_frame` leads to a structure on the C stack; else 0xffff */
+    u16 cframe_previous;
+    u16 frame_bytes;
+    u16 frame_previous;
+    u16 frame_code;
+    u16 frame_instruction;
+    u16 frame_owner; /* these two: 127, where always a 0 is read, in versions that have none */
+    u16 frame_entry; /* 3.11: is it the first of a call from C? */
+    u16 frame_generator; /* how far before a generator's frame its state lies */
+    u16 code_instructions;
+    u16 instruction_is_address; /* a frame holds the address of its instruction; else (0) its number */
+    u16 instruction_left;       /* what to shift the difference by to get the instruction's number */
+    u16 instruction_right;
+    u16 code_bytes;
+    u16 code_first_line;
+    u16 code_version; /* 0: there is none */
+    u16 code_file;
+    u16 code_name;
+    u16 code_table;
+    u16 object_type;
+    u16 object_length; /* of str and bytes */
+    u16 string_state;
+    u16 string_kind_shift;
+    u16 string_ascii;
+    u16 string_wide;
+    u16 bytes_data;
+};
+
+struct python_frame {
+    u64 code;
+    s32 instruction; /* from the first on, in units of two bytes; before 3.10 of one; below 0: not begun */
+    u32 fingerprint;
+};
+
+struct python_stack {
+    u32 kind;
+    u32 tgid;
+    u64 id;
+    u64 thread_state;
+    u32 tid;
+    u32 flags;
+    u32 frame_count;
+    u32 frame_first; /* those before it do not count */
+    struct python_frame frames[PYTHON_MAX_FRAMES]; /* leaf-first; code 0 is none: the interpreter's own frames */
+};
+
+struct python_code {
+    u32 kind;
+    u32 tgid;
+    u64 code;
+    u64 table; /* address of the line table */
+    u32 fingerprint;
+    s32 first_line;
+    u32 name_bytes;
+    u32 name_width; /* bytes a character */
+    u32 file_bytes;
+    u32 file_width;
+    u32 table_bytes; /* all of it; more than PYTHON_TABLE_BYTES are not sent */
+    u32 unused;
+    u8 name_text[PYTHON_NAME_BYTES];
+    u8 file_text[PYTHON_FILE_BYTES];
+    u8 table_data[PYTHON_TABLE_BYTES];
+};
+
+struct python_process_event {
+    u32 kind;
+    u32 tgid;
+    u32 parent_tgid;
+    u32 unused;
+};
+
+/* What a walk has found out so far. It is kept in memory and volatile: what goes through memory is forgotten by the
+ * kernel's verifier, which else looks at all that follows once for each number of frames. */
+struct python_progress {
+    u64 hash;
+    u64 base;          /* a frame that the chain must lead to */
+    u64 leaf_previous; /* what comes after the leaf, if the leaf itself does not say yet */
+    u32 is_sure;       /* the chain has led there, or need not */
+    u32 unused;
+};
+
+/* The state of a thread, as far as it is known. It is kept in memory for the same reason. */
+struct python_search {
+    u64 interp;
+    u64 thread_state;
+    u64 stack_pointer;
+    u64 distance; /* of this state */
+    u64 other;    /* is it another thread's? */
+    u64 own;      /* the best of its own so far */
+    u64 own_distance;
+    u64 nearest; /* the best of the others' */
+    u64 nearest_distance;
+    u64 busy;
+};
+
+struct python_walk {
+    struct python_stack stack;
+    struct python_progress progress;
+    u8 frame[128];
+    u8 code[256];
+    u64 registers[16];
+    u32 busy;
+    u32 unused;
+};
+
+BPF_TABLE("hash", u32, struct python_target, python_targets, 4096);
+BPF_TABLE("lru_hash", u32, u64, python_threads, 16384);
+BPF_TABLE("lru_hash", u64, u32, python_stacks_seen, PYTHON_KNOWN);
+BPF_TABLE("lru_hash", u64, u32, python_codes_seen, PYTHON_KNOWN);
+BPF_PERCPU_ARRAY(python_searches, struct python_search, 1);
+BPF_PERCPU_ARRAY(python_walks, struct python_walk, 1);
+BPF_PERCPU_ARRAY(python_codes, struct python_code, 1);
+BPF_PERCPU_ARRAY(python_missed, u64, PYTHON_REASONS);
+BPF_RINGBUF_OUTPUT(python_records, PYTHON_RING_PAGES);
+/* Things that were seen before user space forgot them are sent again: [0] is raised by it. */
+BPF_ARRAY(python_epoch, u32, 1);
+
+static inline void python_count(int reason)
+{
+    u64 *count = python_missed.lookup(&reason);
+    if (count)
+        *count += 1;
+}
+
+static inline u64 python_read(u64 address)
+{
+    u64 value = 0;
+    bpf_probe_read_user(&value, sizeof(value), (void *)address);
+    return value;
+}
+
+static inline u64 python_mix(u64 hash, u64 value)
+{
+    hash = (hash ^ value) * 0x9E3779B97F4A7C15ULL;
+    return hash ^ (hash >> 29);
+}
+
+/* The watched process that runs right now, or NULL. */
+static inline struct python_target *python_current(void)
+{
+    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    return python_targets.lookup(&tgid);
+}

@@ -1,0 +1,123 @@
+/* The walk: from a thread's leaf frame to its root, and what to make of frames that are just being changed. */
+
+#define PYTHON_GENERATOR 1 /* owners of a frame */
+#define PYTHON_CALL_FROM_C 3
+
+/* In 3.11 and 3.12 a call from C into Python first hangs a new structure into the thread's state, and only then says
+ * in it which frame is running: for some instructions, what stands there is left over from something else. The frame
+ * before the call is known for certain; the chain must lead to it, or that is where the walk begins. */
+static inline u64 python_base_frame(struct python_target *target, u64 thread_state)
+{
+    u64 cframe = python_read(thread_state + target->thread_frame);
+    u64 previous = cframe ? python_read(cframe + target->cframe_previous) : 0;
+    return previous ? python_read(previous + target->cframe_frame) : 0;
+}
+
+static inline bool python_is_frame(struct python_target *target, u64 address)
+{
+    u64 code = python_read(address + target->frame_code) & ~3ULL;
+    return code && python_read(code + target->object_type) == target->code_type;
+}
+
+/* A call from Python to Python makes the new frame the running one and then writes into it who called, or the other
+ * way round, as the compiler likes. In between, the caller is in one of the interpreter's registers, for nothing else
+ * is known of it. */
+static inline u64 python_caller_in_registers(struct python_walk *walk, struct python_target *target, u64 frame)
+{
+    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    if (bpf_probe_read_kernel(walk->registers, PYTHON_REGISTERS * sizeof(u64), registers))
+        return 0;
+    LOOP_BELOW(i, PYTHON_REGISTERS) {
+        u64 value = walk->registers[i];
+        if (value != frame && value > 65536 && python_is_frame(target, value))
+            return value;
+    }
+    return 0;
+}
+
+/* What is not as it seems at the leaf; returns where to begin. */
+static inline u64 python_check_leaf(struct python_walk *walk, struct python_target *target, u64 frame)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    u64 code = python_read(frame + target->frame_code) & ~3ULL, place = python_read(frame + target->frame_instruction);
+    u8 owner = 0, state = 0;
+    bpf_probe_read_user(&owner, 1, (void *)(frame + target->frame_owner));
+    if (owner == PYTHON_GENERATOR) {
+        bpf_probe_read_user(&state, 1, (void *)(frame - target->frame_generator));
+        if (state) /* a generator that does not run is no leaf: it is just returning, or left over */
+            return python_read(frame + target->frame_previous);
+    }
+    if (place < code + target->code_instructions || !python_read(frame + target->frame_previous))
+        progress->leaf_previous = python_caller_in_registers(walk, target, frame);
+    return frame;
+}
+
+/* Take in the frame at `frame`, which becomes the one before it; anything but 0 if it cannot be one.
+ *
+ * Conditions are masks here: each branch would double what the verifier has to go through in every round. */
+static inline u64 python_walk_frame(struct python_walk *walk, struct python_target *target, u64 *frame, int i)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    u64 bad = bpf_probe_read_user(walk->frame, target->frame_bytes & 127, (void *)*frame);
+    u64 previous = PYTHON_WORD(walk->frame, target->frame_previous, 120);
+    u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
+    u64 is_call = ((u64)walk->frame[target->frame_owner & 127] + 256 - PYTHON_CALL_FROM_C) >> 8 & 1;
+    u64 in_python = is_call - 1; /* all bits, or none */
+    u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~3ULL & in_python;
+    bad |= bpf_probe_read_user(walk->code, target->code_bytes & 255, (void *)code) & in_python;
+    bad |= (PYTHON_WORD(walk->code, target->object_type, 56) ^ target->code_type) & in_python;
+    u32 fingerprint = python_fingerprint(target, walk->code) & in_python;
+    u64 start = (code + target->code_instructions) & -(u64)target->instruction_is_address;
+    s32 instruction = ((s64)((place - start) << (target->instruction_left & 63)) >> (target->instruction_right & 63)) & in_python;
+    if (i == 0 && progress->leaf_previous)
+        previous = progress->leaf_previous;
+    u64 is_entry = is_call | (walk->frame[target->frame_entry & 127] & 1), is_sure = progress->is_sure;
+    bad |= (previous ^ progress->base) & -(is_entry & ~is_sure & 1);
+    progress->is_sure = is_sure | is_entry;
+    struct python_frame *to = &walk->stack.frames[i];
+    to->code = code;
+    to->instruction = instruction;
+    to->fingerprint = fingerprint;
+    progress->hash = python_mix(python_mix(progress->hash, code ^ (u64)fingerprint << 32), (u32)instruction);
+    *frame = previous;
+    return bad;
+}
+
+static inline void python_walk_frames(struct python_walk *walk, struct python_target *target, u64 thread_state, u64 frame)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    volatile u32 *count = &walk->stack.frame_count, *first = &walk->stack.frame_first, *flags = &walk->stack.flags;
+    *count = *first = *flags = 0;
+    progress->hash = walk->stack.tgid;
+    progress->leaf_previous = 0;
+    progress->base = 0;
+    progress->is_sure = target->cframe_frame == PYTHON_NO_CFRAME;
+    if (!progress->is_sure) {
+        progress->base = python_base_frame(target, thread_state);
+        frame = python_check_leaf(walk, target, frame);
+    }
+    LOOP_BELOW(i, PYTHON_MAX_FRAMES) {
+        u64 was_sure = progress->is_sure;
+        if (!(frame | (was_sure ^ 1)))
+            break;
+        if (!python_walk_frame(walk, target, &frame, i)) {
+            *count = i + 1;
+            continue;
+        }
+        if (was_sure) {
+            *flags = PYTHON_STACK_BROKEN;
+            break;
+        }
+        frame = progress->base;
+        progress->is_sure = 1;
+        progress->hash = walk->stack.tgid;
+        *first = *count = i + 1;
+    }
+    if (*flags) {
+        python_count(PYTHON_UNREADABLE);
+    } else if (frame) {
+        *flags = PYTHON_STACK_CUT;
+        python_count(PYTHON_TRUNCATED);
+    }
+    walk->stack.id = python_mix(progress->hash, *flags) | 1; /* never 0 */
+}
