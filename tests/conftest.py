@@ -22,6 +22,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE_S = 120
 """Only ends what hangs; no test measures time by it."""
 
+os.environ.pop("SUDO_UID", None)  # recordings would be the caller's, wherever a test wants them
+
 Start = Callable[..., subprocess.Popen[str]]
 
 # How properties are tried out: no deadline, since a busy machine is no fault, and no memory between runs.

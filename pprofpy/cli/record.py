@@ -12,12 +12,11 @@ from pprofpy.cli.console import remark
 from pprofpy.cli.recording import file_name
 from pprofpy.errors import PprofpyError
 from pprofpy.formats import spool
-from pprofpy.formats.files import profile_folder
+from pprofpy.formats.files import in_profile_folder, profile_folder
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder, Session, Stop
 from pprofpy.session.session import WINDOW_NS
-from pprofpy.system.folders import opened_folder
 from pprofpy.target import Target
 
 
@@ -39,8 +38,9 @@ def spooled(kind: str, target: Target | None) -> Iterator[Spool]:
     name = f"{file_name(kind, target)}-{os.getpid()}{spool.SUFFIX}"
     with ExitStack() as opened:
         folder = -1
-        with suppress(OSError):
-            folder = opened.enter_context(opened_folder(profile_folder(), create=True))
+        with suppress(OSError), in_profile_folder(create=True) as found:
+            folder = os.dup(found)
+            opened.callback(os.close, folder)
         windows = opened.enter_context(Spool(folder, name))
         try:
             yield windows

@@ -7,8 +7,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -20,6 +21,7 @@ from pprofpy.formats.spool import is_being_written
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.system.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
+from pprofpy.system.rights import as_user, caller, owner
 
 STDIO = "-"
 """As a file name: standard input or standard output."""
@@ -29,6 +31,7 @@ LARGEST_INPUT_BYTES = 1 << 30
 
 _LAST_RESORTS = (Path("/var/tmp"), Path("/tmp"), Path("/dev/shm"))  # noqa: S108 - a folder of our own is made in them
 _MOST_NAMES = 10_000
+_STATE = Path(".local/state")
 _owners: set[int] = set()
 _Content = TypeVar("_Content")
 
@@ -43,20 +46,26 @@ def open_input(path: str) -> BinaryIO:
         descriptor = 0 if path == STDIO else own_descriptor(path)
         if descriptor is not None:
             return _noted(os.fdopen(os.dup(descriptor), "rb"))
-        entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            kind = stat.S_IFMT(os.fstat(entry).st_mode)
-            if kind == stat.S_IFDIR:
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if kind not in (stat.S_IFREG, stat.S_IFIFO):
-                raise ProfileFormatError(f"cannot read {path!r}: it is neither a file nor a pipe")
-            return _noted(os.fdopen(reopen(entry, os.O_RDONLY), "rb"))
-        finally:
-            os.close(entry)
+        is_owners = Path(path).parent == profile_folder()
+        with as_user(owner()) if is_owners else nullcontext():
+            return _noted(_open_file(path))
     except FileNotFoundError as error:
         raise ProfileFormatError(f"there is no file {path!r}", "'pprofpy cpu --pid PID' records one") from error
     except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
+
+
+def _open_file(path: str) -> BinaryIO:
+    entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        kind = stat.S_IFMT(os.fstat(entry).st_mode)
+        if kind == stat.S_IFDIR:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if kind not in (stat.S_IFREG, stat.S_IFIFO):
+            raise ProfileFormatError(f"cannot read {path!r}: it is neither a file nor a pipe")
+        return os.fdopen(reopen(entry, os.O_RDONLY), "rb")
+    finally:
+        os.close(entry)
 
 
 def owners_of_input() -> frozenset[int]:
@@ -113,11 +122,30 @@ def _decoded(path: str, decode_: Callable[[bytes], _Content]) -> _Content:
 
 
 def profile_folder() -> Path:
-    """Where recordings go unless told otherwise: $PPROFPY_DIR, or pprofpy's place under the user's state folder."""
+    """Where recordings go unless told otherwise: $PPROFPY_DIR, or pprofpy's place under the user's state folder.
+
+    Under sudo it is in the home of the user who called, where that one's later commands look, whatever the environment
+    says: it may be that user's or root's.
+    """
+    if user := caller():
+        return Path(user.pw_dir) / _STATE / "pprofpy"
     if chosen := os.environ.get("PPROFPY_DIR"):
         return Path(chosen)
     state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "pprofpy"
+    return (Path(state) if state else Path.home() / _STATE) / "pprofpy"
+
+
+@contextmanager
+def in_profile_folder(*, create: bool = False) -> Iterator[int]:
+    """The profile folder, open; while this lasts, this thread has the rights of the user whose recordings are there.
+
+    Under sudo that user can put anything into it, at any moment: links, too, lead only where that one could go.
+
+    Raises:
+        OSError: There is no such folder, or it cannot be made.
+    """
+    with as_user(owner()), opened_folder(profile_folder(), create=create) as folder:
+        yield folder
 
 
 def latest_recording() -> Path:
@@ -127,7 +155,7 @@ def latest_recording() -> Path:
         ProfileFormatError: There is none yet.
     """
     folder, found = profile_folder(), []
-    with suppress(OSError), opened_folder(folder) as opened:
+    with suppress(OSError), in_profile_folder() as opened:
         found = [
             (facts.st_mtime_ns, name)
             for name in names_in(opened)
@@ -179,12 +207,12 @@ def save_recording(data: bytes, name: str) -> Path:
     """
     failure: OSError | None = None
     try:
-        with opened_folder(profile_folder(), create=True) as folder:
+        with in_profile_folder(create=True) as folder:
             return profile_folder() / _write_free(folder, name, data)
     except OSError as error:
         failure = error
-    for resort in _last_resorts():
-        with suppress(OSError):
+    for resort, user in product(_last_resorts(), dict.fromkeys((owner(), os.geteuid()))):  # root has no quota
+        with suppress(OSError), as_user(user):
             opened, path = make_own_folder(resort, "pprofpy-")
             try:
                 return path / _write_free(opened, name, data)

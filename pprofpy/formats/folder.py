@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pprofpy.formats import pprof, tracefile
 from pprofpy.formats import recording as file_format
-from pprofpy.formats.files import profile_folder
+from pprofpy.formats.files import in_profile_folder, profile_folder
 from pprofpy.formats.recording import Summary
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
 from pprofpy.formats.spool import is_being_written
-from pprofpy.system.folders import names_in, opened_folder, own_file
+from pprofpy.system.folders import names_in, own_file
 
 PROFILE_SUFFIX = ".pb.gz"
 SUFFIXES = (PROFILE_SUFFIX, SPOOL_SUFFIX, tracefile.SUFFIX, ".svg", ".json", ".collapsed")
@@ -46,7 +46,7 @@ def recordings() -> list[Entry]:
     """What is in the profile folder, newest first: files of ours, neither links nor pipes that somebody put there."""
     place = profile_folder()
     found: list[Entry] = []
-    with suppress(OSError), opened_folder(place) as folder:
+    with suppress(OSError), in_profile_folder() as folder:
         for name in names_in(folder):
             if name.endswith(SUFFIXES) and (facts := own_file(folder, name)):
                 about = _summary(folder, name), _state(folder, name)
@@ -72,7 +72,7 @@ def too_many(entries: Iterable[Entry], largest_bytes: int) -> list[Entry]:
 def remove(entries: Iterable[Entry]) -> int:
     """Delete files of the folder; returns how many bytes that freed."""
     freed = 0
-    with suppress(OSError), opened_folder(profile_folder()) as folder:
+    with suppress(OSError), in_profile_folder() as folder:
         for entry in entries:
             with suppress(OSError):
                 os.unlink(entry.path.name, dir_fd=folder)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from pprofpy.errors import OutputError
 from pprofpy.system.folders import create_beside, discard, open_folder, place, reopen, trusted_users
 from pprofpy.system.interrupts import UNFINISHED
+from pprofpy.system.rights import as_user, owner
 
 _SIGNATURE = b"pprofpy"
 SIGNATURE_WITHIN_BYTES = 1024
@@ -208,10 +209,17 @@ def _is_ours(entry: int) -> bool:
     return not head or _SIGNATURE in head
 
 
+def _create(found: _Destination) -> tuple[int, str]:
+    """A temporary file; where the user who called sudo may write, it is that one's, to be read without sudo."""
+    with suppress(PermissionError), as_user(owner()):
+        return create_beside(found.folder, found.name)
+    return create_beside(found.folder, found.name)
+
+
 @contextmanager
 def _new_file(found: _Destination, path: Path, kept: list[str] | None) -> Iterator[BinaryIO]:
     """A file that gets its name at the end; after a failure, `kept` (if given) gets the name of what was written."""
-    handle, temporary = create_beside(found.folder, found.name)
+    handle, temporary = _create(found)
     if kept is not None:
         UNFINISHED.discard((found.folder, temporary))  # even if we end at once, what was written is kept
     try:

@@ -21,6 +21,7 @@ from pprofpy.model.merge import merge_recordings
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.system.folders import reopen
+from pprofpy.system.rights import as_user, owner
 
 MAGIC = b"pprofpy spool 1\n"
 SUFFIX = ".spool"
@@ -79,7 +80,7 @@ class Spool:
     def discard(self) -> None:
         """Remove the file: what it held is saved elsewhere, or not wanted."""
         if self._file >= 0:
-            with suppress(OSError):
+            with suppress(OSError), as_user(owner()):
                 os.unlink(self._name, dir_fd=self._folder)
         self.close()
 
@@ -117,19 +118,21 @@ class Spool:
 
     def _compact(self) -> None:
         """Merge the older half of the windows, so that neither the file nor its reader grows with time alone."""
+        self._count = _MOST_WINDOWS // 2  # whether or not it can be done: not to be tried again with each window
+        # Not in place: a crash in between must leave the old windows or the new ones.
+        temporary = _create(self._folder, f"{self._name}.new") if self._file >= 0 else -1
+        if temporary < 0 <= self._file:
+            return
         windows = list(self._windows())
         half = len(windows) // 2
         merged = [merge_recordings(windows[:half]), *windows[half:]]
-        self._count, self._kept = len(merged), [_block(file_format.write(window)) for window in merged]
-        if self._file >= 0:
-            # Not in place: a crash in between must leave the old windows or the new ones.
-            temporary = _create(self._folder, f"{self._name}.new")
-            if temporary < 0:
-                return
+        self._kept = [_block(file_format.write(window)) for window in merged]
+        if temporary >= 0:
             os.close(self._file)
             self._file, self._length = temporary, len(MAGIC)
             self._flush()
-            os.rename(f"{self._name}.new", self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            with suppress(OSError), as_user(owner()):  # of the folder, who may have removed either
+                os.rename(f"{self._name}.new", self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
 
 def read(data: bytes) -> Profile:
@@ -187,11 +190,12 @@ def _block(content: bytes) -> bytes:
 
 
 def _create(folder: int, name: str) -> int:
-    """A new file that begins as it should and is locked; -1 if it cannot be made."""
+    """A new file of the user's that begins as it should and is locked; -1 if it cannot be made."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     file = -1
     try:
-        file = os.open(name, flags, 0o600, dir_fd=folder)
+        with as_user(owner()):
+            file = os.open(name, flags, 0o600, dir_fd=folder)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _write(file, MAGIC, 0)
     except OSError:

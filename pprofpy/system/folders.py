@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 from pprofpy.system.interrupts import UNFINISHED
+from pprofpy.system.rights import acting_user, owner
 
 PROC_MAGIC = 0x9FA0
 """`f_type` of procfs (linux/magic.h)."""
@@ -42,8 +43,7 @@ class UntrustedError(PermissionError):
 
 def trusted_users() -> frozenset[int]:
     """Whose links and files we accept: root's, our own and, under sudo, those of the user who called it."""
-    caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
-    return frozenset({0, os.geteuid(), *([int(caller)] if caller.isdecimal() else [])})
+    return frozenset({0, os.geteuid(), owner()})
 
 
 def open_folder(path: Path, *, private: bool = False, create: bool = False) -> int:
@@ -104,7 +104,7 @@ def make_own_folder(place: Path, prefix: str) -> tuple[int, Path]:
         name = prefix + secrets.token_hex(8)
         os.mkdir(name, 0o700, dir_fd=parent)
         folder = os.open(name, _STEP | os.O_DIRECTORY, dir_fd=parent)
-        if os.fstat(folder).st_uid != os.geteuid():
+        if os.fstat(folder).st_uid != acting_user():
             os.close(folder)
             raise UntrustedError(f"{place / name} was exchanged by somebody")
         return folder, place / name

@@ -1,4 +1,4 @@
-"""Opening files with another user's rights: root reads for somebody what that one could read, and no more.
+"""Opening files with another user's rights: root reads and writes for somebody what that one could, and no more.
 
 The kernel checks access to files by `fsuid`, `fsgid` and the groups of a thread. A thread of root's that sets its fsuid
 to another user's also loses the capabilities that override permissions, and has them back with its own fsuid
@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
 """The system call changes the thread that makes it; the C library's function changes all of them."""
@@ -19,7 +20,33 @@ _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
 _NOBODY = 65534
 _ASK = -1  # no id: setfsuid(2) changes nothing, and returns the one in effect
 
+_UID = re.compile(r"[0-9]{1,10}")
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def caller() -> pwd.struct_passwd | None:
+    """The user who called sudo; None if we are not root, were not called so, or the system knows no such user.
+
+    The environment gives the number alone: names and folders are those of the system's list of users.
+    """
+    said = os.environ.get("SUDO_UID", "")
+    if os.geteuid() != 0 or not _UID.fullmatch(said):
+        return None
+    with suppress(KeyError, OverflowError):
+        return pwd.getpwuid(int(said))
+    return None
+
+
+def owner() -> int:
+    """The user to whom files that pprofpy writes belong: who called sudo, else ourselves."""
+    user = caller()
+    return user.pw_uid if user else os.geteuid()
+
+
+def acting_user() -> int:
+    """The user with whose rights this thread opens and makes files."""
+    return int(_libc.setfsuid(_ASK))
 
 
 @contextmanager

@@ -159,3 +159,16 @@ def test_very_many_windows_become_fewer_and_lose_nothing(
     assert total(found) == total(read_recording(str(tmp_path / NAME))) == 100
     assert size < 15 * len(recording.write(window(1)))
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_windows_count_once_where_they_cannot_be_merged(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_MOST_WINDOWS", 10)
+    (tmp_path / f"{NAME}.new").touch()
+    with Spool(folder, NAME) as written:
+        for _ in range(40):
+            written.append(window(1))
+        found = written.recording()
+
+    assert total(found) == total(read_recording(str(tmp_path / NAME))) == 40
