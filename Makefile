@@ -28,7 +28,7 @@ setup:
 	@scripts/setup.sh runtime
 	@$(MAKE) --silent --no-print-directory $(READY)
 
-$(READY): pyproject.toml scripts/venv.sh hatch_build.py $(wildcard pprofpy/collectors/heapagent/sampler/*)
+$(READY): pyproject.toml scripts/venv.sh hatch_build.py $(wildcard pprofpy/collectors/heapagent/sampler/*) pprofpy/collectors/cpython/versions.py
 	@scripts/venv.sh $(VENV)
 	@touch $@
 

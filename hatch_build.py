@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sysconfig
@@ -12,6 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("pprofpy/collectors/heapagent")
+VERSIONS = Path("pprofpy/collectors/cpython/versions.py")
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", "-s"]
 STANDALONE = ["-nostdlib", "-Wl,-z,nodelete", "-Wl,-z,noseparate-code", "-Wl,--build-id=none"]
 """Linked against nothing, so that no version of libc or Python is asked for where it is loaded; and never unloaded."""
@@ -25,15 +27,22 @@ class CustomBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; the wheel is for this machine's kind then, and for any Python 3."""
         folder = Path(self.root) / FOLDER
+        versions = [f"-D{name}={value}" for name, value in sampler_defines(Path(self.root) / VERSIONS).items()]
         for name, flags in LIBRARIES.items():
             (folder / name).unlink(missing_ok=True)
-            if reason := compile_sampler(folder / "sampler" / "sampler.c", folder / name, flags):
+            if reason := compile_sampler(folder / "sampler" / "sampler.c", folder / name, [*flags, *versions]):
                 self.app.display_warning(f"{reason}: 'pprofpy heap' will only have the engine tracemalloc")
                 return
             build_data["artifacts"].append(str(FOLDER / name))
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
+
+
+def sampler_defines(versions: Path) -> dict[str, str]:
+    """What differs between versions of CPython. The package itself cannot be imported yet: it needs others."""
+    defines: dict[str, str] = runpy.run_path(str(versions))["sampler_defines"]()
+    return defines
 
 
 def compile_sampler(source: Path, library: Path, flags: list[str]) -> str:

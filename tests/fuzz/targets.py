@@ -21,14 +21,9 @@ import numpy as np
 from rich.console import Console
 
 from pprofpy.cli import show
-from pprofpy.collectors.cpython.layouts import (
-    DEBUG_OFFSETS_BYTES,
-    LAYOUTS,
-    ImplausibleLayoutError,
-    is_free_threaded,
-    layout_of,
-)
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
 from pprofpy.collectors.cpython.linetable import LineTables
+from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError
 from pprofpy.collectors.heapagent import plain, samples
 from pprofpy.collectors.heapagent import traces as heap_traces
 from pprofpy.collectors.heapagent.frames import Frames
@@ -417,18 +412,17 @@ def _run_names(data: bytes) -> None:
 def _debug_offsets() -> list[bytes]:
     found = []
     for minor in (13, 14):
-        members = [8 * (i + 1) for i in range(DEBUG_OFFSETS_BYTES // 8)]
+        members = [8 * (i + 1) for i in range(TABLE_BYTES // 8)]
         members[0:3] = [int.from_bytes(b"xdebugpy", "little"), 3 << 24 | minor << 16 | 0xF0, 0]
         found.append(struct.pack(f"<{len(members)}Q", *members))
     return found
 
 
 def _run_offsets(data: bytes) -> None:
-    for version in (*LAYOUTS, (3, 7), (4, 0)):
-        with suppress(ImplausibleLayoutError):
+    for version in (*VERSIONS, (3, 7), (4, 0)):
+        with suppress(ImplausibleLayoutError, UnknownVersionError):
             layout_of(version, data)
-    if len(data) >= 24:
-        is_free_threaded(data)
+            is_free_threaded(version, data)
 
 
 _PROC = (

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pprofpy.collectors.cpython.layouts import LAYOUTS
+from pprofpy.collectors.cpython.versions import VERSIONS
 from tests.conftest import interpreter
 from tests.hostile.conftest import Attack, Hostile
 from tests.hostile.recorders import pairs_of
@@ -26,9 +26,9 @@ RECORDERS = (("cpu", "--engine", "bpf", "--threads", "--idle"), ("off-cpu",), ("
 def layout_of_system() -> str:
     code = "import json, sys; print(json.dumps(sys.version_info[:2]))"
     version = tuple(json.loads(subprocess.check_output([interpreter("system"), "-c", code])))
-    if version not in LAYOUTS:
+    if version not in VERSIONS:
         pytest.skip(f"the layout of the system's Python {version} is not known")
-    return json.dumps(asdict(LAYOUTS[version]))
+    return json.dumps(asdict(VERSIONS[version].layout))
 
 
 @pairs_of(FORGERIES, RECORDERS, "what")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.cpython import layouts, runtime
+from pprofpy.collectors.cpython import runtime
 from pprofpy.collectors.cpython.objects import Code, Reader
+from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.pystacks import stacks as pystacks
 from pprofpy.collectors.pystacks.stacks import TRUNCATED
 from pprofpy.errors import NotPossibleError, TargetError
@@ -569,8 +570,8 @@ def test_structures_that_are_not_where_they_should_be_are_noticed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     burning = start(interpreter("3.12"), str(PROGRAMS / "burn.py"))
-    wrong = replace(layouts.LAYOUTS[3, 12], frame_previous=16)
-    monkeypatch.setitem(layouts.LAYOUTS, (3, 12), wrong)
+    known = VERSIONS[3, 12]
+    monkeypatch.setitem(VERSIONS, (3, 12), replace(known, layout=replace(known.layout, frame_previous=16)))
 
     with pytest.raises(NotPossibleError, match=r"not where those of Python 3\.12 should be"):
         runtime.find_runtime(open_target(burning.pid))

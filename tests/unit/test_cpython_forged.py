@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.cpython import layouts
-from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, ImplausibleLayoutError, Layout, layout_of
+from pprofpy.collectors.cpython.debugoffsets import COOKIE, TABLE_BYTES, ImplausibleLayoutError, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.stacks import _thread_states
 from pprofpy.collectors.cpython.threads import _Dicts
+from pprofpy.collectors.cpython.versions import NO_CFRAME, VERSIONS, Layout, spelled
 from pprofpy.errors import ImplausibleTargetError
 
 RUNTIME, INTERP, THREAD, FRAME, CODE, CODE_TYPE, TEXT = (number << 20 for number in range(1, 8))
-ANY_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: str(layout.interpreters_head))
+ANY_LAYOUT = pytest.mark.parametrize("layout", [one.layout for one in VERSIONS.values()], ids=map(spelled, VERSIONS))
+SELF_DESCRIBING = sorted(number for number, one in VERSIONS.items() if one.debug_offsets)
 
 
 class Forged(Memory):
@@ -87,7 +88,7 @@ def test_threads_in_a_circle_are_walked_once(layout: Layout) -> None:
 
 
 def test_interpreters_that_share_their_threads_are_noticed() -> None:
-    layout = LAYOUTS[3, 12]
+    layout = VERSIONS[3, 12].layout
     other = INTERP + (1 << 16)
     words = one_thread(layout) | {INTERP + layout.interp_next: other, other + layout.interp_threads: THREAD}
 
@@ -116,7 +117,7 @@ def test_lists_and_stacks_without_end_have_one(layout: Layout) -> None:
 
 
 def test_a_budget_ends_what_takes_too_long() -> None:
-    ours = Reader(Endless(0, Budget("a test", steps=1_000)), LAYOUTS[3, 12], CODE_TYPE)
+    ours = Reader(Endless(0, Budget("a test", steps=1_000)), VERSIONS[3, 12].layout, CODE_TYPE)
 
     with pytest.raises(ImplausibleTargetError):
         list(ours.thread_states(RUNTIME))
@@ -126,7 +127,7 @@ def test_a_budget_ends_what_takes_too_long() -> None:
 def test_frames_in_a_circle_are_walked_once(layout: Layout) -> None:
     cframe = FRAME + 4096
     leaf = {THREAD + layout.thread_frame: FRAME}
-    if layout.cframe_frame != layouts.NO_CFRAME:
+    if layout.cframe_frame != NO_CFRAME:
         leaf = {THREAD + layout.thread_frame: cframe, cframe + layout.cframe_frame: FRAME}
     ours, memory = reader(layout, leaf | {FRAME + layout.frame_previous: FRAME, FRAME + layout.frame_code: CODE})
 
@@ -138,7 +139,7 @@ def test_frames_in_a_circle_are_walked_once(layout: Layout) -> None:
 def test_threads_of_which_all_are_said_to_be_the_same_are_not_compared_each_with_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    layout = LAYOUTS[3, 12]
+    layout = VERSIONS[3, 12].layout
     count, area = 3_000, (1 << 40, (1 << 40) + (1 << 30))
     monkeypatch.setattr("pprofpy.collectors.cpython.stacks._memory_areas", lambda pid: [area])
     asked = 0
@@ -167,7 +168,7 @@ def test_threads_of_which_all_are_said_to_be_the_same_are_not_compared_each_with
 
 @pytest.mark.parametrize("length", [4097, 1 << 31, 1 << 62, (1 << 64) - 1])
 def test_texts_and_tables_of_forged_length_are_refused(length: int) -> None:
-    layout = LAYOUTS[3, 12]
+    layout = VERSIONS[3, 12].layout
     ours, _ = reader(layout, {TEXT + layout.object_length: length, TEXT + layout.string_state: 1 << 2 | 1 << 6})
 
     with pytest.raises(UnreadableError):
@@ -177,25 +178,26 @@ def test_texts_and_tables_of_forged_length_are_refused(length: int) -> None:
             ours.blob(TEXT)
 
 
-@pytest.mark.parametrize("version", LAYOUTS)
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("count", [100_001, 1 << 40, (1 << 64) - 1])
 @pytest.mark.parametrize("index_bits", [0, 64, 255])
 def test_dicts_of_forged_size_are_refused(version: tuple[int, int], count: int, index_bits: int) -> None:
     ours, _ = reader(
-        LAYOUTS[version], {TEXT + 32: CODE, CODE + 8: count | index_bits << 8, CODE + 24: count, CODE + 32: count}
+        VERSIONS[version].layout,
+        {TEXT + 32: CODE, CODE + 8: count | index_bits << 8, CODE + 24: count, CODE + 32: count},
     )
 
     with pytest.raises(UnreadableError):
-        _Dicts(ours, version).by_name(TEXT)
+        _Dicts(ours, VERSIONS[version].objects).by_name(TEXT)
 
 
 @given(
     st.dictionaries(st.integers(0, 600).map(lambda number: TEXT + 8 * number), st.integers(0, 2**64 - 1), max_size=40)
 )
 def test_any_object_gives_a_result_or_an_error_of_ours(words: dict[int, int]) -> None:
-    for version, layout in LAYOUTS.items():
-        ours, _ = reader(layout, words)
-        for read in (ours.string, ours.blob, ours.code, ours.frames, _Dicts(ours, version).attributes):
+    for version in VERSIONS.values():
+        ours, _ = reader(version.layout, words)
+        for read in (ours.string, ours.blob, ours.code, ours.frames, _Dicts(ours, version.objects).attributes):
             with suppress(UnreadableError):
                 read(TEXT)
 
@@ -251,7 +253,7 @@ def test_what_is_forged_proves_nothing(layout: Layout, forge: object, reason: st
 
 def offsets_of(version: tuple[int, int]) -> list[int]:
     """What an interpreter of this version says, from our own table of it."""
-    layout, names = LAYOUTS[version], layouts._DEBUG_OFFSETS[version]
+    layout, names = VERSIONS[version].layout, VERSIONS[version].debug_offsets
     said = dict.fromkeys(names, 0)
     said["version"] = version[0] << 24 | version[1] << 16
     said["interp.gil_holder"], said["interp.gil_locked"] = layout.gil_holder, layout.gil_locked
@@ -266,22 +268,22 @@ def offsets_of(version: tuple[int, int]) -> list[int]:
         "code_instructions": "code.co_code_adaptive",
     }.items():  # fmt: skip
         said[place] = getattr(layout, name)
-    return [int.from_bytes(layouts.DEBUG_OFFSETS_COOKIE, "little"), *(said[name] for name in names[1:])]
+    return [int.from_bytes(COOKIE, "little"), *(said[name] for name in names[1:])]
 
 
 def packed(offsets: list[int]) -> bytes:
-    return struct.pack(f"<{len(offsets)}Q", *offsets).ljust(DEBUG_OFFSETS_BYTES, b"\0")
+    return struct.pack(f"<{len(offsets)}Q", *offsets).ljust(TABLE_BYTES, b"\0")
 
 
-@pytest.mark.parametrize("version", layouts._DEBUG_OFFSETS)
+@pytest.mark.parametrize("version", SELF_DESCRIBING)
 def test_what_an_interpreter_says_of_itself_is_taken(version: tuple[int, int]) -> None:
-    assert layout_of(version, packed(offsets_of(version))) == LAYOUTS[version]
+    assert layout_of(version, packed(offsets_of(version))) == VERSIONS[version].layout
 
 
-@pytest.mark.parametrize("version", layouts._DEBUG_OFFSETS)
+@pytest.mark.parametrize("version", SELF_DESCRIBING)
 @pytest.mark.parametrize("forged", [1 << 63, (1 << 64) - 1, 1 << 31, 65_528, 3])
 def test_offsets_beyond_their_structure_are_refused(version: tuple[int, int], forged: int) -> None:
-    names, offsets = layouts._DEBUG_OFFSETS[version], offsets_of(version)
+    names, offsets = VERSIONS[version].debug_offsets, offsets_of(version)
     taken = {
         name for name in names if all(part not in name for part in ("cookie", "size", "free", "gil_", "owner"))
         and offsets[names.index(name)]
@@ -294,14 +296,14 @@ def test_offsets_beyond_their_structure_are_refused(version: tuple[int, int], fo
             layout_of(version, raw)
 
 
-@pytest.mark.parametrize("version", layouts._DEBUG_OFFSETS)
-@pytest.mark.parametrize("raw", [b"", b"xdebugpy", b"\0" * DEBUG_OFFSETS_BYTES])
+@pytest.mark.parametrize("version", SELF_DESCRIBING)
+@pytest.mark.parametrize("raw", [b"", b"xdebugpy", b"\0" * TABLE_BYTES])
 def test_an_interpreter_that_says_nothing_of_itself_is_refused(version: tuple[int, int], raw: bytes) -> None:
     with pytest.raises(ImplausibleLayoutError):
         layout_of(version, raw)
 
 
-@given(data=st.data(), version=st.sampled_from(sorted(layouts._DEBUG_OFFSETS)))
+@given(data=st.data(), version=st.sampled_from(SELF_DESCRIBING))
 def test_any_offsets_give_a_layout_that_the_kernel_takes_or_are_refused(
     data: st.DataObject, version: tuple[int, int]
 ) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.cpython.layouts import DEBUG_OFFSETS_BYTES, LAYOUTS, debug_offsets, layout_of
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.stacks import blocked_stacks
 from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.versions import version_of
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target, procfs
@@ -160,6 +161,9 @@ int main(void)
 #if PY_VERSION_HEX >= 0x030c0000
     SAY("code_version", PyCodeObject, co_version);
 #endif
+#if PY_VERSION_HEX >= 0x030b0000
+    SAY("cached_keys", PyHeapTypeObject, ht_cached_keys);
+#endif
     SAY("object_type", PyObject, ob_type);
     SAY("object_length", PyASCIIObject, length);
     SAY("string_state", PyASCIIObject, state);
@@ -183,7 +187,8 @@ def test_offsets_are_those_of_the_headers(version: str, tmp_path: Path) -> None:
     said = subprocess.run([tmp_path / "x"], capture_output=True, text=True, check=True).stdout
     expected = {name: int(offset) for name, offset in (line.split() for line in said.splitlines())}
 
-    ours = asdict(LAYOUTS[3, int(version.partition(".")[2])])
+    known = version_of((3, int(version.partition(".")[2])))
+    ours = asdict(known.layout) | asdict(known.objects)
 
     assert len(expected) > 20
     assert {name: ours[name] for name in expected} == expected
@@ -192,10 +197,10 @@ def test_offsets_are_those_of_the_headers(version: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["3.13", "3.14"])
 def test_interpreters_say_the_same_of_themselves(version: str, start: Start) -> None:
     found = find_runtime(open_target(start(interpreter(version), str(PROGRAMS / "sleeper.py")).pid))
-    raw = found.reader().memory.read(found.address, DEBUG_OFFSETS_BYTES)
+    raw = found.reader().memory.read(found.address, TABLE_BYTES)
 
     assert debug_offsets(found.version, raw)
-    assert layout_of(found.version, raw) == LAYOUTS[found.version]
+    assert layout_of(found.version, raw) == version_of(found.version).layout
 
 
 # -- a process -----------------------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from pprofpy.collectors.cpython.versions import VERSIONS, spelled
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
 from pprofpy.system.privileges import NEEDED
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.text import printable
 
-_OLDEST = (3, 8)
 _NO_ATTACH = "3"
 _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 _SYS_KCMP, _KCMP_VM = 312, 1
@@ -36,8 +36,10 @@ def check(target: Target) -> None:
     if interpreter.implementation != "CPython":
         raise NotPossibleError(f"{target} cannot be entered: only CPython can", "run the program with CPython")
     version = re.match(r"(\d+)\.(\d+)", interpreter.version)
-    if version and (int(version[1]), int(version[2])) < _OLDEST:
-        raise NotPossibleError(f"{target} is too old to be entered", "run the program with Python 3.8 or later")
+    if version and (int(version[1]), int(version[2])) < (oldest := min(VERSIONS)):
+        raise NotPossibleError(
+            f"{target} is too old to be entered", f"run the program with Python {spelled(oldest)} or later"
+        )
     state = target.state()
     if not state:
         raise ended(target)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pprofpy.collectors.cpython.versions import LineTable, version_of
+
 MOST_LINES = 1 << 31
 """Lines are below this, as for the interpreter itself, whatever a table adds up to."""
 
@@ -39,12 +41,13 @@ class LineTables:
 
     Args:
         version: (major, minor).
+
+    Raises:
+        UnknownVersionError: The form of its tables is not known.
     """
 
     def __init__(self, version: tuple[int, int]) -> None:
-        self._version = version
-        self._decode = _lnotab if version < (3, 10) else _lines_of_3_10 if version < (3, 11) else _lines_of_3_11
-        self._unit = 2 if version[:2] == (3, 10) else 1
+        self._decode, self._unit = _DECODERS[version_of(version).lines]
         self._known: OrderedDict[tuple[bytes, int], _Lines] = OrderedDict()
         self._kept_bytes = 0
 
@@ -91,7 +94,7 @@ def _lnotab(table: bytes, first_line: int) -> _Lines:
     return _packed(np.cumsum(lengths), lines)
 
 
-def _lines_of_3_10(table: bytes, first_line: int) -> _Lines:
+def _ranges(table: bytes, first_line: int) -> _Lines:
     """Pairs: length in bytes, and the change of the line before it; -128 for code that belongs to no line."""
     lengths, steps = _pairs(table)
     lines = first_line + np.cumsum(np.where(steps == -128, 0, steps))
@@ -103,7 +106,7 @@ def _pairs(table: bytes) -> tuple[_Numbers, _Numbers]:
     return raw[::2].astype(np.int64), raw[1::2].view(np.int8).astype(np.int64)
 
 
-def _lines_of_3_11(table: bytes, first_line: int) -> _Lines:
+def _entries(table: bytes, first_line: int) -> _Lines:
     """Entries, which begin with a byte whose top bit is set: their kind, and how many units of code they cover.
 
     Kinds 0 to 9 stay on the line, 10 to 12 step on by as many lines, 13 and 14 say by how much, 15 has no line.
@@ -151,3 +154,11 @@ def _packed(ends: _Numbers, lines: _Numbers) -> _Lines:
 
 def _clamped(line: int) -> int:
     return min(max(line, 0), MOST_LINES - 1)
+
+
+_DECODERS = {
+    LineTable.LNOTAB: (_lnotab, 1),
+    LineTable.RANGES: (_ranges, 2),
+    LineTable.ENTRIES: (_entries, 1),
+}
+"""How each form is decoded, and how many of its units an instruction's number counts as one."""

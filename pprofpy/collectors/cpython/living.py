@@ -7,9 +7,9 @@ ends the process. The one that runs has the states of this process's threads.
 
 from __future__ import annotations
 
-from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.versions import Layout
 
 _TYPE_NAME = 16
 """From an object's type to a type's `tp_name`: over `ob_type` and `ob_size`. Source: Include/cpython/object.h."""

@@ -6,15 +6,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pprofpy.collectors.cpython.layouts import NO_CFRAME, NONE, Layout
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
+from pprofpy.collectors.cpython.versions import CALL_FROM_C, NO_CFRAME, NONE, POINTER_TAGS, Layout
 
 _LONGEST_STRING = 4096
 _LONGEST_TABLE = 1 << 20
 _MOST_INTERPRETERS, _MOST_THREADS = 1_000, 32_768
 _MOST_FRAMES = 5_000
-_CALL_FROM_C = 3
-"""The owner of a frame that holds no code; so have all above it."""
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
@@ -152,8 +150,8 @@ class Reader:
                 raise UnreadableError(f"a stack at {frame:#x} that leads back into itself")
             seen.add(frame)
             raw = self.memory.read(frame, layout.frame_bytes)
-            if layout.frame_owner == NONE or raw[layout.frame_owner] < _CALL_FROM_C:
-                yield _word(raw, layout.frame_code) & ~3, _word(raw, layout.frame_instruction)
+            if layout.frame_owner == NONE or raw[layout.frame_owner] < CALL_FROM_C:
+                yield _word(raw, layout.frame_code) & ~POINTER_TAGS, _word(raw, layout.frame_instruction)
             frame = _word(raw, layout.frame_previous)
 
 

@@ -12,18 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.cpython.layouts import (
-    DEBUG_OFFSETS_BYTES,
-    LAYOUTS,
-    ImplausibleLayoutError,
-    Layout,
-    is_free_threaded,
-    layout_of,
-)
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target
 
@@ -162,15 +156,13 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
     memory, address, code_type = Memory(target.pid), image.symbols["_PyRuntime"], image.symbols["PyCode_Type"]
     try:
         version = _version(target, memory, image)
-        raw = memory.read(address, DEBUG_OFFSETS_BYTES)
+        raw = memory.read(address, TABLE_BYTES)
         layout = layout_of(version, raw)
+    except UnknownVersionError as error:
+        raise _unsupported(target, str(error), image.interpreter) from error
     except (UnreadableError, ImplausibleLayoutError) as error:
         why = f"its memory does not look like CPython's ({error})"
         raise _unsupported(target, why, image.interpreter) from error
-    if layout is None:
-        known = f"{_text(min(LAYOUTS))} to {_text(max(LAYOUTS))}"
-        why = f"the layout of Python {_text(version)} is not known, only those of {known}"
-        raise _unsupported(target, why, image.interpreter)
     runtime = Runtime(
         pid=target.pid,
         version=version,
@@ -179,7 +171,7 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
         layout=layout,
         root=target.root,
         image=image,
-        is_free_threaded=version >= (3, 13) and is_free_threaded(raw),
+        is_free_threaded=is_free_threaded(version, raw),
     )
     reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
@@ -236,12 +228,8 @@ def _version(target: Target, memory: Memory, image: LoadedImage) -> tuple[int, i
     return int(match[1]), int(match[2])
 
 
-def _text(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
-
-
 def _misplaced(target: Target, runtime: Runtime, problem: str) -> NotPossibleError:
-    why = f"its structures are not where those of Python {_text(runtime.version)} should be ({problem})"
+    why = f"its structures are not where those of Python {spelled(runtime.version)} should be ({problem})"
     return _unsupported(target, why, runtime.image.interpreter)
 
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from pprofpy.collectors.cpython.layouts import STATUS_BOUND
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.cpython.versions import STATUS_BOUND
 from pprofpy.model.profile import Frame, Function
 from pprofpy.target import procfs
 

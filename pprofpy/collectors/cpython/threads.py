@@ -3,8 +3,8 @@
 A dictionary is read while the program may be changing it. What cannot be read, or makes no sense, has no name: names
 are for people, nothing depends on them.
 
-Source: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h of each version; offsets are those
-of builds with a GIL.
+Source: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h; what differs between
+versions is in versions.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
+from pprofpy.collectors.cpython.versions import Attributes, Objects, version_of
 from pprofpy.errors import ImplausibleTargetError, PprofpyError
 from pprofpy.target import open_target, procfs
 
@@ -24,8 +25,6 @@ _DICT_KEYS, _DICT_VALUES = 32, 40
 _MODULE_DICT = 16
 _TYPE_BASIC_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 32, 168, 288
 _FLAG_INLINE_VALUES, _FLAG_MANAGED_DICT = 1 << 2, 1 << 4
-_CACHED_KEYS = {(3, 11): 872, (3, 12): 880, (3, 13): 880}
-"""In a class: the names of its instances' attributes, where those lie in the instance itself."""
 
 _TRIES, _TRIES_FOR_PYTHON = 2, 5
 _MOST_ENTRIES = 100_000
@@ -130,7 +129,7 @@ def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
 
 
 def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple[int, str]]:
-    dicts = _Dicts(reader, runtime.version)
+    dicts = _Dicts(reader, version_of(runtime.version).objects)
     modules = dicts.by_name(reader.memory.word(interp + runtime.layout.interp_modules))
     if "threading" not in modules:
         return
@@ -150,10 +149,10 @@ def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple
 class _Dicts:
     """Reads dictionaries and instances of one version."""
 
-    def __init__(self, reader: Reader, version: tuple[int, int]) -> None:
+    def __init__(self, reader: Reader, forms: Objects) -> None:
         self._reader = reader
         self._memory = reader.memory
-        self._version = version
+        self._forms = forms
 
     def by_name(self, address: int) -> dict[str, int]:
         """A dict with str keys: key -> address of the value. Other keys are left out."""
@@ -168,34 +167,34 @@ class _Dicts:
         keys = self._memory.word(address + _DICT_KEYS)
         values = self._memory.word(address + _DICT_VALUES)
         if values:
-            return self._with_values(keys, values + 8 * (self._version >= (3, 13)))
+            return self._with_values(keys, values + self._forms.values_head)
         return [(key, value) for key, value in self._slots(keys) if key and value]
 
     def attributes(self, instance: int) -> dict[str, int]:
         """An instance's own attributes: name -> address of the value."""
         kind = self._memory.word(instance + self._reader.layout.object_type)
         flags = self._memory.word(kind + _TYPE_FLAGS)
-        if self._version < (3, 11) or not flags & _FLAG_MANAGED_DICT:
+        if self._forms.attributes is Attributes.IN_DICT or not flags & _FLAG_MANAGED_DICT:
             offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
             return self.by_name(self._memory.word(instance + offset))
         values = self._inline_values(instance, kind, flags)
         if not values:
             return self.by_name(self._memory.word(instance - 24))
-        keys = self._memory.word(kind + _CACHED_KEYS.get(self._version, 880))
+        keys = self._memory.word(kind + self._forms.cached_keys)
         return {self._reader.string(key): value for key, value in self._with_values(keys, values)}
 
     def integer(self, address: int) -> int:
         """An int below 2**60."""
         low, high = struct.unpack("<II", self._memory.read(address + _INT_VALUE, 8))
         size = self._memory.word(address + 16)
-        digits = size >> 3 if self._version >= (3, 12) else size
+        digits = size >> self._forms.int_flag_bits
         return int(low | high << _INT_DIGIT_BITS) if digits > 1 else int(low)
 
     def _inline_values(self, instance: int, kind: int, flags: int) -> int:
         """Where the attributes lie if not in a dict of their own; 0 if they do."""
-        if self._version == (3, 11):
+        if self._forms.attributes is Attributes.POINTED_TO:
             return self._memory.word(instance - 32)
-        if self._version == (3, 12):
+        if self._forms.attributes is Attributes.TAGGED:
             tagged = self._memory.word(instance - 24)
             return tagged + 1 if tagged & 1 else 0
         values = instance + self._memory.word(kind + _TYPE_BASIC_SIZE)
@@ -210,7 +209,7 @@ class _Dicts:
 
     def _slots(self, keys: int) -> list[tuple[int, int]]:
         """All (key, value) places of a table that are in use or were."""
-        if self._version >= (3, 11):
+        if self._forms.has_compact_keys:
             head = self._memory.read(keys, 32)
             index_bytes, is_general, count = 1 << head[9], head[10] == 0, struct.unpack_from("<Q", head, 24)[0]
             start, width = keys + 32 + index_bytes, 24 if is_general else 16

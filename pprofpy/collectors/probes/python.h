@@ -3,7 +3,7 @@
  *     #include "python.h"
  *     u64 stack = python_stack();    // 0: not a watched process, or nothing to walk (counted by reason)
  *
- * What the interpreter looks like comes from user space, one `struct python_target` per process (pystacks.py), so that
+ * What the interpreter looks like comes from user space, one `struct python_target` per process (pystacks/stacks.py), so that
  * one program serves all versions and several processes at once.
  *
  * A stack is known by a hash of its frames. The first time it is seen, all of it goes to user space through a ring
@@ -14,7 +14,7 @@
  * A frame is told by its code object's address, by a fingerprint of that object (an address is used again and again,
  * for other code), and by its current instruction.
  *
- * Needs TASK_FSBASE, the offset of `thread.fsbase` in `struct task_struct`.
+ * Needs TASK_FSBASE, the offset of `thread.fsbase` in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py.
  */
 #include <uapi/linux/ptrace.h>
 #include "loops.h"
@@ -77,7 +77,7 @@ static inline u64 python_stack_of(struct python_target *target, u64 thread_state
     return id;
 }
 
-/* The current thread's Python stack as an id that pystacks.py can spell out; 0 if there is none. */
+/* The current thread's Python stack as an id that pystacks can spell out; 0 if there is none. */
 static inline u64 python_stack(void)
 {
     struct python_target *target = python_current();

@@ -20,11 +20,9 @@
 #define PYTHON_FILE_BYTES 512
 #define PYTHON_TABLE_BYTES 4096
 #define PYTHON_REGISTERS 15 /* r15 to rdi, as they lie in struct pt_regs */
-#define PYTHON_NO_CFRAME 0xffff
 #define PYTHON_BEHIND (1ULL << 63) /* a distance, if not on this stack */
-#define PYTHON_STATUS_BOUND 8 /* `bound_gilstate` in PyThreadState._status */
 
-/* Why a thread has no stack, or not all of it. Mirrored in pystacks.py. */
+/* Why a thread has no stack, or not all of it. Mirrored in pystacks/stacks.py. */
 enum {
     PYTHON_NO_THREAD_STATE, /* a thread that Python knows nothing of, or not yet */
     PYTHON_NO_FRAME,        /* Python knows it, but it runs no Python function */
@@ -47,7 +45,8 @@ enum {
 #define PYTHON_RECORD_EXEC 3 /* a target has become another program */
 #define PYTHON_RECORD_FORK 4 /* a target has a child, which is a target now */
 
-/* Where things lie in one process. Offsets are in bytes; pystacks.py fills it in from cpython/layouts.py. */
+/* Where things lie in one process. Offsets are in bytes; pystacks/stacks.py fills it in from
+ * cpython/versions.py. */
 struct python_target {
     u64 runtime;   /* address of _PyRuntime */
     u64 code_type; /* address of PyCode_Type */

@@ -1,8 +1,5 @@
 /* The walk: from a thread's leaf frame to its root, and what to make of frames that are just being changed. */
 
-#define PYTHON_GENERATOR 1 /* owners of a frame */
-#define PYTHON_CALL_FROM_C 3
-
 /* In 3.11 and 3.12 a call from C into Python first hangs a new structure into the thread's state, and only then says
  * in it which frame is running: for some instructions, what stands there is left over from something else. The frame
  * before the call is known for certain; the chain must lead to it, or that is where the walk begins. */
@@ -15,7 +12,7 @@ static inline u64 python_base_frame(struct python_target *target, u64 thread_sta
 
 static inline bool python_is_frame(struct python_target *target, u64 address)
 {
-    u64 code = python_read(address + target->frame_code) & ~3ULL;
+    u64 code = python_read(address + target->frame_code) & ~(u64)PYTHON_POINTER_TAGS;
     return code && python_read(code + target->object_type) == target->code_type;
 }
 
@@ -39,7 +36,7 @@ static inline u64 python_caller_in_registers(struct python_walk *walk, struct py
 static inline u64 python_check_leaf(struct python_walk *walk, struct python_target *target, u64 frame)
 {
     volatile struct python_progress *progress = &walk->progress;
-    u64 code = python_read(frame + target->frame_code) & ~3ULL, place = python_read(frame + target->frame_instruction);
+    u64 code = python_read(frame + target->frame_code) & ~(u64)PYTHON_POINTER_TAGS, place = python_read(frame + target->frame_instruction);
     u8 owner = 0, state = 0;
     bpf_probe_read_user(&owner, 1, (void *)(frame + target->frame_owner));
     if (owner == PYTHON_GENERATOR) {
@@ -63,7 +60,7 @@ static inline u64 python_walk_frame(struct python_walk *walk, struct python_targ
     u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
     u64 is_call = ((u64)walk->frame[target->frame_owner & 127] + 256 - PYTHON_CALL_FROM_C) >> 8 & 1;
     u64 in_python = is_call - 1; /* all bits, or none */
-    u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~3ULL & in_python;
+    u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~(u64)PYTHON_POINTER_TAGS & in_python;
     bad |= bpf_probe_read_user(walk->code, target->code_bytes & 255, (void *)code) & in_python;
     bad |= (PYTHON_WORD(walk->code, target->object_type, 56) ^ target->code_type) & in_python;
     u32 fingerprint = python_fingerprint(target, walk->code) & in_python;

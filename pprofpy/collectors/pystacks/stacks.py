@@ -27,13 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.collectors.cpython.layouts import Layout
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.threadslot import thread_slot
+from pprofpy.collectors.cpython.versions import KERNEL_DEFINES, Layout
 from pprofpy.collectors.kernel.program import Program, struct_offsets
 from pprofpy.collectors.pystacks.comparison import Comparison
 from pprofpy.collectors.pystacks.numbered import Numbered
@@ -146,13 +146,13 @@ _MISSED = (
 
 @cache
 def python_constants() -> dict[str, int]:
-    """What python.h must know of the running kernel.
+    """What python.h must know of CPython and of the running kernel.
 
     Raises:
         NotPossibleError: This kernel does not tell.
     """
     members = {"TASK_FSBASE": "task_struct.thread.fsbase", "TASK_TGID": "task_struct.tgid"}
-    return struct_offsets(members, "threads of Python cannot be told apart in it")
+    return {**KERNEL_DEFINES, **struct_offsets(members, "threads of Python cannot be told apart in it")}
 
 
 @dataclass(slots=True)

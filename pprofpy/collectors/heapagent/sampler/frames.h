@@ -1,5 +1,7 @@
 /* The stack of a thread, read from the interpreter's frames. */
 
+/* Where each version keeps its frames. The rows, and the other constants of this file, are defined by hatch_build.py from
+ * cpython/versions.py. */
 typedef struct {
     int minor;
     int thread_cframe;  /* offset in the thread state of a pointer to what holds the frame; -1: it holds it itself */
@@ -8,19 +10,10 @@ typedef struct {
     int instruction;    /* offset of the instruction pointer; -1: PyFrame_GetLineNumber() tells the line */
     int owner;          /* offset of the kind of frame; -1: there is but one */
     int bytecode;       /* offset of the instructions in a code object */
+    int is_current_by_thread; /* the current thread state is kept by thread; else it is whoever holds the lock */
 } Layout;
 
-static const Layout layouts[] = {
-    {8, -1, 24, 32, 24, -1, -1, 0},
-    {9, -1, 24, 32, 24, -1, -1, 0},
-    {10, -1, 24, 32, 24, -1, -1, 0},
-    {11, 56, 8, 32, 48, 56, 69, 184},
-    {12, 56, 0, 0, 8, 56, 70, 192},
-    {13, -1, 72, 0, 8, 56, 70, 200},
-    {14, -1, 72, 0, 8, 56, 74, 208},
-};
-#define FIRST_SHIM 3 /* owners from here on are no Python functions */
-#define TAG_BITS 3   /* 3.14 tags pointers in frames */
+static const Layout layouts[] = {LAYOUTS};
 
 static const Layout *layout;
 
@@ -43,7 +36,7 @@ static char *attached_thread(void)
 {
     if (PyThreadState_GetUnchecked) return PyThreadState_GetUnchecked();
     char *current = _PyThreadState_UncheckedGet ? _PyThreadState_UncheckedGet() : NULL;
-    if (layout->minor >= 12) return current; /* kept by thread; before, it is whoever holds the lock */
+    if (layout->is_current_by_thread) return current;
     return current == PyGILState_GetThisThreadState() ? current : NULL;
 }
 
@@ -60,8 +53,8 @@ static inline __attribute__((always_inline)) int walk_frames(
         char owner = 0, *instruction, *type;
         if (read(frame + layout->code, &code, sizeof code)) return -1;
         if (layout->owner >= 0 && read(frame + layout->owner, &owner, 1)) return -1;
-        code &= ~(uintptr_t)TAG_BITS;
-        if (owner < FIRST_SHIM && code) {
+        code &= ~(uintptr_t)POINTER_TAGS;
+        if (owner < CALL_FROM_C && code) {
             if (read((char *)code + offsetof(PyObject, type), &type, sizeof type)) return -1;
             if (type == PyCode_Type) {
                 if (depth == limit) {

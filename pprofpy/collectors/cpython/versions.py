@@ -1,16 +1,19 @@
-"""Where the members of CPython's structures lie: one Layout per version, as data.
+"""All that differs between versions of CPython, as data: a row of VERSIONS each. Any other version is refused.
 
-From 3.13 on the interpreter itself says most of it (`_Py_DebugOffsets`, at the start of `_PyRuntime`).
+C gets it as defines: the programs in the kernel KERNEL_DEFINES and, for each process, its Layout; the sampler of
+`pprofpy heap` what `sampler_defines` says. Its build reads this file (hatch_build.py): only the standard library here.
 
-Source: `offsetof` with the headers of each version (tests/unit/test_cpython_layouts.py does it again); for 3.13 and
-later Include/internal/pycore_runtime.h and pycore_debug_offsets.h. Offsets are those of 64-bit builds.
+Source: `offsetof` with the headers of each version (tests/unit/test_cpython_outside.py does it again); for 3.13 and
+later Include/internal/pycore_runtime.h and pycore_debug_offsets.h. Line tables: Objects/lnotab_notes.txt, PEP 626,
+Objects/locations.md. Objects: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h. Offsets
+are those of 64-bit builds with a GIL.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 NO_CFRAME = 0xFFFF
 """As `cframe_frame`: a thread's state leads to its frame directly."""
@@ -21,8 +24,20 @@ NONE = 127
 STATUS_BOUND = 8
 """In what `thread_status` leads to: the thread was in this state last (`bound_gilstate`)."""
 
-DEBUG_OFFSETS_COOKIE = b"xdebugpy"
-DEBUG_OFFSETS_BYTES = 8 * 96
+POINTER_TAGS = 3
+"""Bits of a frame's pointers that are no part of the address (3.14; 0 in the others)."""
+
+OWNED_BY_GENERATOR, CALL_FROM_C = 1, 3
+"""Owners of a frame. From the latter on it holds no code of Python's."""
+
+KERNEL_DEFINES: Mapping[str, int] = {
+    "PYTHON_NO_CFRAME": NO_CFRAME,
+    "PYTHON_STATUS_BOUND": STATUS_BOUND,
+    "PYTHON_POINTER_TAGS": POINTER_TAGS,
+    "PYTHON_GENERATOR": OWNED_BY_GENERATOR,
+    "PYTHON_CALL_FROM_C": CALL_FROM_C,
+}
+"""What probes/python.h must know of CPython when it is compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +226,59 @@ _3_14 = replace(
     code_instructions=208,
 )
 
-LAYOUTS = {
-    (3, 8): _3_8,
-    (3, 9): _3_9,
-    (3, 10): _3_10,
-    (3, 11): _3_11,
-    (3, 12): _3_12,
-    (3, 13): _3_13,
-    (3, 14): _3_14,
-}
-"""(major, minor) -> layout, of builds with a GIL."""
+
+class LineTable(Enum):
+    """The form of a code object's line table."""
+
+    LNOTAB = auto()
+    """Until 3.9: pairs of steps in bytes of code and lines. `co_lnotab`."""
+    RANGES = auto()
+    """3.10: pairs of a range's length in bytes of code and the step to its line."""
+    ENTRIES = auto()
+    """From 3.11 on: entries of one to many bytes, for ranges in units of two bytes."""
+
+
+class Attributes(Enum):
+    """Where an instance has its attributes."""
+
+    IN_DICT = auto()
+    """In a dict, whose place the class tells."""
+    POINTED_TO = auto()
+    """3.11: in an array; a word before the object leads to it, and another one to the dict instead."""
+    TAGGED = auto()
+    """3.12: the same word leads to either, and an odd one to the array."""
+    INLINE = auto()
+    """From 3.13 on: in an array behind the object, as long as that says that it is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The forms of objects that are read for the names of threads.
+
+    Attributes:
+        has_compact_keys: The keys of a dict have a head of 32 bytes, and no hashes if all of them are str.
+        values_head: How many bytes lie before the values of a dict that shares its keys with others.
+        attributes: Where instances have theirs.
+        cached_keys: In a class, the names of attributes that do not lie in a dict; 0 where they always do.
+        int_flag_bits: How many bits lie below the number of digits of an int.
+    """
+
+    has_compact_keys: bool
+    values_head: int
+    attributes: Attributes
+    cached_keys: int
+    int_flag_bits: int
+
+
+_OBJECTS_3_8 = Objects(
+    has_compact_keys=False, values_head=0, attributes=Attributes.IN_DICT, cached_keys=0, int_flag_bits=0
+)
+_OBJECTS_3_11 = replace(_OBJECTS_3_8, has_compact_keys=True, attributes=Attributes.POINTED_TO, cached_keys=872)
+_OBJECTS_3_12 = replace(_OBJECTS_3_11, attributes=Attributes.TAGGED, cached_keys=880, int_flag_bits=3)
+_OBJECTS_3_13 = replace(_OBJECTS_3_12, attributes=Attributes.INLINE, values_head=8)
+
+FREE_THREADED: Mapping[str, int] = {"code_bytes": 256, "frame_bytes": 128}
+"""What differs from the layout in builds without a GIL: objects have a larger head, before all else."""
 
 _HEAD = ("cookie", "version", "free_threaded")
 _RUNTIME = ("runtime.size", "runtime.finalizing", "runtime.interpreters_head")
@@ -242,105 +300,83 @@ _INTERP_3_14 = (
     *_INTERP[:4], "interp.threads_main", *_INTERP[4:], "interp.code_object_generation", "interp.tlbc_generation",
 )  # fmt: skip
 _FRAME_3_14 = (*_FRAME, "frame.stackpointer", "frame.tlbc_index")
-_DEBUG_OFFSETS = {
-    (3, 13): (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE),
-    (3, 14): (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD, *_FRAME_3_14, *_CODE),
-}
-"""The order of _Py_DebugOffsets' members in memory, up to the last that we need: each is 8 bytes."""
+_SAID_3_13 = (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE)
+_SAID_3_14 = (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD, *_FRAME_3_14, *_CODE)
 
 
-def debug_offsets(version: tuple[int, int], raw: bytes) -> dict[str, int] | None:
-    """What an interpreter says of itself.
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What is to be known of a version.
 
-    Args:
-        version: Its (major, minor).
-        raw: The first DEBUG_OFFSETS_BYTES of its `_PyRuntime`.
-
-    Returns:
-        Member -> offset; None where this version's order is not known or there is no such table.
+    Attributes:
+        layout: Where the members of its structures lie.
+        objects: The forms of its objects.
+        lines: The form of its line tables.
+        debug_offsets: The members of its `_Py_DebugOffsets` in order, 8 bytes each, up to the last that is needed:
+            what the interpreter says of itself then counts for more than `layout`. Empty if it says nothing.
     """
-    names = _DEBUG_OFFSETS.get(version)
-    if names is None or not raw.startswith(DEBUG_OFFSETS_COOKIE) or len(raw) < 8 * len(names):
-        return None
-    return dict(zip(names, struct.unpack_from(f"<{len(names)}Q", raw), strict=True))
+
+    layout: Layout
+    objects: Objects
+    lines: LineTable
+    debug_offsets: tuple[str, ...] = ()
 
 
-def is_free_threaded(raw: bytes) -> bool:
-    """Does a `_PyRuntime` (3.13 or later) belong to a build without a GIL?"""
-    return raw.startswith(DEBUG_OFFSETS_COOKIE) and struct.unpack_from("<Q", raw, 16)[0] != 0
-
-
-_TAKEN_FROM_DEBUG_OFFSETS: dict[str, Callable[[dict[str, int]], int]] = {
-    "interpreters_head": lambda said: said["runtime.interpreters_head"],
-    "interp_next": lambda said: said["interp.next"],
-    "interp_threads": lambda said: said["interp.threads_head"],
-    "interp_modules": lambda said: said["interp.imports_modules"],
-    "interp_gil": lambda said: said["interp.ceval_gil"],
-    "gil_holder": lambda said: said["interp.gil_holder"] - said["interp.gil_runtime_state"],
-    "gil_locked": lambda said: said["interp.gil_locked"] - said["interp.gil_runtime_state"],
-    "thread_next": lambda said: said["thread.next"],
-    "thread_interp": lambda said: said["thread.interp"],
-    "thread_frame": lambda said: said["thread.current_frame"],
-    "thread_id": lambda said: said["thread.thread_id"],
-    "thread_status": lambda said: said["thread.status"],
-    "frame_previous": lambda said: said["frame.previous"],
-    "frame_code": lambda said: said["frame.executable"],
-    "frame_instruction": lambda said: said["frame.instr_ptr"],
-    "frame_owner": lambda said: said["frame.owner"],
-    "code_file": lambda said: said["code.filename"],
-    "code_name": lambda said: said["code.qualname"],
-    "code_table": lambda said: said["code.linetable"],
-    "code_first_line": lambda said: said["code.firstlineno"],
-    "code_instructions": lambda said: said["code.co_code_adaptive"],
+VERSIONS = {
+    (3, 8): Version(_3_8, _OBJECTS_3_8, LineTable.LNOTAB),
+    (3, 9): Version(_3_9, _OBJECTS_3_8, LineTable.LNOTAB),
+    (3, 10): Version(_3_10, _OBJECTS_3_8, LineTable.RANGES),
+    (3, 11): Version(_3_11, _OBJECTS_3_11, LineTable.ENTRIES),
+    (3, 12): Version(_3_12, _OBJECTS_3_12, LineTable.ENTRIES),
+    (3, 13): Version(_3_13, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_13),
+    (3, 14): Version(_3_14, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_14),
 }
+"""(major, minor) -> what is to be known of it."""
 
 
-_ROOM_FREE_THREADED = {"code_bytes": 256, "frame_bytes": 128}
-"""Objects of free-threaded builds have a larger head: what comes behind it lies further on."""
+class UnknownVersionError(ValueError):
+    """Nothing is known of this version: it is refused rather than taken for another."""
 
 
-class ImplausibleLayoutError(ValueError):
-    """What an interpreter says of its own structures cannot be."""
-
-
-def layout_of(version: tuple[int, int], raw: bytes) -> Layout | None:
-    """The layout of a version, refined by what the interpreter says of itself; None for an unknown version.
+def version_of(number: tuple[int, int]) -> Version:
+    """What is to be known of a version.
 
     Args:
-        version: (major, minor).
-        raw: The first DEBUG_OFFSETS_BYTES of its `_PyRuntime`.
+        number: (major, minor).
 
     Raises:
-        ImplausibleLayoutError: It should say something of itself, and does not, or that makes no sense.
+        UnknownVersionError: It is not in VERSIONS.
     """
-    layout = LAYOUTS.get(version)
-    if layout is None or version not in _DEBUG_OFFSETS:
-        return layout
-    said = debug_offsets(version, raw)
-    if said is None or said["version"] >> 16 != version[0] << 8 | version[1]:
-        raise ImplausibleLayoutError("it does not describe its structures as this version does")
-    if is_free_threaded(raw):
-        layout = replace(layout, **_ROOM_FREE_THREADED)
-    layout = replace(layout, **{name: take(said) for name, take in _TAKEN_FROM_DEBUG_OFFSETS.items()})
-    if wrong := _implausible_members(layout):
-        raise ImplausibleLayoutError(f"it says that {wrong[0]} is where it cannot be")
-    return layout
+    known = VERSIONS.get(number)
+    if known is None:
+        span = f"{spelled(min(VERSIONS))} to {spelled(max(VERSIONS))}"
+        raise UnknownVersionError(f"the layout of Python {spelled(number)} is not known, only those of {span}")
+    return known
 
 
-def _implausible_members(layout: Layout) -> list[str]:
-    """Those that do not lie within their structure, or not where the processor's numbers of their size lie."""
-    found = []
-    for name in _TAKEN_FROM_DEBUG_OFFSETS:
-        size = _SMALL_MEMBERS.get(name, 8)
-        room = {"frame": layout.frame_bytes, "code": layout.code_bytes}.get(name.partition("_")[0], _MOST_BYTES)
-        offset = getattr(layout, name)
-        if not 0 <= offset <= (_MOST_BYTES if name == "code_instructions" else room) - size or offset % size:
-            found.append(name)
-    return found
+def spelled(number: tuple[int, int]) -> str:
+    """A version as people write it."""
+    return f"{number[0]}.{number[1]}"
 
 
-_MOST_BYTES = 32 << 10
-"""So large structures are at most, as far as we know their members; the kernel's programs have 16 bits for offsets."""
+def sampler_defines() -> dict[str, str]:
+    """What heapagent/sampler must know of CPython when it is compiled: in LAYOUTS, a row for each version."""
+    rows = ", ".join(_sampler_row(number, one.layout) for number, one in VERSIONS.items())
+    return {"LAYOUTS": rows, "CALL_FROM_C": str(CALL_FROM_C), "POINTER_TAGS": str(POINTER_TAGS)}
 
-_SMALL_MEMBERS = {"gil_locked": 4, "thread_status": 4, "frame_owner": 1, "code_first_line": 4}
-"""How many bytes those members have that are no pointers."""
+
+def _sampler_row(number: tuple[int, int], layout: Layout) -> str:
+    """One version, in the order of `Layout` in heapagent/sampler/frames.h; -1 where there is nothing."""
+    has_cframe, has_addresses = layout.cframe_frame != NO_CFRAME, layout.instruction_is_address
+    members = {
+        "minor": number[1],
+        "thread_cframe": layout.thread_frame if has_cframe else -1,
+        "current": layout.cframe_frame if has_cframe else layout.thread_frame,
+        "code": layout.frame_code,
+        "previous": layout.frame_previous,
+        "instruction": layout.frame_instruction if has_addresses else -1,
+        "owner": -1 if layout.frame_owner == NONE else layout.frame_owner,
+        "bytecode": layout.code_instructions,
+        "is_current_by_thread": int(not layout.runtime_current),
+    }
+    return "{" + ", ".join(f".{name} = {value}" for name, value in members.items()) + "}"
