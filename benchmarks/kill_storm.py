@@ -42,7 +42,8 @@ def launch(words: list[str], out: int, error: int) -> int:
         os.dup2(out, 1)
         os.dup2(error, 2)
         os.closerange(3, 1 << 12)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # else `trace` shows late that it records
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - by line, else `trace` shows late that it records
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - and ours may be files that know where they are
         command_line.main(words)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
