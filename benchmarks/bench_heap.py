@@ -28,9 +28,9 @@ from pathlib import Path
 from statistics import median
 from typing import Self
 
+import pprofpy
 from benchmarks.harness import spread
-from pprofpy.collectors.heap import HeapOptions, record
-from pprofpy.target import open_target
+from pprofpy.collectors.heap import HeapOptions
 
 PROGRAM = r"""
 import json, sys, threading, time
@@ -176,7 +176,7 @@ def recorded(options: HeapOptions, source: str) -> dict[str, float]:
     """pprofpy records."""
     with Program([sys.executable], source) as program:
         at_work = AtWork(program)
-        record(open_target(program.pid), options, at_work)
+        pprofpy.record_heap(program.pid, engine=options.engine, sample_bytes=options.sample_bytes, stop=at_work).wait()
         return at_work.times
 
 
@@ -224,7 +224,7 @@ def fetching(source: str, blocks: int, rounds: int) -> None:
             program.ask("copy")
             copied.append(program.ask("pause"))
             start = time.monotonic()
-            recording = record(open_target(program.pid), HeapOptions(engine="tracemalloc"), AtOnce())
+            recording = pprofpy.record_heap(program.pid, engine="tracemalloc", stop=AtOnce()).wait()
             taken.append(time.monotonic() - start)
             paused.append(program.ask("pause"))
     ratios = [pause / copy for pause, copy in zip(paused, copied, strict=True)]

@@ -5,35 +5,24 @@ TYPE_CHECKING = False  # as type checkers know it
 if TYPE_CHECKING:
     from typing import Any
 
-    from pprofpy.library import (
-        Recorded,
-        load,
-        record_cpu,
-        record_events,
-        record_gil,
-        record_heap,
-        record_off_cpu,
-        record_sched_latency,
-    )
+    from pprofpy.library import *  # noqa: F403 - what is in its __all__, the one list of names
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "Recorded",
-    "load",
-    "record_cpu",
-    "record_events",
-    "record_gil",
-    "record_heap",
-    "record_off_cpu",
-    "record_sched_latency",
-]
 
 
 def __getattr__(name: str) -> "Any":
     """Load the library when it is first used: `import pprofpy` alone costs nothing."""
-    if name not in __all__:
+    if name.startswith("_") and name != "__all__":  # what Python itself asks modules for
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pprofpy import library
+    import pprofpy.library as library  # not `from pprofpy`, which asks this function first
 
+    if name != "__all__" and name not in library.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(library, name)
+
+
+def __dir__() -> "list[str]":
+    """What can be called, too."""
+    import pprofpy.library as library
+
+    return sorted({*globals(), *library.__all__})

@@ -1,29 +1,21 @@
 """The library: what the recording commands do, for Python programs. `pprofpy` hands these names on when they are used.
 
-Unlike the commands, it keeps the privileges of the program that calls it, prints nothing, and leaves Ctrl-C alone.
+Unlike the commands, it keeps the privileges of the program that calls it, prints nothing, and leaves Ctrl-C alone. Each
+function returns when the recording has begun; a thread of its own makes it.
 """
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pprofpy.errors import NotPossibleError, UsageError
-from pprofpy.formats import files
-from pprofpy.formats.recording import write
-from pprofpy.model.merge import merge_recordings
-from pprofpy.model.profile import Stack
 from pprofpy.model.recording import Recording
-from pprofpy.model.table import Cell
-from pprofpy.session import Recorder, Session, Stop
+from pprofpy.recorded import Recorded, load
+from pprofpy.running import Running
+from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, open_target
 from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S
@@ -40,85 +32,8 @@ __all__ = [
     "record_heap",
     "record_off_cpu",
     "record_sched_latency",
+    "record_trace",
 ]
-
-Column = NDArray[np.generic]
-
-_MOST_WINDOWS_KEPT = 32
-_PROCESS = re.compile(r"(.*) \(pid (\d{1,9})\b", re.DOTALL)
-"""As `Target` puts a process into words."""
-
-
-class Recorded(Recording):
-    """A recording, with what a program wants to do with it.
-
-    Attributes:
-        kind: The command that records the same, as in `off-cpu`.
-        profile: The samples, with the time, the length, and how they were collected and what was lost.
-        tables: What a profile cannot hold, by name; `tables["waits"].columns` is a dictionary of lists.
-    """
-
-    __slots__ = ()
-
-    def columns(self) -> dict[str, Column]:
-        """The samples, one row each, for `pandas.DataFrame` or `pyarrow.table`.
-
-        Returns:
-            `stack`: the functions, outermost first, with `;` between them; then one column a label (as `thread`,
-            `tid`), empty where a sample has no such label; then one of int64 a sample type, named with its unit as
-            in `cpu_nanoseconds`.
-        """
-        profile = self.profile
-        stacks = [_folded(profile.stack_frames(index)) for index in range(len(profile.stacks))]
-        found: dict[str, Column] = {"stack": np.array(stacks, object)[profile.sample_stacks]}
-        for key in dict.fromkeys(label.key for labels in profile.label_sets for label in labels):
-            values = [{label.key: label.value for label in labels}.get(key, "") for labels in profile.label_sets]
-            found[key] = _typed(values)[profile.sample_labels]
-        for place, (kind, unit) in enumerate(profile.sample_types):
-            found[f"{kind}_{unit}"] = profile.values[:, place]
-        return found
-
-    def table(self, name: str) -> dict[str, Column]:
-        """A table's columns, as `columns` gives the samples; stacks are folded in the same way.
-
-        Raises:
-            KeyError: There is no table of this name.
-        """
-        return {key: _typed(values) for key, values in self.tables[name].columns.items()}
-
-    def save(self, path: str | Path = "", *, force: bool = False) -> Path:
-        """Write a pprof file that `pprofpy show`, `load` and `go tool pprof` read.
-
-        Args:
-            path: Where to; by default a new file in the profile folder, where the commands look.
-            force: Replace a file that pprofpy did not write.
-
-        Returns:
-            The file.
-
-        Raises:
-            OutputError: It could not be written; nothing half-written is left.
-        """
-        data = write(self)
-        if path:
-            files.save(data, Path(path), force=force)
-            return Path(path)
-        process = _PROCESS.match(self.profile.collection.target)
-        name, pid = (process[1], int(process[2])) if process else ("", 0)
-        return files.save_recording(data, files.name_of(self.kind or "profile", name, pid) + ".pb.gz")
-
-
-def load(path: str | Path) -> Recorded:
-    """Read a recording, or a profile that another program wrote: such has no kind and no tables.
-
-    Raises:
-        ProfileFormatError: It cannot be read.
-    """
-    return _recorded(files.read_recording(str(path)))
-
-
-OnWindow = Callable[[Recorded], object]
-"""Told what each window holds, soon after it has ended."""
 
 
 def record_cpu(
@@ -132,7 +47,6 @@ def record_cpu(
     subprocesses: bool = False,
     kernel_stacks: bool = False,
     engine: str = "auto",
-    on_window: OnWindow | None = None,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -148,12 +62,11 @@ def record_cpu(
         subprocesses: The processes that it starts, too.
         kernel_stacks: What the kernel did for it, too.
         engine: `auto`, `bpf` or `py-spy`.
-        on_window: Given each window as it ends, the last one included. py-spy has only the last one.
-        window_seconds: How long a window is.
-        stop: Ends it early; a `threading.Event` does.
+        window_seconds: How long a window of `Recorded.windows` is.
+        stop: Ends it early, as `Recorded.stop` does; a `threading.Event`, say, of several recordings.
 
     Returns:
-        All windows as one.
+        The recording, which has begun.
 
     Raises:
         UsageError: The arguments make no sense.
@@ -168,18 +81,18 @@ def record_cpu(
         rate_hz=rate_hz, duration_ns=_ns(seconds), native=native, gil=threads_with_gil, idle=idle,
         subprocesses=subprocesses, kernel_stacks=kernel_stacks,
     )  # fmt: skip
-    target, ending = _target(pid), stop or threading.Event()
-    with CpuEngines(engine, options, lambda words: None) as engines:
-        while True:
-            with closing(engines.start(target, ending)) as recorder:
-                try:
-                    made = _run(recorder, target, seconds, on_window, window_seconds, ending)
-                    break
-                except NotPossibleError as error:
-                    engines.refuse(error)  # which raises it unless another engine is left
-    collection = made.profile.collection
-    made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
-    return made
+    target, length = _target(pid), _Length.of(seconds, window_seconds)
+
+    def make(running: Running) -> Recording:
+        with CpuEngines(engine, options, lambda words: None) as engines:
+            while True:
+                with closing(engines.start(target, running)) as recorder:
+                    try:
+                        return _noted(length.record(running, recorder, target), engines.notes)
+                    except NotPossibleError as error:
+                        engines.refuse(error)  # which raises it unless another engine is left
+
+    return _started(make, stop)
 
 
 def record_off_cpu(
@@ -191,7 +104,6 @@ def record_off_cpu(
     wakers: bool = False,
     subprocesses: bool = False,
     kernel_stacks: bool = False,
-    on_window: OnWindow | None = None,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -201,7 +113,7 @@ def record_off_cpu(
         pid: The process; None for the whole system.
         min_seconds, max_seconds: Only times off the CPU within these; 0 for no bound.
         wakers: Put the stack of whoever ended a wait on top of it.
-        seconds, subprocesses, kernel_stacks, on_window, window_seconds, stop: As for `record_cpu`.
+        seconds, subprocesses, kernel_stacks, window_seconds, stop: As for `record_cpu`.
 
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
@@ -212,7 +124,7 @@ def record_off_cpu(
         bounds = round(min_seconds * NS_PER_S), round(max_seconds * NS_PER_S)
         return OffCpuRecorder(OffCpuOptions(scope, *bounds, kernel_stacks, wakers))
 
-    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
+    return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 
 
 def record_gil(
@@ -221,7 +133,6 @@ def record_gil(
     *,
     rate_hz: int | None = None,
     subprocesses: bool = False,
-    on_window: OnWindow | None = None,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -229,7 +140,7 @@ def record_gil(
 
     Args:
         rate_hz: Samples per second of who runs with the lock.
-        pid, seconds, subprocesses, on_window, window_seconds, stop: As for `record_cpu`.
+        pid, seconds, subprocesses, window_seconds, stop: As for `record_cpu`.
 
     Returns:
         Waits in the profile; `tables` has the holders, the threads and the slices of time.
@@ -242,7 +153,7 @@ def record_gil(
     def begin(scope: Scope) -> Recorder:
         return GilRecorder(GilOptions(scope, rate_hz or DEFAULT_RATE_HZ))
 
-    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
+    return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 
 
 def record_sched_latency(
@@ -251,7 +162,6 @@ def record_sched_latency(
     *,
     stacks: bool = False,
     subprocesses: bool = False,
-    on_window: OnWindow | None = None,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -260,7 +170,7 @@ def record_sched_latency(
     Args:
         pid: The process; None for the whole system.
         stacks: Also by Python stack: where they waited, and who woke them. Not for the whole system.
-        seconds, subprocesses, on_window, window_seconds, stop: As for `record_cpu`.
+        seconds, subprocesses, window_seconds, stop: As for `record_cpu`.
 
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
@@ -273,7 +183,7 @@ def record_sched_latency(
     def begin(scope: Scope) -> Recorder:
         return SchedRecorder(SchedOptions(scope, stacks=stacks))
 
-    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
+    return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 
 
 def record_events(
@@ -283,7 +193,6 @@ def record_events(
     *,
     weight: str = "",
     subprocesses: bool = False,
-    on_window: OnWindow | None = None,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -292,7 +201,7 @@ def record_events(
     Args:
         events: Tracepoints, system calls, `page-faults`, `context-switches`; with wildcards.
         weight: Add up this field of a tracepoint, too.
-        pid, seconds, subprocesses, on_window, window_seconds, stop: As for `record_cpu`.
+        pid, seconds, subprocesses, window_seconds, stop: As for `record_cpu`.
 
     Raises:
         UsageError: There is no such event or field.
@@ -305,7 +214,7 @@ def record_events(
     def begin(scope: Scope) -> Recorder:
         return EventProfileRecorder(wanted, scope)
 
-    return _record_in_kernel(pid, begin, subprocesses, seconds, on_window, window_seconds, stop)
+    return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 
 
 def record_heap(
@@ -316,7 +225,9 @@ def record_heap(
     sample_bytes: int | None = None,
     frames: int = 0,
     snapshots: int = 1,
+    collect: bool = False,
     types: bool = False,
+    window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
     """Which code allocates a process's memory, and what of it stays in use, as `pprofpy heap` does.
@@ -326,69 +237,95 @@ def record_heap(
         sample_bytes: One sample in so many bytes, on average.
         frames: Depth of stacks; 0 for what is usual with the engine.
         snapshots: So many, evenly spaced, to tell what grows.
+        collect: Run the garbage collector before each snapshot.
         types: Also the types with the biggest objects.
-        pid, seconds, stop: As for `record_cpu`.
+        pid, seconds, window_seconds, stop: As for `record_cpu`. A window holds all since the beginning.
 
     Raises:
         UsageError, TargetError, TargetPermissionError, NotPossibleError: As for `record_cpu`.
     """
     from pprofpy.collectors.heap import DEFAULT_SAMPLE_BYTES, HeapOptions, HeapRecorder
 
-    options = HeapOptions(engine, _ns(seconds), sample_bytes or DEFAULT_SAMPLE_BYTES, frames, snapshots, types=types)
-    options.check()
-    target = _target(pid)
-    with HeapRecorder(options, lambda words: None, lambda done, count: None) as recorder:
-        recorder.watch(target)
-        return _run(recorder, target, seconds, None, 10, stop)
-
-
-def _record_in_kernel(
-    pid: int | None,
-    begin: Callable[[Scope], Recorder],
-    subprocesses: bool,
-    seconds: float | None,
-    on_window: OnWindow | None,
-    window_seconds: float,
-    stop: Stop | None,
-) -> Recorded:
-    """Record with probes, a process or the whole system; `begin` makes the recorder."""
-    from pprofpy.collectors.kernel.program import require
-    from pprofpy.collectors.kernel.scope import Scope
-
-    require()
-    if pid is None and subprocesses:
-        raise UsageError("subprocesses are those of a process", "give its pid; without, all are watched")
-    target = None if pid is None else _target(pid)
-    with begin(Scope(target.pid if target else 0, children=subprocesses)) as recorder:
-        return _run(recorder, target, seconds, on_window, window_seconds, stop)
-
-
-def _target(pid: int) -> Target:
-    require_proc()
-    return open_target(pid)
-
-
-def _run(
-    recorder: Recorder,
-    target: Target | None,
-    seconds: float | None,
-    on_window: OnWindow | None,
-    window_seconds: float,
-    stop: Stop | None,
-) -> Recorded:
-    """Let a session run to its end; all windows as one."""
-    window_ns = _ns(window_seconds) or NS_PER_S
-    session = Session(
-        [recorder], stop or threading.Event(), target=target, duration_ns=_ns(seconds), window_ns=window_ns
+    options = HeapOptions(
+        engine, _ns(seconds), sample_bytes or DEFAULT_SAMPLE_BYTES, frames, snapshots, collect=collect, types=types
     )
-    kept: list[Recording] = []
-    for window in session.windows():
-        if on_window:
-            on_window(_recorded(window))
-        kept.append(window)
-        if len(kept) > _MOST_WINDOWS_KEPT:
-            kept = [merge_recordings(kept)]
-    return _recorded(merge_recordings(kept))
+    options.check()
+    target, length = _target(pid), _Length.of(seconds, window_seconds)
+
+    def make(running: Running) -> Recording:
+        warnings: list[str] = []
+        with HeapRecorder(options, warnings.append) as recorder:
+            recorder.watch(target)
+            return _noted(length.record(running, recorder, target), warnings)
+
+    return _started(make, stop)
+
+
+def record_trace(
+    pid: int | None,
+    seconds: float | None = 30,
+    events: Sequence[str] = (),
+    *,
+    path: str = "",
+    force: bool = False,
+    system_calls: bool = True,
+    slower_than_seconds: float = 0,
+    stacks: bool = False,
+    subprocesses: bool = False,
+    window_seconds: float = 10,
+    stop: Stop | None = None,
+) -> Recorded:
+    """System calls and kernel events, each of them, as `pprofpy trace` does.
+
+    Args:
+        pid: The process; None for the whole system.
+        events: System calls and tracepoints, with wildcards; `!` excludes. Empty for all system calls.
+        path: Write the events to this file as they come, for `pprofpy trace --input` and `pprofpy timeline`.
+        force: Replace a file that pprofpy did not write.
+        system_calls: Also those that `events` matches.
+        slower_than_seconds: Only system calls of at least this length.
+        stacks: The Python stack with each event. Not for the whole system.
+        seconds, subprocesses, window_seconds, stop: As for `record_cpu`.
+
+    Returns:
+        The recording. Its profile has counts and times by event, stack and thread. Each window also has the table
+        `events`: one row an event, in order. The whole has not: it might not fit into memory.
+
+    Raises:
+        UsageError: There is no such event, or the arguments make no sense.
+        OutputError: The file cannot be written.
+        TargetError, NotPossibleError: As for `record_cpu`.
+    """
+    from pprofpy.collectors.kernel.program import require
+    from pprofpy.collectors.kernel.tracepoints import select
+    from pprofpy.collectors.trace import Options
+    from pprofpy.traced import TracedRecorder
+
+    if stacks and pid is None:
+        raise UsageError("stacks need a process", "give its pid")
+    require()
+    chosen, slower_ns = select(events, with_syscalls=system_calls), round(slower_than_seconds * NS_PER_S)
+
+    def begin(scope: Scope) -> Recorder:
+        options = Options(chosen, scope, slower_than_ns=slower_ns, stacks=stacks)
+        return TracedRecorder(options, path, force=force)
+
+    return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """Of a recording (None: until its target ends) and of its windows, in nanoseconds."""
+
+    duration_ns: int | None
+    window_ns: int
+
+    @classmethod
+    def of(cls, seconds: float | None, window_seconds: float) -> _Length:
+        return cls(_ns(seconds), _ns(window_seconds) or NS_PER_S)
+
+    def record(self, running: Running, recorder: Recorder, target: Target | None) -> Recording:
+        return running.record(recorder, target, self.duration_ns, self.window_ns)
 
 
 def _ns(seconds: float | None) -> int | None:
@@ -400,18 +337,38 @@ def _ns(seconds: float | None) -> int | None:
     return round(seconds * NS_PER_S)
 
 
-def _recorded(found: Recording) -> Recorded:
-    return Recorded(found.kind, found.profile, found.tables, found.shown)
+def _target(pid: int) -> Target:
+    require_proc()
+    return open_target(pid)
 
 
-def _folded(stack: Stack) -> str:
-    return ";".join(frame.function.name for frame in reversed(stack))
+def _started_in_kernel(
+    pid: int | None, begin: Callable[[Scope], Recorder], subprocesses: bool, length: _Length, stop: Stop | None
+) -> Recorded:
+    """Record with probes, a process or the whole system; `begin` makes the recorder."""
+    from pprofpy.collectors.kernel.program import require
+    from pprofpy.collectors.kernel.scope import Scope
+
+    require()
+    if pid is None and subprocesses:
+        raise UsageError("subprocesses are those of a process", "give its pid; without, all are watched")
+    target = None if pid is None else _target(pid)
+
+    def make(running: Running) -> Recording:
+        with begin(Scope(target.pid if target else 0, children=subprocesses)) as recorder:
+            return length.record(running, recorder, target)
+
+    return _started(make, stop)
 
 
-def _typed(values: Sequence[Cell | str]) -> Column:
-    """Numbers as NumPy's, all else as objects: texts, and stacks as texts."""
-    if values and all(type(value) in (int, float, bool) for value in values):
-        return np.array(values)
-    found = np.empty(len(values), object)
-    found[:] = [_folded(value) if isinstance(value, tuple) else value for value in values]
-    return found
+def _started(make: Callable[[Running], Recording], stop: Stop | None) -> Recorded:
+    running = Running(make, stop)
+    running.start()
+    return Recorded(running)
+
+
+def _noted(recording: Recording, notes: Sequence[str]) -> Recording:
+    """With remarks on how it was made."""
+    profile = recording.profile
+    collection = replace(profile.collection, notes=(*profile.collection.notes, *notes))
+    return replace(recording, profile=replace(profile, collection=collection))

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+import pprofpy
 from pprofpy.collectors import attach
-from pprofpy.collectors.heap import HeapOptions, record
+from pprofpy.collectors.heap import HeapOptions
 from pprofpy.model.heap import HeapRecording
 from pprofpy.model.profile import Profile
+from pprofpy.session import Stop
 from pprofpy.target import open_target
+from pprofpy.units import NS_PER_S
 from tests.conftest import PATIENCE_S, PROGRAMS
 
 LOAD = PROGRAMS / "heap_load.py"
@@ -46,10 +49,20 @@ class Tasks:
         return True
 
 
+def record(pid: int, options: HeapOptions, stop: Stop) -> HeapRecording:
+    """Record with the library."""
+    recorded = pprofpy.record_heap(
+        pid, options.duration_ns and options.duration_ns / NS_PER_S, engine=options.engine, stop=stop,
+        sample_bytes=options.sample_bytes, frames=options.frames, snapshots=options.snapshots,
+        collect=options.collect, types=options.types,
+    )  # fmt: skip
+    return HeapRecording.from_recording(recorded.wait())
+
+
 def record_tasks(program: Program, options: HeapOptions, *names: str) -> tuple[HeapRecording, list[tuple[int, int]]]:
     """Record while the program does tasks; also returns what it says of each."""
     tasks = Tasks(program, *names)
-    recording = record(open_target(program.pid), options, tasks)
+    recording = record(program.pid, options, tasks)
     return recording, tasks.truth
 
 

@@ -19,10 +19,9 @@ from pprofpy.collectors.heapagent.link import Agent, BusyError
 from pprofpy.collectors.heapagent.memory import measure
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
 from pprofpy.model.heap import HeapRecording, ObjectType, Snapshots
-from pprofpy.model.merge import merge_recordings
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
-from pprofpy.session import FOREVER, Recorder, Session, Stop
+from pprofpy.session import FOREVER, Recorder
 from pprofpy.target import Target, open_target
 from pprofpy.units import NS_PER_S, format_duration
 
@@ -82,37 +81,6 @@ class HeapOptions:
             raise UsageError("--snapshots must be 1 or more", "choose --snapshots 5 to see what grows")
         if self.snapshots > 1 and self.duration_ns is FOREVER:
             raise UsageError("--snapshots needs a duration: snapshots are spaced evenly", "add --duration")
-
-
-def record(
-    target: Target,
-    options: HeapOptions,
-    stop: Stop,
-    progress: Callable[[int], None] = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
-    fetching: Progress = lambda _done, _count: None,
-) -> HeapRecording:
-    """Record a heap.
-
-    Args:
-        target: The process.
-        options: What to record.
-        stop: Ends the recording early; what was recorded is returned.
-        progress: Told the nanoseconds recorded so far.
-        warn: Told what the user should know before it begins.
-        fetching: Told how many traces of tracemalloc's are fetched, and how many there are (0: not known yet).
-
-    Raises:
-        UsageError: The options make no sense.
-        TargetError: The target ended before anything was recorded.
-        NotPossibleError: A privilege is missing, or the engine cannot work there.
-    """
-    with HeapRecorder(options, warn, fetching) as recorder:
-        recorder.watch(target)
-        session = Session([recorder], stop, target=target, duration_ns=options.duration_ns, on_poll=progress)
-        found = HeapRecording.from_recording(merge_recordings(list(session.windows())))
-    found.first = recorder.first_snapshot if len(found.snapshots) > 1 else None
-    return found
 
 
 def _open(target: Target) -> Agent:

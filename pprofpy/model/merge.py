@@ -28,9 +28,8 @@ def merge_recordings(windows: Sequence[Recording]) -> Recording:
     kinds = sorted({window.kind for window in windows})
     if len(kinds) > 1:
         raise UsageError(f"recordings of different commands cannot be merged: {', '.join(kinds)}")
-    if len(windows) == 1:
-        return windows[0]
-    return _MERGERS.get(kinds[0], _merge_profiles)(windows)
+    merge = _MERGERS.get(kinds[0], _merge_profiles)
+    return windows[0] if len(windows) == 1 and merge is not _merge_events else merge(windows)
 
 
 def _merge_profiles(windows: Sequence[Recording]) -> Recording:
@@ -51,9 +50,15 @@ def _merge_heap(windows: Sequence[Recording]) -> Recording:
     return merge_heap([HeapRecording.from_recording(window) for window in windows]).to_recording(windows[-1].shown)
 
 
+def _merge_events(windows: Sequence[Recording]) -> Recording:
+    """Sums alone: the events of a window are too many to be kept."""
+    return replace(_merge_profiles(windows), tables={})
+
+
 _MERGERS: dict[str, Callable[[Sequence[Recording]], Recording]] = {
     "gil": _merge_gil,
     "heap": _merge_heap,
     "sched-latency": _merge_latencies,
+    "trace": _merge_events,
 }
 """Kind -> how its tables are merged; of the others, the profile is all there is."""

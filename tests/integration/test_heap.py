@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors import attach
-from pprofpy.collectors.heap import HeapOptions, record
+from pprofpy.collectors.heap import HeapOptions
 from pprofpy.collectors.heapagent.link import Agent, agent_call, sampler_library
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats import encode
@@ -35,6 +35,7 @@ from tests.heap import (
     line_of,
     off_by,
     open_files,
+    record,
     record_tasks,
     sampler_state,
     task,
@@ -149,7 +150,7 @@ def test_what_grows_at_each_snapshot_is_first(start: Start) -> None:
             return False
 
     options = HeapOptions(engine="sampling", sample_bytes=64 << 10, snapshots=4, duration_ns=3 * 10**9)
-    recording = record(open_target(program.pid), options, Between())
+    recording = record(program.pid, options, Between())
     report = growth.build(recording.snapshots)
 
     assert 3 <= len(recording.snapshots) <= 4
@@ -344,7 +345,7 @@ def test_a_second_pprofpy_is_refused_and_does_not_disturb(start: Start) -> None:
                 Agent(open_target(program.pid))
             return super().wait(timeout)
 
-    recording = record(open_target(program.pid), FINE, Intruder(program, "leak"))
+    recording = record(program.pid, FINE, Intruder(program, "leak"))
 
     assert off_by(at_line(recording.profile, "leak")["inuse_space"], 40_570_000) < 0.2
 
@@ -379,7 +380,7 @@ def test_nothing_is_loaded_from_disk(start: Start, version: str, engine: str) ->
         return set(stdout.readline().split())
 
     before = loaded()
-    record(open_target(program.pid), HeapOptions(engine=engine, types=True), Ends())
+    record(program.pid, HeapOptions(engine=engine, types=True), Ends())
 
     assert loaded() - before - {"_pprofpy_sampler"} == set()
 
@@ -414,7 +415,7 @@ def test_a_forked_child_does_not_keep_the_control_file(start: Start, engine: str
             said.append(answer.readline())
             return True
 
-    record(open_target(program.pid), HeapOptions(engine=engine), Forks())
+    record(program.pid, HeapOptions(engine=engine), Forks())
 
     assert "pipe" in said[0]
     assert "memfd" not in said[0]
@@ -448,7 +449,7 @@ def test_a_target_that_is_killed_meanwhile(start: Start) -> None:
             return False
 
     with pytest.raises(TargetError, match="ended before its heap could be read"):
-        record(open_target(program.pid), FINE, Killer(program))
+        record(program.pid, FINE, Killer(program))
 
 
 @needs_sampler
@@ -465,7 +466,7 @@ def test_a_target_that_ends_meanwhile_leaves_its_last_words(start: Start) -> Non
                 program.wait()
             return False
 
-    recording = record(open_target(program.pid), FINE, Last(program))
+    recording = record(program.pid, FINE, Last(program))
 
     assert off_by(at_line(recording.profile, "leak")["alloc_space"], 40_570_000) < 0.2
 
@@ -475,14 +476,13 @@ def test_without_the_sampler_tracemalloc_is_taken(
 ) -> None:
     monkeypatch.setattr("pprofpy.collectors.heapagent.link.SAMPLER", tmp_path / "missing.so")
     program = start_load(start)
-    warnings: list[str] = []
 
-    recording = record(open_target(program.pid), HeapOptions(), Tasks(program, "leak"), warn=warnings.append)
+    recording = record(program.pid, HeapOptions(), Tasks(program, "leak"))
 
     assert recording.profile.collection.engine.startswith("tracemalloc")
-    assert "not compiled" in warnings[0]
+    assert any("not compiled" in note for note in recording.profile.collection.notes)
     with pytest.raises(NotPossibleError, match="not compiled"):
-        record(open_target(program.pid), FINE, Tasks(program, "leak"))
+        record(program.pid, FINE, Tasks(program, "leak"))
 
 
 @pytest.mark.parametrize(
@@ -495,17 +495,16 @@ def test_a_free_threaded_build_is_not_sampled_and_never_gets_the_library(claim: 
     else:
         program = f"import runpy, sys; {claim}; runpy.run_path({str(LOAD)!r}, run_name='__main__')"
         process = start(sys.executable, "-c", program, stdin=subprocess.PIPE)
-    warnings: list[str] = []
 
     with pytest.raises(NotPossibleError, match="needs an interpreter with a global lock") as refused:
-        record(open_target(process.pid), FINE, Tasks(process, "leak"))
+        record(process.pid, FINE, Tasks(process, "leak"))
     recordings = [record_tasks(process, EXACT, "leak"), record_tasks(process, EXACT, "leak")]
-    record(open_target(process.pid), HeapOptions(), Tasks(process, "leak"), warn=warnings.append)
+    chosen = record(process.pid, HeapOptions(), Tasks(process, "leak"))
 
     assert "--engine tracemalloc" in refused.value.hint  # which works:
     for recording, [(_, truth)] in recordings:
         assert recording.profile.collection.engine.startswith("tracemalloc")
         assert off_by(at_line(recording.profile, "leak")["inuse_space"], truth) < 0.05
-    assert "global lock" in warnings[0]
+    assert any("global lock" in note for note in chosen.profile.collection.notes)
     assert sampler_state(process.pid) == ()
     assert process.poll() is None

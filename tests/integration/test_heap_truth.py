@@ -12,13 +12,12 @@ from functools import partial
 
 import pytest
 
-from pprofpy.collectors.heap import HeapOptions, record
+from pprofpy.collectors.heap import HeapOptions
 from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.traces import TRACED_TYPES
-from pprofpy.target import open_target
 from tests.conftest import Start, interpreter, rounds_until_right
-from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record_tasks, task, thread_names
+from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record, record_tasks, task, thread_names
 
 FINE = HeapOptions(engine="sampling", sample_bytes=64 << 10)
 EXACT = HeapOptions(engine="tracemalloc")
@@ -210,7 +209,7 @@ def test_nothing_of_ours_is_taken_for_the_programs(load: Callable[..., subproces
             time.sleep(timeout)
             return False
 
-    recording = record(open_target(load(interpreter(version)).pid), options, Idle())
+    recording = record(load(interpreter(version)).pid, options, Idle())
 
     assert list(recording.profile.samples()) == []
     assert len(recording.snapshots) > 1

@@ -104,12 +104,12 @@ def test_py_spy_records_without_ebpf(pid: int) -> None:
 
 @pytest.mark.ebpf
 def test_the_windows_together_are_the_recording(pid: int) -> None:
-    windows: list[Recorded] = []
-
-    whole = pprofpy.record_cpu(pid, 1.5, on_window=windows.append, window_seconds=0.4)
+    whole = pprofpy.record_cpu(pid, 1.5, window_seconds=0.4)
+    windows = list(whole.windows())
 
     assert len(windows) >= 3
     assert sum(window.profile.total(0) for window in windows) == whole.profile.total(0) > 0
+    assert list(whole.windows()) == []
 
 
 @pytest.mark.ebpf
@@ -125,11 +125,58 @@ def test_columns_hold_what_the_samples_hold(pid: int) -> None:
 
 
 @pytest.mark.ebpf
-def test_it_can_be_stopped(pid: int) -> None:
+def test_it_goes_on_while_the_program_does_other_things_until_it_is_stopped(pid: int) -> None:
+    recording = pprofpy.record_off_cpu(pid, None, window_seconds=0.1)
+    seen = [window.kind for window, _ in zip(recording.windows(), range(3), strict=False)]
+    recording.stop()
+
+    assert seen == ["off-cpu"] * 3
+    assert recording.profile.total(0) > 0
+
+
+@pytest.mark.ebpf
+def test_an_event_stops_several(pid: int) -> None:
     stop = threading.Event()
+    recordings = [pprofpy.record_off_cpu(pid, None, stop=stop), pprofpy.record_gil(pid, None, stop=stop)]
     stop.set()
 
-    assert pprofpy.record_off_cpu(pid, None, stop=stop).kind == "off-cpu"
+    assert [recording.kind for recording in recordings] == ["off-cpu", "gil"]
+
+
+@pytest.mark.ebpf
+def test_a_recording_ends_with_its_block(pid: int) -> None:
+    with pprofpy.record_cpu(pid, None) as recording:
+        pass
+
+    assert recording.kind == "cpu"  # which would wait for ever
+
+
+def test_a_target_that_dies_too_early_is_told_by_whoever_asks(start: Start) -> None:
+    program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))
+    recording = pprofpy.record_heap(program.pid, None, window_seconds=1000)
+    program.kill()
+
+    with pytest.raises(TargetError):
+        list(recording.windows())
+    with pytest.raises(TargetError):
+        recording.save()
+
+
+@pytest.mark.ebpf
+def test_each_event_is_in_a_window_and_in_the_file(pid: int, tmp_path: Path, cli: CommandLine) -> None:
+    path = tmp_path / "app.trace"
+
+    recording = pprofpy.record_trace(pid, 1, stacks=True, path=str(path), window_seconds=0.3)
+    events = [row for window in recording.windows() for row in window.tables["events"]]
+    printed = cli("trace", "--input", str(path), "--json")
+
+    lines = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert [(one["at_ns"], one["tid"], one["event"], one["text"]) for one in events] == [
+        (one["at_ns"], one["tid"], one["event"], one["text"]) for one in lines
+    ]
+    assert recording.profile.total(0) == len(events) > 0
+    assert recording.tables == {}
+    assert any(one["stack"] for one in events)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "collectors", "collectors.kernel", "collectors.sampling",
     },
     FACE: {
-        GROUND, "system", "model", "target", "session", "formats", "cli",
+        GROUND, "system", "model", "target", "session", "events", "formats", "cli",
         "collectors", "collectors.kernel", "collectors.sampling",
     },
 }  # fmt: skip
@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 def room_of(module: str) -> str:
     """The package that a module is in, as MAY_IMPORT names it."""
     parts = module.split(".")[1:]
-    if not parts or parts[0] in ("__main__", "library"):
+    if not parts or parts[0] in ("__main__", "library", "recorded", "running", "traced"):
         return FACE
     if parts[0] == "collectors" and len(parts) > 1 and (PACKAGE / "collectors" / parts[1]).is_dir():
         return f"collectors.{parts[1]}"
