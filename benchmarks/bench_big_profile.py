@@ -16,17 +16,8 @@ import numpy as np
 
 from benchmarks.harness import Run, interleave, ratios, report, spread
 from pprofpy.formats import pprof
-from pprofpy.model.profile import (
-    PYTHON_MAPPING,
-    Function,
-    Label,
-    Line,
-    Location,
-    Profile,
-    Stacks,
-    ValueType,
-    offsets_of,
-)
+from pprofpy.model.profile import PYTHON_MAPPING, Function, Label, Line, Location, Profile, ValueType
+from pprofpy.model.stack_table import Stacks, offsets_of
 
 SAMPLES, STACKS, FUNCTIONS, LOCATIONS, THREADS = 1_000_000, 200_000, 5_000, 20_000, 64
 DEEPEST = 49

@@ -13,7 +13,8 @@ import zlib
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.model.profile import Ints, Profile
+from pprofpy.model.profile import Profile
+from pprofpy.model.stack_table import Ints
 
 UNPACKED_BYTES_VARIABLE = "PPROFPY_MAX_UNPACKED_BYTES"
 """Environment variable: unpack files up to this many bytes, however well they are packed."""

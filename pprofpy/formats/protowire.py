@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.model.profile import Ints, offsets_of
+from pprofpy.model.stack_table import Ints, offsets_of
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10

@@ -21,7 +21,8 @@ from pprofpy.formats.document import DocumentError, brief, items, members, parse
 from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
 from pprofpy.formats.text import clean
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.profile import Frame, Function, Ints, Label, LabelSet, Mapping, Profile, ValueType
+from pprofpy.model.profile import Frame, Function, Label, LabelSet, Mapping, Profile, ValueType
+from pprofpy.model.stack_table import Ints
 from pprofpy.units import scale
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"

@@ -6,18 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pprofpy.model.profile import (
-    PYTHON_MAPPING,
-    Frame,
-    Function,
-    LabelSet,
-    Line,
-    Location,
-    Mapping,
-    Profile,
-    Stacks,
-    ValueType,
-)
+from pprofpy.model.profile import PYTHON_MAPPING, Frame, Function, LabelSet, Line, Location, Mapping, Profile, ValueType
+from pprofpy.model.stack_table import Stacks
 
 
 class ProfileBuilder:

@@ -9,7 +9,8 @@ import numpy as np
 
 from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.profile import Function, Ints, LabelSet, Line, Location, Profile, Stacks, offsets_of
+from pprofpy.model.profile import Function, LabelSet, Line, Location, Profile
+from pprofpy.model.stack_table import Ints, Stacks, offsets_of
 
 
 def merge(profiles: Sequence[Profile]) -> Profile:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pprofpy.errors import UsageError
-from pprofpy.model.profile import Ints, Label, LabelSet, Location, Mask, Profile
+from pprofpy.model.profile import Label, LabelSet, Location, Profile
+from pprofpy.model.stack_table import Ints, Mask
 from pprofpy.units import scale
 
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.model.profile import Ints, Location, Mask, Profile, Stacks, offsets_of
+from pprofpy.model.profile import Location, Profile
+from pprofpy.model.stack_table import Ints, Mask, Stacks, offsets_of
 
 BASE_LABEL = "pprof::base"
 """Marks samples subtracted by a difference; percentages are then shares of the base (as in `go tool pprof`)."""

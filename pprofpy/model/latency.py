@@ -18,7 +18,6 @@ from pprofpy.model.profile import (
     Collection,
     Frame,
     Function,
-    Ints,
     Label,
     LabelSet,
     Mapping,
@@ -26,6 +25,7 @@ from pprofpy.model.profile import (
     Stack,
     ValueType,
 )
+from pprofpy.model.stack_table import Ints
 from pprofpy.model.waits import chain
 
 RUN_QUEUE_TYPES = (ValueType("waits", "count"), ValueType("runqueue", "nanoseconds"))

@@ -27,8 +27,9 @@ from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError
 from pprofpy.collectors.heapagent import plain, samples
 from pprofpy.collectors.heapagent import traces as heap_traces
 from pprofpy.collectors.heapagent.frames import Frames
-from pprofpy.collectors.unwind.cfi import CfiError, CfiTable, evaluate
+from pprofpy.collectors.unwind.cfi import CfiTable
 from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import LoadedElf, NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import PprofpyError

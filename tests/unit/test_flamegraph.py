@@ -15,7 +15,8 @@ from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.combine import merge, root_by_label
 from pprofpy.model.graph import Granularity, build_graph
 from pprofpy.model.latency import KERNEL_MAPPING
-from pprofpy.model.profile import Collection, Frame, Function, Label, Mapping, Profile, Stacks
+from pprofpy.model.profile import Collection, Frame, Function, Label, Mapping, Profile
+from pprofpy.model.stack_table import Stacks
 from pprofpy.reports import flamegraph, header
 from pprofpy.reports.flamegraph import FlameGraph, Options
 from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of, stack

@@ -18,7 +18,8 @@ from pprofpy.model.graph import (
     build_graph,
     total_of,
 )
-from pprofpy.model.profile import Function, Label, Line, Location, Mapping, Profile, Stacks
+from pprofpy.model.profile import Function, Label, Line, Location, Mapping, Profile
+from pprofpy.model.stack_table import Stacks
 from tests.stacks import profile_of
 
 PROFILE = profile_of({"main > work > inner": 3, "main > work": 5, "main > other": 2})

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.unwind.cfi import CfiError, Kind, Rule, evaluate
+from pprofpy.collectors.unwind.cfi import Kind, Rule
 from pprofpy.collectors.unwind.codemap import CodeMap, Images
 from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import NotElfError
 from pprofpy.target.files import open_within

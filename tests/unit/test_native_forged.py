@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pprofpy.budget import Budget
 from pprofpy.collectors.unwind import demangle
-from pprofpy.collectors.unwind.cfi import CfiError, CfiTable, evaluate
+from pprofpy.collectors.unwind.cfi import CfiTable
 from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.errors import ImplausibleTargetError
 
 INDEX, TABLE = 0x1000, 0x2000

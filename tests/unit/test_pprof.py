@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.formats import decode, pprof
+from pprofpy.formats import decode, pprof, pprof_decoder
 from pprofpy.formats.limits import UNPACKED_BYTES_VARIABLE
 from pprofpy.formats.protowire import bytes_field, decode_varints, encode_varints, number_field, varint
-from pprofpy.model.profile import Collection, Function, Label, Line, Location, Mapping, Profile, Stacks, ValueType
+from pprofpy.model.profile import Collection, Function, Label, Line, Location, Mapping, Profile, ValueType
+from pprofpy.model.stack_table import Stacks
 from tests import profile_pb2
 from tests.stacks import CPU_TYPES, profile_of
 
@@ -175,7 +176,7 @@ def test_losses_travel_in_a_comment_that_other_tools_hide() -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"asked": "many", "notes": 3}', "[" * 100_000, '{"asked": true}'])
 def test_a_strange_collection_comment_is_ignored(text: str) -> None:
     message = message_of(profile_of({"a": 1}))
-    message.string_table.append(pprof.COLLECTION_COMMENT + text)
+    message.string_table.append(pprof_decoder.COLLECTION_COMMENT + text)
     message.comment.append(len(message.string_table) - 1)
 
     assert pprof.read(message.SerializeToString()).collection == Collection()

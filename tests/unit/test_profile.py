@@ -10,18 +10,8 @@ import pytest
 from pprofpy.errors import ProfileFormatError, UsageError
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.combine import merge
-from pprofpy.model.profile import (
-    Collection,
-    Frame,
-    Function,
-    Label,
-    LabelSet,
-    Location,
-    Mapping,
-    Profile,
-    Stacks,
-    ValueType,
-)
+from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Location, Mapping, Profile, ValueType
+from pprofpy.model.stack_table import Stacks
 from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of, stack
 
 

@@ -18,28 +18,19 @@ from typing import NamedTuple
 import numpy as np
 
 from pprofpy.budget import Budget
+from pprofpy.collectors.unwind.dwarf import MASK_64, CfiError, Cursor
 
 RBP, RSP, RETURN_ADDRESS = 6, 7, 16
 """Numbers of registers; 17 of them are followed."""
 
 _SORTED_TABLE = 0x3B  # pairs of 32-bit numbers, relative to the index
-_OMITTED = 0xFF
-_FORMATS = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 10: "<h", 11: "<i", 12: "<q"}
-_RELATIVE_TO_PLACE = 0x10
-_64_BITS = 0xFFFFFFFFFFFFFFFF
 _2_GB = 1 << 31
 
 # Whatever the maker of a file likes to write ends here. Compilers stay below a tenth of each.
 _MOST_FUNCTIONS = 4 << 20
 _LONGEST_ENTRY = 256 << 10
-_LONGEST_NUMBER = 10
-_LONGEST_EXPRESSION = 256
 _MOST_ROWS, _MOST_STEPS, _MOST_REMEMBERED = 10_000, 100_000, 64
 _MOST_KEPT_ROWS = 100_000
-
-
-class CfiError(ValueError):
-    """Tables that are damaged, or say something that we do not know."""
 
 
 class Kind(Enum):
@@ -190,12 +181,12 @@ class CfiTable:
         self._heads[place] = common
         return common
 
-    def _entry(self, place: int) -> tuple[_Bytes, int]:
+    def _entry(self, place: int) -> tuple[Cursor, int]:
         """The entry at `place` without its length, and where that begins."""
         (length,) = struct.unpack("<I", self._read(place, 4))
         if length > _LONGEST_ENTRY:
             raise CfiError(f"an unwinding table of {length} bytes")
-        return _Bytes(self._read(place + 4, length)), place + 4
+        return Cursor(self._read(place + 4, length)), place + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,59 +201,6 @@ class _Function:
         return self.rows[bisect_right(self.rows, address, key=lambda pair: pair[0]) - 1][1]
 
 
-class _Bytes:
-    """Reads numbers of all kinds, one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def number(self, form: str) -> int:
-        self.at += struct.calcsize(form)
-        return int(struct.unpack_from(form, self.data, self.at - struct.calcsize(form))[0])
-
-    def unsigned(self) -> int:
-        """LEB128: seven bits a byte, the lowest first; of 64 bits at most."""
-        value = 0
-        for shift in range(0, 7 * _LONGEST_NUMBER, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value & _64_BITS
-        raise CfiError("a number of more than 64 bits in an unwinding table")
-
-    def signed(self) -> int:
-        start, value = self.at, self.unsigned()
-        bits = min(7 * (self.at - start), 64)
-        return value - (1 << bits) if value >> (bits - 1) else value
-
-    def text(self) -> str:
-        found, _, _ = self.data[self.at :].partition(b"\0")
-        self.at += len(found) + 1
-        return found.decode("latin-1")
-
-    def block(self) -> bytes:
-        size = self.unsigned()
-        if size > _LONGEST_EXPRESSION:
-            raise CfiError(f"an expression of {size} bytes in an unwinding table")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def pointer(self, encoding: int, base: int) -> int:
-        """A number in one of several encodings; `base` is the address of `data`."""
-        if encoding == _OMITTED:
-            return 0
-        form, place = _FORMATS.get(encoding & 0x0F), base + self.at
-        if form is None or encoding & 0x60:
-            raise CfiError(f"an address in the unknown encoding {encoding:#x}")
-        value = self.number(form)
-        return value + place if encoding & _RELATIVE_TO_PLACE and value else value
-
-
 @dataclass(slots=True)
 class _Common:
     """What the entries of several functions share."""
@@ -273,7 +211,7 @@ class _Common:
     has_length: bool
     first: Row = Row()
 
-    def run(self, body: _Bytes, start: int, base: int, budget: Budget | None) -> list[tuple[int, Row]]:
+    def run(self, body: Cursor, start: int, base: int, budget: Budget | None) -> list[tuple[int, Row]]:
         """Execute the instructions in `body`; the rows that come out, by address."""
         return _Machine(self, body, start, base).run(budget)
 
@@ -283,7 +221,7 @@ class _Machine:
     """The state while the instructions of a table are executed."""
 
     common: _Common
-    body: _Bytes
+    body: Cursor
     address: int
     base: int
     cfa: tuple[int, int, bytes] = field(init=False)
@@ -322,7 +260,7 @@ class _Machine:
             raise CfiError(f"a frame that is known by register {self.cfa[0]}")
         row = Row(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
         self.rows.append((self.address, row))
-        self.address = self.address + steps * self.common.code_step & _64_BITS
+        self.address = self.address + steps * self.common.code_step & MASK_64
 
     def _rule(self, register: int, rule: Rule) -> None:
         if rule.kind is Kind.IN_REGISTER and rule.value > RETURN_ADDRESS:
@@ -392,52 +330,3 @@ class _Machine:
                 self._save(body.unsigned(), Kind.SAVED_AT, -body.unsigned())
             case _:
                 raise CfiError(f"unknown instruction {opcode:#x} in an unwinding table")
-
-
-def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int], first: int | None = None) -> int:
-    """What a DWARF expression says, 64 bits of it; those that compilers write for unwinding need but a few operations.
-
-    Args:
-        expression: Its bytes.
-        registers: Their values.
-        word: Reads 8 bytes of memory.
-        first: What is on its stack when it begins, if anything.
-
-    Raises:
-        CfiError: It does something else.
-    """
-    body, stack = _Bytes(expression), [] if first is None else [first]
-    try:
-        while body.at < len(expression):
-            opcode = body.byte()
-            if 0x30 <= opcode < 0x50:
-                stack.append(opcode - 0x30)
-            elif 0x70 <= opcode < 0x70 + len(registers):
-                stack.append(registers[opcode - 0x70] + body.signed() & _64_BITS)
-            elif opcode in _CONSTANTS:
-                stack.append(body.number(_CONSTANTS[opcode]) & _64_BITS)
-            elif opcode in _OPERATIONS:
-                second, other = stack.pop(), stack.pop()
-                stack.append(_OPERATIONS[opcode](other, second) & _64_BITS)
-            elif opcode == 0x06:
-                stack.append(word(stack.pop()))
-            elif opcode == 0x23:
-                stack.append(stack.pop() + body.unsigned() & _64_BITS)
-            else:
-                raise CfiError(f"unknown operation {opcode:#x} in an unwinding table")
-        return stack[-1] & _64_BITS
-    except (IndexError, struct.error) as error:
-        raise CfiError("an expression in an unwinding table makes no sense") from error
-
-
-_CONSTANTS = {0x08: "<B", 0x09: "<b", 0x0A: "<H", 0x0B: "<h", 0x0C: "<I", 0x0D: "<i", 0x0E: "<Q", 0x0F: "<q"}
-_OPERATIONS: dict[int, Callable[[int, int], int]] = {
-    0x1A: lambda a, b: a & b,
-    0x1C: lambda a, b: a - b,
-    0x1E: lambda a, b: a * b,
-    0x21: lambda a, b: a | b,
-    0x22: lambda a, b: a + b,
-    0x24: lambda a, b: a << (b & 63),
-    0x25: lambda a, b: a >> (b & 63),
-    0x2A: lambda a, b: int(a >= b),
-}

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import CfiError, CfiTable, Row
+from pprofpy.collectors.unwind.cfi import CfiTable, Row
 from pprofpy.collectors.unwind.demangle import readable
+from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.elf import FunctionNames, NotElfError, read_headers, reader_of
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target.files import TargetFile

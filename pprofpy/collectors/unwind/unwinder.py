@@ -13,8 +13,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import RETURN_ADDRESS, RSP, CfiError, Kind, Row, Rule, evaluate
+from pprofpy.collectors.unwind.cfi import RETURN_ADDRESS, RSP, Kind, Row, Rule
 from pprofpy.collectors.unwind.codemap import CodeMap
+from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import NativeFunction
 from pprofpy.errors import ImplausibleTargetError
 
