@@ -1,13 +1,18 @@
-"""How fast the command answers: `pprofpy --version` against py-spy's, and against Python that only imports click."""
+"""How fast the command answers: `pprofpy --version` against py-spy's, and against Python that only imports click.
+
+`pprofpy --help` may take at most 1.2 times as long as `python -c 'import click'`: fails if the median is above that.
+"""
 
 from __future__ import annotations
 
 import sys
 import sysconfig
+from statistics import median
 
 from benchmarks.harness import interleave, ratios, report, spread
 
-ROUNDS = 15
+ROUNDS = 40
+LIMIT = 1.2
 
 
 def main() -> None:
@@ -23,8 +28,13 @@ def main() -> None:
         ROUNDS,
     )
     report(runs)
-    ours, floor = runs["pprofpy --version"], runs["python -c 'import click'"]
-    print(f"pprofpy --version / import click: {spread(ratios(ours, floor, 'wall_s'))}")
+    floor = runs["python -c 'import click'"]
+    for name in ("pprofpy --version", "pprofpy --help"):
+        for figure in ("wall_s", "cpu_s"):
+            print(f"{name} / import click, {figure}: {spread(ratios(runs[name], floor, figure))}")
+    helps = median(ratios(runs["pprofpy --help"], floor, "wall_s"))
+    if helps > LIMIT:
+        raise SystemExit(f"pprofpy --help takes {helps:.2f} times as long as importing click, more than {LIMIT}")
 
 
 if __name__ == "__main__":

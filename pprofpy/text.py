@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import unicodedata
@@ -36,6 +35,8 @@ def printable_lines(text: str) -> str:
 
 def json_text(data: object, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
     """Data as JSON in plain ASCII for every parser: no lone surrogate (U+FFFD instead), no NaN (null instead)."""
+    import json  # half of what this module takes to import
+
     try:
         text = json.dumps(data, indent=indent, separators=separators, allow_nan=False)
     except ValueError:

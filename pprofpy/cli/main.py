@@ -1,6 +1,7 @@
 """The pprofpy command: the list of its subcommands, and the one place where errors become messages.
 
-Subcommands are imported only when they are used, so that `pprofpy --help` starts fast.
+Subcommands are imported only when they are used, and what only errors need when there is one: `pprofpy --help` takes
+little longer than importing click (benchmarks/bench_startup.py).
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ import errno
 import io
 import os
 import re
-import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
-from pathlib import PurePath
 
 import click
 
@@ -24,7 +21,6 @@ from pprofpy import __version__
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
-from pprofpy.system.interrupts import end_at_once, handle_once
 from pprofpy.text import printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -85,8 +81,11 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does it, with the nearest name suggested for a misspelt one."""
-        if args[0] not in COMMANDS and (nearest := get_close_matches(args[0], COMMANDS, n=1)):
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {nearest[0]!r}?")
+        if args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            if nearest := get_close_matches(args[0], COMMANDS, n=1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {nearest[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -106,8 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     confinement.own_process()
     if "_PPROFPY_COMPLETE" in os.environ:
         pprofpy.main(prog_name="pprofpy")  # a shell asks for completions: click answers
-    if signal.getsignal(signal.SIGINT) is end_at_once:  # all that this needs is imported now
-        handle_once(signal.SIGINT, end_at_once)
     sys.exit(run(arguments))
 
 
@@ -146,6 +143,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _invoke(words: list[str]) -> object:
     """Run a command, and flush what it has printed."""
     with pprofpy.make_context("pprofpy", words) as context:
+        _let_a_second_interrupt_end_it()
         result = pprofpy.invoke(context)
     try:
         sys.stdout.flush()
@@ -156,8 +154,24 @@ def _invoke(words: list[str]) -> object:
     return result
 
 
+def _let_a_second_interrupt_end_it() -> None:
+    """Where `__main__` takes care of Ctrl-C, let the kernel do so while a command runs code that Python cannot leave.
+
+    Not before: `--help` is over sooner than what this needs is imported.
+    """
+    import _signal  # type: ignore[import-not-found]  # `signal` takes longer to import
+
+    from pprofpy.system.interrupts import end_at_once, handle_once
+
+    if _signal.getsignal(_signal.SIGINT) is end_at_once:
+        handle_once(_signal.SIGINT, end_at_once)
+
+
 def _unforeseen(error: Exception) -> PprofpyError:
     """Our own error for any other. With PPROFPY_DEBUG=1, its traceback is printed before."""
+    import traceback
+    from pathlib import Path
+
     if os.environ.get("PPROFPY_DEBUG") == "1":
         remark("".join(traceback.format_exception(error)).removesuffix("\n"))
     for cause in _causes(error):
@@ -168,7 +182,7 @@ def _unforeseen(error: Exception) -> PprofpyError:
     if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
         return _cannot_print(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]
-    place = f" ({PurePath(last[0].filename).name}:{last[0].lineno})" if last else ""
+    place = f" ({Path(last[0].filename).name}:{last[0].lineno})" if last else ""
     what = str(error).partition("\n")[0][:_LONGEST_REASON]
     return PprofpyError(
         f"unexpected error: {type(error).__name__}: {what}{place}",

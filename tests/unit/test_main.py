@@ -97,6 +97,19 @@ def test_version_and_help_import_neither_rich_nor_numpy_nor_a_collector() -> Non
         assert done.returncode == 0, done.stderr
 
 
+def test_help_imports_nothing_of_pythons_own_that_takes_time() -> None:
+    """It takes at most 1.2 times as long as importing click, which benchmarks/bench_startup.py measures."""
+    program = (
+        "import sys, click; before = set(sys.modules); from pprofpy.__main__ import main; import os; "
+        "os._exit = lambda _: print(*(set(sys.modules) - before), file=sys.stderr); sys.argv[1:] = ['--help']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "pprofpy.cli.main" in done.stderr.split()
+    for name in ("ctypes", "difflib", "json", "pathlib", "signal", "traceback"):
+        assert name not in done.stderr.split()
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     shell = f"{sys.executable} -m pprofpy --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
