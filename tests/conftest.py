@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -99,7 +100,7 @@ def native_library(tmp_path: Path) -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests with real probes run in one worker, or not at all; those of a live system may be tried again."""
+    """Tests that need the probes for themselves run in one worker; those of a live system may be tried again."""
     if config.getoption("reruns") is None:  # `--reruns 0` shows each failure
         allow_reruns(items)
     try:
@@ -108,9 +109,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     except NotPossibleError as error:
         reason = error.message
     for item in items:
-        if item.get_closest_marker("ebpf"):
-            item.add_marker(pytest.mark.xdist_group("ebpf"))
+        if marker := item.get_closest_marker("ebpf"):
+            if needs(marker) == "silence":
+                item.add_marker(pytest.mark.xdist_group("ebpf"))
             item.add_marker(pytest.mark.skipif(bool(reason), reason=reason or "eBPF works"))
+    items.sort(key=loads_probes_among_others)  # last, when no group of those that need silence is left
+
+
+def needs(marker: pytest.Mark) -> str:
+    """What a test marked `ebpf` needs: "silence" (no other's probes come or go), "probes", or only the "compiler"."""
+    found = marker.kwargs.get("needs", "silence")
+    assert found in ("silence", "probes", "compiler")
+    return str(found)
+
+
+def loads_probes_among_others(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("ebpf")
+    return marker is not None and needs(marker) == "probes"
+
+
+@pytest.fixture(autouse=True)
+def _probes_apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Probes that come and go make the kernel lose events of others: who counts events, of all workers, is alone."""
+    marker = request.node.get_closest_marker("ebpf")
+    if not marker or needs(marker) == "compiler":
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp().parent  # that of all workers
+    with (folder / "probes-next.lock").open("w") as following, (folder / "probes.lock").open("w") as probes:
+        fcntl.flock(following, fcntl.LOCK_EX)  # who waits is the next one: nobody waits for ever
+        fcntl.flock(probes, fcntl.LOCK_EX if needs(marker) == "silence" else fcntl.LOCK_SH)
+        fcntl.flock(following, fcntl.LOCK_UN)
+        yield
 
 
 def allow_reruns(items: list[pytest.Item]) -> None:

@@ -22,12 +22,15 @@ FEW = [*RECORDERS[:3], ("off-cpu",), ("trace",)]
 """One of each way to record; the others share theirs with one of these."""
 
 
+PROBES = pytest.mark.ebpf(needs="probes")
+
+
 def each_of(commands: list[tuple[str, ...]]) -> pytest.MarkDecorator:
     """Have a test take `words`: these commands, one after the other."""
     return pytest.mark.parametrize(
         "words",
         [
-            pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else pytest.mark.ebpf)
+            pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else PROBES)
             for words in commands
         ],
     )
@@ -39,7 +42,7 @@ def pairs_of(cases: Sequence[str], commands: Sequence[tuple[str, ...]], name: st
     return pytest.mark.parametrize(
         (name, "words"),
         [
-            pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else pytest.mark.ebpf)
+            pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else PROBES)
             for place, case in enumerate(cases)
             for index, words in enumerate(commands)
             if everything or place % len(commands) == index

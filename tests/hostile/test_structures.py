@@ -14,7 +14,7 @@ from tests.conftest import interpreter
 from tests.hostile.conftest import Attack, Hostile
 from tests.hostile.recorders import pairs_of
 
-pytestmark = pytest.mark.ebpf
+pytestmark = pytest.mark.ebpf(needs="probes")
 
 FORGERIES = (
     "interpreters", "threads", "many_threads", "many_interpreters", "frames", "tables", "lines", "texts", "dicts",

@@ -42,7 +42,8 @@ def words_of(command: str, pid: int) -> list[str]:
 
 
 COMMANDS = [
-    pytest.param(name, marks=[] if name.startswith("heap") or "py-spy" in name else pytest.mark.ebpf) for name in NEEDED
+    pytest.param(name, marks=[] if name.startswith("heap") or "py-spy" in name else pytest.mark.ebpf(needs="probes"))
+    for name in NEEDED
 ]
 
 
@@ -97,7 +98,7 @@ def test_doctor_names_the_missing_capability_and_the_command(command: str, users
         assert grants(needed - {missing}) == [str(missing)]
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="probes")
 @pytest.mark.parametrize("command", ["off-cpu", "sched-latency", "trace -s"])
 def test_the_whole_system_takes_no_more_than_the_probes(command: str, users: Users) -> None:
     length = ["--seconds" if command.startswith("trace") else "-d", "0.3"]

@@ -34,7 +34,7 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
     assert "'pprofpy cpu' works." in done.stdout
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="probes")
 def test_the_kernel_walks_the_stacks_of_the_process_or_the_commands_that_need_it_are_named(
     cli: CommandLine, start: Start
 ) -> None:

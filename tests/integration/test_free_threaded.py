@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
-pytestmark = pytest.mark.ebpf
+pytestmark = pytest.mark.ebpf(needs="probes")
 
 BURN = str(PROGRAMS / "burn.py")
 CLAIM = f"""

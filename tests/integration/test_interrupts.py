@@ -16,7 +16,8 @@ from pprofpy.formats import pprof
 from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start
 from tests.stacks import profile_of
 
-MOMENTS = 20
+MOMENTS = 12
+PROBES = pytest.mark.ebpf(needs="probes")
 
 PYTHONS_OWN = re.compile(r'"(<frozen [\w.]+>|<string>|[^"]*/(lib/python[^"]*|site-packages/_\w+/[^"]*))"')
 """Files whose code Python itself runs before any of ours. Nobody can catch a Ctrl-C there."""
@@ -71,7 +72,13 @@ def test_nothing_that_takes_time_is_imported_before_ctrl_c_is_taken_care_of(file
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["top", "RECORDING"], ["flamegraph", "RECORDING", "-o", "-"], ["doctor"]], ids=lambda w: w[0]
+    "words",
+    [
+        pytest.param(["--help"], id="help"),
+        pytest.param(["top", "RECORDING"], id="top"),
+        pytest.param(["flamegraph", "RECORDING", "-o", "-"], id="flamegraph"),
+        pytest.param(["doctor"], id="doctor", marks=PROBES),  # which tries the walk
+    ],
 )
 def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine, recording: str) -> None:
     words = [recording if word == "RECORDING" else word for word in words]
@@ -91,7 +98,14 @@ def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine
     assert interrupted, "none came in time"
 
 
-@pytest.mark.parametrize("options", [[], ["--engine", "py-spy"], ["--idle"]], ids=["cpu", "py-spy", "idle"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="cpu", marks=PROBES),
+        pytest.param(["--engine", "py-spy"], id="py-spy"),
+        pytest.param(["--idle"], id="idle", marks=PROBES),
+    ],
+)
 def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:
     target = start(sys.executable, str(PROGRAMS / "burn.py"))
     interrupted = 0

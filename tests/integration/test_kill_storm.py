@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: every com
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in WITHOUT_EBPF else pytest.param(name, marks=pytest.mark.ebpf) for name in COMMANDS]
+    "name",
+    [name if name in WITHOUT_EBPF else pytest.param(name, marks=pytest.mark.ebpf(needs="probes")) for name in COMMANDS],
 )
 def test_a_killed_recorder_leaves_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPROFPY_DIR", str(tmp_path / "profiles"))

@@ -20,7 +20,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="probes")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLine) -> None:
     program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))

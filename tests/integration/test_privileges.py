@@ -21,9 +21,9 @@ INHERITANCE = PROGRAMS / "inheritance.py"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have privileges that can be given up")
 
 RECORDERS = [
-    pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf),
-    pytest.param(("gil",), marks=pytest.mark.ebpf),
-    pytest.param(("trace", "-e", "sched:*"), marks=pytest.mark.ebpf),
+    pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf(needs="probes")),
+    pytest.param(("gil",), marks=pytest.mark.ebpf(needs="probes")),
+    pytest.param(("trace", "-e", "sched:*"), marks=pytest.mark.ebpf(needs="probes")),
     pytest.param(("cpu", "--engine", "py-spy")),
     pytest.param(("heap", "--engine", "tracemalloc")),
 ]
@@ -109,8 +109,8 @@ def test_the_reader_of_native_names_has_no_privilege() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf),
-        pytest.param(("off-cpu",), marks=pytest.mark.ebpf),
+        pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf(needs="probes")),
+        pytest.param(("off-cpu",), marks=pytest.mark.ebpf(needs="probes")),
         ("cpu", "--engine", "py-spy"),
         ("heap", "--engine", "tracemalloc"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from tests import go_pprof
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
 
-pytestmark = pytest.mark.ebpf
+pytestmark = pytest.mark.ebpf(needs="probes")
 
 RECORDINGS = [
     ["cpu", "--threads", "--nodecount", "3"],

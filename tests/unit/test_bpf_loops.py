@@ -155,7 +155,7 @@ def test_a_loop_that_counts_up_to_a_bound_is_told_from_one_that_counts_down() ->
     assert [is_bounded(down, loop) for loop in loops(down)] == [False]
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_loop_ends_by_a_bound(variant: str) -> None:
     for function, raw in compiled(variant).bytecode.functions.items():
@@ -165,7 +165,7 @@ def test_every_loop_ends_by_a_bound(variant: str) -> None:
         assert not unbounded, f"{function}: loops from instruction {[loop[0] for loop in unbounded]} on"
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="compiler")
 def test_there_are_loops_to_be_looked_at() -> None:
     functions = compiled("cpu --native -K").bytecode.functions.values()
 

@@ -29,7 +29,7 @@ def test_what_looks_alike_is_left_alone() -> None:
     assert put_in_parameters(code, [1, 2]) == code
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_use_one_cache_entry(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
@@ -43,7 +43,7 @@ def test_two_processes_use_one_cache_entry(variant: str, tmp_path: Path, monkeyp
     assert second.bytecode == first.bytecode
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", ["off-cpu", "sched-latency", "trace", "trace -s", "trace --stacks"])
 def test_the_process_that_is_watched_is_in_the_code_that_is_loaded(variant: str) -> None:
     found = compiled(variant, pid=1)

@@ -110,7 +110,7 @@ def test_an_error_number_has_its_remedy(code: int, words: str, remedy: str) -> N
     assert error.exit_code == 4
 
 
-@pytest.mark.ebpf
+@pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_version_of_every_function_of_the_kernel_that_is_called_is_known(variant: str) -> None:
     called = {
