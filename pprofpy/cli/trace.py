@@ -14,18 +14,16 @@ from typing import Any
 import click
 
 from pprofpy.cli import confinement
-from pprofpy.cli.console import print_data, remark, say, stdout_console
+from pprofpy.cli.console import remark, say
 from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
 from pprofpy.cli.target_options import Choice, target_options
-from pprofpy.cli.view import print_json
+from pprofpy.cli.trace_view import View
 from pprofpy.errors import TargetError, UsageError
 from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summarize
-from pprofpy.events.words import Narrator
 from pprofpy.formats import eventlog
 from pprofpy.formats.files import STDIO, open_input
 from pprofpy.formats.output import check_free, writing
-from pprofpy.reports import trace_lines, trace_summary
 from pprofpy.reports.losses import lines
 from pprofpy.session import Session
 from pprofpy.target import Target
@@ -67,62 +65,6 @@ def slower_than_ns(value: str) -> int:
             f"to record for {cleaned}: -d {cleaned}; if such calls are meant: --duration {least_ns // 1_000_000}",
         )
     return least_ns
-
-
-@dataclass(slots=True)
-class _View:
-    """Show events, live or saved.
-
-    Attributes:
-        lines: Show each event.
-        with_summary: Sum up at the end.
-        as_json: Print JSON.
-        most: Show at most this many events (0: all).
-        is_wanted: Which batches' events to show (a recording may hold more than was asked for).
-    """
-
-    lines: bool
-    with_summary: bool
-    as_json: bool
-    most: int
-    is_wanted: Callable[[Batch], Batch] = lambda batch: batch
-    shown: int = 0
-    _printer: trace_lines.LinePrinter | None = None
-    _narrator: Narrator | None = None
-    _start_ns: int = 0
-
-    def begin(self, log: EventLog) -> None:
-        """Prepare for this log; call it before the first batch."""
-        self._narrator, self._start_ns = Narrator(log), log.start_ns
-        self._printer = trace_lines.LinePrinter(stdout_console(), log.start_ns)
-
-    @property
-    def is_full(self) -> bool:
-        """Have as many events been shown as were asked for?"""
-        return bool(self.most) and self.shown >= self.most
-
-    def show(self, batch: Batch) -> None:
-        """Print events."""
-        if not self.lines or self._narrator is None or self._printer is None:
-            self.shown += len(batch)
-            return
-        lines = self._narrator.lines(self.is_wanted(batch))
-        lines = lines[: self.most - self.shown] if self.most else lines
-        self.shown += len(lines)
-        if self.as_json:
-            for one in lines:
-                print_data(trace_lines.to_json(one, self._start_ns), indent=None)
-        else:
-            self._printer.print(lines)
-        sys.stdout.flush()
-
-    def sum_up(self, summary: EventSummary) -> None:
-        """Print the summary."""
-        report = trace_summary.build(summary, 0 if self.as_json else trace_summary.DEFAULT_THREADS)
-        if self.as_json:
-            print_json("trace-summary", trace_summary.to_json(report))
-        else:
-            trace_summary.render(report, stdout_console())
 
 
 @click.command("trace", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
@@ -191,7 +133,7 @@ def command(
     pprofpy traces all processes but itself. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
-    view = _View(not summary, summary or with_summary, as_json, max_events)
+    view = View(not summary, summary or with_summary, as_json, max_events)
     wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
     wanted.check()
     if list_events:
@@ -237,7 +179,7 @@ class _Run:
 # -- recording -------------------------------------------------------------------------------------------------------
 
 
-def _record(choice: Choice, wanted: _Wanted, view: _View, how: _Run) -> None:
+def _record(choice: Choice, wanted: _Wanted, view: View, how: _Run) -> None:
     from pprofpy.collectors.kernel.program import require
     from pprofpy.collectors.kernel.tracepoints import select
     from pprofpy.collectors.trace import EventRecorder, Options
@@ -293,7 +235,7 @@ class _Stream:
     """
 
     recorder: Any
-    view: _View
+    view: View
     keep: eventlog.Writer | None
     interruption: Interruption
 
@@ -353,7 +295,7 @@ def _check_thread(target: Target, tid: int) -> None:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _replay(path: str, wanted: _Wanted, view: _View) -> None:
+def _replay(path: str, wanted: _Wanted, view: View) -> None:
     with open_input(path) as stream:
         reader = eventlog.Reader(stream)
         view.begin(reader.log)

@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
-from pprofpy.collectors.kernel.kallsyms import kernel_symbols
 from pprofpy.collectors.kernel.losses import losses
-from pprofpy.collectors.kernel.program import Program, struct_offsets
+from pprofpy.collectors.kernel.names import AddressNames, FdPaths
+from pprofpy.collectors.kernel.program import struct_offsets
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (
     CALL,
     CALL_WITH_STRINGS,
@@ -33,21 +34,16 @@ from pprofpy.events.log import (
     EventLog,
     EventStats,
     EventSummary,
-    FdKey,
-    Records,
     call_name,
-    has_fd_name,
     known_at_ns,
     record_dtype,
 )
-from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
-from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
+from pprofpy.events.tracepoint import Tracepoint, as_text
 from pprofpy.model.latency import Histogram, histograms_by_owner
-from pprofpy.model.profile import Collection, Frame, Profile, ValueType
+from pprofpy.model.profile import Collection, Profile, ValueType
 from pprofpy.model.recording import Recording
-from pprofpy.target import Target, open_target, procfs
-from pprofpy.text import printable
+from pprofpy.target import Target, procfs
 
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""
@@ -323,121 +319,6 @@ class EventRecorder(KernelRecorder):
         profile = Profile((ValueType("events", "count"),), time_ns=self.log.time_ns, duration_ns=self.duration_ns)
         profile.collection = self.collected()
         return Recording(self.kind, profile)
-
-
-class FdPaths:
-    """Full paths of open files, looked up while they are open and kept only if they are surely the right ones."""
-
-    def __init__(self) -> None:
-        self._known: dict[FdKey, str] = {}
-
-    def of(self, calls: Records) -> dict[FdKey, str]:
-        """The paths of files that these calls used, as far as they were not known before."""
-        calls = calls[has_fd_name(calls)]
-        if not len(calls):
-            return {}
-        keys = np.empty(len(calls), [("pid", "u4"), ("fd", "u4"), ("inode", "u8")])
-        keys["pid"], keys["fd"], keys["inode"] = calls["head"]["tgid"], calls["args"][:, 0], calls["inode"]
-        found = {}
-        for key in map(FdKey._make, np.unique(keys).tolist()):
-            if key not in self._known and (path := _path_of(key)):
-                self._known[key] = found[key] = path
-        return found
-
-
-class AddressNames:
-    """Names of the kernel addresses that some tracepoints report.
-
-    Args:
-        tracepoints: `HEAD.event` of a record is a place in here.
-
-    Attributes:
-        notes: What the recording must say of names that could not be had.
-    """
-
-    def __init__(self, tracepoints: Iterable[Tracepoint]) -> None:
-        self._fields = {place: fields for place, one in enumerate(tracepoints) if (fields := symbol_fields(one))}
-        self._known: set[int] = set()
-        self.notes: tuple[str, ...] = ()
-        if self._fields:
-            kernel_symbols()  # takes a while: now, not while the kernel's buffers fill
-
-    def of(self, records: Records) -> dict[int, str]:
-        """Those in these records that were not met before."""
-        found: dict[int, str] = {}
-        for place, fields in self._fields.items():
-            chosen = records["data"][records["head"]["event"] == place]
-            if not len(chosen):
-                continue
-            columns = Columns(np.ascontiguousarray(chosen).view(np.uint8).reshape(len(chosen), -1))
-            for one in fields:
-                addresses = set(np.unique(columns.numbers(one).view(np.uint64)).tolist()) - self._known
-                self._known |= addresses
-                self.notes = kernel_symbols().notes
-                found |= {address: kernel_symbols().name(address) for address in addresses}
-        return found
-
-
-class StackTexts:
-    """The Python stacks of events, as text.
-
-    Args:
-        program: Walks them.
-        children: Also those of processes that a watched one starts.
-    """
-
-    def __init__(self, program: Program, *, children: bool) -> None:
-        self._stacks = PythonStacks(program, children=children)
-        self._children = children
-        self._told: set[int] = {0}
-
-    def watch(self, pid: int) -> None:
-        """Have the stacks of a process walked, and of what it has started if that is wanted."""
-        self._stacks.watch(open_target(pid))
-        if self._children:
-            self._stacks.watch_children(pid)
-
-    def number(self, batch: Batch) -> None:
-        """Give equal stacks of new events one number."""
-        self._stacks.poll()
-        for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
-            ids, places = np.unique(heads["stack"], return_inverse=True)
-            heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
-        self._stacks.make_room()
-
-    def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
-        """Those of these events that were not met before; each frame as `module.function (file:line)`."""
-        numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
-        new = set(np.unique(numbers).tolist()) - self._told
-        self._told |= new
-        return {number: tuple(map(_frame_text, self._stacks.spelled(number))) for number in new}
-
-    @property
-    def count(self) -> int:
-        """How many stacks are in memory."""
-        return len(self._stacks)
-
-    def losses(self) -> dict[str, int]:
-        """Return the losses."""
-        return self._stacks.losses()
-
-    def close(self) -> None:
-        """Stop walking the stacks of all processes."""
-        self._stacks.close()
-
-
-def _frame_text(frame: Frame) -> str:
-    function = frame.function
-    return printable(f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name)
-
-
-def _path_of(key: FdKey) -> str:
-    """The path behind a descriptor; empty if it is closed by now, or means another file."""
-    try:
-        path, status = procfs.descriptor(key.pid, key.fd)
-    except OSError:
-        return ""
-    return as_text(path) if status.st_ino == key.inode else ""
 
 
 def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:

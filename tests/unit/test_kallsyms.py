@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pprofpy.collectors import off_cpu
-from pprofpy.collectors import trace as tracing
 from pprofpy.collectors.kernel import kallsyms
+from pprofpy.collectors.kernel import names as naming
 from pprofpy.collectors.kernel.kallsyms import KernelSymbols, kernel_symbols
 from pprofpy.collectors.sampling import cpu
 from pprofpy.system.privileges import Capability
@@ -83,10 +83,10 @@ def test_cpu_says_so_if_kernel_stacks_were_asked_for(
 
 
 def test_trace_says_so_once_it_has_shown_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "kernel_symbols", lambda: HIDDEN)
-    monkeypatch.setattr(tracing, "symbol_fields", lambda _: ["field"])
-    monkeypatch.setattr(tracing, "Columns", lambda _: SimpleNamespace(numbers=lambda _: np.array([0x20], np.uint64)))
-    names = tracing.AddressNames([SimpleNamespace()])  # type: ignore[list-item]
+    monkeypatch.setattr(naming, "kernel_symbols", lambda: HIDDEN)
+    monkeypatch.setattr(naming, "symbol_fields", lambda _: ["field"])
+    monkeypatch.setattr(naming, "Columns", lambda _: SimpleNamespace(numbers=lambda _: np.array([0x20], np.uint64)))
+    names = naming.AddressNames([SimpleNamespace()])  # type: ignore[list-item]
     records = np.zeros(1, [("head", [("event", "u4")]), ("data", "u1", 8)])
 
     assert names.of(records[:0]) == {}

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors.kernel": {GROUND, "system", "model", "target", "session", "events"},
     "collectors.attach": {GROUND, "system", "elf", "target", "collectors.cpython"},
     "collectors.heapagent": {GROUND, "system", "model", "target", "formats", "collectors.cpython", "collectors.attach"},
-    "collectors.pystacks": {GROUND, "model", "target", "collectors.cpython", "collectors.kernel"},
+    "collectors.pystacks": {GROUND, "events", "model", "target", "collectors.cpython", "collectors.kernel"},
     "collectors.unwind": {GROUND, "system", "elf", "model", "target", "collectors.cpython", "collectors.kernel"},
     "collectors.sampling": {
         GROUND, "model", "target", "session",

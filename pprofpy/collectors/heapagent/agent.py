@@ -1,6 +1,7 @@
 """What `pprofpy heap` runs inside the target: starts, reads and stops an engine.
 
-This file is sent as text into a process that knows nothing of pprofpy. It must work in Python 3.8 and later, need
+This file is sent as text into a process that knows nothing of pprofpy: all of it is one file because nothing can be
+imported there. It must work in Python 3.8 and later, need
 nothing from disk (only modules that are built into every interpreter), run no code of the program's own (no `__repr__`,
 no property), and never raise in its threads.
 

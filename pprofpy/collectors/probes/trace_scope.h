@@ -1,0 +1,73 @@
+/* Which threads and calls are watched, and the head of what is sent of them. */
+
+BPF_ARRAY(wanted, u8, SYSCALLS);
+/* The threads of the watched processes: for events in which somebody else does something to one of them. */
+BPF_TABLE("hash", u32, u8, target_threads, 65536);
+
+static inline bool is_watched(u64 pid_tgid)
+{
+#ifdef TID
+    return (u32)pid_tgid == TID;
+#else
+    u32 tgid = pid_tgid >> 32;
+    return tgid != SELF_TGID && is_target(tgid);
+#endif
+}
+
+/* The Python stack of the current thread. Once in a program: for the kernel's verifier it is long. */
+static inline u64 event_stack(void)
+{
+#ifdef STACKS
+    return python_stack();
+#else
+    return 0;
+#endif
+}
+
+static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 event, u32 flags, u64 stack)
+{
+    head->ts_ns = ts_ns;
+    head->tgid = pid_tgid >> 32;
+    head->tid = pid_tgid;
+    head->cpu = bpf_get_smp_processor_id();
+    head->event = event;
+    head->flags = flags;
+    bpf_get_current_comm(head->comm, sizeof(head->comm));
+    head->stack = stack;
+}
+
+#if defined(TGID) || defined(TARGETS)
+int on_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct ids child = task_ids(ctx->args[1]);
+    u32 parent_tgid = task_ids(ctx->args[0]).tgid;
+    u8 one = 1;
+#ifdef ADOPT_CHILDREN
+    /* The command that pprofpy starts is watched from its first instruction on. */
+    if (parent_tgid == SELF_TGID && child.tgid != parent_tgid) {
+        if (targets.update(&child.tgid, &one) || target_threads.update(&child.tid, &one))
+            count_lost(LOST_THREAD);
+        return 1;
+    }
+#endif
+    if (!is_target(parent_tgid))
+        return 1;
+#ifdef FOLLOW_CHILDREN
+    if (child.tgid != parent_tgid && targets.update(&child.tgid, &one))
+        count_lost(LOST_THREAD);
+#else
+    if (child.tgid != parent_tgid)
+        return 1;
+#endif
+    if (target_threads.update(&child.tid, &one))
+        count_lost(LOST_THREAD);
+    return 1;
+}
+
+int on_thread_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    u32 tid = task_ids(ctx->args[0]).tid;
+    target_threads.delete(&tid);
+    return 1;
+}
+#endif

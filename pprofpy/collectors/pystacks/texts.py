@@ -1,0 +1,67 @@
+"""The Python stacks of events, as text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.pystacks.stacks import PythonStacks
+from pprofpy.events.log import (
+    Batch,
+)
+from pprofpy.model.profile import Frame
+from pprofpy.target import open_target
+from pprofpy.text import printable
+
+
+class StackTexts:
+    """The Python stacks of events, as text.
+
+    Args:
+        program: Walks them.
+        children: Also those of processes that a watched one starts.
+    """
+
+    def __init__(self, program: Program, *, children: bool) -> None:
+        self._stacks = PythonStacks(program, children=children)
+        self._children = children
+        self._told: set[int] = {0}
+
+    def watch(self, pid: int) -> None:
+        """Have the stacks of a process walked, and of what it has started if that is wanted."""
+        self._stacks.watch(open_target(pid))
+        if self._children:
+            self._stacks.watch_children(pid)
+
+    def number(self, batch: Batch) -> None:
+        """Give equal stacks of new events one number."""
+        self._stacks.poll()
+        for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
+            ids, places = np.unique(heads["stack"], return_inverse=True)
+            heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
+        self._stacks.make_room()
+
+    def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
+        """Those of these events that were not met before; each frame as `module.function (file:line)`."""
+        numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
+        new = set(np.unique(numbers).tolist()) - self._told
+        self._told |= new
+        return {number: tuple(map(_frame_text, self._stacks.spelled(number))) for number in new}
+
+    @property
+    def count(self) -> int:
+        """How many stacks are in memory."""
+        return len(self._stacks)
+
+    def losses(self) -> dict[str, int]:
+        """Return the losses."""
+        return self._stacks.losses()
+
+    def close(self) -> None:
+        """Stop walking the stacks of all processes."""
+        self._stacks.close()
+
+
+def _frame_text(frame: Frame) -> str:
+    function = frame.function
+    return printable(f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name)
