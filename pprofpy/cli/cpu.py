@@ -13,7 +13,7 @@ from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began
 from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option, window_option
-from pprofpy.cli.record import Length, record, spooled
+from pprofpy.cli.record import Length, record, spooled, tell_costs
 from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -127,8 +127,8 @@ def _record(
                 except NotPossibleError as error:
                     engines.refuse(error)
                     windows.clear()
-                if verbose and (memory := recorder.memory()):
-                    remark(f"memory: {memory}")
+                if verbose:
+                    tell_costs(recorder)
     collection = made.profile.collection
     made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
     check_began(not len(made.profile), target, interruption)

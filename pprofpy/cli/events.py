@@ -11,7 +11,7 @@ from pprofpy.cli import top
 from pprofpy.cli.console import remark
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import json_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled
+from pprofpy.cli.record import Length, spooled, tell_costs
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -80,7 +80,7 @@ def command(
                     windows = spool.enter_context(spooled("events", target))
                     made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
                     if verbose:
-                        remark(f"memory: {recorder.memory()}")
+                        tell_costs(recorder)
                 check_began(not len(made.profile), target, interruption)
                 if not len(made.profile):
                     remark("no thread of this process caused such an event")

@@ -10,7 +10,7 @@ import click
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled
+from pprofpy.cli.record import Length, spooled, tell_costs
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -83,7 +83,7 @@ def command(
                     windows = spool.enter_context(spooled("gil", target))
                     made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
                     if verbose:
-                        remark(f"memory: {recorder.memory()}")
+                        tell_costs(recorder)
                 check_began(not len(made.tables["threads"]), target, interruption)
                 if not output.is_stdout:
                     present(made, as_json=as_json)

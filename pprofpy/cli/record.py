@@ -18,6 +18,7 @@ from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder, Session, Stop
 from pprofpy.session.session import WINDOW_NS
 from pprofpy.target import Target
+from pprofpy.target.usage import usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,13 @@ def record(
     if not len(found.profile):
         windows.clear()  # nothing that could be lost
     return found
+
+
+def tell_costs(recorder: Recorder) -> None:
+    """Say what the recording takes up: for -v."""
+    if memory := recorder.memory():
+        remark(f"memory: {memory}")
+    remark(f"pprofpy itself: {usage()}")
 
 
 def _tell_where(error: PprofpyError, path: Path) -> None:

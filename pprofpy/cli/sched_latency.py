@@ -11,7 +11,7 @@ import click
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled
+from pprofpy.cli.record import Length, spooled, tell_costs
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -128,7 +128,7 @@ def command(
                     live = _Live(recorder, bool(interval_ns), is_printing=not (as_json or output.is_stdout))
                     made = run(recorder, target, windows, shown, length, interruption, live.poll, live.take)
                     if verbose:
-                        remark(f"memory: {recorder.memory()}")
+                        tell_costs(recorder)
                     if recorder.without_python:
                         remark(f"no Python stacks: {recorder.without_python}")
                     record = Latencies.from_recording(made).record

@@ -17,6 +17,7 @@ from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, say
 from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
+from pprofpy.cli.record import tell_costs
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.trace_view import View
 from pprofpy.errors import TargetError, UsageError
@@ -219,7 +220,7 @@ def _record(choice: Choice, wanted: _Wanted, view: View, how: _Run) -> None:
             list(session.windows())
             stream.end()
             if how.verbose:
-                remark(f"memory: {recorder.memory()}")
+                tell_costs(recorder)
         wait_for_command(interruption.child)
 
 

@@ -25,6 +25,7 @@ from pprofpy.collectors.pyspy import program
 from pprofpy.errors import PprofpyError
 from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
+from pprofpy.target.usage import usage
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _DIST_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -232,10 +233,16 @@ def _process_checks(pid: int) -> Iterator[Check]:
         return
     count = len(target.threads())
     yield Check(f"process {pid}", Verdict.OK, f"{target.name}, user {target.user}, {count} thread{'s' * (count != 1)}")
+    yield Check("its usage", Verdict.OK, f"{usage(pid)}, {_children(pid)}")
     yield _version(target)
     yield _namespaces(target)
     yield _trial(target)
     yield _walk(target)
+
+
+def _children(pid: int) -> str:
+    count = len(targets.descendants_of(pid))
+    return f"{count} child process{'es' * (count != 1)}"
 
 
 def _version(target: Target) -> Check:

@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 import time
+from dataclasses import replace
 
 from pprofpy.errors import PprofpyError, TargetError, UsageError
 from pprofpy.target import procfs
 from pprofpy.target.process import Target, open_target
+from pprofpy.target.usage import ancestry, usage
 from pprofpy.text import printable
 
 _LONGEST_S = 10.0
@@ -27,7 +29,7 @@ def python_processes(pattern: str = "") -> list[Target]:
     Raises:
         TargetError: It takes too long, since there is much to read in them.
     """
-    ours, regex = _ancestry(), re.compile(pattern)
+    ours, regex = ancestry(), re.compile(pattern)
     found: list[Target] = []
     deadline = time.monotonic() + _LONGEST_S
     for pid in procfs.pids():
@@ -88,23 +90,12 @@ def several(candidates: list[Target], what: str) -> TargetError:
 
 
 def summary(target: Target) -> str:
-    """One line to recognize a process by: `1234  alice  CPython 3.11.7  python worker.py --queue mail`."""
+    """One line to recognize a process by: `1234  alice  CPython 3.11.7  python worker.py  (12s of CPU time, 84MB)`."""
     command = printable(shlex.join(target.command))
     shortened = command if len(command) <= 80 else command[:79] + "…"
     interpreter = f"{target.interpreter.implementation} {target.interpreter.version}"
-    return f"{target.pid:<7}  {target.user}  {interpreter}  {shortened}"
-
-
-def _ancestry() -> set[int]:
-    """Us and all who started us: sudo, the shell, a test runner."""
-    found, pid = set(), os.getpid()
-    while pid and pid not in found:
-        found.add(pid)
-        try:
-            pid = procfs.status(pid).parent
-        except OSError:
-            break
-    return found
+    used = str(replace(usage(target.pid), descriptor_count=-1))
+    return f"{target.pid:<7}  {target.user}  {interpreter}  {shortened}" + (f"  ({used})" if used else "")
 
 
 def _is_pprofpy(command: tuple[str, ...]) -> bool:
