@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -31,7 +32,7 @@ def test_it_is_what_the_kernel_counts(start: Start) -> None:
 
     assert found.cpu_ns >= 290_000_000
     assert 50 << 20 <= found.rss_bytes < 200 << 20
-    assert found.descriptor_count == len(os.listdir(f"/proc/{program.pid}/fd")) >= 23
+    assert found.descriptor_count == len(list(Path(f"/proc/{program.pid}/fd").iterdir())) >= 23
     assert str(found).endswith(f" {found.descriptor_count} descriptors")
 
 
@@ -61,9 +62,6 @@ def test_ourselves_and_who_started_us() -> None:
 
 def test_psutil_takes_users_from_names_of_threads_which_is_why_we_do_not(start: Start) -> None:
     """If this fails, psutil reads as we do, and could be asked for more."""
-    program = start(
-        sys.executable, "-c",
-        "import ctypes, time; ctypes.CDLL(None).prctl(15, b'Uid:\\t7\\t7\\t7', 0, 0, 0); print('ready', flush=True); time.sleep(1000)",
-    )  # fmt: skip
+    program = start(sys.executable, "-c", FORGER.replace(") R 1 1 1 9 9 9", r"Uid:\t7\t7\t7"))
 
     assert psutil.Process(program.pid).uids().effective == 7
