@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
 from pprofpy.collectors.kernel.bytecode import Bytecode
+from pprofpy.collectors.kernel.cache import cache_folder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
@@ -134,6 +136,13 @@ def compiled(variant: str, pid: int = 0) -> Variant:
         except CompiledError as instead:
             return instead.found
     raise AssertionError(f"{variant} loads no program")
+
+
+def copy_kept_programs(folder: Path) -> None:
+    """Copy what this user's cache has compiled into another's, where it is not compiled again."""
+    for kept in cache_folder().glob("bpf-*"):
+        with suppress(OSError):  # it was the oldest one, and is gone
+            shutil.copyfile(kept, folder / kept.name)
 
 
 def packed(name: str, bytecode: Bytecode) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from pprofpy.collectors.trace import EventRecorder, Options
 from pprofpy.events.log import Batch, EventSummary
 from pprofpy.events.words import Line, Narrator
 from pprofpy.reports.losses import lines
+from pprofpy.text import printable
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
 from tests.recorders import last_events
 
@@ -198,8 +199,9 @@ def kernel_tracing(names: list[str], pid: int) -> Iterator[Callable[[], list[tup
 
         def read() -> list[tuple[str, str]]:
             text = (instance / "trace").read_text(errors="backslashreplace")
-            found = re.finditer(r"-\d+\s+\[\d+\]\s+\S+\s+[\d.]+: (\w+)(?:: |\()(.*)", text)
-            return [(match[1], match[2]) for match in found]
+            _, *events = re.split(r"^.*-\d+\s+\[\d+\]\s+\S+\s+[\d.]+: ", text, flags=re.MULTILINE)
+            found = (re.match(r"(\w+)(?:: |\()(.*)", one.rstrip("\n"), re.DOTALL) for one in events)
+            return [(match[1], printable(match[2])) for match in found if match]  # names may hold line breaks
 
         yield read
     finally:

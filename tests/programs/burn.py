@@ -10,7 +10,7 @@ Usage: burn.py [SECONDS]
 import sys
 import time
 
-ROUND_S = 0.0017318  # no multiple or fraction of a timer tick
+ROUND_S = 0.0057318  # no multiple or fraction of a timer tick
 
 clock = time.thread_time
 

@@ -118,10 +118,10 @@ def test_without_a_place_to_keep_it_it_is_found_out_each_time(tmp_path: Path, mo
 
 
 def test_old_files_go(folder: Path) -> None:
-    for number in range(70):
+    for number in range(260):
         recall("x", [str(number)], lambda: "found")
 
-    assert len(list(folder.iterdir())) == 64
+    assert len(list(folder.iterdir())) == 256
 
 
 def test_under_sudo_the_callers_environment_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

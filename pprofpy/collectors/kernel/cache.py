@@ -19,8 +19,8 @@ from typing import TypeVar
 
 from pprofpy.system.folders import UntrustedError, names_in, opened_folder, write_file
 
-_LATEST_FILES = 64
-"""So many files are kept."""
+_LATEST_FILES = 256
+"""So many files are kept, of some 20 kB each: commands have a program for each set of options, kernels their own."""
 
 _LARGEST_BYTES = 16 << 20
 
