@@ -15,12 +15,10 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 
-import pytest
-
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, interpreter
+from tests.conftest import PROGRAMS, installed_versions, interpreter
 from tests.cpu import VERSIONS, let_run, shares
 from tests.integration.test_cpu_bpf import impossible_path
 
@@ -40,11 +38,8 @@ def main() -> None:
     """Each program on each interpreter, one after the other."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     totals: Counter[str] = Counter()
-    for version in sys.argv[2:] or VERSIONS:
-        try:
-            path = interpreter(version)
-        except pytest.skip.Exception:
-            continue
+    for version in sys.argv[2:] or installed_versions(VERSIONS):
+        path = interpreter(version)
         for program, (key, expected) in EXPECTED.items():
             profile = record(path, program, 5000, seconds)
             measured = shares(list(profile.samples()), key)

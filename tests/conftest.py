@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +188,17 @@ def interpreter(version: str) -> str:
         found = str(candidates[-1]) if candidates else shutil.which(f"python{version}") or _kept(version)
     if found is None:
         pytest.skip(f"there is no Python {version} here")
+    return found
+
+
+def installed_versions(versions: Iterable[str]) -> list[str]:
+    """Those of these versions that are here; fails if none is: what is tried on each of them would be tried on none."""
+    found = []
+    for version in versions:
+        with suppress(pytest.skip.Exception):
+            interpreter(version)
+            found.append(version)
+    assert found, "there is none of the Pythons that this test runs on"
     return found
 
 

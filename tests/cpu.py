@@ -7,11 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import pytest
-
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile, Sample
-from tests.conftest import PATIENCE_S, Start, interpreter
+from tests.conftest import PATIENCE_S, Start, installed_versions, interpreter
 
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
 
@@ -36,17 +34,9 @@ def poll_until(recording: CpuRecorder, condition: Callable[[], bool], seconds: f
 
 
 def installed(start: Start, *words: str, without: Sequence[str] = (), **options: object) -> dict[int, str]:
-    """The same program on every interpreter that there is: pid -> version."""
-    found = {}
-    for version in VERSIONS:
-        if version in without:
-            continue
-        try:
-            path = interpreter(version)
-        except pytest.skip.Exception:
-            continue
-        found[start(path, *words, **options).pid] = version
-    return found
+    """The same program on every interpreter that there is: pid -> version; there is one at least."""
+    versions = installed_versions(version for version in VERSIONS if version not in without)
+    return {start(interpreter(version), *words, **options).pid: version for version in versions}
 
 
 def by_thread(profile: Profile) -> dict[int, list[Sample]]:

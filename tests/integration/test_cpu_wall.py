@@ -18,7 +18,7 @@ from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right
+from tests.conftest import PROGRAMS, CommandLine, Start, installed_versions, interpreter, rounds_until_right
 from tests.cpu import VERSIONS, by_thread, let_run, poll_until, recorder
 
 pytestmark = pytest.mark.ebpf
@@ -52,7 +52,7 @@ def say_go(program: subprocess.Popen[str]) -> None:
 
 
 def test_phases_last_as_long_as_by_the_programs_own_clock_on_every_interpreter(start: Start) -> None:
-    pending = [version for version in VERSIONS if is_installed(version)]
+    pending = installed_versions(VERSIONS)
 
     def measure() -> list[str]:
         # Given programs whose threads sleep, wait for locks and sockets, and compute
@@ -77,13 +77,6 @@ def test_phases_last_as_long_as_by_the_programs_own_clock_on_every_interpreter(s
         return [f"{version}: {text}" for version in pending for text in wrong[version]]
 
     rounds_until_right(measure)
-
-
-def is_installed(version: str) -> bool:
-    try:
-        return bool(interpreter(version))
-    except pytest.skip.Exception:
-        return False
 
 
 def differences(profile: Profile, program: subprocess.Popen[str]) -> list[str]:

@@ -214,9 +214,13 @@ def test_child_processes_have_locks_of_their_own(cli: CommandLine, tmp_path: Pat
     # Then nobody waits for the other process's lock: as long as a thread waits, its sibling holds it
     profile = read_profile(str(cli.recordings[0]))
     pids = {thread["tid"]: thread["pid"] for thread in shown["threads"]}
-    for labels in ({label.key: label.value for label in sample.labels} for sample in profile.samples()):
-        holder = re.search(r"\((\d+)\)$", str(labels.get("holder", "")))
-        assert not holder or pids[int(holder[1])] == labels["pid"]
+    held = [
+        (pids[int(holder[1])], labels["pid"])
+        for labels in ({label.key: label.value for label in sample.labels} for sample in profile.samples())
+        if (holder := re.search(r"\((\d+)\)$", str(labels.get("holder", ""))))
+    ]
+    assert {waiter for _, waiter in held} == set(pids.values())
+    assert all(holder == waiter for holder, waiter in held)
 
 
 def test_what_is_not_python_is_refused(cli: CommandLine) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,7 @@ from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.formats import decode
 from pprofpy.model.profile import Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, stolen_ns
+from tests.conftest import PROGRAMS, CommandLine, Start, installed_versions, interpreter, rounds_until_right, stolen_ns
 
 pytestmark = pytest.mark.ebpf
 
@@ -131,18 +132,11 @@ def waits_of(profile: Profile, pid: int) -> list[Wait]:
     return waits
 
 
-def is_installed(version: str) -> bool:
-    try:
-        return bool(interpreter(version))
-    except pytest.skip.Exception:
-        return False
-
-
 # -- times, reasons and wakers, on every interpreter ------------------------------------------------------------------
 
 
 def test_times_by_stack_and_line_are_those_of_the_programs_own_clocks() -> None:
-    pending = [version for version in VERSIONS if is_installed(version)]
+    pending = installed_versions(VERSIONS)
 
     def measure() -> list[str]:
         # Given programs on all interpreters that know how long they were off the CPU, and where
@@ -157,7 +151,7 @@ def test_times_by_stack_and_line_are_those_of_the_programs_own_clocks() -> None:
 
 
 def test_a_thread_that_sleeps_inside_of_another_interpreter_is_seen_there(start: Start) -> None:
-    ways = [(version, how) for version in VERSIONS if is_installed(version) for how in ("inside", "nested", "borrowed")]
+    ways = list(product(installed_versions(VERSIONS), ("inside", "nested", "borrowed")))
     untold = {(version, "borrowed") for version in ("3.8", "3.9")}  # whose state another thread has made
     words = {way: (interpreter(way[0]), str(PROGRAMS / "subinterpreters.py"), way[1], "sleep") for way in ways}
     pids = {way: start(*words[way]).pid for way in ways if way not in untold}
