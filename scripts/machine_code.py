@@ -1,4 +1,4 @@
-"""Assemble collectors/attach/machine.S into machine_code.py beside it. `--check` only says whether it is current.
+"""Assemble arch/x86_64/machine.S into machine_code.py beside it. `--check` only says whether it is current.
 
 Users need no assembler: the bytes are kept with the code, and a test holds them against the source. Needs binutils.
 """
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-HOME = Path(__file__).parent.parent / "pprofpy" / "collectors" / "attach"
+HOME = Path(__file__).parent.parent / "pprofpy" / "arch" / "x86_64"
 SOURCE, PRODUCT = HOME / "machine.S", HOME / "machine_code.py"
 LINE_BYTES = 48
 HEADER = '"""Machine code of machine.S, written by scripts/machine_code.py: do not edit."""\n\n'

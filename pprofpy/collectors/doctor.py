@@ -19,6 +19,7 @@ from enum import StrEnum
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from pprofpy import arch
 from pprofpy import target as targets
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import program
@@ -85,7 +86,7 @@ def _system() -> Check:
     finding = f"{system} {platform.release()} on {machine}"
     if system != "Linux":
         return Check("system", Verdict.FAILED, finding, "pprofpy needs Linux", "cpu kernel")
-    if machine != "x86_64":
+    if not arch.is_known():
         return Check("system", Verdict.WARNING, finding, "the kernel engines need x86_64", "kernel")
     return Check("system", Verdict.OK, finding)
 

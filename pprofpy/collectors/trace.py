@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
+from pprofpy.arch import system_call_number, x86_64
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.names import AddressNames, FdPaths
 from pprofpy.collectors.kernel.program import struct_offsets
@@ -151,6 +152,8 @@ class EventRecorder(KernelRecorder):
             **options.scope.constants(),
             **_file_constants(),
             "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
+            "SYSCALL_EXIT": system_call_number("exit"),
+            "SYSCALL_EXIT_GROUP": system_call_number("exit_group"),
         }
         switches = {
             "FOLLOW_CHILDREN": int(options.scope.children),
@@ -343,7 +346,7 @@ def _file_constants() -> dict[str, int]:
         NotPossibleError: This kernel has none of these.
     """
     members = {
-        "TASK_STATUS": "task_struct.thread_info.status",
+        "TASK_STATUS": x86_64.COMPAT_STATUS,
         "TASK_FILES": "task_struct.files",
         "FILES_FDT": "files_struct.fdt",
         "FDT_MAX_FDS": "fdtable.max_fds",

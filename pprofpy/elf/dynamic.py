@@ -12,7 +12,8 @@ import errno
 import struct
 from collections.abc import Iterable
 
-from pprofpy.elf.headers import X86_64, NotElfError, Read, read_headers
+from pprofpy.arch import x86_64
+from pprofpy.elf.headers import NotElfError, Read, read_headers
 
 _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -39,7 +40,7 @@ class LoadedElf:
     def __init__(self, read: Read, start: int) -> None:
         self._memory = read
         headers = read_headers(lambda offset, size: self._read(start + offset, size), with_sections=False)
-        if headers.machine != X86_64:
+        if headers.machine != x86_64.ELF_MACHINE:
             raise NotElfError("an ELF file that is not made for x86-64")
         lowest = min((segment.address for segment in headers.segments), default=0)
         self._bias = start - lowest // _PAGE * _PAGE

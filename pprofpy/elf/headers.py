@@ -15,8 +15,6 @@ Read = Callable[[int, int], bytes]
 DATA, ALL_SYMBOLS, DYNAMIC_SYMBOLS = 1, 2, 11
 """Kinds of sections."""
 
-X86_64 = 62
-
 _LOAD, _DYNAMIC, _UNWINDING = 1, 2, 0x6474E550
 _EXECUTABLE = 1
 _WRITABLE_SECTION, _MAPPED_SECTION, _CODE_SECTION = 1, 2, 4

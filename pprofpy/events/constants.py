@@ -1,4 +1,4 @@
-"""Names of the bits and numbers that system calls take and return, as on x86-64.
+"""Names of the bits and numbers that system calls take and return.
 
 Source: linux/include/uapi: asm-generic/fcntl.h, mman-common.h, linux/sched.h, futex.h, time.h, mount.h, errno.h.
 """
@@ -9,16 +9,12 @@ import errno
 import signal
 from collections.abc import Callable
 
+from pprofpy.arch import x86_64
+
 _FLAG_SETS = {
-    # O_SYNC and O_TMPFILE hold the bits of O_DSYNC and O_DIRECTORY: larger masks first.
-    "open": "0x410000 O_TMPFILE 0x101000 O_SYNC 1 O_WRONLY 2 O_RDWR 0x40 O_CREAT 0x80 O_EXCL 0x100 O_NOCTTY "
-    "0x200 O_TRUNC 0x400 O_APPEND 0x800 O_NONBLOCK 0x1000 O_DSYNC 0x2000 O_ASYNC 0x4000 O_DIRECT 0x8000 O_LARGEFILE "
-    "0x10000 O_DIRECTORY 0x20000 O_NOFOLLOW 0x40000 O_NOATIME 0x80000 O_CLOEXEC 0x200000 O_PATH",
+    "open": x86_64.OPEN_FLAGS,
     "prot": "1 PROT_READ 2 PROT_WRITE 4 PROT_EXEC 0x1000000 PROT_GROWSDOWN 0x2000000 PROT_GROWSUP",
-    "mmap": "3 MAP_SHARED_VALIDATE 1 MAP_SHARED 2 MAP_PRIVATE 0x10 MAP_FIXED 0x20 MAP_ANONYMOUS 0x40 MAP_32BIT "
-    "0x100 MAP_GROWSDOWN 0x800 MAP_DENYWRITE 0x1000 MAP_EXECUTABLE 0x2000 MAP_LOCKED 0x4000 MAP_NORESERVE "
-    "0x8000 MAP_POPULATE 0x10000 MAP_NONBLOCK 0x20000 MAP_STACK 0x40000 MAP_HUGETLB 0x80000 MAP_SYNC "
-    "0x100000 MAP_FIXED_NOREPLACE",
+    "mmap": x86_64.MMAP_FLAGS,
     "at": "0x100 AT_SYMLINK_NOFOLLOW 0x200 AT_REMOVEDIR 0x400 AT_SYMLINK_FOLLOW 0x800 AT_NO_AUTOMOUNT "
     "0x1000 AT_EMPTY_PATH 0x2000 AT_STATX_FORCE_SYNC 0x4000 AT_STATX_DONT_SYNC 0x8000 AT_RECURSIVE",
     "access": "4 R_OK 2 W_OK 1 X_OK",
@@ -137,7 +133,7 @@ NAMES: dict[str, Callable[[int], str]] = {
     "futex": _number_and_flags(_FUTEX, _FUTEX_FLAGS, 0x180),
     "sig": _signal,
 }
-"""Kind of argument (as in `syscall_table`) -> its value in words. Values are 64-bit registers, unsigned."""
+"""Kind of argument (see `arch/x86_64/system_calls.py`) -> its value in words. Values are 64-bit registers, unsigned."""
 
 
 def error_name(number: int) -> str:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.arch.x86_64.system_calls import TABLE
 from pprofpy.events.constants import NAMES, error_name
-from pprofpy.events.syscall_table import TABLE
 from pprofpy.text import printable
 
 STRING_BYTES = 256
@@ -48,7 +48,7 @@ MAX_ERRNO = 4095
 
 
 class Argument(NamedTuple):
-    """One argument: its kind is explained in `syscall_table`."""
+    """One argument: its kind is explained in `arch/x86_64/system_calls.py`."""
 
     kind: str
     name: str

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-_SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159}
-"""The system call changes the thread that makes it; the C library's function changes all of them."""
+from pprofpy.arch import system_call_number
+from pprofpy.errors import NotPossibleError
 
 _NOBODY = 65534
 _ASK = -1  # no id: setfsuid(2) changes nothing, and returns the one in effect
@@ -82,6 +82,10 @@ def _groups_of(uid: int) -> tuple[int, list[int]]:
 
 
 def _set_groups(groups: Sequence[int]) -> None:
-    number = _SYS_SETGROUPS.get(os.uname().machine)
-    if number is None or _libc.syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups)):
+    """For this thread only; the C library's function changes all of them."""
+    try:
+        number = system_call_number("setgroups")
+    except NotPossibleError as error:
+        raise PermissionError(error.message) from error
+    if _libc.syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups)):
         raise PermissionError("cannot change this thread's groups")

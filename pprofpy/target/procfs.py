@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pprofpy.arch.x86_64 import THREAD_FEATURES
 from pprofpy.text import text_of
 
 PROC = Path("/proc")
@@ -121,7 +122,7 @@ class Status:
     @property
     def cpu_features(self) -> frozenset[str]:
         """What the processor does for this thread, as `shstk`; empty where the kernel does not say."""
-        return frozenset(self._word(b"x86_Thread_features", default=b"").decode("ascii", "replace").split(" "))
+        return frozenset(self._word(THREAD_FEATURES, default=b"").decode("ascii", "replace").split(" "))
 
     def _word(self, key: bytes, default: bytes | None = None) -> bytes:
         begin = self._content.find(b"\n" + key + b":")

@@ -27,21 +27,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from pprofpy.collectors.attach import machine_code as machine
-from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, signed, state_of
-from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Registers, Tracee, mask_of, trace
+from pprofpy.arch.x86_64 import machine_code as machine
+from pprofpy.arch.x86_64.registers import Registers, signed
+from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, state_of
+from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Tracee, mask_of, trace
 from pprofpy.target import procfs
 
 _ALL = (1 << 64) - 1
-_RED_ZONE = 128
 _FRAME_BYTES = 320
-_DIRECTION, _TRAP, _ALIGNMENT = 1 << 10, 1 << 8, 1 << 18
-_USER_CODE_64 = 0x33
 _LEAVING_S = 0.25
 _CALL_PATIENCE_S = 1.0
 _PASSING_S = 0.05
 _PAUSE_NS = 100_000
-_SYSCALL_BYTES = 2
 _STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
@@ -126,7 +123,7 @@ class _Loan:
             self._before = tracee.registers()
             self._mask = tracee.signal_mask()
             state = state_of(self._before, self._load.layout, bool(self._mask & self._load.caught))
-            if state is None or self._before.cs != _USER_CODE_64:
+            if state is None or not self._before.is_64_bit:
                 self._let_go()
             self._write_code()
             look_in = self._divert(state)
@@ -163,10 +160,9 @@ class _Loan:
         saved = before.copy()
         look_in = state is State.PARKED and not self._begins_anew(saved)
         if look_in:
-            saved.rax = (
-                -EINTR & _ALL
-            )  # what it gets if we die: nothing that a signal cannot do, and no signal is missed
-        base = before.rsp - _RED_ZONE - _FRAME_BYTES & ~63
+            # What it gets if we die: nothing that a signal cannot do, and no signal is missed.
+            saved.set_error(EINTR)
+        base = before.frame_below(_FRAME_BYTES)
         mask = ~(SYNCHRONOUS | load.reserved | mask_of(load.gate)) & _ALL
         words = (
             mask,
@@ -184,11 +180,7 @@ class _Loan:
         )
         self._frame = base
         load.memory.write(base, bytes(saved) + struct.pack("<12Q", *words))
-        diverted = before.copy()
-        diverted.rip, diverted.rsp, diverted.rbx = load.code + machine.AT_BORROW, base, base
-        diverted.orig_rax = _ALL
-        diverted.eflags &= ~(_DIRECTION | _TRAP | _ALIGNMENT)
-        self._tracee.set_registers(diverted)
+        self._tracee.set_registers(before.diverted(load.code + machine.AT_BORROW, base))
         self._tracee.set_signal_mask(mask)
         self._tracee.resume()
         return look_in
@@ -197,10 +189,10 @@ class _Loan:
         """Let a wait begin anew, where that makes no difference."""
         if self._tracee.tid == self._load.pid:
             return False
-        if -signed(saved.rax) in REPEATED:
-            if not can_begin_anew(saved.orig_rax, saved.rsi, saved.rdx):
+        if -saved.result in REPEATED:
+            if not can_begin_anew(saved.system_call, *saved.arguments):
                 return False
-            saved.rax, saved.rip = saved.orig_rax, saved.rip - _SYSCALL_BYTES
+            saved.begin_call_anew()
         return True
 
     def _until(self, gate: int) -> int:
@@ -210,7 +202,7 @@ class _Loan:
             stop = self._tracee.wait(deadline - time.monotonic())
             if stop is None:
                 raise _Over  # a lock, a busy machine: it ends by itself
-            at = self._tracee.registers().rip - self._load.code
+            at = self._tracee.registers().instruction_pointer - self._load.code
             if stop.signal == self._load.gate and at in (gate, machine.AT_FINISH):
                 return at
             if stop.signal in _STOPPING:
@@ -240,7 +232,7 @@ class _Loan:
         """Give the thread its mask and registers back: the kernel then goes on with its call, or breaks it off."""
         before = self._before.copy()
         if self._may_have_missed_a_signal():
-            before.rax, before.orig_rax = -EINTR & _ALL, _ALL
+            before.end_call(EINTR)
         self._let_signals_pass()
         self._tracee.set_signal_mask(self._mask)
         self._tracee.set_registers(before)
@@ -250,7 +242,7 @@ class _Loan:
     def _may_have_missed_a_signal(self) -> bool:
         """The main thread, if others stood in for it: Python must look whether a signal came, as it would have done."""
         is_main = self._tracee.tid == self._load.pid and not self._load.is_alone
-        return is_main and -signed(self._before.rax) in REPEATED
+        return is_main and -self._before.result in REPEATED
 
     def _let_go(self, signal_number: int = 0) -> NoReturn:
         self._let_signals_pass()

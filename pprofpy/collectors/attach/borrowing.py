@@ -19,8 +19,10 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
-from pprofpy.collectors.attach.ptrace import Registers
+from pprofpy.arch import system_call_number
+from pprofpy.arch.x86_64.registers import Registers
 from pprofpy.target import procfs
 from pprofpy.target.procfs import Mapping
 
@@ -28,16 +30,19 @@ EINTR = 4
 REPEATED = {512, 513, 514, 516}
 """ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK: the kernel will repeat the call."""
 
-_FUTEX, _FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 202, 0x7F, 9
-_POLL, _NANOSLEEP, _CLOCK_NANOSLEEP, _RESTART = 7, 35, 230, 219
+_FUTEX_COMMAND, _FUTEX_WAIT_BITSET = 0x7F, 9
 _ABSOLUTE, _FOR_EVER = 1, (1 << 32) - 1
-_WAITS = {
-    0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep",
-    42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 72: "fcntl",
-    73: "flock", 128: "rt_sigtimedwait", 202: "futex", 219: "restart_syscall", 230: "clock_nanosleep",
-    232: "epoll_wait", 247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4",
-    441: "epoll_pwait2",
-}  # fmt: skip
+_WAITS = (
+    "read write poll readv writev select pause nanosleep connect accept sendto recvfrom sendmsg recvmsg wait4 fcntl "
+    "flock rt_sigtimedwait futex restart_syscall clock_nanosleep epoll_wait waitid pselect6 ppoll epoll_pwait accept4 "
+    "epoll_pwait2"
+)
+
+
+@cache
+def _waits() -> dict[int, str]:
+    """The calls that a thread may be parked in, by number."""
+    return {system_call_number(name): name for name in _WAITS.split()}
 
 
 class State(StrEnum):
@@ -105,18 +110,13 @@ def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> Stat
         layout: The process.
         handles_signal: It seems to be in a signal handler: it blocks a signal that the program catches.
     """
-    if not layout.has_room(registers.rsp):
+    if not layout.has_room(registers.stack_pointer):
         return None
-    number = signed(registers.orig_rax)
+    number = registers.system_call
     if number < 0:
-        return State.RUNNING if layout.is_interpreter(registers.rip) and not handles_signal else None
-    broken_off = -signed(registers.rax) in REPEATED | {EINTR}
-    return State.PARKED if broken_off and is_wait(number, registers.rsi) else None
-
-
-def signed(register: int) -> int:
-    """A register's value as a signed number."""
-    return register - (register >> 63 << 64)
+        return State.RUNNING if layout.is_interpreter(registers.instruction_pointer) and not handles_signal else None
+    broken_off = -registers.result in REPEATED | {EINTR}
+    return State.PARKED if broken_off and is_wait(number, registers.arguments[0]) else None
 
 
 def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:
@@ -125,13 +125,20 @@ def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bo
     The kernel writes back what is left of a select's time; a futex's and an absolute sleep's end is a point in time. A
     wait with a time limit that was broken off once before (restart_syscall) only the kernel can go on with.
     """
-    if number == _POLL:
-        return third_argument & _FOR_EVER == _FOR_EVER
-    return number not in (_NANOSLEEP, _RESTART) and (number != _CLOCK_NANOSLEEP or bool(second_argument & _ABSOLUTE))
+    match _waits().get(number):
+        case "poll":
+            return third_argument & _FOR_EVER == _FOR_EVER
+        case "nanosleep" | "restart_syscall":
+            return False
+        case "clock_nanosleep":
+            return bool(second_argument & _ABSOLUTE)
+        case _:
+            return True
 
 
 def is_wait(number: int, second_argument: int) -> bool:
     """Is it one of the calls that a thread may be parked in?"""
-    if number == _FUTEX:
+    name = _waits().get(number)
+    if name == "futex":
         return second_argument & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
-    return number in _WAITS
+    return name is not None

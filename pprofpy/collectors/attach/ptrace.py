@@ -7,7 +7,7 @@ thread of its own (see `trace`), and there is nothing to undo, whatever happens.
 Stops are looked at with waitid(WNOWAIT) on exactly that tid, which never takes the exit status that a `Popen` waits
 for; but do not call `Popen.poll()` in another thread meanwhile, it would take a stop for an exit.
 
-Source: ptrace(2), proc_pid_mem(5), struct user_regs_struct in the kernel's asm/user_64.h.
+Source: ptrace(2), proc_pid_mem(5).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from pprofpy.arch.x86_64.registers import GET_REGISTERS, SET_REGISTERS, Registers
 from pprofpy.system.interrupts import Unstoppable
 from pprofpy.target import procfs
 
 _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4206, 0x4207, 7, 17
-_POKETEXT, _GETREGS, _SETREGS, _GETSIGMASK, _SETSIGMASK = 4, 12, 13, 0x420A, 0x420B
+_POKETEXT, _GETSIGMASK, _SETSIGMASK = 4, 0x420A, 0x420B
 _SECCOMP_GET_FILTER = 0x420C
 _WALL = 0x40000000
 _EVENT_STOP = 128
@@ -42,30 +43,6 @@ _Result = TypeVar("_Result")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-
-_REGISTERS = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base "
-    "ds es fs gs"
-)
-
-
-class Registers(ctypes.Structure):
-    """The general registers, in the kernel's order."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in _REGISTERS.split()]
-
-    r10: int
-    rax: int
-    rbx: int
-    rsi: int
-    rip: int
-    rsp: int
-    eflags: int
-    orig_rax: int
-
-    def copy(self) -> Registers:
-        """Another set with the same values."""
-        return Registers.from_buffer_copy(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +150,12 @@ class Tracee:
     def registers(self) -> Registers:
         """What it would go on with."""
         registers = Registers()
-        self._ptrace(_GETREGS, 0, ctypes.addressof(registers))
+        self._ptrace(GET_REGISTERS, 0, ctypes.addressof(registers))
         return registers
 
     def set_registers(self, registers: Registers) -> None:
         """All of them at once: the only step that changes what the thread will do."""
-        self._ptrace(_SETREGS, 0, ctypes.addressof(registers))
+        self._ptrace(SET_REGISTERS, 0, ctypes.addressof(registers))
 
     def signal_mask(self) -> int:
         """The signals that it blocks; bit 0 is signal 1."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import re
 from contextlib import suppress
 from pathlib import Path
 
+from pprofpy.arch import require, system_call_number
 from pprofpy.collectors.cpython.versions import VERSIONS, spelled
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
 from pprofpy.system.privileges import NEEDED
@@ -18,7 +18,7 @@ from pprofpy.text import printable
 
 _NO_ATTACH = "3"
 _PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
-_SYS_KCMP, _KCMP_VM = 312, 1
+_KCMP_VM = 1
 
 _libc = ctypes.CDLL(None)
 
@@ -31,8 +31,7 @@ def check(target: Target) -> None:
         TargetError: It has ended.
     """
     interpreter = target.interpreter
-    if platform.machine() != "x86_64":
-        raise NotPossibleError(f"attaching works on x86-64 only, this is {platform.machine()}")
+    require("attaching works")
     if interpreter.implementation != "CPython":
         raise NotPossibleError(f"{target} cannot be entered: only CPython can", "run the program with CPython")
     version = re.match(r"(\d+)\.(\d+)", interpreter.version)
@@ -109,4 +108,4 @@ def tracer_of(target: Target) -> tuple[int, str] | None:
 def _shares_memory_with_its_parent(pid: int) -> bool:
     """Is it between vfork and exec? Its threads are not its own then, as far as the C library is concerned."""
     parent = procfs.status(pid).parent
-    return parent > 0 and _libc.syscall(_SYS_KCMP, pid, parent, _KCMP_VM, 0, 0) == 0
+    return parent > 0 and _libc.syscall(system_call_number("kcmp"), pid, parent, _KCMP_VM, 0, 0) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import signal
 import struct
@@ -10,7 +9,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pprofpy.collectors.attach import machine_code as machine
+from pprofpy.arch.x86_64 import machine_code as machine
+from pprofpy.arch.x86_64.registers import extended_state_bytes
 from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Load, borrow
 from pprofpy.collectors.attach.borrowing import Layout, candidates
@@ -32,7 +32,6 @@ _RESERVED, _MUSL_RESERVED = mask_of(32, 33), mask_of(32, 33, 34)
 
 _IGNORED_BY_DEFAULT = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
 _OFTEN_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
-_AT_MINSIGSTKSZ = 51
 _PAUSE_NS = 1_000_000
 _PATIENCE_PAUSES = 2_000
 _RETRY_S = (0.001, 0.02)
@@ -163,7 +162,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
     mapped, status = procfs.mappings(pid), procfs.status(pid)
     functions = find_functions(target, memory, mapped)
     caught, ignored = status.caught_signals, status.ignored_signals
-    xsave_bytes = _xsave_bytes()
+    xsave_bytes = extended_state_bytes()
     return Load(
         pid=pid,
         memory=memory,
@@ -207,13 +206,6 @@ def _gate(caught: int, ignored: int) -> int:
         if mask_of(number) & ignored:
             return number
     return signal.SIGWINCH
-
-
-def _xsave_bytes() -> int:
-    """Room for what XSAVE writes on this processor; the kernel says how much its own signal frames need at most."""
-    getauxval = ctypes.CDLL(None).getauxval
-    getauxval.restype = ctypes.c_ulong
-    return (max(int(getauxval(_AT_MINSIGSTKSZ)), _PAGE) + 63) & ~63
 
 
 def _region(calls: tuple[int, ...], code: str, attributes: bytes) -> bytes:

@@ -13,36 +13,36 @@ import errno
 import struct
 from functools import cache
 
+from pprofpy.arch import system_call_number, x86_64
 from pprofpy.collectors.attach.ptrace import GoneError, Tracee, trace
 from pprofpy.target import procfs
 
-_AUDIT_ARCH_X86_64 = 0xC000003E
 _ALLOW, _LOG, _ERRNO = 0x7FFF0000, 0x7FFC0000, 0x00050000
 _ACTION = 0xFFFF0000
 _ALL32, _ALL64 = (1 << 32) - 1, (1 << 64) - 1
 
 _MEMORY, _PRIVATE, _STACK, _THREAD_FLAGS = 3, 0x22, 0x20022, 0x3D0F00
-_NEEDED = {
-    "rt_sigprocmask": (14, 2, 0, 0, 8),
-    "mmap": (9, 0, 4096, _MEMORY, _PRIVATE, _ALL64, 0),
-    "mmap of a stack": (9, 0, 8 << 20, 0, _STACK, _ALL64, 0),
-    "mprotect": (10, 0, 8 << 20, _MEMORY),
-    "munmap": (11, 0, 4096),
-    "brk": (12, 0),
-    "gettid": (186,),
-    "rt_sigpending": (127, 0, 8),
-    "tkill": (200, 1, 23),
-    "clone": (56, _THREAD_FLAGS),
-    "nanosleep": (35, 0, 0),
-    "futex": (202, 0, 0x189, 0, 0, 0, _ALL32),
-    "exit": (60, 0),
+_NEEDED: dict[str, tuple[int, ...]] = {
+    "rt_sigprocmask": (2, 0, 0, 8),
+    "mmap": (0, 4096, _MEMORY, _PRIVATE, _ALL64, 0),
+    "mmap of a stack": (0, 8 << 20, 0, _STACK, _ALL64, 0),
+    "mprotect": (0, 8 << 20, _MEMORY),
+    "munmap": (0, 4096),
+    "brk": (0,),
+    "gettid": (),
+    "rt_sigpending": (0, 8),
+    "tkill": (1, 23),
+    "clone": (_THREAD_FLAGS,),
+    "nanosleep": (0, 0),
+    "futex": (0, 0x189, 0, 0, 0, _ALL32),
+    "exit": (0,),
 }
-"""What machine.S, pthread_create and a thread's end call: number and arguments."""
-_WELCOME = {
-    "clone3": (435, 0, 88),
-    "rseq": (334, 0, 32, 0),
-    "set_robust_list": (273, 0, 24),
-    "madvise": (28, 0, 4096, 4),
+"""What machine.S, pthread_create and a thread's end call: name (and what for) -> arguments."""
+_WELCOME: dict[str, tuple[int, ...]] = {
+    "clone3": (0, 88),
+    "rseq": (0, 32, 0),
+    "set_robust_list": (0, 24),
+    "madvise": (0, 4096, 4),
 }
 """The same, where an error would do no harm."""
 
@@ -85,8 +85,9 @@ def verdict(filters: tuple[bytes, ...]) -> str:
     """
     programs = [list(struct.iter_unpack("<HBBI", program)) for program in filters]
     for calls, harmless in ((_NEEDED, {_ALLOW, _LOG}), (_WELCOME, {_ALLOW, _LOG, _ERRNO})):
-        for name, call in calls.items():
-            data = struct.pack("<iIQ6Q", call[0], _AUDIT_ARCH_X86_64, 0, *(*call[1:], 0, 0, 0, 0, 0, 0)[:6])
+        for name, arguments in calls.items():
+            number, padded = system_call_number(name.split()[0]), (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+            data = struct.pack("<iIQ6Q", number, x86_64.AUDIT_ARCHITECTURE, 0, *padded)
             for program in programs:
                 if _run(program, data) & _ACTION not in harmless:
                     return f"its filters forbid {name}"

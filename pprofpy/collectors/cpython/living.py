@@ -7,6 +7,7 @@ ends the process. The one that runs has the states of this process's threads.
 
 from __future__ import annotations
 
+from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.versions import Layout
@@ -59,11 +60,8 @@ def _is_type_of_code(reader: Reader, layout: Layout, code_type: int) -> bool:
 
 
 def _is_thread(reader: Reader, ident: int) -> bool:
-    """Is this what `pthread_self` returned to a thread? The C library's record of a thread begins with its own address.
-
-    Source: System V ABI for AMD64, thread-local storage (%fs:0); glibc's tcbhead_t, musl's struct pthread.
-    """
+    """Is this what `pthread_self` returned to a thread? The C library's record of a thread holds its own address."""
     try:
-        return ident > 0 and reader.memory.word(ident) == ident
+        return ident > 0 and reader.memory.word(ident + x86_64.SELF_POINTER_AT) == ident
     except UnreadableError:
         return False  # the state of a thread that has ended

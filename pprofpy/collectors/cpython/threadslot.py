@@ -13,10 +13,11 @@ import struct
 from collections import Counter
 from itertools import islice
 
+from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.runtime import Runtime
 
-_BLOCK_AT, _KEYS = 0x310, 32
+_KEYS = 32
 _ENTRY = struct.Struct("<QQ")
 """A key's sequence number, and its value."""
 
@@ -34,7 +35,7 @@ def thread_slot(runtime: Runtime) -> int:
     try:
         for state in islice(reader.thread_states(runtime.address), _COMPARED):
             ident = reader.memory.word(state + runtime.layout.thread_id)
-            values = _ENTRY.iter_unpack(reader.memory.read(ident + _BLOCK_AT, _KEYS * _ENTRY.size))
+            values = _ENTRY.iter_unpack(reader.memory.read(ident + x86_64.GLIBC_KEYS_AT, _KEYS * _ENTRY.size))
             found.update(place for place, (_, value) in enumerate(values) if value == state)
             compared += 1
     except UnreadableError:  # threads come and go meanwhile: those that were compared do
@@ -43,4 +44,4 @@ def thread_slot(runtime: Runtime) -> int:
         return 0
     # The lowest of equals: Python makes its key as it starts, extensions that note the same make theirs later.
     key, count = min(found.items(), key=lambda item: (-item[1], item[0]))
-    return _BLOCK_AT + key * _ENTRY.size + 8 if 2 * count > compared else 0
+    return x86_64.GLIBC_KEYS_AT + key * _ENTRY.size + 8 if 2 * count > compared else 0

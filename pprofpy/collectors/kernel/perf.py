@@ -10,12 +10,12 @@ import fcntl
 import os
 import struct
 
+from pprofpy.arch import system_call_number
 from pprofpy.collectors.kernel import syscall as kernel
 from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.refusals import refused
 
 _ATTACHING = "run a program at its events"
-_PERF_EVENT_OPEN = 298
 _ATTR_BYTES = 64
 _FLAG_DISABLED, _FLAG_EXCLUDE_IDLE = 1, 1 << 7
 _FD_CLOEXEC = 8
@@ -34,7 +34,7 @@ def perf_event(kind: int, config: int) -> int:
         config: For a tracepoint: its number.
     """
     attributes = struct.pack("<IIQQQQQ", kind, _ATTR_BYTES, config, 0, 0, 0, _FLAG_DISABLED)
-    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, online_cpus()[0], -1, _FD_CLOEXEC)
+    return _open(attributes, online_cpus()[0])
 
 
 def link_perf_event(program: int, event: int, cookie: int) -> int:
@@ -70,7 +70,7 @@ def software_event(cpu: int, number: int, period: int, flags: int = 0) -> int:
         flags: Of `struct perf_event_attr`, from `disabled` on.
     """
     attributes = struct.pack("<IIQQQQQ", _TYPE_SOFTWARE, _ATTR_BYTES, number, period, 0, 0, _FLAG_DISABLED | flags)
-    return _call(_PERF_EVENT_OPEN, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
+    return _open(attributes, cpu)
 
 
 def run_at_event(program: int, event: int) -> None:
@@ -91,10 +91,13 @@ def _control(event: int, request: int, argument: int) -> None:
         raise refused(_ATTACHING, error) from error
 
 
-def _call(number: int, *arguments: int | bytes) -> int:
+def _open(attributes: bytes, cpu: int) -> int:
+    """An event on a CPU, of all processes; returns its file descriptor."""
     libc = ctypes.CDLL(None, use_errno=True)
-    words = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
-    result: int = libc.syscall(ctypes.c_long(number), *words)
+    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_char_p, *[ctypes.c_long] * 4]
+    libc.syscall.restype = ctypes.c_long
+    number = system_call_number("perf_event_open")
+    result: int = libc.syscall(number, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
     if result >= 0:
         return result
     code = ctypes.get_errno()

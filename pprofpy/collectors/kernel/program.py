@@ -18,6 +18,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from pprofpy import arch
 from pprofpy.collectors.kernel import syscall as kernel
 from pprofpy.collectors.kernel.btf import VMLINUX, Btf
 from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
@@ -265,8 +266,9 @@ def require() -> None:
     Raises:
         NotPossibleError: They cannot. The first thing missing is named, with the way to get it.
     """
-    if sys.platform != "linux" or os.uname().machine != "x86_64":
-        raise NotPossibleError("kernel probes work on Linux on x86-64 only", "py-spy based commands work elsewhere")
+    if sys.platform != "linux":
+        raise NotPossibleError("kernel probes work on Linux only", "py-spy based commands work elsewhere")
+    arch.require("kernel probes work")
     if missing := privileges.lacking(privileges.PROBES):
         raise NotPossibleError(
             f"kernel probes need {privileges.in_words(missing)} (or root)",

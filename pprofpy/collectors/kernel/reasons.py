@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.program import Program, struct_offsets
 from pprofpy.events.syscalls import SYSCALLS, Syscall
 from pprofpy.target import procfs
@@ -63,7 +64,7 @@ def reason_constants() -> dict[str, int]:
     """
     members = {
         "TASK_FLAGS": "task_struct.flags",
-        "TASK_STATUS": "task_struct.thread_info.status",
+        "TASK_STATUS": x86_64.COMPAT_STATUS,
         "TASK_FILES": "task_struct.files",
         "FILES_FDT": "files_struct.fdt",
         "FDT_MAX_FDS": "fdtable.max_fds",

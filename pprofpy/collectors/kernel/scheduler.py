@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from functools import cache
 
+from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.btf import Btf
 from pprofpy.collectors.kernel.program import kernel_constants
 from pprofpy.errors import NotPossibleError
@@ -56,8 +58,12 @@ def _preempt_count(types: Btf) -> dict[str, int]:
 
 
 def _preempt_count_offset(types: Btf) -> int:
-    """Source: arch/x86/include/asm/preempt.h; from Linux 6.2 to 6.14 it is a member of `pcpu_hot`."""
-    try:
-        return types.percpu_offset("__preempt_count")
-    except KeyError:
-        return types.percpu_offset("pcpu_hot") + types.offset("pcpu_hot", "preempt_count")
+    """Where a CPU's preempt_count lies among its per-CPU variables.
+
+    Raises:
+        KeyError: This kernel does not say.
+    """
+    for variable, member in x86_64.PREEMPT_COUNT:
+        with suppress(KeyError):
+            return types.percpu_offset(variable) + (types.offset(variable, member) if member else 0)
+    raise KeyError("preempt_count")

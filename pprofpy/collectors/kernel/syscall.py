@@ -14,9 +14,9 @@ import struct
 from contextlib import suppress
 from functools import cache
 
+from pprofpy.arch import system_call_number
 from pprofpy.errors import exhausted
 
-_BPF = 321
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _DELETE_BATCH, _LINK_CREATE = 17, 24, 27, 28
 _NAME_BYTES = 15
@@ -109,13 +109,13 @@ def delete_batch(map_: int, keys_at: int, count: int) -> tuple[int, int]:
 
 def _batch(command: int, map_: int, addresses: tuple[int, int, int, int], count: int) -> tuple[int, int]:
     attributes = ctypes.create_string_buffer(struct.pack("<4QIIQQ", *addresses, count, map_, 0, 0))
-    failed = _system_call()(_BPF, command, attributes, len(attributes)) < 0
+    failed = _system_call()(system_call_number("bpf"), command, attributes, len(attributes)) < 0
     problem = ctypes.get_errno() if failed else 0
     return struct.unpack_from("<I", attributes, _COUNT_AT)[0], problem
 
 
 def _bpf(command: int, attributes: bytes) -> int:
-    result: int = _system_call()(_BPF, command, attributes, len(attributes))
+    result: int = _system_call()(system_call_number("bpf"), command, attributes, len(attributes))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -10,9 +10,7 @@
 #define NATIVE_STACK_BYTES (NATIVE_PAGES * NATIVE_PAGE_BYTES)
 #define NATIVE_PARTS 4
 #define NATIVE_FAR_BYTES (8 << 20) /* further away is another stack: greenlets have their own */
-#define NATIVE_RED_ZONE_BYTES 128  /* in use below the stack pointer; what was just popped is there, too */
 #define NATIVE_RING_PAGES 4096
-#define NATIVE_REGISTERS 21
 #define NATIVE_NO_OWNER 127 /* as the offset of a frame's owner */
 
 struct native_record {
@@ -27,7 +25,7 @@ struct native_record {
     u64 stack_start;
     u32 stack_bytes; /* in this part */
     u32 absent;      /* which of its pages could not be read: a bit each */
-    u64 registers[NATIVE_REGISTERS]; /* as in struct pt_regs */
+    u64 registers[PT_REGS_COUNT]; /* as in struct pt_regs */
     u8 stack[NATIVE_STACK_BYTES];
 };
 
@@ -101,7 +99,7 @@ static inline int native_send(struct python_target *target, u64 thread_state, u6
     record->tid = pid_tgid;
     record->tgid = pid_tgid >> 32;
     record->kernel_stack = kernel_stack;
-    u64 from = (record->registers[19] - NATIVE_RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1); /* sp */
+    u64 from = (record->registers[PT_REGS_STACK_POINTER] - RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1); /* what was just popped is there, too */
     u64 loop = thread_state ? native_loop(target, thread_state) : 0, wanted = NATIVE_STACK_BYTES;
     record->stack_start = from;
     record->loop = loop > from && loop - from < NATIVE_FAR_BYTES ? loop : 0;

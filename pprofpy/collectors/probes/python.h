@@ -14,7 +14,8 @@
  * A frame is told by its code object's address, by a fingerprint of that object (an address is used again and again,
  * for other code), and by its current instruction.
  *
- * Needs TASK_FSBASE, the offset of `thread.fsbase` in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py.
+ * Needs TASK_THREAD_POINTER, an offset in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py and of
+ * arch/x86_64.
  */
 #include <uapi/linux/ptrace.h>
 #include "loops.h"

@@ -12,7 +12,7 @@ static inline u64 python_leaf_frame(struct python_target *target, u64 thread_sta
 static inline u64 python_thread_ident(void)
 {
     u64 ident = 0;
-    bpf_probe_read_kernel(&ident, sizeof(ident), (void *)(bpf_get_current_task() + TASK_FSBASE));
+    bpf_probe_read_kernel(&ident, sizeof(ident), (void *)(bpf_get_current_task() + TASK_THREAD_POINTER));
     return ident;
 }
 

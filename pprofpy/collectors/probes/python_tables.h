@@ -19,7 +19,6 @@
 #define PYTHON_NAME_BYTES 256
 #define PYTHON_FILE_BYTES 512
 #define PYTHON_TABLE_BYTES 4096
-#define PYTHON_REGISTERS 15 /* r15 to rdi, as they lie in struct pt_regs */
 #define PYTHON_BEHIND (1ULL << 63) /* a distance, if not on this stack */
 
 /* Why a thread has no stack, or not all of it. Mirrored in pystacks/stacks.py. */

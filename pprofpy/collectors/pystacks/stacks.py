@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from pprofpy import __version__
+from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
@@ -151,8 +152,9 @@ def python_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    members = {"TASK_FSBASE": "task_struct.thread.fsbase", "TASK_TGID": "task_struct.tgid"}
-    return {**KERNEL_DEFINES, **struct_offsets(members, "threads of Python cannot be told apart in it")}
+    members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
+    offsets = struct_offsets(members, "threads of Python cannot be told apart in it")
+    return {**KERNEL_DEFINES, **x86_64.KERNEL_DEFINES, **offsets}
 
 
 @dataclass(slots=True)

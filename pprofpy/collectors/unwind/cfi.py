@@ -3,7 +3,7 @@
 Compilers write it down for exceptions, in programs in C as well: `.eh_frame`, with an index sorted by address,
 `.eh_frame_hdr`. It stays in stripped files. Frame pointers, in contrast, are what most builds of Python leave out.
 
-Source: DWARF 5, 6.4; Linux Standard Base Core, "Exception Frames"; registers: System V ABI for AMD64, table 3.36.
+Source: DWARF 5, 6.4; Linux Standard Base Core, "Exception Frames".
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.arch.x86_64 import RETURN_ADDRESS, STACK_POINTER
 from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.dwarf import MASK_64, CfiError, Cursor
-
-RBP, RSP, RETURN_ADDRESS = 6, 7, 16
-"""Numbers of registers; 17 of them are followed."""
 
 _SORTED_TABLE = 0x3B  # pairs of 32-bit numbers, relative to the index
 _2_GB = 1 << 31
@@ -74,7 +72,7 @@ class Row:
         is_signal: The caller was interrupted, it did not call: its address is that of an instruction not yet run.
     """
 
-    register: int = RSP
+    register: int = STACK_POINTER
     offset: int = 8
     expression: bytes = b""
     saved: tuple[tuple[int, Rule], ...] = ()
@@ -309,7 +307,7 @@ class _Machine:
             case 0x0E:
                 self.cfa = self.cfa[0], body.unsigned(), b""
             case 0x0F:
-                self.cfa = RSP, 0, body.block()
+                self.cfa = STACK_POINTER, 0, body.block()
             case 0x10:
                 self._rule(body.unsigned(), Rule(Kind.SAVED_AT_EXPRESSION, 0, body.block()))
             case 0x11:

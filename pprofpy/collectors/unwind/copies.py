@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.arch.x86_64 import PT_REGS_COUNT, PT_REGS_OF_UNWINDING
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
@@ -48,17 +49,15 @@ _RECORD = np.dtype(
         ("stack_start", "u8"),
         ("stack_bytes", "u4"),
         ("absent", "u4"),
-        ("registers", "u8", (21,)),
+        ("registers", "u8", (PT_REGS_COUNT,)),
         ("stack", "u1", (_STACK_BYTES,)),
     ]
 )
 NATIVE_LAYOUTS = {"native_record": _RECORD}
 """For `load(layouts=...)` of a program that includes native.h."""
 
-_HEAD, _REGISTER_FILE = struct.Struct("<QIIiIIIQQII"), struct.Struct("<21Q")
+_HEAD, _REGISTER_FILE = struct.Struct("<QIIiIIIQQII"), struct.Struct(f"<{PT_REGS_COUNT}Q")
 _CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
-_REGISTERS = (10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16)
-"""Where unwinding tables' registers lie in struct pt_regs: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip."""
 
 _BROKEN_OFF = {
     Ending.CUT: "native_cut",
@@ -150,7 +149,7 @@ class NativeStacks:
             return None
         registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
         return StackCopy(
-            tuple(registers[place] for place in _REGISTERS),
+            tuple(registers[place] for place in PT_REGS_OF_UNWINDING),
             head.stack_start,
             content,
             absent,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from pprofpy.arch.x86_64 import RETURN_ADDRESS, STACK_POINTER
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import RETURN_ADDRESS, RSP, Kind, Row, Rule
+from pprofpy.collectors.unwind.cfi import Kind, Row, Rule
 from pprofpy.collectors.unwind.codemap import CodeMap
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import NativeFunction
@@ -164,7 +165,7 @@ class Unwinder:
             if copy.loop and frame > copy.loop:
                 return Ending.AT_PYTHON
             functions.append(place.function)
-            if frame <= registers[RSP]:
+            if frame <= registers[STACK_POINTER]:
                 return Ending.BROKEN
             _climb(registers, place.row, frame, copy)
             is_after_call = not place.row.is_signal and registers[RETURN_ADDRESS] > 0
@@ -202,7 +203,7 @@ def _climb(registers: list[int], row: Row, frame: int, copy: StackCopy) -> None:
             values.append((register, copy.word(frame + rule.value)))
         else:
             values.append((register, _value(rule, registers, frame, copy)))
-    registers[RSP] = frame
+    registers[STACK_POINTER] = frame
     for register, value in values:
         registers[register] = value
 
