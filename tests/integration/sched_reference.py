@@ -72,37 +72,30 @@ def loading(*arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[Load]:
 @contextmanager
 def perf_sched_record(output: Path) -> Iterator[None]:
     """perf records all switches and wake-ups on the machine while the block runs."""
-    command = [
-        "perf",
-        "sched",
-        "record",
-        "-k",
-        "CLOCK_MONOTONIC",
-        "-m",
-        "128M",
-        "-r",
-        "1",
-        "-o",
-        str(output),
-        "--",
-        "cat",
-    ]
-    perf = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with perf("sched", "record", "-k", "CLOCK_MONOTONIC", "-m", "128M", "-r", "1", "-o", str(output)):
+        yield
+
+
+@contextmanager
+def perf(*words: str) -> Iterator[None]:
+    """perf records what these words say, from before the block to its end."""
+    command = ["perf", *words, "--", "cat"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        wait_until_recording(perf)
+        wait_until_recording(process)
         yield
     finally:
-        perf.communicate(timeout=60)
+        process.communicate(timeout=60)
 
 
-def wait_until_recording(perf: subprocess.Popen[bytes]) -> None:
+def wait_until_recording(process: subprocess.Popen[bytes]) -> None:
     """perf starts its `cat` when all its events are enabled."""
-    children = Path(f"/proc/{perf.pid}/task/{perf.pid}/children")
-    while perf.poll() is None:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
         for child in children.read_text().split():
             if comm(int(child)) == "cat":
                 return
-    raise AssertionError(f"perf ended: {perf.communicate()[1].decode()}")
+    raise AssertionError(f"perf ended: {process.communicate()[1].decode()}")
 
 
 def script_lines(recording: Path) -> Iterator[tuple[int, str, str]]:

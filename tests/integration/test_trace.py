@@ -27,9 +27,9 @@ from pprofpy.events.words import Line, Narrator
 from pprofpy.reports.losses import lines
 from pprofpy.text import printable
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.integration.sched_reference import needs_perf, perf
 from tests.recorders import last_events
 
-needs_perf = pytest.mark.skipif(not shutil.which("perf"), reason="perf is not installed")
 pytestmark = pytest.mark.ebpf
 
 
@@ -436,13 +436,11 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
     # Given perf, recording the same events of the same process as we do
     data = tmp_path / "perf.data"
     names = ("raw_syscalls:sys_enter", "sched:sched_switch", "sched:sched_process_exit")
-    perf = subprocess.Popen(
-        ["perf", "record", "-q", "-o", str(data), "-p", str(program.pid), *(f"-e{name}" for name in names)],
-        stderr=subprocess.PIPE,
-    )
-    wait_until(lambda: _perf_is_recording(perf.pid), "perf records")
-
-    with EventRecorder(Options(select([*names, "*"]), Scope(program.pid))) as recorder:
+    events = [f"-e{name}" for name in names]
+    with (
+        perf("record", "-q", "-m", "16M", "-o", str(data), "-p", str(program.pid), *events),
+        EventRecorder(Options(select([*names, "*"]), Scope(program.pid))) as recorder,
+    ):
         program.work()
         batch = last_events(recorder)
         missed = recorder.collected().dropped
@@ -452,8 +450,6 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
             for line in Narrator(recorder.log).lines(batch)
             if line.pid == program.pid and "prev_state=X" not in line.text
         )
-    perf.send_signal(signal.SIGINT)
-    perf.communicate()
     script = subprocess.run(
         ["perf", "script", "-i", str(data), "-F", "event"], capture_output=True, text=True, check=True
     ).stdout
@@ -464,14 +460,6 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
     assert theirs["raw_syscalls:sys_enter"] >= ours["raw_syscalls:sys_enter"] > 1000
     assert theirs["sched:sched_switch"] >= ours["sched:sched_switch"] > 5
     assert theirs["sched:sched_process_exit"] == ours["sched:sched_process_exit"] == 4
-
-
-def _perf_is_recording(pid: int) -> bool:
-    for link in Path(f"/proc/{pid}/fd").glob("*"):
-        with suppress(OSError):  # closed meanwhile
-            if str(link.readlink()) == "anon_inode:[perf_event]":
-                return True
-    return False
 
 
 def test_what_cannot_be_kept_is_counted(start: Start) -> None:
