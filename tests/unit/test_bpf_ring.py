@@ -1,61 +1,47 @@
-"""A ring buffer whose records may be anything: one that cannot be decoded costs itself, and nothing is read twice."""
+"""Ring buffers: busy records wait, discarded ones are left out; nothing is lost, read twice, or a reason to stall."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from pprofpy.collectors.kernel import ring as events
-from pprofpy.collectors.kernel.ring import RecordStream
-from pprofpy.errors import NotPossibleError
+from pprofpy.collectors.kernel.ring import EventStream, RecordStream
+from pprofpy.errors import NotPossibleError, PprofpyError
+from tests.fake_kernel import BUSY, DISCARDED, RING_BYTES, FakeRing
 
-SIZE = 4 * mmap.PAGESIZE
-DISCARDED, BUSY = 1 << 30, 1 << 31
-
-
-class Ring:
-    """The kernel's end: a file laid out as the map is."""
-
-    def __init__(self) -> None:
-        self.descriptor = os.memfd_create("ring")
-        os.ftruncate(self.descriptor, 2 * mmap.PAGESIZE + 2 * SIZE)
-        self._produced = 0
-
-    def write(self, content: bytes, flags: int = 0) -> None:
-        record = struct.pack("<II", len(content) | flags, 0) + content
-        os.pwrite(self.descriptor, record, 2 * mmap.PAGESIZE + self._produced)
-        self._produced += -(-len(record) // 8) * 8
-        os.pwrite(self.descriptor, struct.pack("<Q", self._produced), mmap.PAGESIZE)
-
-    @property
-    def free_from(self) -> int:
-        return int.from_bytes(os.pread(self.descriptor, 8, 0), "little")
-
-    @property
-    def written(self) -> int:
-        return self._produced
+EVENT = np.dtype([("number", "u4"), ("place", "u8"), ("cpu", "u4")], align=False)
 
 
 @pytest.fixture
-def ring() -> Iterator[Ring]:
-    found = Ring()
+def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRing]:
+    found = FakeRing(monkeypatch)
     yield found
-    os.close(found.descriptor)
+    found.close()
 
 
 @pytest.fixture
-def stream(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordStream]:
-    monkeypatch.setattr(events, "kernel_facts", lambda descriptor: {"max_entries": SIZE})
+def stream(ring: FakeRing) -> Iterator[RecordStream]:
     found = RecordStream(ring.descriptor)
     yield found
     found.close()
 
 
-def test_records_come_in_order_and_their_room_is_given_back(ring: Ring, stream: RecordStream) -> None:
+@pytest.fixture
+def events(ring: FakeRing) -> Iterator[EventStream]:
+    found = EventStream(ring.descriptor, EVENT)
+    yield found
+    found.close()
+
+
+def event(number: int) -> bytes:
+    return np.array([(number, 1 << 40 | number, 3)], EVENT).tobytes()
+
+
+def test_records_come_in_order_and_their_room_is_given_back(ring: FakeRing, stream: RecordStream) -> None:
     taken: list[bytes] = []
     for content, flags in ((b"first", 0), (b"dropped", DISCARDED), (b"second", 0), (b"not yet", BUSY)):
         ring.write(content, flags)
@@ -63,13 +49,13 @@ def test_records_come_in_order_and_their_room_is_given_back(ring: Ring, stream: 
     stream.read(taken.append)
 
     assert taken == [b"first", b"second"]
-    assert ring.free_from == ring.written - 16
+    assert ring.consumed == ring.produced - 16
     assert stream.undecoded == 0
 
 
 @pytest.mark.parametrize("error", [ValueError, IndexError, KeyError, OverflowError, TypeError, struct.error])
 def test_one_that_cannot_be_decoded_costs_itself_and_is_counted(
-    error: type[Exception], ring: Ring, stream: RecordStream
+    error: type[Exception], ring: FakeRing, stream: RecordStream
 ) -> None:
     taken: list[bytes] = []
 
@@ -85,10 +71,10 @@ def test_one_that_cannot_be_decoded_costs_itself_and_is_counted(
 
     assert taken == [b"first", b"second"]
     assert stream.undecoded == 1
-    assert ring.free_from == ring.written
+    assert ring.consumed == ring.produced
 
 
-def test_an_error_of_ours_passes_and_the_ring_does_not_stall(ring: Ring, stream: RecordStream) -> None:
+def test_an_error_of_ours_passes_and_the_ring_does_not_stall(ring: FakeRing, stream: RecordStream) -> None:
     taken: list[bytes] = []
 
     def take(record: bytes) -> None:
@@ -103,3 +89,118 @@ def test_an_error_of_ours_passes_and_the_ring_does_not_stall(ring: Ring, stream:
     stream.read(take)
 
     assert taken == [b"first", b"other", b"second"]
+
+
+# -- records that are all alike --------------------------------------------------------------------------------------
+
+
+def test_events_come_as_an_array_without_those_that_were_discarded(ring: FakeRing, events: EventStream) -> None:
+    for number, flags in enumerate([0, DISCARDED, 0]):
+        ring.write(event(number), flags)
+
+    read = events.read()
+
+    assert read["number"].tolist() == [0, 2]
+    assert read["place"].tolist() == [1 << 40, 1 << 40 | 2]
+    assert ring.consumed == ring.produced
+    assert len(events.read()) == 0
+
+
+def test_an_event_that_is_being_written_is_waited_for_and_what_follows_it_too(
+    ring: FakeRing, events: EventStream
+) -> None:
+    ring.write(event(0))
+    ring.write(event(1), BUSY)
+
+    assert events.read()["number"].tolist() == [0]
+    assert events.read()["number"].tolist() == []
+    ring.finish(event(1))
+    ring.write(event(2))
+    assert events.read()["number"].tolist() == [1, 2]
+
+
+def test_one_that_is_given_up_meanwhile_is_left_out(ring: FakeRing, events: EventStream) -> None:
+    ring.write(event(0), BUSY)
+    assert len(events.read()) == 0
+    ring.finish(event(0), DISCARDED)
+    ring.write(event(1))
+
+    assert events.read()["number"].tolist() == [1]
+
+
+def test_a_full_ring_takes_nothing_until_it_is_read_and_loses_nothing_that_it_took(
+    ring: FakeRing, events: EventStream
+) -> None:
+    taken = 0
+    while ring.write(event(taken)):
+        taken += 1
+
+    assert taken == RING_BYTES // 24
+    assert events.read()["number"].tolist() == list(range(taken))
+    assert ring.write(event(taken))
+    assert events.read()["number"].tolist() == [taken]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 600])
+def test_events_that_go_round_and_round_are_each_read_once(at_once: int, ring: FakeRing, events: EventStream) -> None:
+    """The size of the ring is no multiple of theirs: they lie across its end at ever other places."""
+    assert RING_BYTES % 24
+    read: list[int] = []
+    for number in range(5000):
+        assert ring.write(event(number))
+        if number % at_once == 0:
+            read += events.read()["number"].tolist()
+    read += events.read()["number"].tolist()
+
+    assert read == list(range(5000))
+
+
+def test_what_was_read_is_the_readers_and_changes_no_more(ring: FakeRing, events: EventStream) -> None:
+    ring.write(event(1))
+    read = events.read()
+    while ring.write(event(2)):
+        events.read()
+        if ring.produced > 2 * RING_BYTES:
+            break
+
+    assert read["number"].tolist() == [1]
+
+
+@pytest.mark.parametrize("content", [b"", event(1)[:-4], event(1) + b"more"], ids=["empty", "shorter", "longer"])
+def test_records_of_another_size_are_an_error_each_time_and_never_events(
+    content: bytes, ring: FakeRing, events: EventStream
+) -> None:
+    ring.write(content)
+    ring.write(event(1))
+    ring.write(event(2))
+
+    for _ in range(2):
+        with pytest.raises(PprofpyError, match="another size"):
+            events.read()
+
+
+# -- both ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lengths", [[1, 100, 3000, 8, 777], [24]], ids=["several", "one"])
+def test_records_of_several_sizes_go_round_too(lengths: list[int], ring: FakeRing, stream: RecordStream) -> None:
+    written, taken = [], list[bytes]()
+    for number in range(2000):
+        content = struct.pack("<I", number) * (lengths[number % len(lengths)] // 4 + 1)
+        written.append(content)
+        if not ring.write(content):
+            stream.read(taken.append)
+            assert ring.write(content)
+    stream.read(taken.append)
+
+    assert taken == written
+    assert stream.undecoded == 0
+
+
+def test_a_ring_that_the_kernel_does_not_map_is_an_error_of_ours(ring: FakeRing) -> None:
+    descriptor = os.open(f"/proc/self/fd/{ring.descriptor}", os.O_RDONLY)
+    try:
+        with pytest.raises(NotPossibleError, match="map a ring buffer"):
+            RecordStream(descriptor)
+    finally:
+        os.close(descriptor)

@@ -136,9 +136,11 @@ class Program:
         """
         descriptor = self.load_function(function, PERF_EVENT)
         shares = _SHARES if period_ns <= _SHORT_PERIOD_NS else (1.0,)
-        events = [clock_event(cpu, round(period_ns / share)) for cpu in online_cpus() for share in shares]
-        self._attachments += events
-        for event in events:
+        first = len(self._attachments)
+        for cpu in online_cpus():
+            for share in shares:
+                self._attachments.append(clock_event(cpu, round(period_ns / share)))
+        for event in self._attachments[first:]:
             run_at_event(descriptor, event)
 
     def attach_software_event(self, number: int, function: str, cookie: int) -> None:
@@ -152,7 +154,8 @@ class Program:
         descriptor = self.load_function(function, PERF_EVENT)
         for cpu in online_cpus():
             event = software_event(cpu, number, period=1)
-            self._attachments += [event, link_perf_event(descriptor, event, cookie)]
+            self._attachments.append(event)
+            self._attachments.append(link_perf_event(descriptor, event, cookie))
             start_event(event)
 
     def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
