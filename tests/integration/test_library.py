@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -96,10 +97,21 @@ def test_a_file_is_called_after_its_process(pid: int, tmp_path: Path, monkeypatc
     assert re.fullmatch(rf"cpu-[\w-]+-{pid}-\d{{8}}-\d{{6}}\.pb\.gz", path.name)
 
 
-def test_py_spy_records_without_ebpf(pid: int) -> None:
-    found = pprofpy.record_cpu(pid, 1, engine="py-spy")
+def test_py_spy_records_without_ebpf_window_by_window(pid: int) -> None:
+    """Each window is a run of its own, that begins where the last one ended; nothing of it stays."""
+    files = len(list(Path("/proc/self/fd").iterdir()))
 
-    assert len(found.profile)
+    # At the lowest rate: at a higher one, a busy machine has it fall behind, and it would be started anew, with a gap.
+    recording = pprofpy.record_cpu(pid, 4, rate_hz=10, engine="py-spy", window_seconds=0.4)
+    windows = [window.profile for window in recording.windows()]
+    whole = recording.profile
+
+    assert len([window for window in windows if len(window)]) >= 3
+    assert sum(window.total(0) for window in windows) == whole.total(0) > 0
+    for before, after in itertools.pairwise(window for window in windows if window.duration_ns):
+        assert abs(after.time_ns - before.time_ns - before.duration_ns) < 0.05e9
+    assert whole.collection.asked == pytest.approx(whole.duration_ns / 1e8, abs=len(windows))
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
 @pytest.mark.ebpf

@@ -13,6 +13,7 @@ COMMANDS = {
     "heap": ["heap", "--sample-bytes", "16k"],
     "cpu": ["cpu"],
     "cpu --idle": ["cpu", "--idle"],
+    "cpu --engine py-spy": ["cpu", "--engine", "py-spy"],
     "off-cpu": ["off-cpu"],
     "gil": ["gil"],
     "sched-latency": ["sched-latency", "--stacks"],

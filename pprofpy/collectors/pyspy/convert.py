@@ -60,9 +60,7 @@ def convert(document: Dict[str, Any], options: CpuOptions, target: Target, tids:
         ImplausibleTargetError: It is no such document: py-spy reads a target that may mislead it.
     """
     period_ns = NS_PER_S // options.rate_hz
-    time_type = WALL if options.idle else CPU
-    builder = ProfileBuilder((SAMPLES, time_type))
-    builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
+    builder = _builder(options)
     try:
         frames = [_frame(one) for one in document["shared"]["frames"]]
         threads = [Counter(_stack(sample, len(frames)) for sample in one["samples"]) for one in document["profiles"]]
@@ -73,8 +71,23 @@ def convert(document: Dict[str, Any], options: CpuOptions, target: Target, tids:
         for indices, count in thread.items():
             locations, labels = stacks.read(indices)
             builder.add_locations(locations, (count, count * period_ns), labels)
+    return _built(builder, options)
+
+
+def empty(options: CpuOptions) -> Profile:
+    """A Profile without samples, of the same kind."""
+    return _built(_builder(options), options)
+
+
+def _builder(options: CpuOptions) -> ProfileBuilder:
+    builder = ProfileBuilder((SAMPLES, WALL if options.idle else CPU))
+    builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
+    return builder
+
+
+def _built(builder: ProfileBuilder, options: CpuOptions) -> Profile:
     profile = builder.build()
-    profile.period_type, profile.period = time_type, period_ns
+    profile.period_type, profile.period = profile.sample_types[1], NS_PER_S // options.rate_hz
     return profile
 
 

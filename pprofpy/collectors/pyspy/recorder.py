@@ -18,11 +18,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pprofpy.collectors.pyspy import program
-from pprofpy.collectors.pyspy.convert import convert
+from pprofpy.collectors.pyspy.convert import convert, empty
+from pprofpy.collectors.pyspy.notes import Piece, missed, on_options, on_pieces
 from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.combine import merge
@@ -31,19 +32,21 @@ from pprofpy.model.recording import Recording
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, permission_error, procfs
 from pprofpy.target.freezer import refuse_frozen
-from pprofpy.units import NS_PER_S, format_duration
+from pprofpy.units import NS_PER_S
 
 _LOG_PIPE_BYTES = 1 << 20
 _POLL_S = 0.05
 _PATIENCE_S = 20.0
 """How long py-spy may take to end after a SIGINT, besides the sleep between two looks that it may be in."""
 
+_TAKE_OVER_S, _TAKE_OVER_POLL_S = 5.0, 0.001
+"""How long the next py-spy may take to get in before the window is given up, which then ends with the next one."""
+
+_FIRST_SAMPLE_S = 0.2
+"""How long its first sample may take from then on; without pauses it does not tell of any."""
+
 _ENTRY_S = 20.0
 """How long it may take to get into the target. Where that is frozen meanwhile, it would wait for ever."""
-
-STARVED_SHARE = 0.02
-STARVED_NOTE = "py-spy waited for a CPU for"
-"""What py-spy could not do on time it does in a burst, and a burst mostly sees one and the same stack."""
 
 _SLOWEST_HZ = 10
 _SHORTEST_PIECE_NS = NS_PER_S // 2
@@ -57,15 +60,18 @@ _UNSUPPORTED = re.compile(r"Unsupported version of Python|[Ff]ailed to find pyth
 
 
 class PySpyRecorder(Recorder):
-    """Samples one process with py-spy, which tells what it saw only when it ends: there is only one window.
+    """Samples one process with py-spy, which tells what it saw only when it ends: each window is a run of its own.
 
-    To be used from the main thread: py-spy ends when the thread that started it does.
+    The next py-spy gets in while the last one still samples, and takes over at its own first sample. So nothing is
+    missed in between, but for a sample or two that both took, or neither.
+
+    To be used by one thread: py-spy ends when the thread that started it does.
 
     Args:
         options: What to record.
         stop: The user's say while py-spy gets into the target.
 
-    Raises (`watch`, `poll` and `finish`):
+    Raises (`watch`, `poll`, `window` and `finish`):
         TargetError: The target ended before anything was recorded.
         TargetPermissionError: py-spy may not look inside it.
         NotPossibleError: py-spy is missing, does not know this interpreter, or the target is frozen.
@@ -73,14 +79,18 @@ class PySpyRecorder(Recorder):
     """
 
     kind = "cpu"
-    has_windows = False
 
     def __init__(self, options: CpuOptions, stop: Stop) -> None:
         super().__init__()
         self._options = self._slowed = options
         self._stop = stop
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
+        self._profiles: list[Profile] = []
+        self._running: list[_PySpy] = []
         self._is_over = False
+        self.owned.callback(self._dismiss_all)
+
+    _spy: _PySpy
 
     def watch(self, target: Target) -> None:
         """Start py-spy, and wait until it samples."""
@@ -105,28 +115,52 @@ class PySpyRecorder(Recorder):
         """Has py-spy ended, whether by itself or because it is not worth starting it again?"""
         return self._is_over
 
+    def window(self) -> Recording:
+        """Have another py-spy take over, and return what the last one saw: nothing yet, if none gets in."""
+        after = self._launched()
+        if after.take_over(self._spy, self._stop):
+            self._end_piece()
+            self._spy = after
+        else:
+            after.dismiss()
+        return self._recording(on_options(self._options))
+
     def finish(self) -> Recording:
-        """All that was recorded."""
-        failure: list[str] = []
+        """Return what was recorded since the last window."""
+        failure: tuple[str, ...] = ()
         try:
             self._end_piece()
         except PprofpyError as error:
             if not self._pieces:
                 raise  # else what came before is worth keeping
             if not isinstance(error, InterruptedEarly):
-                failure.append(f"The recording ended early: {error.message}.")
-        profile = merge([piece.profile for piece in self._pieces])
-        notes = _notes(self._options, self._slowed, profile.duration_ns, self._pieces, self._target)
-        if not (self._options.idle or self._options.gil or self._options.subprocesses):
-            notes += _doubt(profile.total(1), sum(piece.cpu_ns for piece in self._pieces))
-        profile.collection = replace(profile.collection, notes=(*notes, *failure))
+                failure = (f"The recording ended early: {error.message}.",)
+        notes = on_pieces(self._options, self._slowed, self._pieces, self._target)
+        return self._recording((*on_options(self._options), *notes, *failure))
+
+    def _recording(self, notes: tuple[str, ...]) -> Recording:
+        """The pieces that are in no window yet, with notes."""
+        profiles, self._profiles = self._profiles, []
+        nothing = empty(self._options)
+        nothing.collection = Collection(self._engine, str(self._target), asked=0, got=0, late=0, errors=0)
+        profile = merge(profiles or [nothing])
+        profile.collection = replace(profile.collection, notes=notes)
         return Recording(self.kind, profile)
 
     def _start(self) -> bool:
         """Start py-spy; False if it does not get in, or the user has had enough of waiting."""
-        self._spy = self.owned.enter_context(_PySpy(self._target, replace(self._slowed, duration_ns=self._left_ns())))
+        self._spy = self._launched()
         self._spy.wait_until_it_samples(self._stop)
         return not (self._spy.never_began or self._spy.stopped_by_user)
+
+    def _launched(self) -> _PySpy:
+        spy = _PySpy(self._target, replace(self._slowed, duration_ns=self._left_ns()))
+        self._running = [*(one for one in self._running if not one.is_dismissed), spy]
+        return spy
+
+    def _dismiss_all(self) -> None:
+        for spy in self._running:
+            spy.dismiss()
 
     def _left_ns(self) -> int | None:
         done_ns = time.time_ns() - self._pieces[0].began_ns if self._pieces else 0
@@ -135,7 +169,7 @@ class PySpyRecorder(Recorder):
     def _end_piece(self) -> None:
         """Have py-spy end, and take what it got."""
         spy, target = self._spy, self._target
-        if self._pieces and self._pieces[-1].began_ns == spy.began_unix_ns:
+        if spy.is_dismissed:
             return
         spy.end()
         if target.is_replaced():  # py-spy knows the pid only, and may have sampled both
@@ -148,35 +182,13 @@ class PySpyRecorder(Recorder):
             raise _explain(spy, target)
         profile = convert(document, self._slowed, target, self._tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns
-        profile.collection = _collection(self._engine, target, self._slowed, spy)
+        profile.collection = _collection(self._engine, target, self._slowed, spy, len(profile))
         behind_s = max((float(match[1]) for match in _BEHIND.finditer(spy.messages)), default=0.0)
         cpu_ns = spy.cpu_ns_at_end - spy.cpu_ns_at_start
-        self._pieces.append(_Piece(profile, spy.began_unix_ns, cpu_ns, spy.starved_ns, behind_s))
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What one run of py-spy recorded.
-
-    Attributes:
-        profile: Its samples.
-        began_ns: When it began, Unix time.
-        cpu_ns: The CPU time that the kernel charged the target meanwhile.
-        starved_ns: How long py-spy waited for a CPU.
-        behind_s: How far it fell behind its schedule.
-    """
-
-    profile: Profile
-    began_ns: int
-    cpu_ns: int
-    starved_ns: int
-    behind_s: float
-
-
-def _gap_ns(pieces: Sequence[_Piece]) -> int:
-    """How long nothing was recorded between the first piece and the end of the last one."""
-    whole_ns = pieces[-1].began_ns + pieces[-1].profile.duration_ns - pieces[0].began_ns
-    return max(whole_ns - sum(piece.profile.duration_ns for piece in pieces), 0)
+        times_ns = spy.began_unix_ns, spy.duration_ns, profile.total(1), cpu_ns, spy.starved_ns
+        self._pieces.append(Piece(*times_ns, behind_s))
+        self._profiles.append(profile)
+        spy.dismiss()
 
 
 def _slower(rate_hz: int) -> int:
@@ -201,7 +213,7 @@ class _PySpy:
         self.lost_looks = False
         self.complaints = b""
         self._target_was_stopped = _is_stopped(target)
-        self.stopped_by_user = self.fell_behind = self.never_began = False
+        self.stopped_by_user = self.fell_behind = self.never_began = self.is_dismissed = False
         try:
             self._process = program.start(
                 self._arguments(), self._environment(), self._messages, log_end, [self._profile]
@@ -212,12 +224,12 @@ class _PySpy:
         finally:
             os.close(log_end)
 
-    def __enter__(self) -> _PySpy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        self._close()
+    def dismiss(self) -> None:
+        """Have it end, and forget what it saw."""
+        if not self.is_dismissed:
+            self.is_dismissed = True
+            self.end()
+            self._close()
 
     @property
     def duration_ns(self) -> int:
@@ -239,6 +251,22 @@ class _PySpy:
             self._note_beginning()
         self.never_began = not self._began_ns and self._process.poll() is None
 
+    def take_over(self, before: _PySpy, stop: Stop) -> bool:
+        """Wait until it samples, and have the other one end at that moment; False if it does not get in."""
+        deadline = time.monotonic() + _TAKE_OVER_S
+        while self._process.poll() is None and not self._began_ns and time.monotonic() < deadline:
+            if stop.wait(_TAKE_OVER_POLL_S):
+                break
+            before._read_log()
+            self._note_beginning()
+        deadline = time.monotonic() + _FIRST_SAMPLE_S
+        while self._began_ns and not self.looks and time.monotonic() < deadline and self._process.poll() is None:
+            stop.wait(_TAKE_OVER_POLL_S)
+            self._read_log()
+        if self._began_ns:
+            before.end(self._began_ns)
+        return self._began_ns > 0
+
     def poll(self) -> bool:
         """Take in what it says; True if it has ended, or should: it has fallen behind."""
         self._note_beginning()
@@ -256,11 +284,16 @@ class _PySpy:
         size = os.fstat(self._profile).st_size
         return json.loads(os.pread(self._profile, size, 0)) if size and self._process.returncode == 0 else None
 
-    def end(self) -> None:
-        """Have py-spy let go of the target and end; by force only if it does not answer."""
+    def end(self, at_ns: int = 0) -> None:
+        """Have py-spy let go of the target and end; by force only if it does not answer.
+
+        Args:
+            at_ns: When it ends, on the monotonic clock, if not now.
+        """
         if self._process.poll() is None:
             self._note_beginning()
-            self._ended_ns = time.monotonic_ns()
+            self._ended_ns = at_ns or time.monotonic_ns()
+            self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
             self._process.send_signal(signal.SIGINT)
             deadline = time.monotonic() + _PATIENCE_S + 10 / self._options.rate_hz
             while self._process.poll() is None and time.monotonic() < deadline:
@@ -303,6 +336,8 @@ class _PySpy:
 
     def _note_beginning(self) -> None:
         if not self._began_ns and _BEGAN in self.messages:
+            self._read_log()
+            self.looks = 0  # it has paused the target before, to find its way in it
             self._began_ns, self.began_unix_ns = time.monotonic_ns(), time.time_ns()
             self.cpu_ns_at_start = self.cpu_ns_at_end = self._target.cpu_time_ns()
             self._starved_before_ns = _run_queue_wait_ns(self._process.pid)
@@ -324,63 +359,18 @@ class _PySpy:
             os.close(descriptor)
 
 
-def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy) -> Collection:
+def _collection(engine: str, target: Target, options: CpuOptions, spy: _PySpy, samples: int) -> Collection:
     asked = round(options.rate_hz * spy.duration_ns / NS_PER_S)
-    got = spy.looks if spy.looks and not spy.lost_looks else -1
+    got = spy.looks if (spy.looks or not samples) and not spy.lost_looks else -1
     totals = _TOTALS.search(spy.messages)
     return Collection(
         engine=engine,
         target=str(target),
         asked=asked,
         got=got,
-        late=-1 if got < 0 else _missed(asked, got),
+        late=-1 if got < 0 else missed(asked, got),
         errors=int(totals[2]) if totals else -1,
     )
-
-
-def _missed(asked: int, got: int) -> int:
-    """How many looks fell out. py-spy draws its intervals at random, so a shortfall within chance is none."""
-    return asked - got if asked - got > 4 * math.sqrt(asked) else 0
-
-
-def _doubt(sampled_ns: int, counted_ns: int) -> list[str]:
-    """A note if the samples contradict the kernel's own account of the process's CPU time.
-
-    py-spy tells running threads from waiting ones by their state; its own looks wake them, so it can be wrong.
-    """
-    if abs(sampled_ns - counted_ns) <= max(0.2 * max(sampled_ns, counted_ns), NS_PER_S / 5):
-        return []
-    reason = "waiting, also for a CPU, was taken for running" if sampled_ns > counted_ns else "running was missed"
-    sampled, counted = format_duration(sampled_ns), format_duration(counted_ns)
-    return [f"The samples add up to {sampled}, but the kernel counted {counted} of CPU time: {reason}."]
-
-
-def _notes(
-    options: CpuOptions, slowed: CpuOptions, duration_ns: int, pieces: Sequence[_Piece], target: Target
-) -> list[str]:
-    """What a reader of the profile should keep in mind."""
-    notes = []
-    if options.gil:
-        notes.append("Only threads that held the interpreter lock were counted.")
-    elif options.idle:
-        notes.append("Waiting threads were counted too: this is wall-clock time.")
-    else:
-        notes.append("Threads waiting for the interpreter lock may have been counted as running.")
-    if options.nonblocking:
-        notes.append("The target was not paused while its stacks were read: some may be torn.")
-    if slowed.rate_hz < options.rate_hz:
-        notes.append(
-            f"py-spy could not keep up with {options.rate_hz} Hz; it was slowed to {slowed.rate_hz} Hz "
-            f"to spare the target, and saw nothing for {format_duration(_gap_ns(pieces))} meanwhile."
-        )
-    if behind_s := pieces[-1].behind_s:
-        notes.append(f"py-spy was up to {behind_s:.1f} s behind its schedule.")
-    starved = sum(piece.starved_ns for piece in pieces) / max(duration_ns, 1)
-    if starved > STARVED_SHARE:
-        notes.append(f"{STARVED_NOTE} {starved:.0%} of the time: its samples came in bursts, shares are rough.")
-    if not target.is_alive():
-        notes.append("The target ended during the recording.")
-    return notes
 
 
 def _explain(spy: _PySpy, target: Target) -> PprofpyError:
