@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -96,6 +97,12 @@ def native_library(tmp_path: Path) -> Path:
     command = ["cc", "-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o", str(path), str(PROGRAMS / "native.c")]
     subprocess.run(command, check=True)
     return path
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C even where a shell has started the tests in the background: what they start would ignore it, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
