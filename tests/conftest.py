@@ -28,6 +28,9 @@ os.environ.pop("SUDO_UID", None)  # recordings would be the caller's, wherever a
 
 Start = Callable[..., subprocess.Popen[str]]
 
+beside_others = pytest.mark.ebpf(needs="probes")
+"""For a test that loads probes, and holds whatever other probes come and go."""
+
 # How properties are tried out: no deadline, since a busy machine is no fault, and no memory between runs.
 settings.register_profile("patient", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.conftest import beside_others
+
 RECORDERS = [
     ("cpu", "--engine", "bpf", "--threads", "--idle"),
     ("cpu", "--engine", "py-spy", "--threads"),
@@ -22,15 +24,12 @@ FEW = [*RECORDERS[:3], ("off-cpu",), ("trace",)]
 """One of each way to record; the others share theirs with one of these."""
 
 
-PROBES = pytest.mark.ebpf(needs="probes")
-
-
 def each_of(commands: list[tuple[str, ...]]) -> pytest.MarkDecorator:
     """Have a test take `words`: these commands, one after the other."""
     return pytest.mark.parametrize(
         "words",
         [
-            pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else PROBES)
+            pytest.param(words, id="-".join(words[:3]), marks=() if has_no_probes(words) else beside_others)
             for words in commands
         ],
     )
@@ -42,7 +41,7 @@ def pairs_of(cases: Sequence[str], commands: Sequence[tuple[str, ...]], name: st
     return pytest.mark.parametrize(
         (name, "words"),
         [
-            pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else PROBES)
+            pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else beside_others)
             for place, case in enumerate(cases)
             for index, words in enumerate(commands)
             if everything or place % len(commands) == index

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.formats.files import read_profile
-from tests.conftest import PATIENCE_S, CommandLine
+from tests.conftest import PATIENCE_S, CommandLine, beside_others
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import Condition, harm
 from tests.hostile.recorders import FEW, RECORDERS, each_of, pairs_of
@@ -125,7 +125,7 @@ def test_limits(limit: str, words: tuple[str, ...], attack: Attack) -> None:
     assert outcome.status == 0 or "pprofpy: " in outcome.stderr, outcome.stderr
 
 
-@pytest.mark.ebpf(needs="probes")
+@beside_others
 def test_a_limit_of_cpu_time_harms_nobody(hostile: Hostile, cli: CommandLine) -> None:
     """Where it takes more, the kernel ends pprofpy by SIGXCPU; the target does not notice."""
     program = hostile("names.py")
@@ -222,7 +222,7 @@ def test_a_clock_that_jumps(words: tuple[str, ...], attack: Attack, tmp_path: Pa
     assert outcome.wall_s >= 1
 
 
-@pytest.mark.ebpf(needs="probes")
+@beside_others
 def test_four_recorders_on_one_target(attack: Attack, hostile: Hostile) -> None:
     program = hostile("names.py")
     failed: list[str] = []

@@ -10,11 +10,11 @@ from dataclasses import asdict
 import pytest
 
 from pprofpy.collectors.cpython.versions import VERSIONS
-from tests.conftest import interpreter
+from tests.conftest import beside_others, interpreter
 from tests.hostile.conftest import Attack, Hostile
 from tests.hostile.recorders import pairs_of
 
-pytestmark = pytest.mark.ebpf(needs="probes")
+pytestmark = beside_others
 
 FORGERIES = (
     "interpreters", "threads", "many_threads", "many_interpreters", "frames", "tables", "lines", "texts", "dicts",

@@ -14,7 +14,7 @@ from functools import cache
 import pytest
 
 from pprofpy.system.privileges import NEEDED, Capability, in_words
-from tests.conftest import PROGRAMS
+from tests.conftest import PROGRAMS, beside_others
 from tests.users import OTHER, ROOT, US, Users, other_users
 
 ROW = re.compile(r"^\| `pprofpy (?P<command>[^`]+)` \| (?P<own>[^|]+) \| (?P<others>[^|]+) \|$", re.MULTILINE)
@@ -42,8 +42,7 @@ def words_of(command: str, pid: int) -> list[str]:
 
 
 COMMANDS = [
-    pytest.param(name, marks=[] if name.startswith("heap") or "py-spy" in name else pytest.mark.ebpf(needs="probes"))
-    for name in NEEDED
+    pytest.param(name, marks=[] if name.startswith("heap") or "py-spy" in name else beside_others) for name in NEEDED
 ]
 
 
@@ -98,7 +97,7 @@ def test_doctor_names_the_missing_capability_and_the_command(command: str, users
         assert grants(needed - {missing}) == [str(missing)]
 
 
-@pytest.mark.ebpf(needs="probes")
+@beside_others
 @pytest.mark.parametrize("command", ["off-cpu", "sched-latency", "trace -s"])
 def test_the_whole_system_takes_no_more_than_the_probes(command: str, users: Users) -> None:
     length = ["--seconds" if command.startswith("trace") else "-d", "0.3"]

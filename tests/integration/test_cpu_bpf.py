@@ -24,7 +24,7 @@ from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import Target, descendants_of, open_target
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
 
 pytestmark = pytest.mark.ebpf
@@ -394,6 +394,7 @@ def test_it_is_the_engine_of_choice_and_says_so(cli: CommandLine, start: Start) 
     assert re.search(r"MainThread: burn.half", done.stdout)
 
 
+@beside_others
 def test_hostile_names_are_harmless_on_the_screen(cli: CommandLine, start: Start) -> None:
     hostile = start(PYTHON, str(PROGRAMS / "hostile.py"))
 
@@ -407,6 +408,7 @@ def test_hostile_names_are_harmless_on_the_screen(cli: CommandLine, start: Start
     assert "evil \\n;\\x1b[31m<script>" in done.stdout
 
 
+@beside_others
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_recording_is_kept(number: signal.Signals, cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
@@ -421,6 +423,7 @@ def test_an_interrupted_recording_is_kept(number: signal.Signals, cli: CommandLi
     assert "burn.half" in names_of(cli)
 
 
+@beside_others
 def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> None:
     brief = start(PYTHON, str(PROGRAMS / "burn.py"))
     recording = cli.start("cpu", "--pid", str(brief.pid), "-d", "1h", "--engine", "bpf", "-r", "1000")
@@ -435,6 +438,7 @@ def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> N
     assert {"burn.half", "burn.third", "burn.burn_round"} <= names_of(cli)
 
 
+@beside_others
 @pytest.mark.parametrize("is_collected", [False, True])
 def test_a_target_that_ends_while_it_is_looked_at_is_an_error_of_ours(
     is_collected: bool, start: Start, monkeypatch: pytest.MonkeyPatch
@@ -455,6 +459,7 @@ def test_a_target_that_ends_while_it_is_looked_at_is_an_error_of_ours(
         recording.watch(open_target(brief.pid))
 
 
+@beside_others
 def test_a_command_is_recorded_to_its_end(cli: CommandLine) -> None:
     done = cli(
         "cpu", "--engine", "bpf", "-r", "1000", "--", PYTHON, "-c", "def f(n):\n  for i in range(n): pass\nf(10**7)"
@@ -465,6 +470,7 @@ def test_a_command_is_recorded_to_its_end(cli: CommandLine) -> None:
     assert "The target ended during the recording." in done.stdout
 
 
+@beside_others
 def test_children_are_followed_through_fork_and_exec(cli: CommandLine, start: Start) -> None:
     program = """
 import os, sys, time
@@ -495,6 +501,7 @@ parent_work()
     assert {"<string>.parent_work", "<string>.child_work", "<string>.other_work"} <= names_of(cli)
 
 
+@beside_others
 def test_children_that_are_there_already_are_followed_as_well(cli: CommandLine, start: Start) -> None:
     parent = start(PYTHON, str(PROGRAMS / "family.py"))
     (child,) = (pid for pid in descendants_of(parent.pid) if b"family" in Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -511,6 +518,7 @@ def test_children_that_are_there_already_are_followed_as_well(cli: CommandLine, 
     assert {"family.parent_work", "family.child_work"} <= names_of(cli)
 
 
+@beside_others
 def test_a_target_in_another_pid_namespace_is_told_by_our_numbers(cli: CommandLine, start: Start) -> None:
     unshare = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
@@ -527,6 +535,7 @@ def test_a_target_in_another_pid_namespace_is_told_by_our_numbers(cli: CommandLi
     assert "stays" in threads
 
 
+@beside_others
 def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: CommandLine, start: Start) -> None:
     old = start(interpreter("3.7"), str(PROGRAMS / "burn.py"))
 
@@ -541,6 +550,7 @@ def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: C
     assert "burn.half" in names_of(cli)
 
 
+@beside_others
 def test_what_only_pyspy_can_do_is_left_to_it_or_refused(cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
 
@@ -552,6 +562,7 @@ def test_what_only_pyspy_can_do_is_left_to_it_or_refused(cli: CommandLine, start
     assert refused.returncode == 2
 
 
+@beside_others
 def test_killing_pprofpy_leaves_nothing_in_the_kernel_and_the_target_alone(cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
     recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "--engine", "bpf")
@@ -567,6 +578,7 @@ def test_killing_pprofpy_leaves_nothing_in_the_kernel_and_the_target_alone(cli: 
 # -- it would rather say nothing than something wrong ---------------------------------------------------------------
 
 
+@beside_others
 def test_structures_that_are_not_where_they_should_be_are_noticed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,6 +590,7 @@ def test_structures_that_are_not_where_they_should_be_are_noticed(
         runtime.find_runtime(open_target(burning.pid))
 
 
+@beside_others
 def test_a_walk_that_differs_from_what_is_read_from_outside_ends_the_recording(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -589,6 +602,7 @@ def test_a_walk_that_differs_from_what_is_read_from_outside_ends_the_recording(
             let_run(recording, 20)
 
 
+@beside_others
 def test_the_target_is_never_stopped(start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
     status = Path(f"/proc/{burning.pid}/status")

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
 
 
 def checks_of(cli: CommandLine, *words: str) -> dict[str, dict[str, str]]:
@@ -34,7 +34,7 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
     assert "'pprofpy cpu' works." in done.stdout
 
 
-@pytest.mark.ebpf(needs="probes")
+@beside_others
 def test_the_kernel_walks_the_stacks_of_the_process_or_the_commands_that_need_it_are_named(
     cli: CommandLine, start: Start
 ) -> None:

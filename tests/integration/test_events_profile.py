@@ -16,7 +16,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
 
 pytestmark = pytest.mark.ebpf
 
@@ -89,6 +89,7 @@ def test_stacks_are_whole_and_lines_are_those_of_the_call() -> None:
     assert stack[:2] == (f"events.write_much:{at}", f"events.main:{called}")
 
 
+@beside_others
 def test_bytes_are_bytes() -> None:
     assert [str(one) for one in choose(["kmem:kmalloc"], "bytes_alloc").value_types] == [
         "events/count",
@@ -96,6 +97,7 @@ def test_bytes_are_bytes() -> None:
     ]
 
 
+@beside_others
 @pytest.mark.parametrize(
     ("events", "weight", "hint"),
     [
@@ -113,6 +115,7 @@ def test_unknown_names_come_with_the_nearest(events: list[str], weight: str, hin
     assert hint in caught.value.hint
 
 
+@beside_others
 def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -> None:
     program = tmp_path / "writer.py"
     program.write_text(
@@ -131,6 +134,7 @@ def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -
     assert read_profile(str(file)).total(0) > 20
 
 
+@beside_others
 def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, start: Start) -> None:
     naps = "import time\nprint('ready', flush=True)\nwhile input(): print(*map(time.sleep, [0.005] * 50), flush=True)"
     program = start(sys.executable, "-c", naps, stdin=subprocess.PIPE)
@@ -151,6 +155,7 @@ def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, st
     assert [path.name.startswith("events-") for path in cli.recordings] == [True]
 
 
+@beside_others
 def test_what_is_not_python_or_not_permitted_is_refused(cli: CommandLine) -> None:
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         foreign = cli("events", "-e", "write", "--pid", str(sleeper.pid))

@@ -6,9 +6,9 @@ from subprocess import Popen
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
 
-pytestmark = pytest.mark.ebpf(needs="probes")
+pytestmark = beside_others
 
 BURN = str(PROGRAMS / "burn.py")
 CLAIM = f"""

@@ -20,7 +20,7 @@ from pprofpy.formats.files import read_profile
 from pprofpy.model.gil import WAITS, GilRecord, GilThread
 from pprofpy.reports.gil import place_of
 from pprofpy.reports.losses import lines
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
 
 pytestmark = pytest.mark.ebpf
 
@@ -130,6 +130,7 @@ def test_the_profile_has_each_wait_once_with_the_holder_on_top() -> None:
     rounds_until_right(measure)
 
 
+@beside_others
 def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -> None:
     program = tmp_path / "busy.py"
     program.write_text(
@@ -156,6 +157,7 @@ def test_a_command_is_recorded_until_it_ends(cli: CommandLine, tmp_path: Path) -
     ]
 
 
+@beside_others
 def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, start: Start) -> None:
     program = start(sys.executable, PROGRAM, "0.5", "compute", "compute", stdin=subprocess.PIPE)
 
@@ -176,6 +178,7 @@ def test_an_interrupt_ends_it_early_and_keeps_what_there_is(cli: CommandLine, st
     assert [path.name.startswith("gil-gil-") for path in cli.recordings] == [True]
 
 
+@beside_others
 def test_a_target_that_ends_meanwhile_ends_the_recording(cli: CommandLine, start: Start) -> None:
     program = start(sys.executable, PROGRAM, "1", "compute", "compute", stdin=subprocess.PIPE)
     recording = cli.start("gil", "--name", f"{PROGRAM} 1 compute")
@@ -223,6 +226,7 @@ def test_child_processes_have_locks_of_their_own(cli: CommandLine, tmp_path: Pat
     assert all(holder == waiter for holder, waiter in held)
 
 
+@beside_others
 def test_what_is_not_python_is_refused(cli: CommandLine) -> None:
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         wait_until(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n", "it has started")
@@ -233,6 +237,7 @@ def test_what_is_not_python_is_refused(cli: CommandLine) -> None:
     assert "is not a Python process" in done.stderr
 
 
+@beside_others
 def test_without_privileges_it_says_what_is_missing(cli: CommandLine, start: Start) -> None:
     program = start(sys.executable, PROGRAM, "60", "compute", stdin=subprocess.PIPE)
 

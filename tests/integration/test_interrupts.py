@@ -13,12 +13,10 @@ import pytest
 
 import pprofpy
 from pprofpy.formats import pprof
-from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start
+from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start, beside_others
 from tests.stacks import profile_of
 
 MOMENTS = 12
-PROBES = pytest.mark.ebpf(needs="probes")
-
 PYTHONS_OWN = re.compile(r'"(<frozen [\w.]+>|<string>|[^"]*/(lib/python[^"]*|site-packages/_\w+/[^"]*))"')
 """Files whose code Python itself runs before any of ours. Nobody can catch a Ctrl-C there."""
 
@@ -77,7 +75,7 @@ def test_nothing_that_takes_time_is_imported_before_ctrl_c_is_taken_care_of(file
         pytest.param(["--help"], id="help"),
         pytest.param(["top", "RECORDING"], id="top"),
         pytest.param(["flamegraph", "RECORDING", "-o", "-"], id="flamegraph"),
-        pytest.param(["doctor"], id="doctor", marks=PROBES),  # which tries the walk
+        pytest.param(["doctor"], id="doctor", marks=beside_others),  # which tries the walk
     ],
 )
 def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine, recording: str) -> None:
@@ -101,9 +99,9 @@ def test_one_ctrl_c_at_any_moment_ends_a_view(words: list[str], cli: CommandLine
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param([], id="cpu", marks=PROBES),
+        pytest.param([], id="cpu", marks=beside_others),
         pytest.param(["--engine", "py-spy"], id="py-spy"),
-        pytest.param(["--idle"], id="idle", marks=PROBES),
+        pytest.param(["--idle"], id="idle", marks=beside_others),
     ],
 )
 def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:

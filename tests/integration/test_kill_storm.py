@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import beside_others
 from tests.storm import COMMANDS, PHASES, WITHOUT_EBPF, Tally, launch_cold, strike, victims
 
 ROUNDS = len(PHASES) + 1
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: every com
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in WITHOUT_EBPF else pytest.param(name, marks=pytest.mark.ebpf(needs="probes")) for name in COMMANDS],
+    [name if name in WITHOUT_EBPF else pytest.param(name, marks=beside_others) for name in COMMANDS],
 )
 def test_a_killed_recorder_leaves_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPROFPY_DIR", str(tmp_path / "profiles"))

@@ -17,7 +17,7 @@ import pytest
 import pprofpy
 from pprofpy.errors import TargetError, UsageError
 from pprofpy.library import Recorded
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
 
 DOCS = Path(__file__).parents[2] / "docs" / "library.md"
 
@@ -41,7 +41,7 @@ def test_each_name_is_there_and_no_other() -> None:
         pprofpy.record_all  # noqa: B018
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_the_examples_of_the_documentation_work(
     pid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +56,7 @@ def test_the_examples_of_the_documentation_work(
     assert ";" in printed
 
 
-@pytest.mark.ebpf
+@beside_others
 @pytest.mark.parametrize("command", ["cpu", "off-cpu", "gil", "sched-latency", "events"])
 def test_a_recording_is_shown_as_a_command_s_own(command: str, pid: int, tmp_path: Path, cli: CommandLine) -> None:
     recorded = _record(command, pid)
@@ -114,7 +114,7 @@ def test_py_spy_records_without_ebpf_window_by_window(pid: int) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_the_windows_together_are_the_recording(pid: int) -> None:
     whole = pprofpy.record_cpu(pid, 1.5, window_seconds=0.4)
     windows = list(whole.windows())
@@ -124,7 +124,7 @@ def test_the_windows_together_are_the_recording(pid: int) -> None:
     assert list(whole.windows()) == []
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_columns_hold_what_the_samples_hold(pid: int) -> None:
     recorded = pprofpy.record_cpu(pid, 1)
 
@@ -136,7 +136,7 @@ def test_columns_hold_what_the_samples_hold(pid: int) -> None:
     assert columns["cpu_nanoseconds"].tolist() == [one.values[-1] for one in samples]
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_it_goes_on_while_the_program_does_other_things_until_it_is_stopped(pid: int) -> None:
     recording = pprofpy.record_off_cpu(pid, None, window_seconds=0.1)
     seen = [window.kind for window, _ in zip(recording.windows(), range(3), strict=False)]
@@ -146,7 +146,7 @@ def test_it_goes_on_while_the_program_does_other_things_until_it_is_stopped(pid:
     assert recording.profile.total(0) > 0
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_an_event_stops_several(pid: int) -> None:
     stop = threading.Event()
     recordings = [pprofpy.record_off_cpu(pid, None, stop=stop), pprofpy.record_gil(pid, None, stop=stop)]
@@ -155,7 +155,7 @@ def test_an_event_stops_several(pid: int) -> None:
     assert [recording.kind for recording in recordings] == ["off-cpu", "gil"]
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_a_recording_ends_with_its_block(pid: int) -> None:
     with pprofpy.record_cpu(pid, None) as recording:
         pass
@@ -174,7 +174,7 @@ def test_a_target_that_dies_too_early_is_told_by_whoever_asks(start: Start) -> N
         recording.save()
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_each_event_is_in_a_window_and_in_the_file(pid: int, tmp_path: Path, cli: CommandLine) -> None:
     path = tmp_path / "app.trace"
 
@@ -202,7 +202,7 @@ def test_a_process_that_is_not_there_is_told() -> None:
         pprofpy.record_cpu(2**22 + 1, 1)
 
 
-@pytest.mark.ebpf
+@beside_others
 def test_subprocesses_are_those_of_a_process() -> None:
     with pytest.raises(UsageError, match="those of a process"):
         pprofpy.record_off_cpu(None, 1, subprocesses=True)

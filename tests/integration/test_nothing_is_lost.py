@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, wait_until
 
 COMMANDS = {
     "heap": ["heap", "--sample-bytes", "16k"],
@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.ebpf(needs="probes")
+@beside_others
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLine) -> None:
     program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))

@@ -15,15 +15,15 @@ import pytest
 
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.system.privileges import FILES, PY_SPY, READING, RECORDING, Capability
-from tests.conftest import PROGRAMS, CommandLine, Start, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, wait_until
 
 INHERITANCE = PROGRAMS / "inheritance.py"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have privileges that can be given up")
 
 RECORDERS = [
-    pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf(needs="probes")),
-    pytest.param(("gil",), marks=pytest.mark.ebpf(needs="probes")),
-    pytest.param(("trace", "-e", "sched:*"), marks=pytest.mark.ebpf(needs="probes")),
+    pytest.param(("cpu", "--engine", "bpf"), marks=beside_others),
+    pytest.param(("gil",), marks=beside_others),
+    pytest.param(("trace", "-e", "sched:*"), marks=beside_others),
     pytest.param(("cpu", "--engine", "py-spy")),
     pytest.param(("heap", "--engine", "tracemalloc")),
 ]
@@ -110,8 +110,8 @@ def test_the_reader_of_native_names_has_no_privilege() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("cpu", "--engine", "bpf"), marks=pytest.mark.ebpf(needs="probes")),
-        pytest.param(("off-cpu",), marks=pytest.mark.ebpf(needs="probes")),
+        pytest.param(("cpu", "--engine", "bpf"), marks=beside_others),
+        pytest.param(("off-cpu",), marks=beside_others),
         ("cpu", "--engine", "py-spy"),
         ("heap", "--engine", "tracemalloc"),
     ],

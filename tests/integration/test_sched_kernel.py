@@ -18,6 +18,7 @@ import pytest
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.model.latency import LatencyRecord, ThreadWaits
+from tests.conftest import beside_others
 from tests.integration.sched_reference import loading
 from tests.recorders import latency_record, long_waits
 
@@ -53,6 +54,7 @@ def all_waits(threads: tuple[ThreadWaits, ...]) -> int:
     return sum(one.woken.count + one.preempted.count for one in threads)
 
 
+@beside_others
 def test_kill_9_leaves_nothing_in_the_kernel() -> None:
     # Given a recording of the whole system, with everything switched on
     command = [*PPROFPY, "sched-latency", "-d", "100", "--threshold", "1s", "--trace", "--json"]
@@ -101,6 +103,7 @@ print("end", flush=True); sys.stdin.read(1)
     assert all_waits(result.threads) >= 10_000
 
 
+@beside_others
 @pytest.mark.parametrize("children", [False, True], ids=["alone", "with children"])
 def test_children_are_followed_if_they_are_wanted(children: bool) -> None:
     result, pid = record(
@@ -120,6 +123,7 @@ print("end", flush=True); sys.stdin.read(1)
     assert ("true" in {one.name for one in result.threads}) == children
 
 
+@beside_others
 def test_exec_changes_the_name_and_loses_nothing() -> None:
     result, pid = record("""
 import os
@@ -129,6 +133,7 @@ os.execv(sys.executable, [sys.executable, "-c",
     assert {(one.name, one.comm) for one in result.threads if one.tid == pid} == {("MainThread", "renamed")}
 
 
+@beside_others
 def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: Path) -> None:
     inner = "import time\nwhile True: time.sleep(0.005)\n"
     with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", inner]) as outer:
@@ -145,6 +150,7 @@ def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(tmp_path: P
     assert rows[0]["count"] > 10
 
 
+@beside_others
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
 @pytest.mark.parametrize("command", ["sched-latency", "off-cpu"])
 def test_without_root_it_exits_with_4_and_says_how_to_grant_it(command: str) -> None:
@@ -180,6 +186,7 @@ def test_a_long_wait_names_who_had_the_cpu() -> None:
     assert sum(part.duration_ns for part in waits[0].ran) + waits[0].unknown_ns == waits[0].wait_ns
 
 
+@beside_others
 def test_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
     program = """
 import sys

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tests import go_pprof
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
 
-pytestmark = pytest.mark.ebpf(needs="probes")
+pytestmark = beside_others
 
 RECORDINGS = [
     ["cpu", "--threads", "--nodecount", "3"],

@@ -26,7 +26,7 @@ from pprofpy.events.log import Batch, EventSummary
 from pprofpy.events.words import Line, Narrator
 from pprofpy.reports.losses import lines
 from pprofpy.text import printable
-from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right, wait_until
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
 from tests.integration.sched_reference import needs_perf, perf
 from tests.recorders import last_events
 
@@ -291,6 +291,7 @@ def test_a_file_can_be_looked_at_later(cli: CommandLine, tmp_path: Path) -> None
     assert dict(table["rows"][0]["reasons"])["clock_nanosleep"] >= 290_000_000
 
 
+@beside_others
 def test_max_events_ends_it(cli: CommandLine, start: Start) -> None:
     busy = start(sys.executable, "-c", "import os\nprint('ready', flush=True)\nwhile True: os.getppid()")
 
@@ -301,6 +302,7 @@ def test_max_events_ends_it(cli: CommandLine, start: Start) -> None:
     assert busy.poll() is None
 
 
+@beside_others
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -321,6 +323,7 @@ def test_mistakes_are_explained(cli: CommandLine, words: list[str], status: int,
     assert "Traceback" not in finished.stderr
 
 
+@beside_others
 def test_without_privileges_it_says_what_to_grant(cli: CommandLine) -> None:
     finished = cli("trace", "-d", "1", prefix=("setpriv", "--bounding-set=-all", "--inh-caps=-all"))
 
@@ -507,6 +510,7 @@ def test_stacks_are_shown_under_the_events_and_saved_with_them(
     assert below[2].strip().startswith("events.write_often (")
 
 
+@beside_others
 def test_stacks_need_a_process_and_events(cli: CommandLine) -> None:
     for words in (("--stacks",), ("--stacks", "--summary", "--pid", "1")):
         done = cli("trace", *words)
