@@ -13,14 +13,6 @@ give_up() {
     exit 1
 }
 
-# apt with lists and packages of its own, beside those of the system.
-apt() {
-    apt-get --quiet --quiet \
-        -o Dir::Etc::SourceList="$work/unstable.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$work/lists" \
-        -o Dir::State::status=/dev/null -o Dir::Cache="$work" -o Acquire::Languages=none -o APT::Sandbox::User=root \
-        -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 "$@"
-}
-
 # Starts the program with its own C library. --argv0: for it to start itself again in the same way.
 write_starter() {
     local library=$folder/usr/lib/x86_64-linux-gnu
@@ -39,16 +31,16 @@ if [ -x "$folder/usr/bin/python$version" ]; then
 fi
 [ "$(uname -m)" = x86_64 ] || give_up "this is no x86-64 machine"
 command -v apt-get dpkg-deb >/dev/null || give_up "there is no apt-get"
-mirror=$(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\(https\?://[^']*/debian\)/dists/.*|\1|p" | head -n 1)
+. "$(dirname "$0")/apt.sh"
 [ -n "$mirror" ] || give_up "apt knows no mirror of Debian"
 
 mkdir -p "$(dirname "$folder")"
 work=$(mktemp -d "$folder.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{lists,archives}/partial "$work/root"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror unstable main" >"$work/unstable.list"
+mkdir -p "$work/root"
+echo "deb [signed-by=$keyring] $mirror unstable main" >"$work/sources.list"
 echo "setup: fetching Python $version for the tests" >&2
-apt update >&2 && (cd "$work" && apt download "${packages[@]}" >&2) || give_up "the mirror does not give it"
+apt_beside "$work" update && (cd "$work" && apt_beside "$work" download "${packages[@]}") || give_up "the mirror does not give it"
 for package in "$work"/*.deb; do
     dpkg-deb --extract "$package" "$work/root"
 done

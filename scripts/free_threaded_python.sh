@@ -11,20 +11,14 @@ if [ -x "$program" ]; then
     echo "$program"
     exit 0
 fi
-mirror=$(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\(https\?://[^']*/debian\)/dists/.*|\1|p" | head -n 1)
+. "$(dirname "$0")/apt.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{lists,archives}/partial "$work/build"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mkdir -p "$work/build"
 echo "deb-src [signed-by=$keyring] $mirror $release main" >"$work/sources.list"
-apt() {
-    apt-get --quiet --quiet -o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=- \
-        -o Dir::State::Lists="$work/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$work" \
-        -o Acquire::Languages=none -o APT::Sandbox::User=root "$@" >&2
-}
 cd "$work"
-apt update
-apt source --download-only "python$version"
+apt_beside "$work" update
+apt_beside "$work" source --download-only "python$version"
 tar --extract --file "python$version"*.orig.tar.?z --strip-components=1 --directory build
 cd build
 ./configure --quiet --prefix="$folder" --disable-gil --without-ensurepip --disable-test-modules \

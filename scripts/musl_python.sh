@@ -11,23 +11,17 @@ if [ -x "$program" ]; then
     echo "$program"
     exit 0
 fi
-mirror=$(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\(https\?://[^']*/debian\)/dists/.*|\1|p" | head -n 1)
+. "$(dirname "$0")/apt.sh"
 release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{lists,archives}/partial "$work/musl" "$work/build"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mkdir -p "$work/musl" "$work/build"
 printf '%s [signed-by=%s] %s %s main\n' deb $keyring "$mirror" "$release" deb-src $keyring "$mirror" "$release" \
     >"$work/sources.list"
-apt() {
-    apt-get --quiet --quiet -o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=- \
-        -o Dir::State::Lists="$work/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$work" \
-        -o Acquire::Languages=none -o APT::Sandbox::User=root "$@" >&2
-}
 cd "$work"
-apt update
-apt download musl musl-dev
-apt source --download-only "python$version"
+apt_beside "$work" update
+apt_beside "$work" download musl musl-dev
+apt_beside "$work" source --download-only "python$version"
 for package in *.deb; do
     dpkg-deb --extract "$package" musl
 done

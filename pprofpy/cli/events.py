@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pprofpy.cli import top
 from pprofpy.cli.console import remark
-from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import json_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled, tell_costs
+from pprofpy.cli.record import Length
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -21,7 +21,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
-from pprofpy.target.launch import interruptible
+from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
@@ -69,27 +69,24 @@ def command(
     require()
     wanted = choose(events, weight)
     shown: dict[str, Option] = {"nodecount": nodecount}
-    with interruptible() as interruption:
+    plan = Plan("events", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose, everybody=False)
 
-        def start(scope: Scope) -> EventProfileRecorder:
-            return EventProfileRecorder(wanted, scope)
+    def start(scope: Scope) -> EventProfileRecorder:
+        return EventProfileRecorder(wanted, scope)
 
-        try:
-            with ExitStack() as spool:
-                with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
-                    windows = spool.enter_context(spooled("events", target))
-                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
-                    if verbose:
-                        tell_costs(recorder)
-                check_began(not len(made.profile), target, interruption)
-                if not len(made.profile):
-                    remark("no thread of this process caused such an event")
-                path = keep(made, target, output)
-            if not output.is_stdout:
-                present(made, str(path), as_json=as_json)
-                remark(f"saved: {path}")
-        finally:
-            wait_for_command(interruption.child)
+    paths: list[Path | None] = []
+
+    def show(made: Recording, target: Target | None) -> None:
+        if not len(made.profile):
+            remark("no thread of this process caused such an event")
+        paths.append(keep(made, target, output))
+
+    def afterwards(made: Recording) -> None:
+        if not output.is_stdout:
+            present(made, str(paths[0]), as_json=as_json)
+            remark(f"saved: {paths[0]}")
+
+    record_and_show(plan, start, show, afterwards=afterwards)
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:

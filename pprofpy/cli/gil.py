@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from pprofpy.cli.console import remark, stdout_console
-from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled, tell_costs
+from pprofpy.cli.record import Length
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -20,7 +19,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import gil as report
-from pprofpy.target.launch import interruptible
+from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
@@ -72,25 +71,18 @@ def command(
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()
     shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns)}
-    with interruptible() as interruption:
+    plan = Plan("gil", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose, everybody=False)
 
-        def start(scope: Scope) -> GilRecorder:
-            return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
+    def start(scope: Scope) -> GilRecorder:
+        return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
 
-        try:
-            with ExitStack() as spool:
-                with recording(choice, subprocesses, interruption, start, everybody=False) as (recorder, target):
-                    windows = spool.enter_context(spooled("gil", target))
-                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
-                    if verbose:
-                        tell_costs(recorder)
-                check_began(not len(made.tables["threads"]), target, interruption)
-                if not output.is_stdout:
-                    present(made, as_json=as_json)
-                if path := keep(made, target, output):
-                    remark(f"saved: {path}")
-        finally:
-            wait_for_command(interruption.child)
+    def show(made: Recording, target: Target | None) -> None:
+        if not output.is_stdout:
+            present(made, as_json=as_json)
+        if path := keep(made, target, output):
+            remark(f"saved: {path}")
+
+    record_and_show(plan, start, show, is_empty=lambda made: not len(made.tables["threads"]))
 
 
 def present(recording: Recording, source: str = "", *, as_json: bool) -> None:

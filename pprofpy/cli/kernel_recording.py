@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option, window_option
-from pprofpy.cli.record import Length, record
+from pprofpy.cli.record import Length, record, spooled, tell_costs
 from pprofpy.cli.recording import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.kernel.scope import Scope
@@ -18,7 +20,7 @@ from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder
 from pprofpy.target import Target
-from pprofpy.target.launch import Interruption, Launched, status_in_words
+from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S, format_duration
 
@@ -135,6 +137,78 @@ def run(
             on_poll()
 
         return record([recorder], windows, shown, length, interruption, target, polled, on_window)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command records in the kernel.
+
+    Attributes:
+        kind: The command's name.
+        choice: The process that the command line names.
+        subprocesses: Record its children, too.
+        length: The length of the recording and of a window.
+        shown: The options that shape what the command prints.
+        verbose: Say what the recording takes up.
+        everybody: Record the whole system if no process is named.
+    """
+
+    kind: str
+    choice: Choice
+    subprocesses: bool
+    length: Length
+    shown: Mapping[str, Option]
+    verbose: bool
+    everybody: bool = True
+
+
+def record_and_show(
+    plan: Plan,
+    start: Callable[[Scope], _Recorder],
+    show: Callable[[Recording, Target | None], None],
+    *,
+    is_empty: Callable[[Recording], bool] = lambda made: not len(made.profile),
+    finish: Callable[[_Recorder, Recording], None] = lambda recorder, made: None,
+    afterwards: Callable[[Recording], None] = lambda made: None,
+    on_poll: Callable[[_Recorder], object] = lambda recorder: None,
+    on_window: Callable[[_Recorder, Recording], Recording] = lambda recorder, window: window,
+) -> None:
+    """Record, show and keep what was recorded, and wait for the COMMAND to end.
+
+    Args:
+        plan: What to record.
+        start: Makes the recorder.
+        show: Shows and keeps the recording. Until it returns, the windows are in the spool.
+        is_empty: Was nothing recorded?
+        finish: Called with the recorder, which is still open, and the recording.
+        afterwards: Called when the recording has been kept, and the spool is gone.
+        on_poll: Called about 20 times per second, with the recorder.
+        on_window: Maps each window to the one that is kept; called with the recorder, too.
+
+    Raises:
+        InterruptedEarly: The user ended it before anything was recorded.
+        TargetError: The target's own end did.
+    """
+    with interruptible() as interruption:
+        try:
+            with ExitStack() as spool:
+                with recording(plan.choice, plan.subprocesses, interruption, start, everybody=plan.everybody) as (
+                    recorder,
+                    target,
+                ):
+                    windows = spool.enter_context(spooled(plan.kind, target))
+                    made = run(
+                        recorder, target, windows, plan.shown, plan.length, interruption,
+                        partial(on_poll, recorder), partial(on_window, recorder),
+                    )  # fmt: skip
+                    if plan.verbose:
+                        tell_costs(recorder)
+                    finish(recorder, made)
+                check_began(is_empty(made), target, interruption)
+                show(made, target)
+            afterwards(made)
+        finally:
+            wait_for_command(interruption.child)
 
 
 def check_began(is_empty: bool, target: Target | None, interruption: Interruption) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from pprofpy.cli.console import remark, stdout_console
-from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled, tell_costs
+from pprofpy.cli.record import Length
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -19,7 +18,7 @@ from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import off_cpu as report
-from pprofpy.target.launch import interruptible
+from pprofpy.target import Target
 
 EPILOG = """\b
 Examples:
@@ -69,27 +68,22 @@ def command(
         raise UsageError("--min is above --max: no wait can match", "swap them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     shown: dict[str, Option] = {"nodecount": nodecount}
-    with interruptible() as interruption:
+    plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
-        def start(scope: Scope) -> OffCpuRecorder:
-            return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers))
+    def start(scope: Scope) -> OffCpuRecorder:
+        return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers))
 
-        try:
-            with ExitStack() as spool:
-                with recording(choice, subprocesses, interruption, start) as (recorder, target):
-                    windows = spool.enter_context(spooled("off-cpu", target))
-                    made = run(recorder, target, windows, shown, Length(duration_ns, window_ns), interruption)
-                    if verbose:
-                        tell_costs(recorder)
-                    if recorder.without_python:
-                        remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
-                check_began(not len(made.profile), target, interruption)
-                if not output.is_stdout:
-                    present(made, as_json=as_json)
-                if path := keep(made, target, output):
-                    remark(f"saved: {path}")
-        finally:
-            wait_for_command(interruption.child)
+    def finish(recorder: OffCpuRecorder, made: Recording) -> None:
+        if recorder.without_python:
+            remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
+
+    def show(made: Recording, target: Target | None) -> None:
+        if not output.is_stdout:
+            present(made, as_json=as_json)
+        if path := keep(made, target, output):
+            remark(f"saved: {path}")
+
+    record_and_show(plan, start, show, finish=finish)
 
 
 def present(recording: Recording, source: str = "", *, as_json: bool) -> None:

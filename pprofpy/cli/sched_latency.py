@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 from pprofpy.cli.console import remark, say, stdout_console
-from pprofpy.cli.kernel_recording import check_began, duration_of, length_options, recording, run, wait_for_command
+from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
-from pprofpy.cli.record import Length, spooled, tell_costs
+from pprofpy.cli.record import Length
 from pprofpy.cli.recording import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
@@ -26,7 +25,6 @@ from pprofpy.model.recording import Option, Recording
 from pprofpy.model.trace import Trace
 from pprofpy.reports import sched_latency as report
 from pprofpy.target import Target
-from pprofpy.target.launch import interruptible
 
 EPILOG = """\b
 Examples:
@@ -48,26 +46,24 @@ class _Live:
     """Show intervals and long waits while the recording runs.
 
     Attributes:
-        recorder: The recording.
         with_intervals: Each window but the last one is an interval that the user asked for.
         is_printing: Print as it comes.
     """
 
-    recorder: SchedRecorder
     with_intervals: bool
     is_printing: bool
     interval_count: int = 0
 
-    def poll(self) -> None:
+    def poll(self, recorder: SchedRecorder) -> None:
         """Show the long waits that are new."""
-        waits = self.recorder.new_long_waits()
+        waits = recorder.new_long_waits()
         if self.is_printing:
-            report.render_long_waits(waits, self.recorder.start_ns, stdout_console())
+            report.render_long_waits(waits, recorder.start_ns, stdout_console())
 
-    def take(self, window: Recording) -> Recording:
+    def take(self, recorder: SchedRecorder, window: Recording) -> Recording:
         """Show an interval, and note that the window is one."""
-        self.poll()
-        if not self.with_intervals or self.recorder.has_finished or self.interval_count >= _MOST_INTERVALS_KEPT:
+        self.poll(recorder)
+        if not self.with_intervals or recorder.has_finished or self.interval_count >= _MOST_INTERVALS_KEPT:
             return window
         self.interval_count += 1
         found = Latencies.from_recording(window)
@@ -115,31 +111,29 @@ def command(
     _check_positive(interval=interval_ns, threshold=threshold_ns)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     shown: dict[str, Option] = {"nodecount": nodecount, "with_long_waits": bool(threshold_ns)}
-    length = Length(duration_ns, interval_ns or window_ns)
-    with interruptible() as interruption:
+    plan = Plan("sched-latency", choice, subprocesses, Length(duration_ns, interval_ns or window_ns), shown, verbose)
+    live = _Live(bool(interval_ns), is_printing=not (as_json or output.is_stdout))
+    traces: list[Trace] = []
 
-        def start(scope: Scope) -> SchedRecorder:
-            return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
+    def start(scope: Scope) -> SchedRecorder:
+        return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
 
-        try:
-            with ExitStack() as spool:
-                with recording(choice, subprocesses, interruption, start) as (recorder, target):
-                    windows = spool.enter_context(spooled("sched-latency", target))
-                    live = _Live(recorder, bool(interval_ns), is_printing=not (as_json or output.is_stdout))
-                    made = run(recorder, target, windows, shown, length, interruption, live.poll, live.take)
-                    if verbose:
-                        tell_costs(recorder)
-                    if recorder.without_python:
-                        remark(f"no Python stacks: {recorder.without_python}")
-                    record = Latencies.from_recording(made).record
-                    trace = recorder.trace(record) if with_trace else None
-                is_empty = not any(one.woken.count or one.preempted.count for one in record.threads)
-                check_began(is_empty, target, interruption)
-                if not output.is_stdout:
-                    _show(made, as_json=as_json)
-                _keep(made, trace, target, output, force=others["force"])
-        finally:
-            wait_for_command(interruption.child)
+    def finish(recorder: SchedRecorder, made: Recording) -> None:
+        if recorder.without_python:
+            remark(f"no Python stacks: {recorder.without_python}")
+        if with_trace:
+            traces.append(recorder.trace(Latencies.from_recording(made).record))
+
+    def show(made: Recording, target: Target | None) -> None:
+        if not output.is_stdout:
+            _show(made, as_json=as_json)
+        _keep(made, traces[0] if traces else None, target, output, force=others["force"])
+
+    record_and_show(plan, start, show, is_empty=_is_empty, finish=finish, on_poll=live.poll, on_window=live.take)
+
+
+def _is_empty(made: Recording) -> bool:
+    return not any(one.woken.count or one.preempted.count for one in Latencies.from_recording(made).record.threads)
 
 
 def _check_positive(**times: int | None) -> None:

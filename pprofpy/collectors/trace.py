@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.arch import system_call_number, x86_64
 from pprofpy.collectors.kernel.losses import losses
-from pprofpy.collectors.kernel.names import AddressNames, FdPaths
+from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.program import struct_offsets
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
@@ -345,13 +345,8 @@ def _file_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel has none of these.
     """
-    members = {
+    members = FD_MEMBERS | {
         "TASK_STATUS": x86_64.COMPAT_STATUS,
-        "TASK_FILES": "task_struct.files",
-        "FILES_FDT": "files_struct.fdt",
-        "FDT_MAX_FDS": "fdtable.max_fds",
-        "FDT_FD": "fdtable.fd",
-        "FILE_INODE": "file.f_inode",
         "FILE_DENTRY": "file.f_path.dentry",
         "DENTRY_NAME": "dentry.d_name.name",
         "INODE_INO": "inode.i_ino",

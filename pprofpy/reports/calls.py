@@ -16,7 +16,7 @@ from rich.text import Text
 from pprofpy.model.graph import Edges, Entity
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import heat, name_width, shorten, write_lines
+from pprofpy.reports.text import flat_and_cum, name_width, shorten, write_lines
 from pprofpy.reports.trim import Trimmed
 from pprofpy.units import format_percent, format_value
 
@@ -137,10 +137,7 @@ def _lines(node: Node, calls: Calls, width: int) -> Iterator[Text]:
     yield from (_call_line(call, node, calls, width) for call in node.callers)
     total, unit = calls.header.total, calls.header.sample_type.unit
     yield Text.assemble(
-        f"{format_value(node.flat, unit, calls.unit):>10} ",
-        (format_percent(node.flat, total), heat(node.flat, total)),
-        f" {format_percent(node.flat_sum, total)} {format_value(node.cum, unit, calls.unit):>10} ",
-        (format_percent(node.cum, total), heat(node.cum, total)),
+        *flat_and_cum(node, total, lambda value: format_value(value, unit, calls.unit)),
         f"{'':16}| ",
         (shorten(str(node.entity), width), "bold"),
     )

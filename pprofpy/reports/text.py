@@ -6,13 +6,15 @@ what is written out is longer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
+from typing import Protocol
 
 from rich.console import Console
 from rich.text import Span, Text
 
 from pprofpy.text import printable
+from pprofpy.units import format_percent
 
 NARROWEST_NAME = 24
 """Names are not cut below this, however narrow the terminal: a table that wraps beats one that says nothing."""
@@ -36,6 +38,38 @@ def heat(value: int, total: int) -> str:
     """The style of a value by its share of the total: only what matters stands out."""
     share = abs(value / total) if total else 0.0
     return "bold red" if share >= 0.25 else "yellow" if share >= 0.05 else "dim" if share < 0.005 else ""
+
+
+class Spent(Protocol):
+    """What a row of a profile's table is about: what was spent in it, in it and those above, and below it."""
+
+    @property
+    def flat(self) -> int:
+        """In it alone."""
+
+    @property
+    def flat_sum(self) -> int:
+        """In it and in all rows above."""
+
+    @property
+    def cum(self) -> int:
+        """In it and in all that it called."""
+
+
+def flat_and_cum(row: Spent, total: int, worded: Callable[[int], str]) -> tuple[str | tuple[str, str], ...]:
+    """The columns flat, flat%, sum%, cum and cum%, as parts of a `Text`.
+
+    Args:
+        row: What was spent.
+        total: What the percentages are of.
+        worded: Writes a value with its unit.
+    """
+    return (
+        f"{worded(row.flat):>10} ",
+        (format_percent(row.flat, total), heat(row.flat, total)),
+        f" {format_percent(row.flat_sum, total)} {worded(row.cum):>10} ",
+        (format_percent(row.cum, total), heat(row.cum, total)),
+    )
 
 
 def write_lines(console: Console, lines: Iterable[Text | str]) -> None:

@@ -12,9 +12,9 @@ from rich.text import Text
 from pprofpy.model.graph import Entity, Graph
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import heat, name_width, shorten, write_lines
+from pprofpy.reports.text import flat_and_cum, name_width, shorten, write_lines
 from pprofpy.reports.trim import AUTO_UNIT, Limits, Trimmed, trim
-from pprofpy.units import format_percent, format_value
+from pprofpy.units import format_value
 
 DEFAULT_NODE_COUNT = 25
 
@@ -130,9 +130,6 @@ def _line(row: Row, top: Top, width: int) -> Text:
     total, unit = top.header.total, top.header.sample_type.unit
     mark = f" ({row.inline})" if row.inline else ""
     return Text.assemble(
-        f"{format_value(row.flat, unit, top.unit):>10} ",
-        (format_percent(row.flat, total), heat(row.flat, total)),
-        f" {format_percent(row.flat_sum, total)} {format_value(row.cum, unit, top.unit):>10} ",
-        (format_percent(row.cum, total), heat(row.cum, total)),
+        *flat_and_cum(row, total, lambda value: format_value(value, unit, top.unit)),
         f"  {shorten(str(row.entity), width - len(mark))}{mark}",
     )

@@ -16,6 +16,15 @@ from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
 from pprofpy.target import procfs
 
+FD_MEMBERS = {
+    "TASK_FILES": "task_struct.files",
+    "FILES_FDT": "files_struct.fdt",
+    "FDT_MAX_FDS": "fdtable.max_fds",
+    "FDT_FD": "fdtable.fd",
+    "FILE_INODE": "file.f_inode",
+}
+"""Members of the kernel's structs that lead from a descriptor to its file, for `struct_offsets`; see probes/fd.h."""
+
 
 class FdPaths:
     """Full paths of open files, looked up while they are open and kept only if they are surely the right ones."""

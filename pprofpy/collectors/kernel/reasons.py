@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from pprofpy.arch import x86_64
+from pprofpy.collectors.kernel.names import FD_MEMBERS
 from pprofpy.collectors.kernel.program import Program, struct_offsets
 from pprofpy.events.syscalls import SYSCALLS, Syscall
 from pprofpy.target import procfs
@@ -62,14 +63,9 @@ def reason_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    members = {
+    members = FD_MEMBERS | {
         "TASK_FLAGS": "task_struct.flags",
         "TASK_STATUS": x86_64.COMPAT_STATUS,
-        "TASK_FILES": "task_struct.files",
-        "FILES_FDT": "files_struct.fdt",
-        "FDT_MAX_FDS": "fdtable.max_fds",
-        "FDT_FD": "fdtable.fd",
-        "FILE_INODE": "file.f_inode",
         "INODE_MODE": "inode.i_mode",
         "INODE_SUPERBLOCK": "inode.i_sb",
         "SUPERBLOCK_MAGIC": "super_block.s_magic",

@@ -3,6 +3,7 @@
  * `wait_calls` says it for each system call; reasons.py fills it in. Needs sched.h, and python.h where PYTHON is
  * defined: then the interpreter's own lock and Python's locks are told from other futexes.
  */
+#include "fd.h"
 
 /* Mirrored by REASONS in reasons.py. */
 enum {
@@ -50,10 +51,7 @@ struct entry_registers {
 
 static inline u8 wait_by_fd(u64 task, u32 fd)
 {
-    u64 table = read_u64(read_u64(task + TASK_FILES) + FILES_FDT);
-    if (fd >= read_u32(table + FDT_MAX_FDS))
-        return WAIT_OTHER;
-    u64 file = read_u64(read_u64(table + FDT_FD) + 8ULL * fd);
+    u64 file = file_of_fd(task, fd);
     if (!file)
         return WAIT_OTHER;
     u64 inode = read_u64(file + FILE_INODE);

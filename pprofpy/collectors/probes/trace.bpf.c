@@ -11,6 +11,7 @@
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include "sched.h"
+#include "fd.h"
 #ifdef STACKS
 #include "python.h"
 #endif
@@ -173,11 +174,7 @@ static inline bool is_32_bit(void)
 /* What a file descriptor stands for, as of now: user space would look too late. */
 static inline void name_of_fd(struct pending *call)
 {
-    u32 fd = call->args[0];
-    u64 table = read_u64(read_u64(bpf_get_current_task() + TASK_FILES) + FILES_FDT);
-    if (fd >= read_u32(table + FDT_MAX_FDS))
-        return;
-    u64 file = read_u64(read_u64(table + FDT_FD) + 8ULL * fd);
+    u64 file = file_of_fd(bpf_get_current_task(), call->args[0]);
     if (!file)
         return;
     call->inode = read_u64(read_u64(file + FILE_INODE) + INODE_INO);

@@ -1,0 +1,10 @@
+/* The file that a descriptor of a thread stands for. Needs sched.h, and FD_MEMBERS of kernel/names.py. */
+
+/* Its address; 0 if there is none. */
+static inline u64 file_of_fd(u64 task, u32 fd)
+{
+    u64 table = read_u64(read_u64(task + TASK_FILES) + FILES_FDT);
+    if (fd >= read_u32(table + FDT_MAX_FDS))
+        return 0;
+    return read_u64(read_u64(table + FDT_FD) + 8ULL * fd);
+}
