@@ -1,8 +1,8 @@
 """What recording CPU time costs the recorded: a fixed amount of Python work, alone and under each engine, by turns.
 
 Prints the CPU time that the work took (it holds all that the engine makes the process do, and other work on the machine
-hardly touches it), the slowdown against nobody watching within the same turn, and how many of the looks that were due
-were taken. Then the shares that each engine reports for a program whose shares are known.
+hardly touches it), the slowdown against nobody watching within the same round, and how many of the samples that were
+due were taken. Then the shares that each engine reports for a program whose shares are known.
 
     python -m benchmarks.bench_cpu_overhead [ROUNDS [THREADS@HZ ...]]
 """
@@ -42,7 +42,7 @@ sys.stdin.readline()
 """
 WORK = 100_000
 CASES = ((1, 100), (1, 1000), (1, 10_000), (4, 1000), (16, 100), (16, 1000), (16, 10_000))
-"""(threads, looks a second)"""
+"""(threads, samples per second)"""
 
 ENGINES = ("nobody", "bpf", "py-spy")
 NATIVE = {(1, 1000): ("bpf --native", "py-spy --native")}
@@ -51,8 +51,8 @@ NATIVE = {(1, 1000): ("bpf --native", "py-spy --native")}
 BURN = Path(__file__).parent.parent / "tests" / "programs" / "burn.py"
 
 
-class Turn(NamedTuple):
-    """One run of the load: seconds on the clock, of CPU time; looks asked and got (0 if unknown)."""
+class Run(NamedTuple):
+    """One run of the load: seconds on the clock, of CPU time; samples asked and got (0 if unknown)."""
 
     wall_s: float
     cpu_s: float
@@ -66,11 +66,11 @@ def main() -> None:
     print(f"{'threads@Hz':>12}  {'engine':15} {'CPU':>7} {'slower by: wall':>16} {'CPU':>7}  got/asked")
     chosen = [tuple(map(int, word.split("@"))) for word in sys.argv[2:]]
     for threads, rate_hz in chosen or CASES:
-        turns: dict[str, list[Turn]] = {engine: [] for engine in ENGINES + NATIVE.get((threads, rate_hz), ())}
+        runs_by_engine: dict[str, list[Run]] = {engine: [] for engine in ENGINES + NATIVE.get((threads, rate_hz), ())}
         for _ in range(rounds):
-            for engine in turns:
-                turns[engine].append(play(engine, threads, rate_hz))
-        report(threads, rate_hz, turns)
+            for engine in runs_by_engine:
+                runs_by_engine[engine].append(play(engine, threads, rate_hz))
+        report(threads, rate_hz, runs_by_engine)
     print()
     for engine in ENGINES[1:]:
         print(
@@ -78,11 +78,11 @@ def main() -> None:
         )
 
 
-def report(threads: int, rate_hz: int, turns: dict[str, list[Turn]]) -> None:
-    """Medians, and slowdowns within a turn."""
+def report(threads: int, rate_hz: int, runs_by_engine: dict[str, list[Run]]) -> None:
+    """Medians, and slowdowns within a round."""
     slower = {}
-    for engine, runs in turns.items():
-        pairs = list(zip(runs, turns["nobody"], strict=True))
+    for engine, runs in runs_by_engine.items():
+        pairs = list(zip(runs, runs_by_engine["nobody"], strict=True))
         wall = statistics.median(one.wall_s / alone.wall_s for one, alone in pairs) - 1
         slower[engine] = statistics.median(one.cpu_s / alone.cpu_s for one, alone in pairs) - 1
         asked, got = (sum(getattr(run, name) for run in runs) for name in ("asked", "got"))
@@ -94,7 +94,7 @@ def report(threads: int, rate_hz: int, turns: dict[str, list[Turn]]) -> None:
             print(f"{'':14}the cost of {ours} in CPU time is {slower[ours] / slower[theirs]:.2f} of {theirs}'s")
 
 
-def play(engine: str, threads: int, rate_hz: int) -> Turn:
+def play(engine: str, threads: int, rate_hz: int) -> Run:
     """One run of the load."""
     command = [sys.executable, "-c", LOAD, str(threads), str(WORK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
@@ -107,7 +107,7 @@ def play(engine: str, threads: int, rate_hz: int) -> Turn:
             wall_s, cpu_s = map(float, load.stdout.readline().split())
         load.stdin.write("end\n")
         load.stdin.close()
-    return Turn(wall_s, cpu_s, max(collection.get("asked", 0), 0), max(collection.get("got", 0), 0))
+    return Run(wall_s, cpu_s, max(collection.get("asked", 0), 0), max(collection.get("got", 0), 0))
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def report(rounds: int, times: dict[str, list[Times]], losses: dict[str, Losses]) -> None:
-    """Print the table: medians; slowdowns and what a switch costs within a turn."""
+    """Print the table: medians; slowdowns and what a switch costs within a round."""
     print(f"{'watched by':24} {'switches/s':>12} {'CPU':>8} {'a switch':>10}  something lost in")
     for name, runs in times.items():
         pairs = list(zip(runs, times["nobody"], strict=True))
@@ -86,7 +86,7 @@ def report(rounds: int, times: dict[str, list[Times]], losses: dict[str, Losses]
         switches = rounds * SWITCHES_PER_ROUND
         extra_us = statistics.median((one.cpu_s - alone.cpu_s) / switches * 1e6 for one, alone in pairs)
         speed = switches / statistics.median(one.wall_s for one in runs)
-        print(f"{name:24} {speed:12,.0f} {ratio:+8.1%} {extra_us:+7.2f} us  {len(losses[name])} of {len(runs)} turns")
+        print(f"{name:24} {speed:12,.0f} {ratio:+8.1%} {extra_us:+7.2f} us  {len(losses[name])} of {len(runs)} rounds")
 
 
 def off_cpu(options: OffCpuOptions, losses: Losses) -> AbstractContextManager[None]:

@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def report(rounds: int, times: dict[str, list[Times]], losses: dict[str, Losses]) -> None:
-    """Print the table and the ratio that matters: medians, slowdowns within a turn."""
+    """Print the table and the ratio that matters: medians, slowdowns within a round."""
     print(f"{'watched by':24} {'switches/s':>12} {'wall':>8} {'CPU':>8}  lost")
     cost = {}
     for name, runs in times.items():

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pprofpy.cli import main as command_line
-from tests.storm import COMMANDS, Tally, launch_cold, strike, victims
+from tests.storm import COMMANDS, Tally, kill_repeatedly, launch_cold, victims
 
 COLD_SHARE = 0.1
 
@@ -73,7 +73,7 @@ def main() -> int:
             tally = Tally()
             until_s = time.monotonic() + options.seconds
             with victims(Path(folder), options.targets, tally.wrong) as targets:
-                strike(name, targets, options.rounds, launch, tally, until_s)
+                kill_repeatedly(name, targets, options.rounds, launch, tally, until_s)
             show(name, tally)
             if options.json:
                 add(options.json, name, tally)

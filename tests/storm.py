@@ -236,7 +236,7 @@ class Round:
         os.close(self._pipe)
 
 
-def strike(
+def kill_repeatedly(
     name: str, targets: list[Victim], rounds: int, launch: Launch, tally: Tally, until_s: float = float("inf")
 ) -> None:
     """Kill one command again and again.

@@ -23,7 +23,7 @@ from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.kernel.kallsyms import kernel_symbols, without_scheduler
 from pprofpy.collectors.kernel.losses import losses
-from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, tell_reasons
+from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
@@ -153,7 +153,7 @@ class OffCpuRecorder(KernelRecorder):
         self._names = program.table("names", _U4, _NAME)
         self._kernel_stacks = program.table("kernel_stacks", _U4, _STACK)
         self._turns = Turns(program)
-        tell_reasons(program)
+        write_reason_table(program)
         self._python = WalkedStacks(program, scope) if self._walks else None
         if self._python:
             self.owned.callback(self._python.close)

@@ -169,7 +169,7 @@ class GilRecord:
             collection=recording.profile.collection,
         )
 
-    def blame(self) -> list[tuple[Wait, Block | None, int]]:
+    def waits_by_holder(self) -> list[tuple[Wait, Block | None, int]]:
         """Every wait, divided among those who held the lock.
 
         Returns:
@@ -197,7 +197,7 @@ class GilRecord:
         threads = self.by_tid()
         builder = ProfileBuilder(GIL_TYPES)
         left = {id(wait): [wait.count, wait.total_ns] for wait in self.waits}
-        for wait, block, time_ns in self.blame():
+        for wait, block, time_ns in self.waits_by_holder():
             rest = left[id(wait)]
             count = round(rest[0] * time_ns / rest[1]) if rest[1] else 0
             left[id(wait)] = [rest[0] - count, rest[1] - time_ns]

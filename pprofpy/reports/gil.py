@@ -100,7 +100,7 @@ def build(record: GilRecord, limit: int = DEFAULT_ROWS) -> GilReport:
         held.on_ns += hold.on_ns
         held.off_ns += hold.off_ns
     sums: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for wait, block, time_ns in record.blame():
+    for wait, block, time_ns in record.waits_by_holder():
         sums[place_of(block.holder_stack) if block else UNSEEN.function.name, place_of(wait.stack)] += time_ns
     tables: dict[str, list[Any]] = {
         "threads": _longest((one for one in record.threads if one.held_ns or one.wait_ns), lambda one: one.wait_ns),

@@ -172,7 +172,7 @@ def test_native_frames_lie_in_mappings_of_their_own(cli: CommandLine, start: Sta
     assert any("libz" in name or name == "[native]" for name in mapping_of.values())
 
 
-def test_without_pausing_the_number_of_looks_is_unknown_not_invented(
+def test_without_pausing_the_number_of_samples_is_unknown_not_invented(
     cli: CommandLine, burning: subprocess.Popen[str]
 ) -> None:
     cli(*CPU, "--pid", str(burning.pid), "-d", "1", "--nonblocking")

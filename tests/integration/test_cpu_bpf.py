@@ -158,7 +158,7 @@ def test_as_many_samples_are_got_as_asked(rate_hz: int, start: Start) -> None:
         rounds_until_right(measure)
 
 
-def test_a_program_that_beats_in_time_with_the_clock_is_seen_in_all_its_phases(start: Start) -> None:
+def test_a_program_in_step_with_the_clock_is_sampled_in_all_its_phases(start: Start) -> None:
     program = """
 import time
 def early(end):
@@ -440,7 +440,7 @@ def test_a_target_that_ends_keeps_its_names(cli: CommandLine, start: Start) -> N
 
 @beside_others
 @pytest.mark.parametrize("is_collected", [False, True])
-def test_a_target_that_ends_while_it_is_looked_at_is_an_error_of_ours(
+def test_a_target_that_ends_while_it_is_sampled_is_an_error_of_ours(
     is_collected: bool, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brief = start(PYTHON, str(PROGRAMS / "burn.py"))

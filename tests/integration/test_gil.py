@@ -75,14 +75,14 @@ def test_holding_and_waiting_are_what_the_programs_own_clocks_say(version: str) 
             )
             wrong += differing("waited", waited_ns, waiter.says["wait_ns"])
             wrong += differing("longest", waiter.seen.wait_max_ns, waiter.says["longest_ns"])
-            blamed_ns = sum(
+            charged_ns = sum(
                 block.time_ns
                 for block in found.blocks
                 if (block.holder, block.waiter) == (holder.seen.tid, waiter.seen.tid)
                 and place_of(block.holder_stack).startswith("gil.asleep_in_c:")
                 and place_of(block.waiter_stack).startswith("gil.want_it:")
             )
-            wrong += differing("blocked by the holder", blamed_ns, waiter.says["wait_ns"], 0.05)
+            wrong += differing("blocked by the holder", charged_ns, waiter.says["wait_ns"], 0.05)
         return wrong + lines(found.collection) if wrong else []
 
     rounds_until_right(measure)

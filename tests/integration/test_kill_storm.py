@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import beside_others
-from tests.storm import COMMANDS, PHASES, WITHOUT_EBPF, Tally, launch_cold, strike, victims
+from tests.storm import COMMANDS, PHASES, WITHOUT_EBPF, Tally, kill_repeatedly, launch_cold, victims
 
 ROUNDS = len(PHASES) + 1
 
@@ -24,7 +24,7 @@ def test_a_killed_recorder_leaves_nothing(name: str, tmp_path: Path, monkeypatch
     tally = Tally()
 
     with victims(tmp_path, 1, tally.wrong) as targets:
-        strike(name, targets, ROUNDS, launch_cold, tally)
+        kill_repeatedly(name, targets, ROUNDS, launch_cold, tally)
 
     assert tally.wrong == []
     assert tally.kills == ROUNDS

@@ -35,13 +35,15 @@ def held(stack: Frame, time_ns: int) -> Block:
 
 
 def test_time_in_which_no_holder_was_seen_is_said_to_be_so() -> None:
-    shares = [(block and block.holder_stack[0], time_ns) for _, block, time_ns in record(held(HOLD, 600)).blame()]
+    shares = [
+        (block and block.holder_stack[0], time_ns) for _, block, time_ns in record(held(HOLD, 600)).waits_by_holder()
+    ]
 
     assert shares == [(HOLD, 600), (None, 400)]
 
 
-def test_more_blame_than_waiting_is_scaled_down() -> None:
-    shares = [time_ns for _, _, time_ns in record(held(HOLD, 900), held(OTHER, 300)).blame()]
+def test_time_charged_to_holders_is_scaled_down_to_the_wait() -> None:
+    shares = [time_ns for _, _, time_ns in record(held(HOLD, 900), held(OTHER, 300)).waits_by_holder()]
 
     assert shares == [750, 250]
 

@@ -30,7 +30,7 @@ _TRIES, _TRIES_FOR_PYTHON = 2, 5
 _MOST_ENTRIES = 100_000
 _LONGEST_NAME = 200
 _SECONDS = 0.5
-"""So long one process's names are looked for at most. Thousands of modules and threads take a tenth of it."""
+"""Reading one process's names takes at most this long. Thousands of modules and threads take a tenth of it."""
 
 _MOST_THREADS = 100_000
 """So many names are kept: programs may start threads for ever."""
@@ -55,7 +55,7 @@ class ThreadNames:
         return self._names.get((pid, tid)) or otherwise or ("MainThread" if tid == pid else f"thread {tid}")
 
     def learn_all(self, runtimes: Mapping[int, Runtime], threads: Iterable[tuple[int, int]]) -> None:
-        """Look for the names of threads that are new.
+        """Read the names of threads that are new.
 
         Args:
             runtimes: pid -> its Python, as far as that is known.
@@ -68,7 +68,7 @@ class ThreadNames:
             self.learn(runtimes[pid], tids[pid])
 
     def learn(self, runtime: Runtime, tids: Iterable[int]) -> None:
-        """The same for one process. A thread that is only just beginning is looked for again."""
+        """The same for one process. A thread that is only just beginning is tried again."""
         pid = runtime.pid
         new = [tid for tid in tids if (pid, tid) not in self._names and self._tries.get((pid, tid), 0) < _TRIES]
         if not new or pid in self._implausible:
@@ -92,7 +92,7 @@ class ThreadNames:
 
 
 class Interpreters:
-    """The Pythons of processes, looked for when a process is met: for a while, since it may only just be starting."""
+    """The Pythons of processes. Each is sought a few times from when it is first seen: it may only just be starting."""
 
     def __init__(self) -> None:
         self._found: dict[int, Runtime] = {}

@@ -329,7 +329,8 @@ def read_sampler(collect: bool) -> None:
 def put_samples() -> None:
     """The same, from one of the program's own threads."""
     sampler: Any = sys.modules[SAMPLER]
-    sampler.hush(1)
+    ignore_thread = getattr(sampler, "ignore_thread", None) or sampler.hush  # an earlier pprofpy's may be loaded
+    ignore_thread(1)
     try:
         places, stacks, frames, cells, counters, is_hooked = sampler.read()
         codes: list[tuple[str, str, int]] = []
@@ -345,11 +346,11 @@ def put_samples() -> None:
         own = [(tid,) for tid in state["session"]["threads"]]
         say((codes, lines, stacks, frames, cells, counters, is_hooked, thread_names(), own))
     finally:
-        sampler.hush(0)
+        ignore_thread(0)
 
 
 def note_own_thread(session: "dict[str, Any]") -> None:
-    """Code of ours runs in a new thread each time: what that allocated before it was hushed is not the program's."""
+    """Code of ours runs in a new thread each time: what that allocated before it was ignored is not the program's."""
     session["threads"].append(_thread.get_native_id())
 
 

@@ -47,7 +47,7 @@ _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 _SHORT_PERIOD_NS = 1_100_000
 _SHARES = (0.171, 0.223, 0.277, 0.329)
-"""Which part of the strikes comes from each of several clocks; no two of them keep step for long."""
+"""Which part of the timer ticks comes from each of several clocks; no two of them keep step for long."""
 
 _Arguments = ParamSpec("_Arguments")
 

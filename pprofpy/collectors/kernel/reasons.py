@@ -1,6 +1,6 @@
 """Why threads wait, in words: by their system call, and by what it is made on.
 
-The kernel's side (`reasons.h`) judges each wait as it begins. A wait that had begun before anybody looked is judged
+The kernel's side (`reasons.h`) judges each wait as it begins. A wait that had begun before the recording is judged
 here, by the same table, from what /proc says of the thread.
 """
 
@@ -73,7 +73,7 @@ def reason_constants() -> dict[str, int]:
     return struct_offsets(members, "its tasks and files are not as pprofpy knows them")
 
 
-def tell_reasons(program: Program) -> None:
+def write_reason_table(program: Program) -> None:
     """Fill in the kernel's table of system calls."""
     table = program.table("wait_calls", np.dtype("u4"), np.dtype("u1"))
     for number, reason in _reasons().items():

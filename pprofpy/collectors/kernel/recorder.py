@@ -53,7 +53,7 @@ class KernelRecorder(Recorder):
         """Take in what the kernel must not keep for long, such as new stacks."""
 
     def drain(self) -> None:
-        """Move what is over out of the kernel's tables, so that they stay small."""
+        """Move finished entries out of the kernel's tables, so that they stay small."""
 
     def collected(self) -> Collection:
         """How the whole recording came about so far; counts from its beginning on."""

@@ -166,8 +166,8 @@ static PyObject *py_restore_allocators(PyObject *self, PyObject *arguments)
     return Py_BuildValue("i", is_saved);
 }
 
-/* hush(flag): do not count what this thread allocates. */
-static PyObject *py_hush(PyObject *self, PyObject *arguments)
+/* ignore_thread(flag): do not count what this thread allocates. */
+static PyObject *py_ignore_thread(PyObject *self, PyObject *arguments)
 {
     int flag;
     (void)self;
@@ -275,7 +275,7 @@ static PyMethodDef methods[] = {
     {"stop", py_stop, NOARGS, NULL},
     {"save_allocators", py_save_allocators, NOARGS, NULL},
     {"restore_allocators", py_restore_allocators, NOARGS, NULL},
-    {"hush", py_hush, VARARGS, NULL},
+    {"ignore_thread", py_ignore_thread, VARARGS, NULL},
     {"read", py_read, NOARGS, NULL},
     {"add_traces", py_add_traces, VARARGS, NULL},
     {"take_sums", py_take_sums, NOARGS, NULL},
