@@ -298,7 +298,7 @@ def record_trace(
     """
     from pprofpy.collectors.kernel.program import require
     from pprofpy.collectors.kernel.tracepoints import select
-    from pprofpy.collectors.trace import Options
+    from pprofpy.collectors.trace import TraceOptions
     from pprofpy.traced import TracedRecorder
 
     if stacks and pid is None:
@@ -307,7 +307,7 @@ def record_trace(
     chosen, slower_ns = select(events, with_syscalls=system_calls), round(slower_than_seconds * NS_PER_S)
 
     def begin(scope: Scope) -> Recorder:
-        options = Options(chosen, scope, slower_than_ns=slower_ns, stacks=stacks)
+        options = TraceOptions(chosen, scope, slower_than_ns=slower_ns, stacks=stacks)
         return TracedRecorder(options, path, force=force)
 
     return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)

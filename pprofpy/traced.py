@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pprofpy.collectors.trace import EventRecorder, Options
+from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.log import Batch
 from pprofpy.events.profile import EventSums, frames_of
-from pprofpy.events.words import Line, Narrator
+from pprofpy.events.words import EventLine, Narrator
 from pprofpy.formats import eventlog
 from pprofpy.formats.output import writing
 from pprofpy.model.profile import Stack
@@ -57,12 +57,12 @@ class TracedRecorder(Recorder):
 
     kind = "trace"
 
-    def __init__(self, options: Options, path: str, *, force: bool) -> None:
+    def __init__(self, options: TraceOptions, path: str, *, force: bool) -> None:
         super().__init__()
         self._events = EventRecorder(options)
         self._path, self._force = path, force
-        self._writer: eventlog.Writer | None = None
-        self._lines: list[Line] = []
+        self._writer: eventlog.EventWriter | None = None
+        self._lines: list[EventLine] = []
         self._missing = 0
 
     def open(self) -> None:
@@ -72,7 +72,7 @@ class TracedRecorder(Recorder):
             stream = self.owned.enter_context(writing(Path(self._path), force=self._force, keep_parts=True))
         self.owned.enter_context(self._events)
         self._log = self._events.log
-        self._writer = eventlog.Writer(stream, self._log) if stream else None
+        self._writer = eventlog.EventWriter(stream, self._log) if stream else None
         self._sums, self._narrator = EventSums(self._log), Narrator(self._log)
         self._told_ns = self._log.start_ns
 
@@ -118,7 +118,7 @@ class TracedRecorder(Recorder):
         rows = Table.of(TracedEvent, map(self._row, lines))
         return Recording(self.kind, profile, {"events": rows})
 
-    def _row(self, line: Line) -> TracedEvent:
+    def _row(self, line: EventLine) -> TracedEvent:
         fields = line._asdict()
         at_ns, stack = fields.pop("ts_ns") - self._log.start_ns, frames_of(fields.pop("stack"))
         return TracedEvent(at_ns=at_ns, stack=stack, **fields)

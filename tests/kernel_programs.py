@@ -33,8 +33,7 @@ from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
-from pprofpy.collectors.trace import EventRecorder
-from pprofpy.collectors.trace import Options as TraceOptions
+from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.session import Recorder
 
 Make = Callable[[int], Recorder]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
-from pprofpy.model.heap import HeapRecording, Memory, ObjectType
+from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.latency import Slice as Ran
@@ -114,7 +114,7 @@ def heap() -> Recording:
         return finished(builder, collection(got=1200, notes=("Values are estimates.",)))
 
     record = HeapRecording.of([(second * SECOND, snapshot(second)) for second in (2, 4, 6, 8)])
-    record.memory = Memory(96 * MB, 90 * MB, 88 * MB, 40 * MB, 31 * MB, 22 * MB)
+    record.memory = MemoryUse(96 * MB, 90 * MB, 88 * MB, 40 * MB, 31 * MB, 22 * MB)
     record.types = (
         ObjectType("dict", 70_000, 20 * MB, (("shop.Order", 61), ("list", 9))),
         ObjectType(f"shop.{HARMFUL}", 900, MB),

@@ -14,11 +14,11 @@ from pprofpy.model.combine import root_by_label
 from pprofpy.model.graph import Granularity, build_graph
 from pprofpy.model.profile import Profile
 from pprofpy.reports import flamegraph
-from pprofpy.reports.flamegraph import Options
+from pprofpy.reports.flamegraph import FlameOptions
 from pprofpy.reports.trim import AUTO_UNIT
 from pprofpy.units import format_value
 
-_STANDARD = Options()
+_STANDARD = FlameOptions()
 
 
 def draw(profile: Profile) -> bytes:
@@ -54,7 +54,7 @@ def command(
     Writes one SVG file. In a browser, a click zooms into a frame, '/' searches, Escape goes back. A frame is as wide
     as it is costly. Siblings are sorted by name, not by time.
     """
-    options = Options(
+    options = FlameOptions(
         title or _title(view), root == "top", min_percent, "auto" if view.unit == AUTO_UNIT else view.unit
     )
     granularity = Granularity.LINES if by_line else Granularity.FILEFUNCTIONS
@@ -67,7 +67,7 @@ def command(
     remark(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser")
 
 
-def _svg(view: View, options: Options, granularity: Granularity, by: str = "") -> bytes:
+def _svg(view: View, options: FlameOptions, granularity: Granularity, by: str = "") -> bytes:
     profile = view.profile
     if by:
         keys = {label.key for labels in profile.label_sets for label in labels}

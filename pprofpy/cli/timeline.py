@@ -68,7 +68,7 @@ def _read(path: str) -> Timeline:
     try:
         if not data.startswith(eventlog.MAGIC):
             return timelines.build(tracefile.read(data))
-        reader = eventlog.Reader(io.BytesIO(data))
+        reader = eventlog.EventReader(io.BytesIO(data))
         batches = list(reader.batches())
         trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
         return timelines.build(trace, calls_by_thread(batches))

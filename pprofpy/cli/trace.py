@@ -19,7 +19,7 @@ from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
 from pprofpy.cli.record import tell_costs
 from pprofpy.cli.target_options import Choice, target_options
-from pprofpy.cli.trace_view import View
+from pprofpy.cli.trace_view import EventView
 from pprofpy.errors import TargetError, UsageError
 from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summarize
 from pprofpy.formats import eventlog
@@ -134,7 +134,7 @@ def command(
     pprofpy traces all processes but itself. Needs root.
     """
     choice = Choice(others["pid"], others["name"], others["command"])
-    view = View(not summary, summary or with_summary, as_json, max_events)
+    view = EventView(not summary, summary or with_summary, as_json, max_events)
     wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
     wanted.check()
     if list_events:
@@ -180,10 +180,10 @@ class _Run:
 # -- recording -------------------------------------------------------------------------------------------------------
 
 
-def _record(choice: Choice, wanted: _Wanted, view: View, how: _Run) -> None:
+def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None:
     from pprofpy.collectors.kernel.program import require
     from pprofpy.collectors.kernel.tracepoints import select
-    from pprofpy.collectors.trace import EventRecorder, Options
+    from pprofpy.collectors.trace import EventRecorder, TraceOptions
 
     if how.stacks and (choice == Choice() or not (view.lines or how.output)):
         raise UsageError(
@@ -199,7 +199,7 @@ def _record(choice: Choice, wanted: _Wanted, view: View, how: _Run) -> None:
 
     def start(scope: Any) -> EventRecorder:
         return EventRecorder(
-            Options(
+            TraceOptions(
                 selection, scope, wanted.tid, wanted.slower_than_ns, keeps_lines, view.with_summary, stacks=how.stacks
             )
         )
@@ -236,8 +236,8 @@ class _Stream:
     """
 
     recorder: Any
-    view: View
-    keep: eventlog.Writer | None
+    view: EventView
+    keep: eventlog.EventWriter | None
     interruption: Interruption
 
     def wait(self, timeout: float) -> bool:
@@ -272,16 +272,16 @@ class _Stream:
 
 
 @contextmanager
-def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.Writer | None]:
+def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.EventWriter | None]:
     """Open a file for events, under a temporary name until it is complete; what a crash leaves can be read, too."""
     if not how.output:
         yield None
         return
     if how.output == STDIO:
-        yield eventlog.Writer(sys.stdout.buffer, log)
+        yield eventlog.EventWriter(sys.stdout.buffer, log)
         return
     with writing(Path(how.output), force=how.force, keep_parts=True) as stream:
-        yield eventlog.Writer(stream, log)
+        yield eventlog.EventWriter(stream, log)
     remark(f"saved: {how.output}")
     remark(f"  view:  pprofpy trace --input {shlex.quote(how.output)}")
 
@@ -296,9 +296,9 @@ def _check_thread(target: Target, tid: int) -> None:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _replay(path: str, wanted: _Wanted, view: View) -> None:
+def _replay(path: str, wanted: _Wanted, view: EventView) -> None:
     with open_input(path) as stream:
-        reader = eventlog.Reader(stream)
+        reader = eventlog.EventReader(stream)
         view.begin(reader.log)
         view.is_wanted = _filter(reader.log, wanted)
         kept = []

@@ -14,7 +14,7 @@ from pprofpy.reports import trace_lines, trace_summary
 
 
 @dataclass(slots=True)
-class View:
+class EventView:
     """Show events, live or saved.
 
     Attributes:

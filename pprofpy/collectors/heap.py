@@ -16,7 +16,7 @@ from pprofpy.collectors.attach import CodeError
 from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.engines import Progress, choose
 from pprofpy.collectors.heapagent.link import Agent, BusyError
-from pprofpy.collectors.heapagent.memory import measure
+from pprofpy.collectors.heapagent.memory_use import measure
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError, UsageError
 from pprofpy.model.heap import HeapRecording, ObjectType, Snapshots
 from pprofpy.model.profile import Profile

@@ -86,7 +86,7 @@ _TASK_FIELDS = {"sched_switch": "next_pid", "signal_generate": "pid", "sched_pro
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TraceOptions:
     """What to record.
 
     Attributes:
@@ -119,7 +119,7 @@ class EventRecorder(KernelRecorder):
     kind = "trace"
     has_windows = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TraceOptions) -> None:
         super().__init__()
         self._options = options
         self._target = "all processes"
@@ -269,7 +269,7 @@ class EventRecorder(KernelRecorder):
         return self.program.memory(self._stacks.count if self._stacks else 0)
 
     def summary(self) -> EventSummary:
-        """The sums so far. Only with `Options.summary`."""
+        """The sums so far. Only with `TraceOptions.summary`."""
         keys, values = self.program.table("summaries", _KEY, _SUMMARY).items()
         histograms = _histograms(*self.program.table("buckets", _BUCKET, _U8).items())
         stats = tuple(

@@ -11,7 +11,7 @@ from pprofpy.events.expressions import (
     NO_RECORDS,
     UNARY,
     UNKNOWN,
-    Node,
+    Expression,
     UnsupportedError,
     applied,
     choice,
@@ -148,7 +148,7 @@ class _Parser:
             raise UnsupportedError("no string, or one that is too long")
         return text
 
-    def arguments(self) -> list[Node]:
+    def arguments(self) -> list[Expression]:
         """`, expression` until the end."""
         found = []
         while self._accept(","):
@@ -170,7 +170,7 @@ class _Parser:
             position += 1
         return position
 
-    def expression(self) -> Node:
+    def expression(self) -> Expression:
         """The lowest level: `a ? b : c`."""
         condition = self._binary(0)
         if not self._accept("?"):
@@ -179,14 +179,14 @@ class _Parser:
         self._expect(":")
         return choice(condition, yes, self.expression())
 
-    def _binary(self, level: int) -> Node:
+    def _binary(self, level: int) -> Expression:
         left = self._unary()
         while (own := _PRECEDENCE.get(self._peek().text, -1)) >= level and self._peek().kind == "op":
             operator = self._next().text
             left = applied(operator, left, self._binary(own + 1))
         return left
 
-    def _unary(self) -> Node:
+    def _unary(self) -> Expression:
         for operator, function in UNARY.items():
             if self._accept(operator):
                 operand = number_of(self._unary())
@@ -195,7 +195,7 @@ class _Parser:
             raise UnsupportedError("pointers")
         return self._postfix(self._primary())
 
-    def _primary(self) -> Node:
+    def _primary(self) -> Expression:
         token = self._next()
         if token.kind == "number":
             if len(token.text) > _LONGEST_WORD:
@@ -206,7 +206,7 @@ class _Parser:
         if token.kind == "string":
             self._position -= 1
             text = self.string()
-            return Node("text", lambda columns: [text] * len(columns))
+            return Expression("text", lambda columns: [text] * len(columns))
         if token.text == "(":
             return self._parenthesis()
         if token.text == "REC":
@@ -218,7 +218,7 @@ class _Parser:
             return self._call(token.text)
         raise UnsupportedError(token.text)
 
-    def _parenthesis(self) -> Node:
+    def _parenthesis(self) -> Expression:
         if (bits := self._cast()) is not None:
             return narrowed(self._unary(), bits)
         inner = self.expression()
@@ -241,7 +241,7 @@ class _Parser:
         self._position = position + 1
         return " ".join(words)
 
-    def _postfix(self, node: Node) -> Node:
+    def _postfix(self, node: Expression) -> Expression:
         while self._accept("["):
             index = self.expression()
             self._expect("]")
@@ -250,13 +250,13 @@ class _Parser:
             raise UnsupportedError("members")
         return node
 
-    def _field(self, name: str) -> Node:
+    def _field(self, name: str) -> Expression:
         field = self._tracepoint.by_name.get(name)
         if field is None:
             raise UnsupportedError(name)
         return of_field(field)
 
-    def _call(self, name: str) -> Node:
+    def _call(self, name: str) -> Expression:
         self._expect("(")
         if name in ("__get_str", "__get_rel_str", "__get_dynamic_array", "__get_rel_dynamic_array", "__get_cpumask"):
             node = self._field(self._next().text)
@@ -347,7 +347,7 @@ class _Parser:
             raise UnsupportedError(f"no {text}")
 
 
-def parsed_format(tracepoint: Tracepoint) -> tuple[str, list[Node]]:
+def parsed_format(tracepoint: Tracepoint) -> tuple[str, list[Expression]]:
     """The format string of a description, and its arguments.
 
     Raises:

@@ -29,7 +29,7 @@ class UnsupportedError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Expression:
     """A part of an expression.
 
     Attributes:
@@ -57,36 +57,36 @@ def _wrap(value: int) -> int:
 NO_RECORDS = Columns(np.zeros((0, 8), np.uint8))
 
 
-def constant(value: int) -> Node:
+def constant(value: int) -> Expression:
     """A number as it is written."""
     wrapped = _wrap(value)
-    return Node("number", lambda _: wrapped, is_unsigned=value >> 63 != 0)
+    return Expression("number", lambda _: wrapped, is_unsigned=value >> 63 != 0)
 
 
-_NULL_TEXT = Node("text", lambda columns: ["(null)"] * len(columns))
-UNKNOWN = Node("text", lambda columns: ["?"] * len(columns))
+_NULL_TEXT = Expression("text", lambda columns: ["(null)"] * len(columns))
+UNKNOWN = Expression("text", lambda columns: ["?"] * len(columns))
 """In the place of an argument that only the kernel can compute."""
 
 
-def of_field(field: Field) -> Node:
+def of_field(field: Field) -> Expression:
     """A field: a column of numbers, texts or raw bytes."""
     if field.is_text:
-        return Node("text", lambda columns: columns.texts(field), field=field)
+        return Expression("text", lambda columns: columns.texts(field), field=field)
     if field.is_number:
-        return Node(
+        return Expression(
             "number", lambda columns: columns.numbers(field), not field.is_signed and field.size == 8, field=field
         )
-    return Node("bytes", lambda columns: columns.contents(field), field=field)
+    return Expression("bytes", lambda columns: columns.contents(field), field=field)
 
 
-def number_of(node: Node) -> Node:
+def number_of(node: Expression) -> Expression:
     """The node itself, which must be a number."""
     if node.kind != "number":
         raise UnsupportedError("a number was expected")
     return node
 
 
-def values_of(node: Node, columns: Columns) -> Numbers:
+def values_of(node: Expression, columns: Columns) -> Numbers:
     """What a node yields, which must be numbers."""
     value = node.evaluate(columns)
     if isinstance(value, list):
@@ -94,13 +94,13 @@ def values_of(node: Node, columns: Columns) -> Numbers:
     return value
 
 
-def computed(function: Callable[[Ints], Ints], operand: Node) -> Node:
+def computed(function: Callable[[Ints], Ints], operand: Expression) -> Expression:
     """A function of a number, value by value."""
 
     def evaluate(columns: Columns) -> Value:
         return _plain(function(np.asarray(values_of(operand, columns), np.int64)))
 
-    return Node("number", evaluate, operand.is_unsigned)
+    return Expression("number", evaluate, operand.is_unsigned)
 
 
 def _plain(result: Ints) -> Numbers:
@@ -116,7 +116,7 @@ UNARY: dict[str, Callable[[Ints], Ints]] = {
 }
 
 
-def applied(operator: str, left: Node, right: Node) -> Node:
+def applied(operator: str, left: Expression, right: Expression) -> Expression:
     """A binary operator of C, with its rules for signs."""
     left, right = number_of(left), number_of(right)
     is_unsigned = left.is_unsigned if operator in ("<<", ">>") else left.is_unsigned or right.is_unsigned
@@ -128,7 +128,7 @@ def applied(operator: str, left: Node, right: Node) -> Node:
         with np.errstate(all="ignore"):
             return _plain(np.asarray(_OPERATORS[operator](one, other)))
 
-    return Node("number", evaluate, is_unsigned and operator not in _TRUTH)
+    return Expression("number", evaluate, is_unsigned and operator not in _TRUTH)
 
 
 _TRUTH = frozenset({"||", "&&", "==", "!=", "<", ">", "<=", ">="})
@@ -156,7 +156,7 @@ _OPERATORS: dict[str, Callable[..., Ints]] = {
 }
 
 
-def narrowed(node: Node, type_name: str) -> Node:
+def narrowed(node: Expression, type_name: str) -> Expression:
     """A cast: only one to fewer bits changes a number."""
     if node.kind != "number" or type_name.endswith("*"):
         return node
@@ -167,12 +167,12 @@ def narrowed(node: Node, type_name: str) -> Node:
     bits = 8 if words[-1] == "char" else 16 if "short" in words else bits
     unsigned = words[0] == "unsigned" or "u" in words[-1][:3]
     if not bits:
-        return Node("number", node.evaluate, unsigned, node.field)
+        return Expression("number", node.evaluate, unsigned, node.field)
     kind = np.dtype(f"{'u' if unsigned else 'i'}{bits // 8}")
     return computed(lambda one: one.astype(kind).astype(np.int64), node)
 
 
-def choice(condition: Node, yes: Node, no: Node) -> Node:
+def choice(condition: Expression, yes: Expression, no: Expression) -> Expression:
     """`condition ? yes : no`, record by record."""
     condition = number_of(condition)
     if {yes.kind, no.kind} == {"text", "number"}:
@@ -187,18 +187,18 @@ def choice(condition: Node, yes: Node, no: Node) -> Node:
             return [a if is_first else b for is_first, a, b in zip(chosen.tolist(), first, second, strict=True)]  # type: ignore[return-value]
         return np.where(chosen, np.asarray(first, np.int64), np.asarray(second, np.int64))
 
-    return Node(yes.kind, evaluate, yes.is_unsigned or no.is_unsigned)
+    return Expression(yes.kind, evaluate, yes.is_unsigned or no.is_unsigned)
 
 
-def computed_length(node: Node) -> Node:
+def computed_length(node: Expression) -> Expression:
     """How many bytes a field of variable length has."""
     if node.field is None or not node.field.location:
         raise UnsupportedError("the length of something fixed")
     place = Field(node.field.name, "", node.field.offset, 4, False)
-    return Node("number", lambda columns: columns.numbers(place) >> 16)
+    return Expression("number", lambda columns: columns.numbers(place) >> 16)
 
 
-def element_of(node: Node, index: Node) -> Node:
+def element_of(node: Expression, index: Expression) -> Expression:
     """`array[index]` of a fixed array of bytes or words."""
     field = node.field
     if field is None or not field.is_array:
@@ -212,7 +212,7 @@ def element_of(node: Node, index: Node) -> Node:
         return columns.numbers(Field(field.name, field.type, field.offset + place * width, width, field.is_signed))
 
     _ = evaluate(Columns(np.zeros((0, field.offset + field.size), np.uint8)))
-    return Node("number", evaluate, width == 8 and not field.is_signed)
+    return Expression("number", evaluate, width == 8 and not field.is_signed)
 
 
 def element_size(field: Field) -> int:
@@ -225,7 +225,7 @@ def element_size(field: Field) -> int:
     )
 
 
-def _named(node: Node, name_of: Callable[[int], str]) -> Node:
+def _named(node: Expression, name_of: Callable[[int], str]) -> Expression:
     """A text for each number; each different number is put into words only once."""
 
     def evaluate(columns: Columns) -> Value:
@@ -234,10 +234,10 @@ def _named(node: Node, name_of: Callable[[int], str]) -> Node:
         words = [name_of(value) for value in different.tolist()]
         return [words[index] for index in place.tolist()]
 
-    return Node("text", evaluate)
+    return Expression("text", evaluate)
 
 
-def flags_of(value: Node, delimiter: str, table: dict[int, str] | None) -> Node:
+def flags_of(value: Expression, delimiter: str, table: dict[int, str] | None) -> Expression:
     """`__print_flags`: the names of the bits that are set."""
     known = table
 
@@ -256,13 +256,13 @@ def flags_of(value: Node, delimiter: str, table: dict[int, str] | None) -> Node:
     return _named(value, name_of)
 
 
-def symbol_of(value: Node, table: dict[int, str] | None) -> Node:
+def symbol_of(value: Expression, table: dict[int, str] | None) -> Expression:
     """`__print_symbolic`: the name of a number."""
     known = table or {}
     return _named(value, lambda number: known.get(number, f"{number & U64_MASK:#x}"))
 
 
-def hex_of(name: str, arguments: list[Node]) -> Node:
+def hex_of(name: str, arguments: list[Expression]) -> Expression:
     """`__print_hex(buffer, length)` and its like."""
     buffer, length = arguments[0], number_of(arguments[1])
     if buffer.kind == "number":
@@ -282,10 +282,10 @@ def hex_of(name: str, arguments: list[Node]) -> Node:
         lengths = np.broadcast_to(np.asarray(values_of(length, columns)), len(columns)).tolist()
         return [show(content[: max(count, 0) * size]) for content, count in zip(contents, lengths, strict=True)]
 
-    return Node("text", evaluate)
+    return Expression("text", evaluate)
 
 
-def contents_of(node: Node, columns: Columns) -> list[bytes]:
+def contents_of(node: Expression, columns: Columns) -> list[bytes]:
     """The raw bytes of a field."""
     if node.field is None:
         raise UnsupportedError("bytes of something computed")

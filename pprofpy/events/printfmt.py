@@ -26,7 +26,7 @@ from pprofpy.events.expressions import (
     LONGEST_LINE,
     U64_MASK,
     UNKNOWN,
-    Node,
+    Expression,
     Numbers,
     UnsupportedError,
     contents_of,
@@ -160,7 +160,7 @@ def _joined(template: str, columns: Sequence[Callable[[Columns], list[int] | lis
     ]
 
 
-def _conversion(match: re.Match[str], arguments: Iterator[Node], symbols: Mapping[int, str]) -> _Part:
+def _conversion(match: re.Match[str], arguments: Iterator[Expression], symbols: Mapping[int, str]) -> _Part:
     letter, flags, width = match["letter"], match["flags"], match["width"] or ""
     if any(number.isdigit() and int(number) > _WIDEST for number in (width, match["precision"] or "")):
         raise UnsupportedError("a column as wide as this")
@@ -192,14 +192,14 @@ def _conversion(match: re.Match[str], arguments: Iterator[Node], symbols: Mappin
     )
 
 
-def _following(arguments: Iterator[Node]) -> Node:
+def _following(arguments: Iterator[Expression]) -> Expression:
     node = next(arguments, None)
     if node is None:
         raise UnsupportedError("fewer arguments than conversions")
     return node
 
 
-def _list(node: Node, columns: Columns) -> list[int]:
+def _list(node: Expression, columns: Columns) -> list[int]:
     return np.broadcast_to(np.asarray(values_of(number_of(node), columns)), len(columns)).tolist()  # type: ignore[no-any-return]
 
 
@@ -209,7 +209,7 @@ def _sized(numbers: Numbers, bits: int, is_signed: bool, count: int) -> list[int
     return column.astype(np.dtype(f"{'i' if is_signed else 'u'}{bits // 8}")).tolist()  # type: ignore[no-any-return]
 
 
-def _text_column(node: Node, limit: Node | None, precision: int | None) -> Callable[[Columns], list[str]]:
+def _text_column(node: Expression, limit: Expression | None, precision: int | None) -> Callable[[Columns], list[str]]:
     if node.kind == "number":
         return lambda columns: [f"{one & U64_MASK:#x}" for one in _list(node, columns)]
     if node.kind == "bytes":
@@ -230,7 +230,7 @@ def _text_column(node: Node, limit: Node | None, precision: int | None) -> Calla
     ]
 
 
-def _pointer_column(node: Node, extension: str) -> Callable[[Columns], list[str]]:
+def _pointer_column(node: Expression, extension: str) -> Callable[[Columns], list[str]]:
     """`%p`, and its extensions that show what an address points to."""
     if node.kind == "text":
         raise UnsupportedError("the address of a string")

@@ -15,7 +15,7 @@ from pprofpy.events.log import BY_OTHERS, CONTEXT_SHIFT, Batch, EventLog, Record
 from pprofpy.events.syscalls import BEGAN_UNSEEN, NEVER_RETURNS
 from pprofpy.events.tracepoint import Columns, Ints, Tracepoint, as_text
 from pprofpy.model.profile import Collection
-from pprofpy.model.timeline import Call
+from pprofpy.model.timeline import BlockingCall
 from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
 
 SWITCH = "sched:sched_switch"
@@ -58,16 +58,16 @@ def to_trace(log: EventLog, batches: Iterable[Batch], duration_ns: int, collecti
     return Trace(records, threads, log.start_ns, log.time_ns, duration_ns, collection)
 
 
-def calls_by_thread(batches: Iterable[Batch]) -> dict[int, list[Call]]:
+def calls_by_thread(batches: Iterable[Batch]) -> dict[int, list[BlockingCall]]:
     """System calls by thread, in order of time."""
-    found: dict[int, list[Call]] = {}
+    found: dict[int, list[BlockingCall]] = {}
     for batch in batches:
         calls = batch.all_calls()
         calls = calls[calls["head"]["flags"] & (BEGAN_UNSEEN | NEVER_RETURNS) == 0]
         heads = calls["head"]
         columns = (heads["tid"], heads["ts_ns"], known_at_ns(calls), heads["event"], heads["flags"])
         for tid, start_ns, end_ns, event, flags in zip(*(one.tolist() for one in columns), strict=True):
-            found.setdefault(tid, []).append(Call(start_ns, end_ns, call_name(event, flags)))
+            found.setdefault(tid, []).append(BlockingCall(start_ns, end_ns, call_name(event, flags)))
     return {tid: sorted(calls) for tid, calls in found.items()}
 
 

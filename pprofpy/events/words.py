@@ -14,7 +14,7 @@ from pprofpy.events.syscalls import syscall as syscall_by_number
 from pprofpy.events.tracepoint import Columns, as_text
 
 
-class Line(NamedTuple):
+class EventLine(NamedTuple):
     """One event.
 
     Attributes:
@@ -52,15 +52,15 @@ class Narrator:
         self._symbols: dict[int, str] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
 
-    def lines(self, batch: Batch) -> list[Line]:
+    def lines(self, batch: Batch) -> list[EventLine]:
         """All events of a batch, in order of time."""
         self._paths.update(batch.fd_paths)
         self._symbols.update(batch.symbols)
         self._stacks.update(batch.stacks)
-        texts: list[Line] = [*self._records(batch.records), *self._calls(batch)]
+        texts: list[EventLine] = [*self._records(batch.records), *self._calls(batch)]
         return [texts[place] for place in batch.order().tolist()]
 
-    def _records(self, records: Records) -> list[Line]:
+    def _records(self, records: Records) -> list[EventLine]:
         events = records["head"]["event"]
         words: list[tuple[str, str]] = [("", "")] * len(records)
         for event in np.unique(events).tolist():
@@ -76,7 +76,7 @@ class Narrator:
             self._formatters[event] = compile_format(self._log.tracepoints[event], self._symbols)
         return self._formatters[event]
 
-    def _calls(self, batch: Batch) -> list[Line]:
+    def _calls(self, batch: Batch) -> list[EventLine]:
         calls = batch.all_calls()
         heads, first_with_strings = calls["head"], len(batch.calls)
         kinds = heads["event"].astype(np.int64) | (heads["flags"].astype(np.int64) & _KIND) << 16
@@ -95,11 +95,11 @@ class Narrator:
         durations = np.where(heads["flags"] & _TIMELESS != 0, -1, calls["duration_ns"].astype(np.int64))
         return self._with_heads(heads, durations.tolist(), words)
 
-    def _with_heads(self, heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[Line]:
+    def _with_heads(self, heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[EventLine]:
         columns = (heads[name].tolist() for name in ("ts_ns", "cpu", "tgid", "tid", "comm", "stack"))
         stacks = self._stacks
         return [
-            Line(ts_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ()))
+            EventLine(ts_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ()))
             for ts_ns, cpu, tgid, tid, comm, stack, duration_ns, (event, text) in zip(
                 *columns, durations_ns, words, strict=True
             )

@@ -44,7 +44,7 @@ _MOST_DATA_BYTES = 8192
 _LEVEL = 1
 
 
-class Writer:
+class EventWriter:
     """Writes a file block by block.
 
     Args:
@@ -90,7 +90,7 @@ class Writer:
         self._stream.write(_BLOCK.pack(tag, len(packed), zlib.crc32(packed)) + packed)
 
 
-class Reader:
+class EventReader:
     """Reads a file; the batches only as they are asked for.
 
     Attributes:

@@ -13,7 +13,7 @@ from pprofpy.model.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryUse:
     """A process's memory as the kernel counts it, and as the allocators in it do. Bytes; -1 where it is not known.
 
     Attributes:
@@ -98,7 +98,7 @@ class HeapRecording:
     profile: Profile
     snapshots: Snapshots = field(default_factory=Snapshots)
     first: Profile | None = None
-    memory: Memory = field(default_factory=Memory)
+    memory: MemoryUse = field(default_factory=MemoryUse)
     types: tuple[ObjectType, ...] = ()
     objects_count: int = 0
 
@@ -114,7 +114,7 @@ class HeapRecording:
         """All of it but `first`, to be saved; `shown`: the options of the command that shape what it prints."""
         several = len(self.snapshots) > 1
         tables = {
-            "memory": Table.of(Memory, [self.memory]),
+            "memory": Table.of(MemoryUse, [self.memory]),
             "types": Table.of(_TypeRow, [_TypeRow(one.name, one.count, one.size_bytes) for one in self.types]),
             "referrers": Table.of(_ReferrerRow, _referrer_rows(self.types)),
             "objects": Table.of(_Objects, [_Objects(self.objects_count)]),
@@ -138,7 +138,7 @@ class HeapRecording:
         return cls(
             recording.profile,
             _snapshots_of(recording),
-            memory=recording.row("memory", Memory),
+            memory=recording.row("memory", MemoryUse),
             types=tuple(types),
             objects_count=recording.row("objects", _Objects).count,
         )

@@ -63,7 +63,7 @@ class Arrow(NamedTuple):
     wakee_tid: int
 
 
-class Call(NamedTuple):
+class BlockingCall(NamedTuple):
     """A system call: why a thread may be blocked."""
 
     start_ns: int
@@ -104,7 +104,7 @@ _BLOCKED = {
 _ENDED = frozenset("XZ")
 
 
-def build(trace: Trace, calls: Mapping[int, Sequence[Call]] | None = None) -> Timeline:
+def build(trace: Trace, calls: Mapping[int, Sequence[BlockingCall]] | None = None) -> Timeline:
     """Turn events into states.
 
     Args:
@@ -229,9 +229,9 @@ def _waker(event: Wakeup, threads: Mapping[int, Thread]) -> str:
     return f"{thread.name} ({event.waker_tid})" if thread else f"thread {event.waker_tid}"
 
 
-def _explained(spans: list[Span], calls: Iterable[Call]) -> list[Span]:
+def _explained(spans: list[Span], calls: Iterable[BlockingCall]) -> list[Span]:
     """Tell of each blocked span in which system call it happened."""
-    following: Iterator[Call] = iter(calls)
+    following: Iterator[BlockingCall] = iter(calls)
     call = next(following, None)
     explained = []
     for span in spans:

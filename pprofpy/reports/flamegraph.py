@@ -51,7 +51,7 @@ CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FlameOptions:
     """How to draw.
 
     Attributes:
@@ -106,7 +106,7 @@ class FlameGraph:
     kernel: frozenset[Entity]
 
 
-def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGraph:
+def build(about: Header, graph: Graph, options: FlameOptions = FlameOptions()) -> FlameGraph:
     """Lay out the frames.
 
     In a difference, what grew and what shrank would cancel out. There, a frame's width is the sum of all changes below
@@ -124,7 +124,7 @@ def build(about: Header, graph: Graph, options: Options = Options()) -> FlameGra
     return FlameGraph(about, boxes, len(tree) - len(boxes) if boxes else 0, is_difference, graph.kernel)
 
 
-def render(flame: FlameGraph, options: Options = Options()) -> str:
+def render(flame: FlameGraph, options: FlameOptions = FlameOptions()) -> str:
     """The picture as the text of an SVG file."""
     total = flame.about.total
     heading = [_shorten(line, _LONGEST_LINE) for line in _subtitle(flame, options)]
@@ -192,7 +192,7 @@ def _boxes(tree: CallTree, sized: CallTree, smallest: float, *, is_difference: b
 # -- drawing -------------------------------------------------------------------------------------------------------
 
 
-def _frame(box: Box, flame: FlameGraph, options: Options, top: int, levels: int) -> str:
+def _frame(box: Box, flame: FlameGraph, options: FlameOptions, top: int, levels: int) -> str:
     level = box.level if options.root_at_top else levels - 1 - box.level
     y = top + level * ROW_PX
     name = _shorten(box.entity.name or str(box.entity), _LONGEST_NAME) if box.entity else "all"
@@ -207,7 +207,7 @@ def _frame(box: Box, flame: FlameGraph, options: Options, top: int, levels: int)
     )
 
 
-def _details(box: Box, name: str, flame: FlameGraph, options: Options) -> str:
+def _details(box: Box, name: str, flame: FlameGraph, options: FlameOptions) -> str:
     """The tooltip: name, place, cost."""
     unit, total = flame.about.sample_type.unit, flame.about.total
     sign = "+" if box.growth is not None and box.value > 0 else ""
@@ -225,7 +225,7 @@ def _whole(flame: FlameGraph) -> str:
     return "the base" if flame.is_difference else "everything"
 
 
-def _subtitle(flame: FlameGraph, options: Options) -> list[str]:
+def _subtitle(flame: FlameGraph, options: FlameOptions) -> list[str]:
     """What is shown, how it was recorded, and what is missing."""
     lines = header.lines(flame.about, options.unit)
     groups = [("Type:", "Time:", "Duration:"), ("Recorded:", "Samples:")]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.model.heap import HeapRecording, Memory, ObjectType
+from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.reports.text import name_width, shorten, write_lines
 from pprofpy.text import printable
 from pprofpy.units import format_short
@@ -17,17 +17,17 @@ _TYPE_WIDTH = 34
 _REFERRERS_AT = 21 + _TYPE_WIDTH
 
 
-def render_memory(memory: Memory, console: Console) -> None:
+def render_memory(memory: MemoryUse, console: Console) -> None:
     """Print the process's memory in a few lines; unknown parts are left out."""
     write_lines(console, memory_lines(memory))
 
 
-def memory_lines(memory: Memory) -> list[str]:
+def memory_lines(memory: MemoryUse) -> list[str]:
     """The process's memory, Python's part and the rest."""
     if memory.rss < 0:
         return []
     rss, pss, uss = (format_short(value, "bytes") for value in (memory.rss, memory.pss, memory.uss))
-    lines = [f"Memory of the process: {rss} RSS, {pss} PSS, {uss} USS"]
+    lines = [f"MemoryUse of the process: {rss} RSS, {pss} PSS, {uss} USS"]
     if memory.arenas >= 0:
         arenas, used = format_short(memory.arenas, "bytes"), format_short(memory.small_objects, "bytes")
         lines.append(f"{arenas:>10}  Python's arenas, for objects up to 512 bytes; in use: {used}")

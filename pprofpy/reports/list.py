@@ -26,7 +26,7 @@ MARGIN_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SourceLine:
     """A line of source; `text` is None where the source is not there, `number` 0 where the profile has none."""
 
     number: int
@@ -51,7 +51,7 @@ class Routine:
     filename: str
     flat: int
     cum: int
-    lines: list[Line]
+    lines: list[SourceLine]
     remarks: list[str]
 
 
@@ -89,7 +89,7 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
             continue
         costs, start = lines[name, filename], starts.get((name, filename), 0)
         source = sources.find(filename) if filename else None
-        shown = _lines_of(source, costs, start) if source else [Line(n, *costs[n], None) for n in sorted(costs)]
+        shown = _lines_of(source, costs, start) if source else [SourceLine(n, *costs[n], None) for n in sorted(costs)]
         flat, cum = int(functions.flat[index]), int(functions.cum[index])
         routines.append(Routine(name, filename, flat, cum, shown, _remarks(source, filename, about, costs)))
     return Listing(about, sorted(routines, key=lambda routine: (routine.name, routine.filename)), unit)
@@ -139,12 +139,13 @@ def _costs_by_line(graph: Graph) -> dict[tuple[str, str], dict[int, tuple[int, i
     return costs
 
 
-def _lines_of(source: Source, costs: dict[int, tuple[int, int]], start: int) -> list[Line]:
+def _lines_of(source: Source, costs: dict[int, tuple[int, int]], start: int) -> list[SourceLine]:
     """The source of a function, from its beginning to a little after its last costly line."""
     first, last = _bounds(source, costs, start)
     numbers = sorted({*range(first, last + 1), *costs})
     return [
-        Line(n, *costs.get(n, (0, 0)), source.lines[n - 1] if 0 < n <= len(source.lines) else None) for n in numbers
+        SourceLine(n, *costs.get(n, (0, 0)), source.lines[n - 1] if 0 < n <= len(source.lines) else None)
+        for n in numbers
     ]
 
 
@@ -175,7 +176,7 @@ def _remarks(source: Source | None, filename: str, about: Header, costs: dict[in
     return remarks
 
 
-def _text(line: Line, listing: Listing) -> Text:
+def _text(line: SourceLine, listing: Listing) -> Text:
     unit = listing.header.sample_type.unit
     flat, cum = (format_value(value, unit, listing.unit) if value else "." for value in (line.flat, line.cum))
     text = line.text.expandtabs() if line.text is not None else ""

@@ -49,7 +49,7 @@ class ThreadRow:
 
 
 @dataclass(slots=True)
-class PlaceRow:
+class ReasonRow:
     """One reason to be off the CPU: what it waited for, where, and who ended it.
 
     Attributes:
@@ -97,7 +97,7 @@ class OffCpu:
     """
 
     threads: list[ThreadRow]
-    places: list[PlaceRow]
+    places: list[ReasonRow]
     chains: list[ChainRow]
     hidden_threads: int
     hidden_places: int
@@ -120,7 +120,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
     if len(profile.sample_types) != 2:
         raise ProfileFormatError("this is no recording of 'pprofpy off-cpu': it has other sample types")
     threads: dict[tuple[int, str], ThreadRow] = {}
-    places: dict[tuple[str, ...], PlaceRow] = {}
+    places: dict[tuple[str, ...], ReasonRow] = {}
     chains: dict[tuple[str, Stack, Stack], ChainRow] = {}
     for stack, (count, time_ns), labels in profile.samples():
         facts = _facts(labels)
@@ -131,7 +131,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         thread = threads.setdefault(whose, _thread_row(facts))
         thread.by_state_ns[state] = thread.by_state_ns.get(state, 0) + time_ns
         place = state, reason, _place(blocked), str(facts["waker"])
-        rows: list[Any] = [thread, places.setdefault(place, PlaceRow(*place))]
+        rows: list[Any] = [thread, places.setdefault(place, ReasonRow(*place))]
         if woken_by and facts["waker"] not in _NOBODY:
             chain = reason, _without_pseudo_frames(blocked), woken_by
             rows.append(chains.setdefault(chain, ChainRow(*chain)))
@@ -200,7 +200,7 @@ def _number(facts: dict[str, str | int], key: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-_AnyRow = TypeVar("_AnyRow", ThreadRow, PlaceRow, ChainRow)
+_AnyRow = TypeVar("_AnyRow", ThreadRow, ReasonRow, ChainRow)
 
 
 def _longest(rows: Iterable[_AnyRow], limit: int) -> tuple[list[_AnyRow], int]:
@@ -251,7 +251,7 @@ def _thread_line(row: ThreadRow) -> str:
     return f"{who} {row.count:>8} {total:>8} {sleeping:>9} {disk:>8} {queue:>10}"
 
 
-def _place_line(row: PlaceRow) -> str:
+def _place_line(row: ReasonRow) -> str:
     total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
     place = shorten(row.place, _PLACE_WIDTH)
     waker = shorten(row.waker, _WAKER_WIDTH)

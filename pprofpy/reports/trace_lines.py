@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pprofpy.events.words import Line
+from pprofpy.events.words import EventLine
 from pprofpy.text import printable
 from pprofpy.units import NS_PER_S, format_short
 
@@ -40,7 +40,7 @@ class LinePrinter:
         self._in_colour = console.is_terminal and not console.no_color
         self._has_heading = False
 
-    def print(self, lines: Sequence[Line]) -> None:
+    def print(self, lines: Sequence[EventLine]) -> None:
         """Append these lines."""
         if not lines:
             return
@@ -53,7 +53,7 @@ class LinePrinter:
         make = self._coloured if self._in_colour else self._plain
         self._write("".join([make(line) for line in lines]))
 
-    def _plain(self, line: Line) -> str:
+    def _plain(self, line: EventLine) -> str:
         ts_ns, duration_ns, cpu, _, tid, thread, event, text, stack = line
         gap = " " if duration_ns < 0 and ":" in event else ""
         who = f"{printable(thread)}/{tid}"
@@ -63,7 +63,7 @@ class LinePrinter:
             + "".join([f"{'':{_STACK_INDENT}}{printable(frame)}\n" for frame in stack])
         )
 
-    def _coloured(self, line: Line) -> str:
+    def _coloured(self, line: EventLine) -> str:
         """The same for a terminal: slow calls bold, failed ones red."""
         text, _, stack = self._plain(line).partition("\n")
         head, body = text[:22], text[22:]
@@ -81,7 +81,7 @@ def _took(duration_ns: int) -> str:
     return f"{format_short(duration_ns, 'ns') if duration_ns >= 0 else '':>7}"
 
 
-def to_json(line: Line, start_ns: int) -> dict[str, Any]:
+def to_json(line: EventLine, start_ns: int) -> dict[str, Any]:
     """A line for programs; times in nanoseconds, `at_ns` since the recording began."""
     fields = line._asdict()
     if not line.stack:

@@ -22,7 +22,7 @@ _KEYS_IN_BYTES = frozenset({"request", "alignment"})
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class StackTrace:
     """A stack that was sampled.
 
     Attributes:
@@ -43,7 +43,7 @@ class Traces:
     """All traces; values in the unit of the header's sample type, printed in `unit`."""
 
     header: Header
-    traces: list[Trace]
+    traces: list[StackTrace]
     unit: str
 
 
@@ -70,7 +70,7 @@ def build(about: Header, profile: Profile, value_index: int, graph: Graph, unit:
     columns = zip(
         values[rows].tolist(), profile.sample_labels[rows].tolist(), profile.sample_stacks[rows].tolist(), strict=True
     )
-    found = [Trace(value, profile.label_sets[labels], *stack_of(stack)) for value, labels, stack in columns]
+    found = [StackTrace(value, profile.label_sets[labels], *stack_of(stack)) for value, labels, stack in columns]
     return Traces(about, [trace for trace in found if trace.stack], unit)
 
 
@@ -100,7 +100,7 @@ def to_json(traces: Traces) -> dict[str, Any]:
     }
 
 
-def _lines(trace: Trace, traces: Traces, names: dict[Entity, str]) -> Iterator[str]:
+def _lines(trace: StackTrace, traces: Traces, names: dict[Entity, str]) -> Iterator[str]:
     """A trace as text; `names` remembers how entities are printed, since each occurs in many stacks."""
     yield _SEPARATOR
     yield from _label_lines(trace.labels)

@@ -24,8 +24,7 @@ from pprofpy.cli import show
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError
-from pprofpy.collectors.heapagent import plain, samples
-from pprofpy.collectors.heapagent import traces as heap_traces
+from pprofpy.collectors.heapagent import plain, samples, traced_blocks
 from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.unwind.cfi import CfiTable
 from pprofpy.collectors.unwind.demangle import readable
@@ -199,7 +198,11 @@ def _in_blocks(random: Random, data: bytes) -> bytes:
 
 def _trace() -> Trace:
     rows = [(1000 * i, 500 * (i % 2), 10 + i % 3, 11 + i % 2, i % 4, i % 3, i % 3, i % 2) for i in range(1, 12)]
-    about = {10: Thread(10, "main", True), 11: Thread(10, "worker", True), 12: Thread(12, "other", False)}
+    about = {
+        10: Thread(10, "main", True),
+        11: Thread(10, "worker", True),
+        12: Thread(12, "other", False),
+    }
     return Trace(np.array(rows, RECORD), about, 500, 10**18, 20_000, Collection("bpf"))
 
 
@@ -233,7 +236,7 @@ def _run_timeline(timeline: timelines.Timeline) -> None:
 
 def _event_logs() -> list[bytes]:
     stream = io.BytesIO()
-    writer = eventlog.Writer(stream, events.LOG)
+    writer = eventlog.EventWriter(stream, events.LOG)
     calls = [events.call(2_000, 0, 500, 100, 3, 0x10, 100, fd_name=b"hosts", inode=77), events.call(6_000, 435, 9, 8)]
     strings = [events.call_with_strings(events.call(1_000, 257, 6_500, 3, -100, 0x20), b"/etc/hosts")]
     batch = events.batch([events.switch(5_000, 10, 11, 1), events.waking(7_000, 11, 10)], calls, strings)
@@ -265,7 +268,7 @@ def _block_mutator(tag: bytes) -> Mutator:
 
 
 def _run_event_log(data: bytes) -> None:
-    reader = eventlog.Reader(io.BytesIO(data))
+    reader = eventlog.EventReader(io.BytesIO(data))
     batches = list(reader.batches())
     narrator = Narrator(reader.log)
     for batch in batches:
@@ -474,7 +477,7 @@ def _run_agent(data: bytes) -> None:
     if len(pieces) == 1:
         samples.to_profile(samples.Reading.of(_decoded(pieces)), frames, {7: (70, "k")}).check_valid()
     else:
-        heap_traces.to_profile(heap_traces.Traces.of(_decoded(pieces)), frames).check_valid()
+        traced_blocks.to_profile(traced_blocks.TracedBlocks.of(_decoded(pieces)), frames).check_valid()
 
 
 def _decoded(pieces: list[bytes]) -> Iterator[object]:

@@ -27,7 +27,7 @@ from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.pystacks import stacks as pystacks
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
-from pprofpy.collectors.trace import EventRecorder, Options
+from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.log import Batch
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.profile import Profile, Stack
@@ -178,7 +178,7 @@ def test_traced_events() -> None:
             found.extend(texts[number] for number in batch.all_calls()["head"]["stack"].tolist())
 
         with ever_new("naps") as program:
-            options = Options(select(["clock_nanosleep"]), Scope(program.pid), stacks=True)
+            options = TraceOptions(select(["clock_nanosleep"]), Scope(program.pid), stacks=True)
             with EventRecorder(options) as recorder:
                 wrong = record(program, recorder, lambda: take(recorder.read()))
                 take(last_events(recorder))

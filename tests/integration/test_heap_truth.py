@@ -15,7 +15,7 @@ import pytest
 from pprofpy.collectors.heap import HeapOptions
 from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
-from pprofpy.collectors.heapagent.traces import TRACED_TYPES
+from pprofpy.collectors.heapagent.traced_blocks import TRACED_TYPES
 from tests.conftest import Start, interpreter, rounds_until_right
 from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record, record_tasks, task, thread_names
 

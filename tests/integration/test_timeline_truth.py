@@ -11,7 +11,7 @@ import pytest
 
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import select
-from pprofpy.collectors.trace import EventRecorder, Options
+from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
 from pprofpy.model.timeline import State, build
@@ -31,7 +31,7 @@ def test_running_and_blocked_are_what_the_programs_own_clocks_say(start: Start) 
         assert process.stdin
         assert process.stdout
         stolen_before_ns = stolen_ns()
-        with EventRecorder(Options(select(names), Scope(process.pid))) as recorder:
+        with EventRecorder(TraceOptions(select(names), Scope(process.pid))) as recorder:
             process.stdin.write("\n")
             process.stdin.flush()
             own = json.loads(process.stdout.readline())

@@ -21,9 +21,9 @@ import pytest
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracefs import tracing_folder
 from pprofpy.collectors.kernel.tracepoints import select
-from pprofpy.collectors.trace import EventRecorder, Options
+from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.log import Batch, EventSummary
-from pprofpy.events.words import Line, Narrator
+from pprofpy.events.words import EventLine, Narrator
 from pprofpy.reports.losses import lines
 from pprofpy.text import printable
 from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
@@ -69,9 +69,9 @@ def program(start: Start) -> Program:
 
 def record(
     program: Program, *names: str, slower_than_ns: int = 0, lines: bool = True
-) -> tuple[list[Line], EventSummary]:
+) -> tuple[list[EventLine], EventSummary]:
     """Everything that the program does, in words, and the kernel's own sums of it."""
-    options = Options(select(names), Scope(program.pid), slower_than_ns=slower_than_ns, lines=lines, summary=True)
+    options = TraceOptions(select(names), Scope(program.pid), slower_than_ns=slower_than_ns, lines=lines, summary=True)
     with EventRecorder(options) as recorder:
         program.work()
         batches: list[Batch] = [last_events(recorder)]
@@ -163,7 +163,7 @@ def test_tracepoints_read_as_the_kernel_prints_them(start: Start) -> None:
         # Given the kernel's own tracing of the same process
         program = Program(start, "syscalls.py")
         with kernel_tracing([one.name for one in selection.tracepoints], program.pid) as kernel_text:
-            options = Options(selection, Scope(program.pid), tid=program.pid)
+            options = TraceOptions(selection, Scope(program.pid), tid=program.pid)
             with EventRecorder(options) as recorder:
                 program.work()
                 batch = last_events(recorder)
@@ -337,7 +337,9 @@ def test_without_privileges_it_says_what_to_grant(cli: CommandLine) -> None:
 
 def test_ten_thousand_short_threads(start: Start) -> None:
     program = Program(start, "threads.py", "10000")
-    options = Options(select(["getppid", "sched:sched_process_exit"]), Scope(program.pid), lines=False, summary=True)
+    options = TraceOptions(
+        select(["getppid", "sched:sched_process_exit"]), Scope(program.pid), lines=False, summary=True
+    )
     with EventRecorder(options) as recorder:
         program.end()
         last_events(recorder)
@@ -354,7 +356,7 @@ def test_children_are_followed_only_if_asked(start: Start) -> None:
     code = f"{wait}for _ in range(3):\n{child}    os.wait()\n"
     for children, expected in ((False, 0), (True, 3)):
         process = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
-        options = Options(select(["getppid"]), Scope(process.pid, children=children))
+        options = TraceOptions(select(["getppid"]), Scope(process.pid, children=children))
         with EventRecorder(options) as recorder:
             go_on(process)
             process.wait()
@@ -364,7 +366,7 @@ def test_children_are_followed_only_if_asked(start: Start) -> None:
 def test_an_exec_is_survived(start: Start) -> None:
     code = "import os, sys\nprint('ready', flush=True)\nsys.stdin.readline()\nos.execv('/bin/true', ['true'])"
     process = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
-    with EventRecorder(Options(select(["execve", "exit_group"]), Scope(process.pid))) as recorder:
+    with EventRecorder(TraceOptions(select(["execve", "exit_group"]), Scope(process.pid))) as recorder:
         go_on(process)
         process.wait()
         lines = Narrator(recorder.log).lines(last_events(recorder))
@@ -378,7 +380,7 @@ def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(start: Star
     words = ("unshare", "--pid", "--fork", "--kill-child", sys.executable, str(PROGRAMS / "syscalls.py"))
     outer = start(*words, stdin=subprocess.PIPE)
     inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
-    with EventRecorder(Options(select(["getppid"]), Scope(inner))) as recorder:
+    with EventRecorder(TraceOptions(select(["getppid"]), Scope(inner))) as recorder:
         go_on(outer)
         assert outer.stdout
         assert outer.stdout.readline() == "done\n"
@@ -389,7 +391,7 @@ def test_a_target_in_another_pid_namespace_is_known_by_its_outer_pid(start: Star
 
 
 def test_two_at_once_see_the_same(program: Program) -> None:
-    options = Options(select(["getppid", "sched:sched_process_exit"]), Scope(program.pid))
+    options = TraceOptions(select(["getppid", "sched:sched_process_exit"]), Scope(program.pid))
     with EventRecorder(options) as one, EventRecorder(options) as other:
         program.work()
         first, second = (Narrator(each.log).lines(last_events(each)) for each in (one, other))
@@ -442,7 +444,7 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
     events = [f"-e{name}" for name in names]
     with (
         perf("record", "-q", "-m", "16M", "-o", str(data), "-p", str(program.pid), *events),
-        EventRecorder(Options(select([*names, "*"]), Scope(program.pid))) as recorder,
+        EventRecorder(TraceOptions(select([*names, "*"]), Scope(program.pid))) as recorder,
     ):
         program.work()
         batch = last_events(recorder)
@@ -469,7 +471,7 @@ def test_what_cannot_be_kept_is_counted(start: Start) -> None:
     # Given more events than the buffer holds, and nobody who fetches them
     code = "import os, sys\nprint('ready', flush=True)\nsys.stdin.readline()\nfor _ in range(400_000): os.getppid()\n"
     process = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
-    with EventRecorder(Options(select(["getppid"]), Scope(process.pid), summary=True)) as recorder:
+    with EventRecorder(TraceOptions(select(["getppid"]), Scope(process.pid), summary=True)) as recorder:
         go_on(process)
         process.wait()
         kept = len(last_events(recorder))

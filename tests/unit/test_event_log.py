@@ -108,15 +108,15 @@ def test_sums_count_errors_and_leave_out_what_has_no_beginning() -> None:
 
 def saved(*batches: Batch) -> bytes:
     stream = io.BytesIO()
-    writer = eventlog.Writer(stream, LOG)
+    writer = eventlog.EventWriter(stream, LOG)
     for one in batches:
         writer.add(one)
     writer.end(5 * 10**9, Collection(engine="test", dropped=3, notes=("lost: 3 system calls",)))
     return stream.getvalue()
 
 
-def read(data: bytes) -> tuple[list[str], eventlog.Reader]:
-    reader = eventlog.Reader(io.BytesIO(data))
+def read(data: bytes) -> tuple[list[str], eventlog.EventReader]:
+    reader = eventlog.EventReader(io.BytesIO(data))
     narrator = Narrator(reader.log)
     return [f"{one.event}{one.text}" for part in reader.batches() for one in narrator.lines(part)], reader
 

@@ -18,13 +18,13 @@ from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import Collection, Frame, Function, Label, Mapping, Profile
 from pprofpy.model.stack_table import Stacks
 from pprofpy.reports import flamegraph, header
-from pprofpy.reports.flamegraph import FlameGraph, Options
+from pprofpy.reports.flamegraph import FlameGraph, FlameOptions
 from tests.stacks import CPU_TYPES, PERIOD_NS, as_text, profile_of, stack
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def flame_of(profile: Profile, options: Options = Options()) -> FlameGraph:  # noqa: B008 - immutable
+def flame_of(profile: Profile, options: FlameOptions = FlameOptions()) -> FlameGraph:  # noqa: B008 - immutable
     graph = build_graph(profile, 1, Granularity.FILEFUNCTIONS)
     return flamegraph.build(header.build(profile, 1, graph.total), graph, options)
 
@@ -37,7 +37,7 @@ def places(flame: FlameGraph) -> dict[str, tuple[int, float, float]]:
     }
 
 
-def svg_of(profile: Profile, options: Options = Options()) -> ET.Element:  # noqa: B008 - immutable
+def svg_of(profile: Profile, options: FlameOptions = FlameOptions()) -> ET.Element:  # noqa: B008 - immutable
     return ET.fromstring(flamegraph.render(flame_of(profile, options), options))
 
 
@@ -67,17 +67,17 @@ def test_siblings_lie_in_the_order_of_names_whatever_the_order_of_samples() -> N
 def test_frames_too_narrow_to_see_are_left_out_and_counted() -> None:
     profile = profile_of({"big": 9990, "small > child": 10})
 
-    flame = flame_of(profile, Options(min_percent=0.5))
+    flame = flame_of(profile, FlameOptions(min_percent=0.5))
 
     assert set(places(flame)) == {"all", "big"}
     assert flame.hidden == 2
-    assert "2 frames narrower than 0.5 % are not drawn." in flamegraph.render(flame, Options(min_percent=0.5))
+    assert "2 frames narrower than 0.5 % are not drawn." in flamegraph.render(flame, FlameOptions(min_percent=0.5))
 
 
 def test_no_frame_is_left_out_if_none_may_be() -> None:
     profile = profile_of({f"f{i}": 1 for i in range(5000)})
 
-    assert len(flame_of(profile, Options(min_percent=0)).boxes) == 5001
+    assert len(flame_of(profile, FlameOptions(min_percent=0)).boxes) == 5001
 
 
 def test_a_thousand_levels_are_drawn() -> None:
@@ -148,12 +148,12 @@ def test_the_file_says_that_it_is_ours_where_we_look_for_it() -> None:
 def test_the_root_may_be_at_the_bottom() -> None:
     profile = profile_of({"main > work": 1})
 
-    def heights(options: Options) -> list[float]:
+    def heights(options: FlameOptions) -> list[float]:
         frames = svg_of(profile, options).find(f".//{SVG}g[@id='frames']")
         assert frames is not None
         return [float(rect.get("y", "")) for rect in frames.iter(f"{SVG}rect")]
 
-    down, up = heights(Options(root_at_top=True)), heights(Options(root_at_top=False))
+    down, up = heights(FlameOptions(root_at_top=True)), heights(FlameOptions(root_at_top=False))
 
     assert down == sorted(down)
     assert up == sorted(up, reverse=True)
@@ -229,7 +229,7 @@ def named(name: str, filename: str = "/srv/a.py") -> Profile:
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_names_stay_text(name: str) -> None:
-    svg = svg_of(named(name, f"/srv/{name}.py"), Options(title=name))
+    svg = svg_of(named(name, f"/srv/{name}.py"), FlameOptions(title=name))
 
     assert len(list(svg.iter(f"{SVG}script"))) == 1
     assert len(titles(svg)) == 2

@@ -12,7 +12,7 @@ from rich.console import Console
 from pprofpy.cli import confinement
 from pprofpy.cli.main import run
 from pprofpy.events.log import EventStats, EventSummary
-from pprofpy.events.words import Line
+from pprofpy.events.words import EventLine
 from pprofpy.formats import recording
 from pprofpy.formats.folder import UNFINISHED, Entry
 from pprofpy.formats.recording import Summary
@@ -92,9 +92,9 @@ def trace_events(console: Console) -> None:
     printer = trace_lines.LinePrinter(console, SECOND)
     printer.print(
         [
-            Line(SECOND + 22_357_000, 7_800, 1, 42, 42, "python", "openat", '(AT_FDCWD, "/etc/hostname") = 3', ()),
-            Line(SECOND + 22_434_000, -1, 1, 42, 42, "python", "sched:sched_switch", "prev_pid=42", ()),
-            Line(SECOND + 90_000_000, 25 * MS, 0, 42, 43, "worker", "read", "(3</srv/x>) = -1 EIO", stack),
+            EventLine(SECOND + 22_357_000, 7_800, 1, 42, 42, "python", "openat", '(AT_FDCWD, "/etc/hostname") = 3', ()),
+            EventLine(SECOND + 22_434_000, -1, 1, 42, 42, "python", "sched:sched_switch", "prev_pid=42", ()),
+            EventLine(SECOND + 90_000_000, 25 * MS, 0, 42, 43, "worker", "read", "(3</srv/x>) = -1 EIO", stack),
         ]
     )
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
-from pprofpy.collectors.heapagent.memory import measure
+from pprofpy.collectors.heapagent.memory_use import measure
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
-from pprofpy.collectors.heapagent.traces import Traces, to_profile
+from pprofpy.collectors.heapagent.traced_blocks import TracedBlocks, to_profile
 from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.heap import Memory, ObjectType, Snapshots
+from pprofpy.model.heap import MemoryUse, ObjectType, Snapshots
 from pprofpy.model.profile import Frame, Function, Profile
 from pprofpy.reports import growth
 from pprofpy.reports.heap import memory_lines, render_types
@@ -90,7 +90,7 @@ SUMS = [[(HERE, 2, 15, 1)], [(OURS, 1, 7, 0), (HERE, 1, 1, 0)]]
     ("pieces", "are_sums", "truncated"), [(TRACES, False, 1), (SUMS, True, 1), (TRACES_OF_3_8, False, -1)]
 )
 def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums: bool, truncated: int) -> None:
-    traces = Traces.of(iter([(100, are_sums), *pieces]))
+    traces = TracedBlocks.of(iter([(100, are_sums), *pieces]))
     profile = to_profile(traces, Frames(Path("/nowhere")))
 
     assert (traces.count, traces.tracer_bytes, traces.truncated) == (4, 100, truncated)
@@ -141,10 +141,10 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def test_what_is_not_known_of_the_memory_is_left_out() -> None:
-    assert memory_lines(Memory()) == []
-    assert len(memory_lines(Memory(rss=3, pss=2, uss=1))) == 1
-    assert "not known" in memory_lines(Memory(rss=3, pss=2, uss=1, malloc=1))[1]
-    assert len(memory_lines(Memory(rss=3 << 20, pss=3 << 20, uss=3 << 20, arenas=1, small_objects=1, malloc=1))) == 4
+    assert memory_lines(MemoryUse()) == []
+    assert len(memory_lines(MemoryUse(rss=3, pss=2, uss=1))) == 1
+    assert "not known" in memory_lines(MemoryUse(rss=3, pss=2, uss=1, malloc=1))[1]
+    assert len(memory_lines(MemoryUse(rss=3 << 20, pss=3 << 20, uss=3 << 20, arenas=1, small_objects=1, malloc=1))) == 4
 
 
 def test_types_fit_a_terminal_and_are_whole_in_a_pipe() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, merge_gil
-from pprofpy.model.heap import HeapRecording, Memory, merge_heap
+from pprofpy.model.heap import HeapRecording, MemoryUse, merge_heap
 from pprofpy.model.latencies import Latencies, merge_latencies
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.merge import merge_recordings
@@ -123,7 +123,7 @@ def heap_profile(**sizes: int) -> Profile:
 def test_of_heaps_the_last_window_is_the_whole_and_snapshots_follow_each_other() -> None:
     first = HeapRecording.of([(1, heap_profile(a=1)), (2, heap_profile(a=2))])
     second = HeapRecording.of([(3, heap_profile(a=3, b=1))])
-    second.memory = Memory(rss=7)
+    second.memory = MemoryUse(rss=7)
 
     merged = merge_heap([first, second])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.unwind.cfi import Kind, Rule
+from pprofpy.collectors.unwind.cfi import Rule, RuleKind
 from pprofpy.collectors.unwind.codemap import CodeMap, Images
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
@@ -96,15 +96,15 @@ def in_words(image: Image, address: int, wanted: dict[str, str]) -> dict[str, st
 
 def rule_in_words(rule: Rule | None) -> str:
     match rule:
-        case Rule(Kind.SAVED_AT, value):
+        case Rule(RuleKind.SAVED_AT, value):
             return f"c{value:+d}"
-        case Rule(Kind.VALUE_IS, value):
+        case Rule(RuleKind.VALUE_IS, value):
             return f"v{value:+d}"
-        case Rule(Kind.IN_REGISTER, value):
+        case Rule(RuleKind.IN_REGISTER, value):
             return f"({REGISTERS[value]})"
-        case Rule(Kind.SAVED_AT_EXPRESSION):
+        case Rule(RuleKind.SAVED_AT_EXPRESSION):
             return "exp"
-        case Rule(Kind.VALUE_IS_EXPRESSION):
+        case Rule(RuleKind.VALUE_IS_EXPRESSION):
             return "vexp"
     return "u"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pprofpy.collectors.heapagent import plain
 from pprofpy.collectors.heapagent.samples import Reading
-from pprofpy.collectors.heapagent.traces import Traces
+from pprofpy.collectors.heapagent.traced_blocks import TracedBlocks
 from pprofpy.errors import ImplausibleTargetError
 
 NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -166,14 +166,14 @@ HERE = (("/srv/a.py", 1),)
 )
 def test_traces_that_make_no_sense_are_refused(pieces: list[Any]) -> None:
     with pytest.raises(ImplausibleTargetError, match="makes no sense"):
-        Traces.of(iter(pieces))
+        TracedBlocks.of(iter(pieces))
 
 
 def test_stacks_that_find_no_room_are_summed_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pprofpy.collectors.heapagent.traces._MOST_STACKS", 2)
+    monkeypatch.setattr("pprofpy.collectors.heapagent.traced_blocks._MOST_STACKS", 2)
     sums = [((("/srv/a.py", line),), 1, 10, 0) for line in range(5)]
 
-    traces = Traces.of(iter([(1, True), sums]))
+    traces = TracedBlocks.of(iter([(1, True), sums]))
 
     assert traces.lost_stacks == 3
     assert sum(size for _, size in traces.blocks.values()) == 50

@@ -11,7 +11,7 @@ from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import pprof, recording
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
-from pprofpy.model.heap import HeapRecording, Memory, ObjectType
+from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.latency import Slice as Ran
@@ -192,7 +192,7 @@ def _plain(record: LatencyRecord) -> tuple[object, ...]:
 
 def test_a_heap_recording_comes_back_as_it_was() -> None:
     made = HeapRecording.of([(1, a_profile()), (2, a_profile())])
-    made.memory, made.objects_count = Memory(1, 2, 3, -1, -1, 6), 40
+    made.memory, made.objects_count = MemoryUse(1, 2, 3, -1, -1, 6), 40
     made.types = (ObjectType("dict", 3, 4, (("list", 2), ("set", 1))), ObjectType("shop.Order", 1, 2))
 
     read = HeapRecording.from_recording(through_file(made.to_recording(SHOWN)))

@@ -14,7 +14,7 @@ from pprofpy.events.log import EventLog
 from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
 from pprofpy.model.profile import Collection
-from pprofpy.model.timeline import Call, State, Timeline, build
+from pprofpy.model.timeline import BlockingCall, State, Timeline, build
 from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
 from pprofpy.reports import timeline as report
 from tests.events import LOG, batch, call, switch, waking
@@ -25,7 +25,11 @@ S, D, Z = 1, 2, 32
 
 def trace(*rows: tuple[Any, ...]) -> Trace:
     """Rows of RECORD: from 1,000 to 2,000 ns on the clock; A and B are watched."""
-    threads = {A: Thread(A, "alice", True), B: Thread(A, "bob", True), STRANGER: Thread(STRANGER, "other", False)}
+    threads = {
+        A: Thread(A, "alice", True),
+        B: Thread(A, "bob", True),
+        STRANGER: Thread(STRANGER, "other", False),
+    }
     return Trace(np.array(list(rows), RECORD), threads, 1_000, 10**18, 1_000)
 
 
@@ -150,7 +154,7 @@ def test_spans_never_overlap_and_cover_the_recording_without_gaps() -> None:
 def test_a_blocked_thread_names_the_system_call_it_is_in() -> None:
     events = trace(switched(1_100, A, B, S), woken(1_200, B, A), switched(1_300, B, A, wait_ns=100))
 
-    timeline = build(events, {A: [Call(1_010, 1_020, "read"), Call(1_090, 1_310, "futex")]})
+    timeline = build(events, {A: [BlockingCall(1_010, 1_020, "read"), BlockingCall(1_090, 1_310, "futex")]})
 
     assert [span.call for span in timeline.spans[A]] == ["", "futex", "", ""]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pprofpy import __version__
-from pprofpy.collectors.heapagent import samples, traces
+from pprofpy.collectors.heapagent import samples, traced_blocks
 from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.heapagent.link import LONG_S, Agent
 from pprofpy.errors import NotPossibleError
@@ -147,20 +147,20 @@ class Tracing:
     def read(self, *, collect: bool) -> Profile:
         """All traced blocks in use."""
         with _Watch(self._session, self._progress):
-            found = traces.Traces.of(self._session.say(f"read_traces({collect})"))
+            found = traced_blocks.TracedBlocks.of(self._session.say(f"read_traces({collect})"))
         return self._profile(found)
 
     def last_words(self) -> Profile | None:
         """What was in use at the target's orderly end."""
         pieces = self._session.last_words()
-        return self._profile(traces.Traces.of(pieces)) if pieces else None
+        return self._profile(traced_blocks.TracedBlocks.of(pieces)) if pieces else None
 
     def stop(self) -> None:
         """Stop tracing, if it was we who started it."""
         self._session.call("end()", timeout_s=LONG_S)
 
-    def _profile(self, found: traces.Traces) -> Profile:
-        profile = traces.to_profile(found, self._names)
+    def _profile(self, found: traced_blocks.TracedBlocks) -> Profile:
+        profile = traced_blocks.to_profile(found, self._names)
         profile.period_type, profile.period = _SPACE, 1
         notes = [
             "Functions are named by the source files as they are now.",

@@ -94,10 +94,9 @@ def _control(event: int, request: int, argument: int) -> None:
 def _open(attributes: bytes, cpu: int) -> int:
     """An event on a CPU, of all processes; returns its file descriptor."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_char_p, *[ctypes.c_long] * 4]
-    libc.syscall.restype = ctypes.c_long
     number = system_call_number("perf_event_open")
-    result: int = libc.syscall(number, attributes.ljust(_ATTR_BYTES, b"\0"), -1, cpu, -1, _FD_CLOEXEC)
+    words = [ctypes.c_char_p(attributes.ljust(_ATTR_BYTES, b"\0")), *map(ctypes.c_long, (-1, cpu, -1, _FD_CLOEXEC))]
+    result: int = libc.syscall(ctypes.c_long(number), *words)
     if result >= 0:
         return result
     code = ctypes.get_errno()

@@ -31,7 +31,7 @@ _MOST_ROWS, _MOST_STEPS, _MOST_REMEMBERED = 10_000, 100_000, 64
 _MOST_KEPT_ROWS = 100_000
 
 
-class Kind(Enum):
+class RuleKind(Enum):
     """What a Rule says of a caller's register."""
 
     SAVED_AT = 0
@@ -56,13 +56,13 @@ class Kind(Enum):
 class Rule(NamedTuple):
     """Where a caller's register is."""
 
-    kind: Kind
+    kind: RuleKind
     value: int = 0
     expression: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class UnwindRow:
     """How to get from a frame to its caller.
 
     Attributes:
@@ -109,7 +109,7 @@ class CfiTable:
         self._kept_rows = 0
         self._heads: dict[int, _Common] = {}
 
-    def row(self, address: int, budget: Budget | None = None) -> Row | None:
+    def row(self, address: int, budget: Budget | None = None) -> UnwindRow | None:
         """How to unwind from the instruction at `address`; None if no function is known there.
 
         Args:
@@ -193,9 +193,9 @@ class _Function:
 
     start: int
     end: int
-    rows: list[tuple[int, Row]]
+    rows: list[tuple[int, UnwindRow]]
 
-    def row(self, address: int) -> Row:
+    def row(self, address: int) -> UnwindRow:
         return self.rows[bisect_right(self.rows, address, key=lambda pair: pair[0]) - 1][1]
 
 
@@ -207,9 +207,9 @@ class _Common:
     data_step: int
     encoding: int
     has_length: bool
-    first: Row = Row()
+    first: UnwindRow = UnwindRow()
 
-    def run(self, body: Cursor, start: int, base: int, budget: Budget | None) -> list[tuple[int, Row]]:
+    def run(self, body: Cursor, start: int, base: int, budget: Budget | None) -> list[tuple[int, UnwindRow]]:
         """Execute the instructions in `body`; the rows that come out, by address."""
         return _Machine(self, body, start, base).run(budget)
 
@@ -225,13 +225,13 @@ class _Machine:
     cfa: tuple[int, int, bytes] = field(init=False)
     saved: dict[int, Rule] = field(init=False)
     remembered: list[tuple[tuple[int, int, bytes], dict[int, Rule]]] = field(default_factory=list)
-    rows: list[tuple[int, Row]] = field(default_factory=list)
+    rows: list[tuple[int, UnwindRow]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         first = self.common.first
         self.cfa, self.saved = (first.register, first.offset, first.expression), dict(first.saved)
 
-    def run(self, budget: Budget | None) -> list[tuple[int, Row]]:
+    def run(self, budget: Budget | None) -> list[tuple[int, UnwindRow]]:
         steps = 0
         while self.body.at < len(self.body.data):
             steps += 1
@@ -244,7 +244,7 @@ class _Machine:
             if kind == 0x40:
                 self._advance(low)
             elif kind == 0x80:
-                self._save(low, Kind.SAVED_AT, self.body.unsigned())
+                self._save(low, RuleKind.SAVED_AT, self.body.unsigned())
             elif kind == 0xC0:
                 self._restore(low)
             else:
@@ -256,17 +256,17 @@ class _Machine:
         """What holds now holds up to `steps` further."""
         if self.cfa[0] > RETURN_ADDRESS:
             raise CfiError(f"a frame that is known by register {self.cfa[0]}")
-        row = Row(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
+        row = UnwindRow(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
         self.rows.append((self.address, row))
         self.address = self.address + steps * self.common.code_step & MASK_64
 
     def _rule(self, register: int, rule: Rule) -> None:
-        if rule.kind is Kind.IN_REGISTER and rule.value > RETURN_ADDRESS:
-            rule = Rule(Kind.UNDEFINED)
+        if rule.kind is RuleKind.IN_REGISTER and rule.value > RETURN_ADDRESS:
+            rule = Rule(RuleKind.UNDEFINED)
         if register <= RETURN_ADDRESS:  # those of vectors do not matter
             self.saved[register] = rule
 
-    def _save(self, register: int, kind: Kind, factored: int) -> None:
+    def _save(self, register: int, kind: RuleKind, factored: int) -> None:
         self._rule(register, Rule(kind, factored * self.common.data_step))
 
     def _restore(self, register: int) -> None:
@@ -287,15 +287,15 @@ class _Machine:
             case 0x02 | 0x03 | 0x04:
                 self._advance(body.number({2: "<B", 3: "<H", 4: "<I"}[opcode]))
             case 0x05:
-                self._save(body.unsigned(), Kind.SAVED_AT, body.unsigned())
+                self._save(body.unsigned(), RuleKind.SAVED_AT, body.unsigned())
             case 0x06:
                 self._restore(body.unsigned())
             case 0x07:
-                self._rule(body.unsigned(), Rule(Kind.UNDEFINED))
+                self._rule(body.unsigned(), Rule(RuleKind.UNDEFINED))
             case 0x08:
                 self.saved.pop(body.unsigned(), None)
             case 0x09:
-                self._rule(body.unsigned(), Rule(Kind.IN_REGISTER, body.unsigned()))
+                self._rule(body.unsigned(), Rule(RuleKind.IN_REGISTER, body.unsigned()))
             case 0x0A:
                 self.remembered.append((self.cfa, dict(self.saved)))
             case 0x0B:
@@ -309,22 +309,22 @@ class _Machine:
             case 0x0F:
                 self.cfa = STACK_POINTER, 0, body.block()
             case 0x10:
-                self._rule(body.unsigned(), Rule(Kind.SAVED_AT_EXPRESSION, 0, body.block()))
+                self._rule(body.unsigned(), Rule(RuleKind.SAVED_AT_EXPRESSION, 0, body.block()))
             case 0x11:
-                self._save(body.unsigned(), Kind.SAVED_AT, body.signed())
+                self._save(body.unsigned(), RuleKind.SAVED_AT, body.signed())
             case 0x12:
                 self.cfa = body.unsigned(), body.signed() * self.common.data_step, b""
             case 0x13:
                 self.cfa = self.cfa[0], body.signed() * self.common.data_step, b""
             case 0x14:
-                self._save(body.unsigned(), Kind.VALUE_IS, body.unsigned())
+                self._save(body.unsigned(), RuleKind.VALUE_IS, body.unsigned())
             case 0x15:
-                self._save(body.unsigned(), Kind.VALUE_IS, body.signed())
+                self._save(body.unsigned(), RuleKind.VALUE_IS, body.signed())
             case 0x16:
-                self._rule(body.unsigned(), Rule(Kind.VALUE_IS_EXPRESSION, 0, body.block()))
+                self._rule(body.unsigned(), Rule(RuleKind.VALUE_IS_EXPRESSION, 0, body.block()))
             case 0x2E:
                 body.unsigned()
             case 0x2F:
-                self._save(body.unsigned(), Kind.SAVED_AT, -body.unsigned())
+                self._save(body.unsigned(), RuleKind.SAVED_AT, -body.unsigned())
             case _:
                 raise CfiError(f"unknown instruction {opcode:#x} in an unwinding table")

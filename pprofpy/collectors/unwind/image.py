@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import CfiTable, Row
+from pprofpy.collectors.unwind.cfi import CfiTable, UnwindRow
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.elf import FunctionNames, NotElfError, read_headers, reader_of
@@ -72,7 +72,7 @@ class Image:
         """
         return self._headers.bias(start, offset, is_code=True)
 
-    def row(self, address: int, budget: Budget | None = None) -> Row | None:
+    def row(self, address: int, budget: Budget | None = None) -> UnwindRow | None:
         """How to unwind from the instruction at `address`; None if the file does not tell.
 
         Args:

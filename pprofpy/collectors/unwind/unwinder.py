@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pprofpy.arch.x86_64 import RETURN_ADDRESS, STACK_POINTER
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import Kind, Row, Rule
+from pprofpy.collectors.unwind.cfi import Rule, RuleKind, UnwindRow
 from pprofpy.collectors.unwind.codemap import CodeMap
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import NativeFunction
@@ -105,7 +105,7 @@ class _Place(NamedTuple):
     """An instruction: which function it belongs to, how to unwind from it, and whether that is Python's loop."""
 
     function: int
-    row: Row | None
+    row: UnwindRow | None
     is_loop: bool
 
 
@@ -188,18 +188,18 @@ class Unwinder:
         return place
 
 
-def _frame(row: Row, registers: list[int], copy: StackCopy) -> int:
+def _frame(row: UnwindRow, registers: list[int], copy: StackCopy) -> int:
     """The address that a frame is known by."""
     if row.expression:
         return evaluate(row.expression, registers, copy.word)
     return registers[row.register] + row.offset & _64_BITS
 
 
-def _climb(registers: list[int], row: Row, frame: int, copy: StackCopy) -> None:
+def _climb(registers: list[int], row: UnwindRow, frame: int, copy: StackCopy) -> None:
     """Make a frame's registers those of its caller; a return address of 0 says that there is none."""
     values = []
     for register, rule in row.saved:
-        if rule.kind is Kind.SAVED_AT:
+        if rule.kind is RuleKind.SAVED_AT:
             values.append((register, copy.word(frame + rule.value)))
         else:
             values.append((register, _value(rule, registers, frame, copy)))
@@ -210,13 +210,13 @@ def _climb(registers: list[int], row: Row, frame: int, copy: StackCopy) -> None:
 
 def _value(rule: Rule, registers: list[int], frame: int, copy: StackCopy) -> int:
     match rule.kind:
-        case Kind.VALUE_IS:
+        case RuleKind.VALUE_IS:
             return frame + rule.value & _64_BITS
-        case Kind.IN_REGISTER:
+        case RuleKind.IN_REGISTER:
             return registers[rule.value]
-        case Kind.SAVED_AT_EXPRESSION:
+        case RuleKind.SAVED_AT_EXPRESSION:
             return copy.word(evaluate(rule.expression, registers, copy.word, frame))
-        case Kind.VALUE_IS_EXPRESSION:
+        case RuleKind.VALUE_IS_EXPRESSION:
             return evaluate(rule.expression, registers, copy.word, frame)
         case _:
             return 0

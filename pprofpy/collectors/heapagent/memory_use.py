@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from pprofpy.model.heap import Memory
+from pprofpy.model.heap import MemoryUse
 from pprofpy.target import procfs
 
 _FLAGS = re.ASCII | re.MULTILINE
@@ -16,7 +16,7 @@ _BLOCKS = re.compile(r"^# bytes in allocated blocks {1,80}= {1,80}([\d,]{1,24})$
 _MOST = 1 << 48
 
 
-def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> Memory:
+def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> MemoryUse:
     """Look at a process.
 
     Args:
@@ -29,7 +29,7 @@ def measure(pid: int, allocators: tuple[str, int] = ("", -1)) -> Memory:
     except OSError:  # it has ended
         rollup = {}
     uss = rollup.get("Private_Clean", 0) + rollup.get("Private_Dirty", 0) if rollup else -1
-    return Memory(
+    return MemoryUse(
         rss=rollup.get("Rss", -1),
         pss=rollup.get("Pss", -1),
         uss=uss,

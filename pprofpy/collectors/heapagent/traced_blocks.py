@@ -29,7 +29,7 @@ _ELSEWHERE: _Traceback = ((NO_ROOM, 0),)
 
 
 @dataclass(slots=True)
-class Traces:
+class TracedBlocks:
     """All traced blocks by their stack.
 
     Attributes:
@@ -48,7 +48,7 @@ class Traces:
     _frames: int = 0
 
     @classmethod
-    def of(cls, pieces: Iterator[Any]) -> Traces:
+    def of(cls, pieces: Iterator[Any]) -> TracedBlocks:
         """Sum up what the agent said, piece by piece: millions of traces have but thousands of stacks.
 
         Raises:
@@ -126,7 +126,7 @@ def _numbers(column: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     return array
 
 
-def to_profile(traces: Traces, frames: Frames) -> Profile:
+def to_profile(traces: TracedBlocks, frames: Frames) -> Profile:
     """Build a profile; the blocks of our own agent are left out."""
     builder = ProfileBuilder(TRACED_TYPES)
     known = {_NO_PYTHON: Frame(Function(OUTSIDE_PYTHON)), _ELSEWHERE[0]: Frame(Function(NO_ROOM))}
