@@ -23,6 +23,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.switches import TIMES, TRACKED
 from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
 from pprofpy.errors import NotPossibleError, TargetError
@@ -37,12 +38,13 @@ DEFAULT_RATE_HZ = 997
 """A prime, so that no program with a round period keeps step."""
 
 _MUSL = re.compile(r"/(ld-musl|libc\.musl)[^/]*$")
-_MOST_WAITERS = 256
+_MOST_WAITERS, _MOST_THREADS = 256, 16_384
 _FIRST_SLICE_NS = NS_PER_S // 20
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _THREAD = np.dtype(
     [
+        ("track", TRACKED),
         ("since_ns", "u8"),
         ("back_ns", "u8"),
         ("switches", "u8"),
@@ -58,9 +60,7 @@ _THREAD = np.dtype(
         ("held_on_ns", "u8"),
         ("on_cpu_ns", "u8"),
         ("thread_state", "u8"),
-        ("tgid", "u4"),
-        ("place", "i4"),
-        ("dead", "u4"),
+        ("place", "u4"),
         ("goes", "u4"),
     ]
 )
@@ -68,7 +68,6 @@ _WAITER = np.dtype(
     [("since_ns", "u8"), ("back_ns", "u8"), ("gil", "u8"), ("stack", "u8"), ("tid", "u4"), ("tgid", "u4")]
 )
 _AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("turn", "u4")])
-_TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 _HELD = np.dtype([("on_ns", "u8"), ("off_ns", "u8")])
 _BLOCKED = np.dtype(
     [
@@ -81,10 +80,11 @@ _BLOCKED = np.dtype(
     ]
 )
 _LAYOUTS = {
-    "gil_thread": _THREAD,
+    "tracked": TRACKED,
+    "thread": _THREAD,
     "waiter": _WAITER,
     "at": _AT,
-    "times": _TIMES,
+    "times": TIMES,
     "held": _HELD,
     "blocked": _BLOCKED,
 }
@@ -95,7 +95,7 @@ MANY_ENDED = 5_000
 _SUMS = ("wait_count", "wait_ns", "held_on_ns", "held_off_ns", "cpu_ns", "handover_ns")
 """The times and counts of a GilThread."""
 
-_LOST = ("threads_full", "waits_full", "holds_full", "blocks_full", "waiters_full", "hidden_ends")
+_LOST = ("threads_full", "waits_full", "holds_full", "blocks_full", "waiters_full", "hidden_switches")
 """In the order of the enum in gil.bpf.c."""
 
 
@@ -141,17 +141,16 @@ class GilRecorder(KernelRecorder):
         self._scope.check()
         program = self.load(
             "gil.bpf.c",
-            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS},
+            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS, "MAX_THREADS": _MOST_THREADS},
             _LAYOUTS | PYTHON_LAYOUTS,
             {"PERIOD_NS": NS_PER_S // self._rate_hz},
         )
         self._stacks = PythonStacks(program, children=self._scope.children)
         self.owned.callback(self._stacks.close)
-        self._threads = program.table("gil_threads", _U4, _THREAD)
+        self._threads = program.table("threads", _U4, _THREAD)
         self._sums = _Sums(program, self._stacks)
-        program.attach_raw("sched_switch", "on_switch_out")
-        program.attach_raw("sched_switch", "on_switch_out_walk")
-        program.attach_raw("sched_switch", "on_switch_in")
+        program.attach_raw("sched_switch", "on_switch")
+        program.attach_raw("sched_switch", "on_switch_walk")
         program.attach_clock("on_clock", NS_PER_S // self._rate_hz)
         self._begin()
         if self._scope.pid:
@@ -184,7 +183,7 @@ class GilRecorder(KernelRecorder):
         self._stacks.make_room(threads["stack"].tolist(), stacks_in_use)
         self._take_slice(threads.copy())
         self._learn_names(tids, threads)
-        gone = (threads["dead"] == 1) & ~np.isin(tids, list(busy))
+        gone = (threads["track"]["is_dead"] == 1) & ~np.isin(tids, list(busy))
         if gone.any():
             self._move_out(tids[gone], threads[gone])
 
@@ -207,11 +206,11 @@ class GilRecorder(KernelRecorder):
         self._gone = [_joined_threads(which[key], key[1], group) for key, group in groups.items()]
 
     def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
-        who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
+        who = zip(threads["track"]["tgid"].tolist(), tids.tolist(), strict=True)
         self._names.learn_all(self._stacks.runtimes, who)
 
     def _named(self, tids: NDArray[Any], threads: NDArray[Any]) -> list[GilThread]:
-        pids = threads["tgid"].tolist()
+        pids = threads["track"]["tgid"].tolist()
         names = (self._names.name(pid, tid) for pid, tid in zip(pids, tids.tolist(), strict=True))
         return [_thread(tid, name, one) for tid, name, one in zip(tids.tolist(), names, threads, strict=True)]
 
@@ -292,7 +291,7 @@ class _Sums:
         self._stacks = stacks
         self._turns = Turns(program)
         self._tables = (
-            (program.table("waits", _AT, _TIMES), self._add_waits),
+            (program.table("waits", _AT, TIMES), self._add_waits),
             (program.table("holds", _AT, _HELD), self._add_holds),
             (program.table("blocks", _BLOCKED, _U8), self._add_blocks),
         )
@@ -442,7 +441,7 @@ class _Slices:
 
 def _want_what_is_held(waiting: NDArray[Any], holder: Any) -> NDArray[np.bool_]:
     """Which of these wait for the lock that this thread holds. A child has its lock at the same address."""
-    is_same = (waiting["gil"] == holder["gil"]) & (waiting["tgid"] == holder["tgid"])
+    is_same = (waiting["gil"] == holder["gil"]) & (waiting["track"]["tgid"] == holder["track"]["tgid"])
     return np.asarray(is_same & (waiting["back_ns"] == 0), np.bool_)
 
 
@@ -479,7 +478,7 @@ def _since(now: GilThread, before: GilThread | None, waits: tuple[Wait, ...]) ->
 
 def _thread(tid: int, name: str, entry: Any) -> GilThread:
     return GilThread(
-        pid=int(entry["tgid"]),
+        pid=int(entry["track"]["tgid"]),
         tid=tid,
         name=name,
         wait_count=int(entry["wait_count"]),

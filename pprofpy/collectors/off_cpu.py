@@ -27,6 +27,7 @@ from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constan
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
+from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.numbered import Numbered
@@ -43,20 +44,13 @@ from pprofpy.target import Target
 _U4 = np.dtype("u4")
 _THREAD = np.dtype(
     [
-        ("off_ns", "u8"),
-        ("wake_ns", "u8"),
+        ("track", TRACKED),
+        ("wakeup", WAKEUP),
         ("stack", "u8"),
-        ("waker_stack", "u8"),
         ("kernel_stack", "i4"),
-        ("tgid", "u4"),
-        ("waker_tid", "u4"),
-        ("waker_context", "u1"),
         ("state", "u1"),
         ("reason", "u1"),
-        ("off", "u1"),
-        ("dead", "u1"),
-        ("unused", "u1", 7),
-        ("comm", "S16"),
+        ("unused", "u2"),
     ]
 )
 _PLACE = np.dtype(
@@ -72,11 +66,10 @@ _PLACE = np.dtype(
         ("turn", "u1"),
     ]
 )
-_TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
 _STACK = np.dtype([("addresses", "u8", 127)])
-_LAYOUTS = {"thread": _THREAD, "place": _PLACE, "times": _TIMES, "name": _NAME, "late_stack": _LATE_STACK}
+_LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": _PLACE, "name": _NAME}
 
 _FIRST_SEEDED_STACK = 1 << 24
 """From this number on, `kernel_stack` means a stack that user space read when the recording began."""
@@ -87,7 +80,7 @@ _LOST = (
     "off_cpu_full",
     "kernel_stacks_full",
     "children_full",
-    "hidden_ends",
+    "hidden_switches",
     "hidden_wake_ups_blocked",
 )
 """Why something could not be kept, in the order of the enum in off_cpu.bpf.c."""
@@ -146,10 +139,10 @@ class OffCpuRecorder(KernelRecorder):
         """Load the program and attach it."""
         scope = self._options.scope
         scope.check()
-        layouts = _LAYOUTS | (PYTHON_LAYOUTS if self._walks else {})
+        layouts = _LAYOUTS | (PYTHON_LAYOUTS | {"late_stack": _LATE_STACK} if self._walks else {})
         program = self.load("off_cpu.bpf.c", self._constants(), layouts, self._parameters())
         self._threads = program.table("threads", _U4, _THREAD)
-        self._places = program.table("places", _PLACE, _TIMES)
+        self._places = program.table("places", _PLACE, TIMES)
         self._names = program.table("names", _U4, _NAME)
         self._kernel_stacks = program.table("kernel_stacks", _U4, _STACK)
         self._turns = Turns(program)
@@ -187,7 +180,7 @@ class OffCpuRecorder(KernelRecorder):
         constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
         if self._walks:
             constants |= walk_constants()
-        switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKERS": options.wakers and self._walks}
+        switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKER_STACKS": options.wakers and self._walks}
         constants |= {name: 1 for name, is_on in switches.items() if is_on}
         return constants | scheduler_constants() | reason_constants() | options.scope.constants()
 
@@ -223,22 +216,28 @@ class OffCpuRecorder(KernelRecorder):
     def _seeded(self, pid: int, thread: BlockedThread, stack: int) -> Any:
         """Return an entry for the kernel's table of threads."""
         entry = np.zeros((), _THREAD)
-        entry["off_ns"], entry["tgid"], entry["off"] = max(self.start_ns, thread.born_ns), pid, 1
+        track = entry["track"]
+        track["since_ns"], track["tgid"], track["where"] = max(self.start_ns, thread.born_ns), pid, OFF_CPU
+        track["comm"] = thread.comm
         entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
-        entry["reason"], entry["comm"], entry["stack"] = thread.reason, thread.comm, stack
+        entry["reason"], entry["stack"] = thread.reason, stack
         entry["kernel_stack"] = _FIRST_SEEDED_STACK + self._seeded_kernel_stacks.number(thread.kernel_stack)
         return entry
 
     def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
         """Enter the stack of a thread that was seeded without one and is still in that off-CPU interval."""
         entry = self._threads.get(thread.tid)
-        if self._late_stacks and off_ns and entry["off"] and entry["off_ns"] == off_ns and not entry["stack"]:
+        track = entry["track"]
+        is_same = track["where"] == OFF_CPU and track["since_ns"] == off_ns
+        if self._late_stacks and off_ns and is_same and not entry["stack"]:
             self._late_stacks.put(thread.tid, np.array((off_ns, stack, thread.reason), _LATE_STACK))
 
     def _off_since(self) -> dict[int, int]:
         """Return tid -> start of its interval, for threads that are off-CPU now."""
         tids, threads = self._threads.items()
-        return dict(zip(tids.tolist(), np.where(threads["off"], threads["off_ns"], 0).tolist(), strict=True))
+        track = threads["track"]
+        since_ns = np.where(track["where"] == OFF_CPU, track["since_ns"], 0)
+        return dict(zip(tids.tolist(), since_ns.tolist(), strict=True))
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -256,10 +255,15 @@ class OffCpuRecorder(KernelRecorder):
         self._collect(done, times, names)
         self._spells.make_room()
         self._turns.end()
-        gone = (threads["dead"] == 1) & ~np.isin(tids, left["tid"])
+        gone = (threads["track"]["is_dead"] == 1) & ~np.isin(tids, left["tid"])
         self._threads.clear(tids[gone])
         if self._python:
-            self._python.make_room(*_stack_ids(threads), *_stack_ids(left))
+            self._python.make_room(
+                threads["stack"].tolist(),
+                threads["wakeup"]["stack"].tolist(),
+                left["stack"].tolist(),
+                left["waker_stack"].tolist(),
+            )
 
     def window(self) -> Recording:
         """Return the intervals that ended since the last window; those of the last moments are in the next one."""
@@ -289,11 +293,12 @@ class OffCpuRecorder(KernelRecorder):
     def _thread_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> dict[int, tuple[int, str]]:
         """tid -> (pid, name), of watched threads and of those who woke them: Python's name where there is one."""
         if self._python:
-            who = zip(threads["tgid"].tolist(), tids.tolist(), strict=True)
+            who = zip(threads["track"]["tgid"].tolist(), tids.tolist(), strict=True)
             self._python_names.learn_all(self._python.runtimes, who)
         wakers, names = self._names.items()
         found = {}
-        for many, pids, comms in (wakers, names["tgid"], names["comm"]), (tids, threads["tgid"], threads["comm"]):
+        track = threads["track"]
+        for many, pids, comms in (wakers, names["tgid"], names["comm"]), (tids, track["tgid"], track["comm"]):
             for tid, pid, comm in zip(many.tolist(), pids.tolist(), comms.tolist(), strict=True):
                 found[tid] = pid, self._python_names.name(pid, tid, comm_text(comm))
         return found
@@ -317,14 +322,14 @@ class OffCpuRecorder(KernelRecorder):
         options = self._options
         late = dict(zip(*self._late_stacks.items(), strict=True)) if self._late_stacks else {}
         for tid, thread in zip(tids.tolist(), threads, strict=True):
-            off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
+            off_ns, wake_ns = int(thread["track"]["since_ns"]), int(thread["wakeup"]["at_ns"])
             total_ns = end_ns - off_ns
             too_short, too_long = total_ns < options.min_ns, options.max_ns and total_ns > options.max_ns
-            if not thread["off"] or not off_ns or total_ns <= 0 or too_short or too_long:
+            if thread["track"]["where"] != OFF_CPU or total_ns <= 0 or too_short or too_long:
                 continue
             woken = wake_ns > off_ns or thread["state"] == _RUN_QUEUE
             blocked_ns = 0 if thread["state"] == _RUN_QUEUE else min(wake_ns, end_ns) - off_ns if woken else total_ns
-            who = Who(int(thread["tgid"]), tid, names[tid][1])
+            who = Who(int(thread["track"]["tgid"]), tid, names[tid][1])
             facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
             stacks = self._number(int(facts["stack"])), int(thread["kernel_stack"])
             blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
@@ -410,11 +415,6 @@ class OffCpuRecorder(KernelRecorder):
             losses=lost | (python.losses() if python else {}),
             notes=(*(python.notes() if python else ()), *self._kernel_notes),
         )
-
-
-def _stack_ids(rows: NDArray[Any]) -> tuple[list[int], list[int]]:
-    """Those of Python's stacks that threads, or places, refer to."""
-    return rows["stack"].tolist(), rows["waker_stack"].tolist()
 
 
 def _alike(what: _What, alive: set[int]) -> _What:

@@ -26,9 +26,10 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
+from pprofpy.collectors.kernel.switches import ON_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.turns import Turns
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, python_constants
-from pprofpy.collectors.pystacks.walked import WalkedStacks
+from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS
+from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import (
     Histogram,
@@ -52,22 +53,15 @@ _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8", 2), ("max_at_ns", "u8", 2)])
 _THREAD = np.dtype(
     [
-        ("off_ns", "u8"),
-        ("wake_ns", "u8"),
+        ("track", TRACKED),
+        ("wakeup", WAKEUP),
         ("stack", "u8"),
-        ("waker_stack", "u8"),
         ("woken", _WAITS),
         ("preempted", _WAITS),
         ("window", "u4", 2),
         ("migrations", "u8"),
-        ("tgid", "u4"),
         ("cpu", "u4"),
-        ("waker_tid", "u4"),
-        ("waker_context", "u1"),
-        ("left_runnable", "u1"),
-        ("running", "u1"),
-        ("dead", "u1"),
-        ("comm", "S16"),
+        ("left_runnable", "u4"),
         ("waker_comm", "S16"),
     ]
 )
@@ -94,11 +88,10 @@ _LONG_WAIT = np.dtype(
     ]
 )
 _STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("turn", "u2")])
-_STACK_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
-_LAYOUTS = {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
+_LAYOUTS = SWITCH_LAYOUTS | {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
 _THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
 _TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
-_STACK_LAYOUTS = {"stack_key": _STACK_KEY, "stack_waits": _STACK_WAITS} | PYTHON_LAYOUTS
+_STACK_LAYOUTS = {"stack_key": _STACK_KEY} | PYTHON_LAYOUTS
 
 _MAX_BUCKETS = 262_144
 _MAX_STACKS = 131_072
@@ -116,7 +109,7 @@ _LOST = (
     "long_waits",
     "trace_events",
     "children_full",
-    "hidden_switch_in",
+    "hidden_switches",
     "hidden_wake_ups",
     "stacks_full",
 )
@@ -213,7 +206,7 @@ class SchedRecorder(KernelRecorder):
         if options.trace:
             constants["TRACE"] = 1
         if options.stacks:
-            constants |= {"STACKS": 1, "MAX_STACKS": _MAX_STACKS} | python_constants()
+            constants |= {"MAX_STACKS": _MAX_STACKS} | walk_constants()
         return constants | scheduler_constants() | options.scope.constants()
 
     def _parameters(self) -> dict[str, int]:
@@ -291,8 +284,8 @@ class SchedRecorder(KernelRecorder):
         self._learn_names(tids, threads)
         if self._python and self._by_stack:
             in_use = self._by_stack.take()
-            self._python.make_room(threads["stack"].tolist(), threads["waker_stack"].tolist(), *in_use)
-        dead = threads["dead"] == 1
+            self._python.make_room(threads["stack"].tolist(), threads["wakeup"]["stack"].tolist(), *in_use)
+        dead = threads["track"]["is_dead"] == 1
         if dead.any():
             self._move_out(tids[dead], threads[dead])
 
@@ -379,12 +372,12 @@ class SchedRecorder(KernelRecorder):
     def _learn_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> None:
         """Python's; of the whole system it is processes that are shown."""
         if not self._options.scope.is_everybody:
-            pids = threads["tgid"].tolist()
+            pids = threads["track"]["tgid"].tolist()
             self._names.learn_all(self._interpreters.of(set(pids)), zip(pids, tids.tolist(), strict=True))
 
     def _name(self, thread: Any, tid: int) -> str:
         """What to call a thread: as Python does, or else as the kernel does."""
-        return self._names.name(int(thread["tgid"]), tid, comm_text(thread["comm"]))
+        return self._names.name(int(thread["track"]["tgid"]), tid, comm_text(thread["track"]["comm"]))
 
     def _histograms(self, tids: NDArray[Any]) -> dict[tuple[int, int], Histogram]:
         """By tid and kind (1: preempted)."""
@@ -438,7 +431,7 @@ class _WaitsByStack:
     def __init__(self, program: Program, python: WalkedStacks) -> None:
         self._python = python
         self._turns = Turns(program)
-        self._table = program.table("stack_waits", _STACK_KEY, _STACK_WAITS)
+        self._table = program.table("stack_waits", _STACK_KEY, TIMES)
         self._sums: defaultdict[_StackKey, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._ended: list[StackWaits] = []
 
@@ -520,18 +513,19 @@ def _thread_waits(
         histogram = histograms.get((tid, was_preempted), Histogram())
         return Waits(int(waits["count"]), int(waits["total_ns"]), max_ns, max_at_ns, histogram)
 
-    off_ns, wake_ns = int(thread["off_ns"]), int(thread["wake_ns"])
+    track, wake_ns = thread["track"], int(thread["wakeup"]["at_ns"])
+    off_ns = int(track["since_ns"])
     since_ns = off_ns if thread["left_runnable"] else wake_ns if wake_ns > off_ns else 0
-    waits_now = since_ns and not thread["running"] and not thread["dead"]
+    waits_now = since_ns and track["where"] != ON_CPU and not track["is_dead"]
     return ThreadWaits(
-        int(thread["tgid"]),
+        int(track["tgid"]),
         tid,
         name,
         kind("woken", 0),
         kind("preempted", 1),
         int(thread["migrations"]),
         max(now_ns - since_ns, 0) if waits_now else 0,
-        comm_text(thread["comm"]),
+        comm_text(track["comm"]),
     )
 
 

@@ -18,9 +18,7 @@ WORDS = {
     # switches
     "untracked_switches": "lost: {} switches of threads that found no room in the kernel's table",
     "hidden_switches": "lost: {} switches that the kernel did not show",
-    "hidden_switch_in": "lost: {} switches that the kernel showed to nobody: threads left a CPU that they never got",
     "hidden_wake_ups": "lost: {} waits after a wake-up that the kernel showed to nobody",
-    "hidden_ends": "lost: {} off-CPU intervals whose end the kernel did not show",
     "hidden_wake_ups_blocked": "lost: {} wake-ups that the kernel did not show: "
     "the wait for a CPU that followed counts as blocked",
     "off_cpu_full": "lost: {} off-CPU intervals that found no room in the kernel's table",

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import pytest
 
+from pprofpy.collectors.kernel.switches import OFF_CPU
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.formats.files import read_profile
@@ -151,9 +152,9 @@ def test_a_hidden_switch_is_noticed_and_what_it_hides_is_blamed_on_nobody(start:
 def takes_for_waiting(recording: CpuRecorder, tid: int) -> bool:
     """Have the recorder believe that a thread waits."""
     assert isinstance(recording, WallRecorder)
-    entry = recording._absences._threads.get(tid)
-    entry["state"] = 0
-    recording._absences._threads.put(tid, entry)
+    entry = recording._intervals._threads.get(tid)
+    entry["track"]["where"], entry["stack"] = OFF_CPU, 0
+    recording._intervals._threads.put(tid, entry)
     return True
 
 

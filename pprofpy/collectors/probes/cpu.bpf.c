@@ -1,14 +1,13 @@
-/* CPU samples: a clock on every CPU asks which thread of the target runs, and with which Python stack.
+/* CPU samples: a timer on every CPU asks which thread of the target runs, and with which Python stack.
  *
  * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
- * lock, no others), IDLE (what threads do between the looks, too: absences.h), NATIVE (each sample goes to user space,
- * with a copy of the thread's stack: native.h).
+ * lock, no others), IDLE (what threads do between two samples, too: intervals.h; needs PYTHON), NATIVE (each sample goes
+ * to user space, with a copy of the thread's stack: native.h).
  */
 #include <linux/types.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
 
-#define NO_STACK -1
 #define CLOSED 0xffffffff /* instead of a window's number: the recording is over */
 
 /* What samples are counted by. A table of counts is read while the other one is written. */
@@ -20,36 +19,36 @@ struct sample {
     u32 window;
 };
 
-enum { LOOKS, LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, TALLIES };
+/* Mirrored by _LOST in sampling/cpu.py. */
+enum { LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, LOST_THREAD, LOST_TIME, HIDDEN_SWITCH, LOST_REASONS };
+#include "losses.h"
 
 BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
 BPF_ARRAY(window, u32, 1);
-BPF_PERCPU_ARRAY(tallies, u64, TALLIES);
+BPF_PERCPU_ARRAY(sample_count, u64, 1);
 #ifdef KERNEL_STACKS
-BPF_STACK_TRACE(kernel_stacks, 16384);
+#define KERNEL_STACK_ROOM 16384
 #endif
+#include "kernel_stack.h"
 
 #ifdef IDLE
+#define PYTHON_TARGETS_ONLY
 #include "sched.h"
-#include "absences.h"
+#include "intervals.h"
 #endif
 #ifdef NATIVE
 #include "native.h"
 #endif
 
-static inline void tally(int which)
-{
-    u64 *count = tallies.lookup(&which);
-    if (count)
-        *count += 1;
-}
-
 /* Unless the recording is over. */
-static inline bool count_look(u32 window)
+static inline bool count_sample(u32 window)
 {
+    int zero = 0;
+    u64 *count = sample_count.lookup(&zero);
     if (window == CLOSED)
         return false;
-    tally(LOOKS);
+    if (count)
+        *count += 1;
     return true;
 }
 
@@ -63,7 +62,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
 #ifdef GIL_ONLY
     if (!thread_state || !python_holds_gil(target, thread_state)) {
-        count_look(*now);
+        count_sample(*now);
         return 0;
     }
 #endif
@@ -74,29 +73,22 @@ int on_clock(struct bpf_perf_event_data *ctx)
         python_count(PYTHON_NO_THREAD_STATE);
     /* These after the walk: before it, they would add to what the verifier has to go through for each of its frames. */
     sample.window = *now;
-    if (!count_look(sample.window))
+    if (!count_sample(sample.window))
         return 0;
-#ifdef KERNEL_STACKS
-    if (!(ctx->regs.cs & 3)) {
-        sample.kernel_stack = kernel_stacks.get_stackid(ctx, 0);
-        if (sample.kernel_stack < 0) {
-            sample.kernel_stack = NO_STACK;
-            tally(LOST_KERNEL_STACK);
-        }
-    }
-#endif
+    if (!(ctx->regs.cs & 3))
+        sample.kernel_stack = kernel_stack(ctx);
 #ifdef IDLE
-    seen_running(&sample);
+    end_running(&sample);
 #endif
 #ifdef NATIVE
     if (!native_send(target, thread_state, sample.stack, sample.kernel_stack))
         return 0;
-    tally(LOST_NATIVE_STACK);
+    count_lost(LOST_NATIVE_STACK);
 #endif
     u64 one = 1, *count = samples.lookup(&sample);
     if (count)
         __sync_fetch_and_add(count, 1);
     else if (samples.update(&sample, &one))
-        tally(LOST_COUNT);
+        count_lost(LOST_COUNT);
     return 0;
 }

@@ -15,8 +15,9 @@
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
-#include "sched.h"
 #include "python.h"
+#define PYTHON_TARGETS_ONLY
+#include "sched.h"
 
 /* Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.14 with glibc: interval,
  * last_holder, locked, switch_number, cond, mutex, switch_cond, switch_mutex. */
@@ -36,9 +37,11 @@ enum { ELSEWHERE, FOR_A_TAKER, FOR_THE_GIL, WITH_THE_GIL };
 enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
 #include "losses.h"
 #include "turns.h"
+#include "times.h"
+#include "tracked.h"
 
-/* One writer at a time: the thread itself, at its switches and samples. */
-struct gil_thread {
+struct thread {
+    struct tracked track;
     u64 since_ns;   /* it waits for the GIL since then; 0: it does not */
     u64 back_ns;    /* while it waits: it has the CPU again since then, and perhaps the GIL; 0: it is off */
     u64 switches;   /* then: how often the GIL had changed hands so far, or fewer */
@@ -54,11 +57,11 @@ struct gil_thread {
     u64 held_on_ns;  /* from samples */
     u64 on_cpu_ns;   /* from samples */
     u64 thread_state;
-    u32 tgid;
-    s32 place; /* in `waiters`; -1: none */
-    u32 dead;
+    u32 place; /* in `waiters`, plus one; 0: none */
     u32 goes; /* as it was switched out last */
 };
+
+#include "switches.h"
 
 /* Those who wait right now, to be gone through by the holder. */
 struct waiter {
@@ -74,12 +77,6 @@ struct at {
     u64 stack;
     u32 tid;
     u32 turn;
-};
-
-struct times {
-    u64 count;
-    u64 total_ns;
-    u64 max_ns;
 };
 
 struct held {
@@ -101,7 +98,6 @@ struct lock {
     u64 tgid;
 };
 
-BPF_TABLE("hash", u32, struct gil_thread, gil_threads, 16384);
 BPF_TABLE("hash", struct at, struct times, waits, 65536);
 BPF_TABLE("hash", struct at, struct held, holds, 65536);
 BPF_TABLE("hash", struct blocked, u64, blocks, 131072);
@@ -109,19 +105,6 @@ BPF_TABLE("hash", u32, u32, place_owners, MAX_WAITERS);
 BPF_ARRAY(waiters, struct waiter, MAX_WAITERS);
 BPF_ARRAY(places_used, u32, 1);
 BPF_TABLE("lru_hash", struct lock, u64, switch_numbers, 1024);
-
-static inline struct gil_thread *thread_entry(u32 tid, u32 tgid)
-{
-    struct gil_thread *known = gil_threads.lookup(&tid);
-    if (known)
-        return known;
-    struct gil_thread fresh = {.tgid = tgid, .place = -1};
-    gil_threads.insert(&tid, &fresh);
-    known = gil_threads.lookup(&tid);
-    if (!known)
-        count_lost(LOST_THREAD);
-    return known;
-}
 
 /* -- the lock ------------------------------------------------------------------------------------------------------ */
 
@@ -162,7 +145,7 @@ static inline int sleeps_for(u64 gil)
 /* -- those who wait ------------------------------------------------------------------------------------------------ */
 
 /* A place in the list, until it has the lock. */
-static inline void take_place(struct gil_thread *thread, u32 tid)
+static inline void take_place(struct thread *thread, u32 tid)
 {
     int zero = 0;
     u32 *used = places_used.lookup(&zero);
@@ -172,7 +155,7 @@ static inline void take_place(struct gil_thread *thread, u32 tid)
         u32 place = i;
         if (place_owners.insert(&place, &tid))
             continue;
-        thread->place = i;
+        thread->place = i + 1;
         if (*used <= i)
             *used = i + 1;
         return;
@@ -180,13 +163,13 @@ static inline void take_place(struct gil_thread *thread, u32 tid)
     count_lost(LOST_WAITER);
 }
 
-static inline struct waiter *waiter_of(struct gil_thread *thread)
+static inline struct waiter *waiter_of(struct thread *thread)
 {
-    u32 place = thread->place;
+    u32 place = thread->place - 1;
     return waiters.lookup(&place);
 }
 
-static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now)
+static inline void begin_wait(struct thread *thread, u32 tid, u64 now)
 {
     thread->since_ns = now;
     thread->back_ns = 0;
@@ -197,12 +180,12 @@ static inline void begin_wait(struct gil_thread *thread, u32 tid, u64 now)
     waiter->gil = thread->gil;
     waiter->stack = thread->stack;
     waiter->tid = tid;
-    waiter->tgid = thread->tgid;
+    waiter->tgid = thread->track.tgid;
     waiter->since_ns = now; /* last: now it counts */
 }
 
 /* It was woken in vain. */
-static inline void wait_again(struct gil_thread *thread)
+static inline void wait_again(struct thread *thread)
 {
     struct waiter *waiter = waiter_of(thread);
     if (waiter)
@@ -210,15 +193,15 @@ static inline void wait_again(struct gil_thread *thread)
     thread->back_ns = 0;
 }
 
-static inline void end_wait(struct gil_thread *thread, u32 tid)
+static inline void end_wait(struct thread *thread, u32 tid)
 {
     u64 wait_ns = thread->back_ns - thread->since_ns;
     struct at at = {.stack = thread->stack, .tid = tid, .turn = this_turn()};
     struct waiter *waiter = waiter_of(thread);
     if (waiter) {
-        u32 place = thread->place;
+        u32 place = thread->place - 1;
         waiter->since_ns = 0;
-        thread->place = -1;
+        thread->place = 0;
         place_owners.delete(&place);
     }
     thread->since_ns = 0;
@@ -227,22 +210,19 @@ static inline void end_wait(struct gil_thread *thread, u32 tid)
     thread->wait_total_ns += wait_ns;
     if (wait_ns > thread->wait_max_ns)
         thread->wait_max_ns = wait_ns;
-    struct times *times = waits.lookup(&at);
-    if (times) {
-        times->count += 1;
-        times->total_ns += wait_ns;
-        if (wait_ns > times->max_ns)
-            times->max_ns = wait_ns;
+    struct times *known = waits.lookup(&at), first = {};
+    if (known) {
+        add_to_times(known, wait_ns);
         return;
     }
-    struct times first = {.count = 1, .total_ns = wait_ns, .max_ns = wait_ns};
+    add_to_times(&first, wait_ns);
     if (waits.update(&at, &first))
         count_lost(LOST_WAIT);
 }
 
 /* Has a thread got the GIL since it came back? If it took and dropped it meanwhile, the lock has changed hands twice at
  * least: to it, and to another. */
-static inline bool got_it(struct gil_thread *thread, u64 thread_state, u64 gil, u64 switches)
+static inline bool got_it(struct thread *thread, u64 thread_state, u64 gil, u64 switches)
 {
     return python_read(gil + GIL_HOLDER) == thread_state || switches >= thread->switches + 2;
 }
@@ -265,11 +245,11 @@ static inline void add_hold(u32 tid, u64 stack, u64 on_ns, u64 off_ns)
 
 /* All who wait for a lock are blocked by its holder: for as long as a sample stands for (`sample_ns`), or since the
  * holder went off the CPU. Who is back since before that and has not gone to sleep again does not wait any more. */
-static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
+static inline void blame(struct thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
 {
     int zero = 0;
     u64 nothing = 0, gil = holder->gil;
-    u32 *used = places_used.lookup(&zero), count = used ? *used : 0, tgid = holder->tgid;
+    u32 *used = places_used.lookup(&zero), count = used ? *used : 0, tgid = holder->track.tgid;
     struct blocked key = {.holder_stack = stack, .holder = tid, .turn = this_turn()};
     LOOP_BELOW(i, MAX_WAITERS) {
         u32 place = i;
@@ -297,7 +277,7 @@ static inline void blame(struct gil_thread *holder, u32 tid, u64 stack, u64 now,
 }
 
 /* A thread that was off the CPU with the lock is back. */
-static inline void end_hold(struct gil_thread *thread, u32 tid, u64 now)
+static inline void end_hold(struct thread *thread, u32 tid, u64 now)
 {
     u64 since_ns = thread->hold_ns;
     thread->hold_ns = 0;
@@ -308,90 +288,84 @@ static inline void end_hold(struct gil_thread *thread, u32 tid, u64 now)
 
 /* -- events -------------------------------------------------------------------------------------------------------- */
 
-int on_switch_in(struct bpf_raw_tracepoint_args *ctx)
+static inline void switched_in(struct switching *at, struct thread *thread)
 {
-    struct ids ids = task_ids(ctx->args[2]);
-    u32 tid = ids.tid;
-    u64 now = bpf_ktime_get_ns();
-    struct gil_thread *thread = tid ? gil_threads.lookup(&tid) : NULL;
-    if (!thread || thread->tgid != ids.tgid)
-        return 1;
+    enter_cpu(at, thread);
     if (thread->handover_ns) {
-        thread->handover_total_ns += now - thread->handover_ns;
+        thread->handover_total_ns += at->now - thread->handover_ns;
         thread->handover_ns = 0;
     }
     if (thread->since_ns && !thread->back_ns) {
-        struct lock key = {.gil = thread->gil, .tgid = thread->tgid};
+        struct lock key = {.gil = thread->gil, .tgid = thread->track.tgid};
         u64 *number = switch_numbers.lookup(&key);
         thread->switches = number ? *number : 0;
-        thread->back_ns = now;
+        thread->back_ns = at->now;
         struct waiter *waiter = waiter_of(thread);
         if (waiter)
-            waiter->back_ns = now;
+            waiter->back_ns = at->now;
     }
     if (thread->hold_ns)
-        end_hold(thread, tid, now);
-    return 1;
+        end_hold(thread, at->in.tid, at->now);
 }
 
 /* What the thread that loses the CPU does with the lock. Its stack is walked by another program, right after this one:
  * for the kernel's verifier both together would be too long. */
-int on_switch_out(struct bpf_raw_tracepoint_args *ctx)
+static inline void switched_out(struct switching *at, struct thread *thread)
 {
-    struct ids ids = current_ids();
     struct python_target *target = python_current();
-    if (!target)
-        return 1;
-    struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
-    if (!thread)
-        return 1;
-    u64 now = bpf_ktime_get_ns();
+    u32 tid = at->out.tid;
     thread->goes = ELSEWHERE;
-    if ((thread->since_ns && !thread->back_ns) || thread->hold_ns) {
-        /* It was off already: the kernel has not shown that it came back. That was not long ago, as a rule. */
-        count_lost(HIDDEN_SWITCH);
-        if (thread->since_ns)
-            thread->back_ns = now;
-        if (thread->hold_ns) {
-            end_hold(thread, ids.tid, now);
-        }
+    if (leave_cpu(at, thread) == OFF_CPU) {
+        /* The kernel has not shown that it came back. That was not long ago, as a rule. */
+        if (thread->since_ns && !thread->back_ns)
+            thread->back_ns = at->now;
+        if (thread->hold_ns)
+            end_hold(thread, tid, at->now);
     }
-    u64 thread_state = python_thread_state(target);
+    u64 thread_state = target && !at->is_dead ? python_thread_state(target) : 0;
     u64 gil = thread_state ? gil_of(target, thread_state) : 0;
-    bool ends = previous_state(ctx) & TASK_STATE_DEAD;
-    if (!gil || ends) {
+    if (!gil) {
         if (thread->since_ns)
-            end_wait(thread, ids.tid);
-        thread->dead = ends;
-        return 1;
+            end_wait(thread, tid);
+        return;
     }
     thread->gil = gil;
-    u64 switches = switch_number(gil, ids.tgid);
+    u64 switches = switch_number(gil, at->out.tgid);
     if (thread->since_ns) {
         if (!got_it(thread, thread_state, gil, switches)) {
             wait_again(thread);
-            return 1;
+            return;
         }
-        end_wait(thread, ids.tid);
+        end_wait(thread, tid);
     }
     if (python_holds_gil(target, thread_state))
         thread->goes = WITH_THE_GIL;
     else
         thread->goes = sleeps_for(gil);
     if (thread->goes == FOR_A_TAKER)
-        thread->handover_ns = now;
+        thread->handover_ns = at->now;
     if (thread->goes == FOR_THE_GIL)
-        take_place(thread, ids.tid);
+        take_place(thread, tid);
     thread->thread_state = thread_state;
+}
+
+int on_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+    struct switching at = read_switch(ctx);
+    struct thread *in = thread_in(&at), *out = thread_out(&at);
+    if (in)
+        switched_in(&at, in);
+    if (out)
+        switched_out(&at, out);
     return 1;
 }
 
-int on_switch_out_walk(struct bpf_raw_tracepoint_args *ctx)
+int on_switch_walk(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 now = bpf_ktime_get_ns();
     struct python_target *target = python_current();
     u32 tid = bpf_get_current_pid_tgid();
-    struct gil_thread *thread = target ? gil_threads.lookup(&tid) : NULL;
+    struct thread *thread = target ? threads.lookup(&tid) : NULL;
     if (!thread || thread->goes < FOR_THE_GIL)
         return 1;
     u64 stack = python_stack_of(target, thread->thread_state);
@@ -411,7 +385,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     if (!target)
         return 0;
     struct ids ids = current_ids();
-    volatile struct gil_thread *thread = thread_entry(ids.tid, ids.tgid);
+    volatile struct thread *thread = thread_of(ids, bpf_get_current_task());
     if (!thread)
         return 0;
     thread->thread_state = python_thread_state(target);
@@ -423,6 +397,6 @@ int on_clock(struct bpf_perf_event_data *ctx)
     u64 stack = python_stack_of(target, thread_state);
     add_hold(ids.tid, stack, PERIOD_NS, 0);
     thread->gil = gil_of(target, thread_state);
-    blame((struct gil_thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
+    blame((struct thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
     return 0;
 }

@@ -70,12 +70,6 @@ static inline u8 wait_by_fd(u64 task, u32 fd)
     return WAIT_FILE;
 }
 
-/* Whose Python, if any: NULL and 0 for none. */
-struct interpreter {
-    struct python_target *target;
-    u64 thread_state;
-};
-
 static inline u8 wait_on_futex(u64 address, struct interpreter in)
 {
 #ifdef PYTHON

@@ -47,6 +47,12 @@ static inline void task_comm(u64 task, char comm[16])
     bpf_probe_read_kernel(comm, 16, (void *)(task + TASK_COMM));
 }
 
+/* Whose Python, if any: NULL and 0 for none. */
+struct interpreter {
+    struct python_target *target;
+    u64 thread_state;
+};
+
 /* The state that a task is switched out in; 0 means that it could run on. */
 static inline u32 previous_state(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -65,7 +71,9 @@ static inline bool left_runnable(struct bpf_raw_tracepoint_args *ctx, u32 state)
 
 /* -- which processes are watched ---------------------------------------------------------------------------------- */
 
-#if defined(TARGETS)
+#if defined(PYTHON_TARGETS_ONLY) /* those that python.h knows */
+static inline bool is_target(u32 tgid) { return python_targets.lookup(&tgid) != NULL; }
+#elif defined(TARGETS)
 BPF_HASH(targets, u32, u8, 65536);
 static inline bool is_target(u32 tgid) { return targets.lookup(&tgid) != NULL; }
 #elif defined(TGID)

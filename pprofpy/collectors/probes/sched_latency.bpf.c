@@ -3,12 +3,12 @@
  * A wait begins when a thread is woken (sched_waking, sched_wakeup_new) or switched out while it could run on, and
  * ends when it is switched in. All counting happens here; user space reads the maps when it wants to know.
  *
- * Compile-time switches: TARGETS (else all processes), TRACE, STACKS (waits also by the Python stack of the thread that
+ * Compile-time switches: TARGETS (else all processes), TRACE, PYTHON (waits also by the Python stack of the thread that
  * waits and of the one that woke it). Parameters, put in when it is loaded: TGID, THRESHOLD_NS.
  */
 #include <linux/types.h>
 #include "sched.h"
-#ifdef STACKS
+#ifdef PYTHON
 #include "python.h"
 #endif
 
@@ -19,6 +19,11 @@ enum {
 };
 #include "losses.h"
 #include "turns.h"
+#include "times.h"
+#include "tracked.h"
+#ifdef TRACE
+#include "names.h"
+#endif
 
 /* The longest wait is kept by window (between two looks from user space), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
@@ -29,26 +34,16 @@ struct waits {
     u64 max_at_ns[2];
 };
 
-/* A thread's entry has one writer at a time, the scheduler's own order sees to that: it is switched out on one CPU
- * before it is switched in on another. Only wake_ns comes from elsewhere, but not between the wake-up that it tells of and
- * the switch that ends the wait. */
 struct thread {
-    u64 off_ns;  /* when it was last switched out */
-    u64 wake_ns; /* when it was last woken; 0: not since it last ran */
-    u64 stack;   /* of Python, when it was last switched out; 0 if there is none */
-    u64 waker_stack;
+    struct tracked track;
+    struct wakeup wakeup;
+    u64 stack; /* of Python, when it was last switched out; 0 if there is none */
     struct waits woken;
     struct waits preempted;
     u32 window[2]; /* which window the longest waits are of */
     u64 migrations;
-    u32 tgid;
     u32 cpu; /* where it last ran, plus one */
-    u32 waker_tid;
-    u8 waker_context;
-    u8 left_runnable;
-    u8 running;
-    u8 dead;
-    char comm[16];
+    u32 left_runnable;
     char waker_comm[16];
 };
 
@@ -58,25 +53,17 @@ struct bucket {
     u16 index;
 };
 
-BPF_TABLE("hash", u32, struct thread, threads, MAX_THREADS);
 BPF_TABLE("hash", struct bucket, u64, histogram, MAX_BUCKETS);
 BPF_ARRAY(window, u32, 1);
 
-static inline struct thread *thread_entry(struct ids ids, u64 task)
-{
-    u32 tid = ids.tid;
-    struct thread *known = threads.lookup(&tid);
-    if (known)
-        return known;
-    struct thread fresh = {};
-    fresh.tgid = ids.tgid;
-    task_comm(task, fresh.comm);
-    threads.insert(&tid, &fresh);
-    known = threads.lookup(&tid);
-    if (!known)
-        count_lost(LOST_THREAD);
-    return known;
-}
+#include "switches.h"
+#if defined(THRESHOLD_NS) || defined(TRACE) || defined(PYTHON)
+#define WAKERS
+#endif
+#ifdef PYTHON
+#define WAKER_STACKS
+#endif
+#include "wakeups.h"
 
 /* Log-linear buckets, 32 to each power of two: a bucket is at most 3.2 % wide. Mirrors pprofpy.model.latency.bucket_edges. */
 static inline u16 bucket_index(u64 wait_ns)
@@ -102,7 +89,7 @@ static inline void count_bucket(u32 tid, u16 was_preempted, u64 wait_ns)
 
 /* -- waits by Python stack (--stacks) ------------------------------------------------------------------------------- */
 
-#ifdef STACKS
+#ifdef PYTHON
 struct stack_key {
     u64 stack;
     u64 waker_stack;
@@ -111,13 +98,7 @@ struct stack_key {
     u16 turn;
 };
 
-struct stack_waits {
-    u64 count;
-    u64 total_ns;
-    u64 max_ns;
-};
-
-BPF_TABLE("hash", struct stack_key, struct stack_waits, stack_waits, MAX_STACKS);
+BPF_TABLE("hash", struct stack_key, struct times, stack_waits, MAX_STACKS);
 
 /* A thread's entries have one writer, the CPU that it is switched in on. */
 static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
@@ -125,16 +106,13 @@ static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
     struct stack_key key = {.stack = thread->stack, .tid = tid, .was_preempted = thread->left_runnable};
     key.turn = this_turn();
     if (!thread->left_runnable)
-        key.waker_stack = thread->waker_stack;
-    struct stack_waits *known = stack_waits.lookup(&key);
+        key.waker_stack = thread->wakeup.stack;
+    struct times *known = stack_waits.lookup(&key), first = {};
     if (known) {
-        known->count += 1;
-        known->total_ns += wait_ns;
-        if (wait_ns > known->max_ns)
-            known->max_ns = wait_ns;
+        add_to_times(known, wait_ns);
         return;
     }
-    struct stack_waits first = {.count = 1, .total_ns = wait_ns, .max_ns = wait_ns};
+    add_to_times(&first, wait_ns);
     if (stack_waits.update(&key, &first))
         count_lost(LOST_STACK);
 }
@@ -154,25 +132,7 @@ struct event {
     u32 state;      /* switch: what the thread switched out goes into; 0 is runnable */
 };
 
-struct name {
-    u32 tgid;
-    char comm[16];
-};
-
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
-BPF_TABLE("lru_hash", u32, struct name, names, 16384);
-
-/* Remember who a thread outside of the watched processes is. */
-static inline void remember_name(struct ids ids, u64 task)
-{
-    u32 tid = ids.tid;
-    if (names.lookup(&tid))
-        return;
-    struct name name = {};
-    name.tgid = ids.tgid;
-    task_comm(task, name.comm);
-    names.update(&tid, &name);
-}
 
 static inline void send_event(struct event *event)
 {
@@ -239,15 +199,15 @@ static inline void send_long_wait(u64 now, u64 wait_ns, u32 tid, struct thread *
     wait->end_ns = now;
     wait->wait_ns = wait_ns;
     wait->stack = thread->stack;
-    wait->waker_stack = thread->left_runnable ? 0 : thread->waker_stack;
+    wait->waker_stack = thread->left_runnable ? 0 : thread->wakeup.stack;
     wait->tid = tid;
-    wait->tgid = thread->tgid;
+    wait->tgid = thread->track.tgid;
     wait->cpu = bpf_get_smp_processor_id();
     wait->cpu_before = thread->cpu;
-    wait->waker_tid = thread->waker_tid;
-    wait->waker_context = thread->waker_context;
+    wait->waker_tid = thread->wakeup.tid;
+    wait->waker_context = thread->wakeup.context;
     wait->was_preempted = thread->left_runnable;
-    __builtin_memcpy(wait->comm, thread->comm, 16);
+    __builtin_memcpy(wait->comm, thread->track.comm, 16);
     __builtin_memcpy(wait->waker_comm, thread->waker_comm, 16);
     if (long_waits.ringbuf_output(wait, sizeof(*wait), BPF_RB_NO_WAKEUP))
         count_lost(LOST_LONG_WAIT);
@@ -280,9 +240,9 @@ static inline void count_wait(struct thread *thread, u64 now, u64 wait_ns)
 /* When the wait began that ends now; 0 if nobody saw it. */
 static inline u64 wait_began(struct thread *thread)
 {
-    u64 wake_ns = thread->wake_ns, off_ns = thread->off_ns;
-    thread->wake_ns = 0;
-    if (thread->running)
+    u64 wake_ns = thread->wakeup.at_ns, off_ns = thread->track.since_ns;
+    thread->wakeup.at_ns = 0;
+    if (thread->track.where == ON_CPU)
         return 0;
     if (!thread->left_runnable && off_ns && !wake_ns) {
         count_lost(HIDDEN_WAKE_UP); /* it slept, for all that we know, until just now */
@@ -292,88 +252,61 @@ static inline u64 wait_began(struct thread *thread)
 }
 
 /* A thread gets a CPU: its wait is over. Returns how long it was; 0 if nobody saw it begin. */
-static inline u64 switched_in(u64 now, struct ids ids, u64 task)
+static inline u64 switched_in(struct switching *at, struct thread *thread)
 {
-    struct thread *thread = thread_entry(ids, task);
-    if (!thread)
-        return 0;
     u64 since = wait_began(thread), wait_ns = 0;
-    if (since && now > since) {
-        wait_ns = now - since;
-        count_wait(thread, now, wait_ns);
-        count_bucket(ids.tid, thread->left_runnable, wait_ns);
-#ifdef STACKS
-        count_stack(ids.tid, thread, wait_ns);
+    if (since && at->now > since) {
+        wait_ns = at->now - since;
+        count_wait(thread, at->now, wait_ns);
+        count_bucket(at->in.tid, thread->left_runnable, wait_ns);
+#ifdef PYTHON
+        count_stack(at->in.tid, thread, wait_ns);
 #endif
 #ifdef THRESHOLD_NS
         if (wait_ns >= THRESHOLD_NS)
-            send_long_wait(now, wait_ns, ids.tid, thread);
+            send_long_wait(at->now, wait_ns, at->in.tid, thread);
 #endif
     }
-    if (thread->running)
-        count_lost(HIDDEN_SWITCH);
+    enter_cpu(at, thread);
     u32 cpu = bpf_get_smp_processor_id() + 1;
     if (thread->cpu && thread->cpu != cpu)
         thread->migrations += 1;
     thread->cpu = cpu;
-    thread->running = 1;
     return wait_ns;
 }
 
-static inline void switched_out(u64 now, struct ids ids, u64 task, u32 state, bool runnable, u64 stack)
+static inline void switched_out(struct switching *at, struct thread *thread)
 {
-    struct thread *thread = thread_entry(ids, task);
-    if (!thread)
-        return;
-    if (thread->off_ns && !thread->running)
-        count_lost(HIDDEN_SWITCH);
-    thread->off_ns = now;
-    thread->stack = stack;
-    thread->left_runnable = runnable;
-    thread->running = 0;
+    leave_cpu(at, thread);
+    thread->stack = at->stack;
+    thread->left_runnable = at->is_runnable;
     thread->cpu = bpf_get_smp_processor_id() + 1;
-    if (!runnable && (state & TASK_STATE_DEAD)) {
-        task_comm(task, thread->comm);
-        thread->dead = 1;
-    }
 }
 
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 now = bpf_ktime_get_ns(), stack = 0;
-#ifdef STACKS
-    /* First of all: the kernel's verifier looks at the walk once for each way that leads there. */
-    stack = python_stack();
-#endif
-    u64 previous = ctx->args[1], next = ctx->args[2];
-    struct ids previous_ids = current_ids(), next_ids = task_ids(next);
-    bool out = previous_ids.tid && is_target(previous_ids.tgid);
-    bool in = next_ids.tid && is_target(next_ids.tgid);
-    u32 state = previous_state(ctx);
-    bool runnable = left_runnable(ctx, state);
+    struct switching at = read_switch(ctx);
+    struct thread *in = thread_in(&at), *out = thread_out(&at);
+    u8 was_preempted = in ? in->left_runnable : 0;
     u64 wait_ns = 0;
-    u8 was_preempted = 0;
+    /* Volatile: LLVM would join the two pointers by `|`, which the kernel's verifier does not allow. */
+    volatile bool is_out_watched = out, is_in_watched = in;
     if (out)
-        switched_out(now, previous_ids, previous, state, runnable, stack);
-    if (in) {
-#ifdef TRACE
-        struct thread *waiting = threads.lookup(&next_ids.tid);
-        was_preempted = waiting ? waiting->left_runnable : 0;
-#endif
-        wait_ns = switched_in(now, next_ids, next);
-    }
+        switched_out(&at, out);
+    if (in)
+        wait_ns = switched_in(&at, in);
 #ifdef THRESHOLD_NS
-    remember_slice(now, next_ids, next);
+    remember_slice(at.now, at.in, at.in_task);
 #endif
 #ifdef TRACE
-    if (out || in) {
-        if (!out)
-            remember_name(previous_ids, previous);
-        if (!in)
-            remember_name(next_ids, next);
-        struct event event = {.ts_ns = now, .wait_ns = wait_ns, .from_tid = previous_ids.tid, .to_tid = next_ids.tid};
+    if (is_out_watched || is_in_watched) {
+        if (!is_out_watched)
+            remember_name(at.out, at.out_task);
+        if (!is_in_watched)
+            remember_name(at.in, at.in_task);
+        struct event event = {.ts_ns = at.now, .wait_ns = wait_ns, .from_tid = at.out.tid, .to_tid = at.in.tid};
         event.kind = EVENT_SWITCH;
-        event.state = runnable ? 0 : state;
+        event.state = at.is_runnable ? 0 : at.state;
         event.context = was_preempted;
         send_event(&event);
     }
@@ -383,35 +316,16 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 
 static inline int woken(u64 task, u8 kind)
 {
-    struct ids ids = task_ids(task);
-    if (!is_target(ids.tgid))
-        return 1;
-    struct thread *thread = thread_entry(ids, task);
+    struct thread *thread = note_wakeup(task);
     if (!thread)
         return 1;
-    u64 now = bpf_ktime_get_ns();
-    thread->wake_ns = now;
-#if defined(THRESHOLD_NS) || defined(TRACE) || defined(STACKS)
-    thread->waker_context = wakeup_context();
-    thread->waker_tid = thread->waker_context == CONTEXT_TASK ? (u32)bpf_get_current_pid_tgid() : 0;
-#endif
 #ifdef THRESHOLD_NS
     bpf_get_current_comm(thread->waker_comm, 16);
 #endif
-#ifdef STACKS
-    /* Through memory, so that the kernel's verifier looks at what follows only once. */
-    volatile u64 *waker_stack = &thread->waker_stack;
-    *waker_stack = thread->waker_context == CONTEXT_TASK;
-    if (*waker_stack)
-        *waker_stack = python_stack();
-#endif
 #ifdef TRACE
-    struct ids waker = current_ids();
-    if (thread->waker_context == CONTEXT_TASK && !is_target(waker.tgid))
-        remember_name(waker, bpf_get_current_task());
-    struct event event = {.ts_ns = now, .from_tid = thread->waker_tid, .to_tid = ids.tid};
+    struct event event = {.ts_ns = thread->wakeup.at_ns, .from_tid = thread->wakeup.tid, .to_tid = task_ids(task).tid};
     event.kind = kind;
-    event.context = thread->waker_context;
+    event.context = thread->wakeup.context;
     send_event(&event);
 #endif
     return 1;
@@ -419,25 +333,3 @@ static inline int woken(u64 task, u8 kind)
 
 int on_waking(struct bpf_raw_tracepoint_args *ctx) { return woken(ctx->args[0], EVENT_WAKEUP); }
 int on_wakeup_new(struct bpf_raw_tracepoint_args *ctx) { return woken(ctx->args[0], EVENT_NEW); }
-
-/* A thread takes another name, by exec or of its own will. */
-int on_rename(struct bpf_raw_tracepoint_args *ctx)
-{
-    u32 tid = task_ids(ctx->args[0]).tid;
-    struct thread *thread = threads.lookup(&tid);
-    if (thread)
-        bpf_probe_read_kernel(thread->comm, 16, (void *)ctx->args[1]);
-    return 1;
-}
-
-#ifdef TARGETS
-/* Attached if children are to be followed. */
-int on_fork(struct bpf_raw_tracepoint_args *ctx)
-{
-    u32 child = task_ids(ctx->args[1]).tgid;
-    u8 one = 1;
-    if (is_target(task_ids(ctx->args[0]).tgid) && targets.update(&child, &one))
-        count_lost(LOST_PROCESS);
-    return 1;
-}
-#endif

@@ -22,6 +22,7 @@ import numpy as np
 from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.kernel.kallsyms import kernel_symbols
+from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
@@ -55,7 +56,12 @@ _MAX_SAMPLES = 65_536
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
 _KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
-_LOOKS, _LOST_COUNT, _LOST_KERNEL_STACK, LOST_NATIVE_STACK = range(4)
+_LOST = ("samples_full", "kernel_stacks_full", "native_full", "threads_full", "off_cpu_full", "hidden_switches")
+"""Why something could not be kept, in the order of the enum in cpu.bpf.c."""
+
+_WITHOUT_STACK = ("kernel_stacks_full", "native_full")
+"""What is counted all the same."""
+
 _CLOSED = 0xFFFFFFFF
 """Instead of a window's number: nothing is counted any more."""
 
@@ -114,7 +120,7 @@ class CpuRecorder(KernelRecorder):
         self.owned.callback(self.stacks.close)
         self._samples = program.table("samples", SAMPLE, _U8)
         self._window = program.table("window", _U4, _U4)
-        self._tallies = program.table("tallies", _U4, _U8)
+        self._sample_count = program.table("sample_count", _U4, _U8)
         wanted = self._options.kernel_stacks
         self._kernel_stacks = program.table("kernel_stacks", _U4, _KERNEL_STACK) if wanted else None
         program.load_function("on_clock", PERF_EVENT)
@@ -263,17 +269,17 @@ class CpuRecorder(KernelRecorder):
 
     def collected(self) -> Collection:
         """How complete the recording is. How far it is behind is told window by window."""
-        tallies = self._tallies.items()[1].sum(axis=1).tolist()
+        lost = losses(self.program, _LOST)
         cpu_ns = sum(last - first for first, last in self._cpu_ns.values() if last)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF",
             target=str(self._target),
             asked=round(cpu_ns / self._options.period_ns),
-            got=tallies[_LOOKS],
-            dropped=tallies[_LOST_COUNT] + self.program.missed(),
+            got=int(self._sample_count.items()[1].sum()),
+            dropped=sum(count for name, count in lost.items() if name not in _WITHOUT_STACK),
             truncated=self.stacks.truncated,
             errors=self.stacks.failed,
-            losses=self._losses(tallies),
+            losses=lost | self.stacks.losses() | self._native_losses(),
             notes=tuple(self._notes()),
         )
 
@@ -283,9 +289,8 @@ class CpuRecorder(KernelRecorder):
         lacking = found.asked - found.got
         return replace(found, late=lacking if lacking > 4 * math.sqrt(max(found.asked, 0)) else 0)
 
-    def _losses(self, tallies: list[int]) -> dict[str, int]:
-        lost = {"samples_full": tallies[_LOST_COUNT], "missed_events": self.program.missed()}
-        return {**lost, **self.stacks.losses(), "kernel_stacks_full": tallies[_LOST_KERNEL_STACK]}
+    def _native_losses(self) -> dict[str, int]:
+        return {}
 
     def _notes(self) -> list[str]:
         notes = ["Only threads that held the interpreter lock were counted."] if self._options.gil else []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pprofpy.collectors.sampling.cpu import LOST_NATIVE_STACK, CpuRecorder
+from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.unwind.copies import NATIVE_LAYOUTS, UNKNOWN, NativeFrame, NativeSample, NativeStacks
 
 
@@ -68,5 +68,5 @@ class NativeRecorder(CpuRecorder):
         self._natives.poll(self.stacks.runtimes)
         super()._take_rest(end_ns)
 
-    def _losses(self, tallies: list[int]) -> dict[str, int]:
-        return super()._losses(tallies) | self._natives.losses(tallies[LOST_NATIVE_STACK])
+    def _native_losses(self) -> dict[str, int]:
+        return self._natives.losses()

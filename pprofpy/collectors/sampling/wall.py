@@ -1,7 +1,7 @@
 """Wall-clock time: where threads run, and where they wait.
 
 A thread's time on the CPU is sampled, as `cpu.py` does it. Its times off the CPU are measured, each from switch to
-switch (`absences.py`). Its time on the CPU is known by that, too, and is divided among the places where looks have met
+switch (`intervals.py`). Its time on the CPU is known by that, too, and is divided among the places where looks have met
 it: so the times of each thread add up to the length of the recording, or of its life within.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from pprofpy.collectors.kernel.kallsyms import without_scheduler
-from pprofpy.collectors.sampling.absences import (
-    ABSENCE_LAYOUTS,
+from pprofpy.collectors.sampling.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.sampling.intervals import (
+    INTERVAL_LAYOUTS,
     RUNS,
     UNKNOWN,
-    Absences,
-    Spells,
-    absence_constants,
+    Interval,
+    Intervals,
+    interval_constants,
 )
-from pprofpy.collectors.sampling.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Collection, Frame, Function, Profile, ValueType
 from pprofpy.model.recording import Recording
 from pprofpy.target import Target
@@ -51,40 +51,40 @@ class WallRecorder(CpuRecorder):
     def open(self) -> None:
         """As CpuRecorder does."""
         super().open()
-        self._absences = Absences(self.program, SAMPLE)
+        self._intervals = Intervals(self.program, SAMPLE)
 
     def _constants(self) -> dict[str, int]:
-        return super()._constants() | absence_constants()
+        return super()._constants() | interval_constants()
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
-        return super()._layouts() | ABSENCE_LAYOUTS
+        return super()._layouts() | INTERVAL_LAYOUTS
 
     def _begin(self) -> None:
         """All threads have been looked at before the recording begins; what was before does not count."""
-        self._absences.attach()
-        self._absences.seed(self.stacks.runtimes)
+        self._intervals.attach()
+        self._intervals.seed_blocked_threads(self.stacks.runtimes)
         super()._begin()
         self._end_window(self._start_ns)
-        self._absences.take(self._window_number)
+        self._intervals.take(self._window_number)
 
     def watch(self, target: Target) -> None:
         """As CpuRecorder does."""
         super().watch(target)
-        self._absences.seed(self.stacks.runtimes)
+        self._intervals.seed_blocked_threads(self.stacks.runtimes)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:
         """As CpuRecorder does."""
         super().take_new()
-        self._absences.seed(self.stacks.runtimes)
+        self._intervals.seed_blocked_threads(self.stacks.runtimes)
 
     def window(self) -> Recording:
         """As CpuRecorder does, up to now."""
         self.poll()
         end_ns = time.monotonic_ns()
         self._end_window(end_ns)
-        unfinished = self._absences.take_unfinished(self._start_ns)
+        unfinished = self._intervals.take_unfinished(self._start_ns)
         self.drain()
         self._add(unfinished)
         profile = self._profile(end_ns)
@@ -93,7 +93,7 @@ class WallRecorder(CpuRecorder):
 
     def _end_window(self, end_ns: int) -> None:
         """Count into the next one from now on, and wait until nothing is added to this one."""
-        self._absences.begin_window(end_ns)
+        self._intervals.begin_window(end_ns)
         self._count_into(self._window_number + 1)
         time.sleep(_SETTLE_S)
 
@@ -104,9 +104,9 @@ class WallRecorder(CpuRecorder):
 
     def _take(self) -> None:
         super()._take()
-        self._add(self._absences.take(self._window_number))
+        self._add(self._intervals.take(self._window_number))
 
-    def _add(self, found: list[Spells]) -> None:
+    def _add(self, found: list[Interval]) -> None:
         self._learn_names((place.pid, place.tid) for place, _, _ in found)
         for (stack, tid, pid, kernel_stack), count, total_ns in found:
             if stack == RUNS:
@@ -119,7 +119,7 @@ class WallRecorder(CpuRecorder):
         self._looks[pid, tid][locations] += looks
 
     def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
-        if seed := self._absences.seed_of(stack):
+        if seed := self._intervals.seed_of(stack):
             kernel = seed.kernel_stack if self._options.kernel_stacks else ()
             return self._interned(without_scheduler(kernel), seed.python_stack)
         frames = (_HIDDEN,) if stack == UNKNOWN else self.stacks.frames(stack)
@@ -127,12 +127,12 @@ class WallRecorder(CpuRecorder):
 
     def _stacks_in_use(self) -> Iterable[int]:
         """The stacks that threads wait with, however long."""
-        return self._absences.stacks_in_use()
+        return self._intervals.stacks_in_use()
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def _take_rest(self, end_ns: int) -> None:
-        unfinished = self._absences.unfinished(self._start_ns, end_ns)
+        unfinished = self._intervals.unfinished(self._start_ns, end_ns)
         super()._take_rest(end_ns)
         self._add(unfinished)
 
@@ -155,10 +155,8 @@ class WallRecorder(CpuRecorder):
 
     def collected(self) -> Collection:
         """As CpuRecorder does."""
-        found, losses = super().collected(), self._absences.losses()
+        found = super().collected()
         return replace(
             found,
-            dropped=found.dropped + sum(losses.values()),
-            losses={**losses, **found.losses},
             notes=("Waiting threads were counted, too: this is wall-clock time.", *found.notes),
         )

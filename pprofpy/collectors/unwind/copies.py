@@ -185,10 +185,10 @@ class NativeStacks:
         self._chains, self._chain_numbers = [], {}
         return True
 
-    def losses(self, full: int) -> dict[str, int]:
-        """How many stacks are missing or incomplete; `full` of them found no room."""
+    def losses(self) -> dict[str, int]:
+        """Return how many stacks are incomplete, by reason; the program counts those that found no room."""
         found = {name: self._endings[ending] for ending, name in _BROKEN_OFF.items()}
-        return found | {"native_full": full, "native_undecoded": self._records.undecoded}
+        return found | {"native_undecoded": self._records.undecoded}
 
     def close(self) -> None:
         """Close the files that were read."""

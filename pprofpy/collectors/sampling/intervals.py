@@ -1,11 +1,11 @@
-"""What the threads of watched processes do between the looks of a clock, counted by `absences.h`: how long each one was
-off the CPU, by the stack that it left it with, and how long on it.
+"""What the threads of watched processes do between two samples, counted by `intervals.h`: how long each one was off the
+CPU, by the stack that it left it with, and how long on it.
 
 Times are measured from switch to switch. What goes on as a window ends is counted up to there, and the rest in the next
 one; what was before the first one began is not counted. So the times of a thread that lives all the while add up to the
 length of each window.
 
-Threads that are blocked already when they begin to be watched are looked at from outside.
+Threads that are blocked already when they begin to be watched are read from outside.
 
 Source: the raw tracepoints sched_switch, sched_process_fork, sched_process_exec.
 """
@@ -16,38 +16,36 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.runtime import Runtime
-from pprofpy.collectors.kernel.losses import counted
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
+from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.walked import walk_constants
 from pprofpy.target import procfs
 
-RUNS, _RUNS_OR_IS_READY, UNKNOWN = 0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFFF2, 0xFFFFFFFFFFFFFFF4
-"""Instead of a stack: on the CPU; on it or about to be, as seen from outside; hidden from us."""
+RUNS, UNKNOWN = 0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFFF4
+"""Instead of a stack: on the CPU; hidden from us."""
 
 _BEFORE_WINDOW = 0x80000000
 """In a window's number: what of a time lies before it."""
 
 _MAX_THREADS = 32_768
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_THREAD = np.dtype([("since_ns", "u8"), ("state", "u8"), ("tgid", "u4"), ("kernel_stack", "i4")])
-_SPELLS = np.dtype([("count", "u8"), ("total_ns", "u8")])
-ABSENCE_LAYOUTS = {"thread": _THREAD, "spells": _SPELLS}
-"""For `load(layouts=...)` of a program that includes absences.h."""
-
-_LOST = ("hidden_switches", "threads_full", "off_cpu_full", "kernel_stacks_full")
-"""What could not be had, in the order of the enum in absences.h."""
+_THREAD = np.dtype([("track", TRACKED), ("stack", "u8"), ("kernel_stack", "i4"), ("unused", "u4")])
+INTERVAL_LAYOUTS = {"thread": _THREAD} | {name: SWITCH_LAYOUTS[name] for name in ("tracked", "times")}
+"""For `load(layouts=...)` of a program that includes intervals.h."""
 
 
-def absence_constants() -> dict[str, int]:
-    """What absences.h must know.
+def interval_constants() -> dict[str, int]:
+    """Return what intervals.h must know.
 
     Raises:
         NotPossibleError: This kernel's scheduler looks like none that we know.
     """
-    return {"IDLE": 1, "MAX_THREADS": _MAX_THREADS} | scheduler_constants()
+    return {"IDLE": 1, "MAX_THREADS": _MAX_THREADS} | walk_constants() | scheduler_constants()
 
 
 class Place(NamedTuple):
@@ -59,26 +57,26 @@ class Place(NamedTuple):
     kernel_stack: int
 
 
-class Spells(NamedTuple):
-    """Times that a thread spent at a place: how many, and how long they are altogether."""
+class Interval(NamedTuple):
+    """Intervals that a thread spent at a place: how many, and how long they are altogether."""
 
     place: Place
     number: int
     total_ns: int
 
 
-class Absences:
+class Intervals:
     """The times of the threads of one loaded program's processes.
 
     Args:
-        program: Includes absences.h.
+        program: Includes intervals.h.
         sample: What its `struct sample` is read as.
     """
 
     def __init__(self, program: Program, sample: np.dtype[Any]) -> None:
         self._program = program
         self._threads = program.table("threads", _U4, _THREAD)
-        self._times = program.table("absences", sample, _SPELLS)
+        self._times = program.table("intervals", sample, TIMES)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
         self._seeds: list[BlockedThread | None] = [None]
         self._known: dict[int, Runtime] = {}
@@ -93,8 +91,8 @@ class Absences:
         self._program.attach_raw("sched_process_exec", "on_exec")
         self._program.attach_raw("sched_switch", "on_switch")
 
-    def seed(self, runtimes: dict[int, Runtime]) -> None:
-        """Look at the threads of processes that are new: no switch will tell what those do that are blocked.
+    def seed_blocked_threads(self, runtimes: dict[int, Runtime]) -> None:
+        """Read the threads of processes that are new: no switch will tell what those do that are blocked.
 
         Args:
             runtimes: pid -> interpreter, of all processes that are watched.
@@ -107,16 +105,19 @@ class Absences:
     def _seed_process(self, pid: int, runtime: Runtime) -> None:
         for thread in blocked_threads(pid, runtime):
             self._seeds.append(thread)
-            self._seed_thread(thread.tid, pid, 2 * (len(self._seeds) - 1))
+            self._seed_thread(thread.tid, pid, OFF_CPU, 2 * (len(self._seeds) - 1))
         for tid in procfs.tids(pid):
-            self._seed_thread(tid, pid, _RUNS_OR_IS_READY)
+            self._seed_thread(tid, pid, UNSEEN, 0)
 
-    def _seed_thread(self, tid: int, pid: int, state: int) -> None:
+    def _seed_thread(self, tid: int, pid: int, where: int, stack: int) -> None:
         """Not over an entry of the kernel's: it has seen the thread since, and knows better."""
-        self._threads.put_new(tid, np.array((time.monotonic_ns(), state, pid, -1), _THREAD))
+        entry = np.zeros((), _THREAD)
+        entry["track"]["since_ns"], entry["track"]["tgid"] = time.monotonic_ns(), pid
+        entry["track"]["where"], entry["stack"], entry["kernel_stack"] = where, stack, -1
+        self._threads.put_new(tid, entry)
 
     def seed_of(self, stack: int) -> BlockedThread | None:
-        """The thread that was looked at from outside, if a stack's number is that of one."""
+        """Return the thread that was read from outside, if a stack's number is that of one."""
         return None if stack & 1 or stack >= RUNS else self._seeds[stack // 2]
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -127,23 +128,25 @@ class Absences:
         self._begin_ns = begin_ns
         self._window_begin_ns.put(0, begin_ns)
 
-    def unfinished(self, begin_ns: int, end_ns: int) -> list[Spells]:
-        """What goes on at the end of a window, from its begin or later."""
+    def unfinished(self, begin_ns: int, end_ns: int) -> list[Interval]:
+        """Return what goes on at the end of a window, from its begin or later."""
         tids, threads = self._threads.items()
+        track = threads["track"]
+        rows = zip(tids.tolist(), track["tgid"].tolist(), track["since_ns"].tolist(), *_states(threads), strict=True)
         return [
-            Spells(Place(_state(state), tid, pid, kernel_stack), 1, end_ns - max(since_ns, begin_ns))
-            for tid, (since_ns, state, pid, kernel_stack) in zip(tids.tolist(), threads.tolist(), strict=True)
-            if since_ns < end_ns
+            Interval(Place(state, tid, pid, kernel_stack), 1, end_ns - max(since_ns, begin_ns))
+            for tid, pid, since_ns, state, kernel_stack in rows
+            if 0 < since_ns < end_ns
         ]
 
-    def take_unfinished(self, begin_ns: int) -> list[Spells]:
-        """The same at the begin of the next window, in which it will not count; call it before `take`."""
+    def take_unfinished(self, begin_ns: int) -> list[Interval]:
+        """Return `unfinished` as of the next window's begin, where it will not count again; call it before `take`."""
         found = self.unfinished(begin_ns, self._begin_ns)
         self._credited = {place.tid for place, _, _ in found}
         return found
 
-    def take(self, window: int) -> list[Spells]:
-        """What is over.
+    def take(self, window: int) -> list[Interval]:
+        """Return finished intervals.
 
         Args:
             window: The number of the one that is still being written to: it is left alone.
@@ -152,23 +155,21 @@ class Absences:
         done = keys["window"] != window
         self._times.clear(keys[done])
         found = []
-        for key, (count, total_ns) in zip(keys[done].tolist(), times[done].tolist(), strict=True):
+        for key, (count, total_ns, _) in zip(keys[done].tolist(), times[done].tolist(), strict=True):
             *place, number = key
             if number & _BEFORE_WINDOW:  # ended just after a window had begun, and may have been taken as unfinished
                 total_ns = 0 if place[1] in self._credited else min(total_ns, self._before_ns)
             if total_ns:
-                found.append(Spells(Place(*place), count, total_ns))
+                found.append(Interval(Place(*place), count, total_ns))
         return found
 
     def stacks_in_use(self) -> set[int]:
-        """The numbers of the stacks that threads wait with right now."""
-        return {state for state in self._threads.items()[1]["state"].tolist() if state < RUNS}
-
-    def losses(self) -> dict[str, int]:
-        """How much of what could not be had."""
-        return {name: count for name, count in counted(self._program, _LOST).items() if count}
+        """Return the numbers of the stacks that threads wait with right now."""
+        return set(_states(self._threads.items()[1])[0]) - {RUNS}
 
 
-def _state(state: int) -> int:
-    """Nothing has happened to a thread that was seen running, or ready to, so it runs."""
-    return RUNS if state == _RUNS_OR_IS_READY else state
+def _states(threads: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Return each thread's stack, or RUNS, and kernel stack. One that was seen running, or ready to, still runs."""
+    waits = threads["track"]["where"] == OFF_CPU
+    stacks = np.where(waits, threads["stack"], np.uint64(RUNS))
+    return stacks.tolist(), np.where(waits, threads["kernel_stack"], -1).tolist()

@@ -1,0 +1,43 @@
+/* Who wakes the threads that switches.h follows: `struct thread` then has a `struct wakeup wakeup`.
+ *
+ * Compile-time switches: WAKERS (who it was, not only when), WAKER_STACKS (and with which Python stack). */
+
+/* Is it the current thread that wakes another? An interrupt only borrows its context, and so does a softirq, unless
+ * that works off what the thread itself sends. */
+static inline bool is_by_current(u32 context)
+{
+#ifdef WAIT_CALLS /* reasons.h is there */
+    if (context == CONTEXT_SOFTIRQ)
+        return wait_of_call((struct interpreter){}) == WAIT_SOCKET;
+#endif
+    return context == CONTEXT_TASK;
+}
+
+/* Raw tracepoints sched_waking and sched_wakeup_new: the thread that is woken; NULL if it is not watched. */
+static inline struct thread *note_wakeup(u64 task)
+{
+    struct ids ids = task_ids(task);
+    struct thread *thread = is_target(ids.tgid) ? thread_of(ids, task) : NULL;
+    if (!thread)
+        return NULL;
+    struct wakeup *wakeup = &thread->wakeup;
+    wakeup->at_ns = bpf_ktime_get_ns();
+#ifdef WAKERS
+    wakeup->context = wakeup_context();
+    wakeup->tid = 0;
+    /* Through memory, so that the kernel's verifier looks at what follows only once. */
+    volatile u64 *stack = &wakeup->stack;
+    *stack = is_by_current(wakeup->context);
+    if (*stack) {
+        *stack = 0;
+#ifdef WAKER_STACKS
+        *stack = python_stack();
+#endif
+        wakeup->tid = current_ids().tid;
+#ifdef NAMES
+        remember_name(current_ids(), bpf_get_current_task());
+#endif
+    }
+#endif
+    return thread;
+}
