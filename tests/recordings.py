@@ -97,7 +97,7 @@ def sched_latency() -> Recording:
         StackWaits(42, 42, "MainThread", False, LOCK, RECEIPT, 4, 717_000, 700_000),
     )
     ran = (Ran(77, 77, "compiler", 20 * MS), Ran(78, 77, HARMFUL, 3 * MS))
-    long = LongWait(4 * SECOND, 24 * MS, 42, 42, "MainThread", 1, 0, True, "", 0, ran, MS, PRICE)
+    long = LongWait(4 * SECOND, 24 * MS, 42, 42, "MainThread", 1, 0, True, "", 0, MS, PRICE, ran=ran)
     whole = LatencyRecord(threads, SECOND, TIME_NS, 10 * SECOND, False, collection(losses={"long_waits": 2}), by_stack)
     half = LatencyRecord(threads[:1], SECOND, TIME_NS, 5 * SECOND, False, collection())
     return Latencies(whole, (half,), (long,), 1, (1,)).to_recording({"nodecount": 20})

@@ -147,7 +147,7 @@ class EventProfileRecorder(KernelRecorder):
         self._hits = program.table("hits", _HIT, _SUMS)
         self._turns = Turns(program)
         self._attach()
-        self._begin()
+        self.begin()
         if self._scope.pid:
             self.watch(open_target(self._scope.pid))
 
@@ -171,13 +171,7 @@ class EventProfileRecorder(KernelRecorder):
         """Count the events of a process, and of those that it has started if children are wanted."""
         self._target = target
         self._stacks.watch(target)
-        if self._scope.children:
-            self._stacks.watch_children(target.pid)
-        self._begin()
-
-    def _begin(self) -> None:
-        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
-        self._told_ns = self.start_ns
+        self.begin()
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -227,8 +221,7 @@ class EventProfileRecorder(KernelRecorder):
             labels = (Label("event", names[event]), *who.labels())
             builder.add(self._stacks.spelled(stack) or (_NO_PYTHON,), values[: len(types)], labels)
         profile = builder.build()
-        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
-        self._told_ns = end_ns
+        _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)
         self._sums.clear()
         profile.period_type, profile.period = _COUNT, 1
         profile.collection = self.collected_since()

@@ -152,7 +152,7 @@ class GilRecorder(KernelRecorder):
         program.attach_raw("sched_switch", "on_switch")
         program.attach_raw("sched_switch", "on_switch_walk")
         program.attach_clock("on_clock", NS_PER_S // self._rate_hz)
-        self._begin()
+        self.begin()
         if self._scope.pid:
             self.watch(open_target(self._scope.pid))
 
@@ -161,13 +161,7 @@ class GilRecorder(KernelRecorder):
         self._target = target
         _check_libc(target)
         _watch(self._stacks, target)
-        if self._scope.children:
-            self._stacks.watch_children(target.pid)
-        self._begin()
-
-    def _begin(self) -> None:
-        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
-        self._told_ns = self.start_ns
+        self.begin()
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -257,18 +251,18 @@ class GilRecorder(KernelRecorder):
     def _take_record(self, tids: NDArray[Any], threads: NDArray[Any], end_ns: int) -> GilRecord:
         """Return the sums so far and reset them for the next window."""
         _settle(threads, end_ns)
-        live, waits, began_ns = self._named(tids, threads), self._sums.waits(), self._told_ns
+        live, waits, span = self._named(tids, threads), self._sums.waits(), self.begin_window(end_ns)
         record = GilRecord(
             threads=tuple(_since(one, self._told.get(one.tid), waits) for one in (*self._gone, *live)),
             waits=waits,
             holds=self._sums.holds(),
             blocks=self._sums.blocks(),
-            slices=self._slices.take(began_ns - self.start_ns),
-            time_ns=self.time_ns + began_ns - self.start_ns,
-            duration_ns=end_ns - began_ns,
+            slices=self._slices.take(span.start_ns - self.start_ns),
+            time_ns=span.time_ns,
+            duration_ns=span.duration_ns,
             collection=self.collected_since(),
         )
-        self._told, self._told_ns = {one.tid: one for one in live}, end_ns
+        self._told = {one.tid: one for one in live}
         self._gone.clear()
         self._sums.clear()
         return record

@@ -196,8 +196,7 @@ class OffCpuRecorder(KernelRecorder):
         self.program.attach_raw("task_rename", "on_rename")
         self.program.attach_raw("sched_waking", "on_waking")
         self.program.attach_raw("sched_switch", "on_switch")
-        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
-        self._told_ns = self.start_ns
+        self.begin()
 
     def _seed(self, pids: list[int]) -> None:
         """Seed the threads that are blocked already: no switch will report when they began."""
@@ -342,10 +341,9 @@ class OffCpuRecorder(KernelRecorder):
     def _take_profile(self, end_ns: int) -> Profile:
         """What was summed up so far, which a new window does not have any more."""
         profile = self._build()
-        profile.time_ns, profile.duration_ns = self.time_ns + self._told_ns - self.start_ns, end_ns - self._told_ns
+        _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)
         profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
         profile.collection = self.collected_since()
-        self._told_ns = end_ns
         self._spells.clear()
         return profile
 

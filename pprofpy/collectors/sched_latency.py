@@ -151,7 +151,6 @@ class SchedRecorder(KernelRecorder):
         self._ended: list[ThreadWaits] = []
         self._folded: list[ThreadWaits] = []
         self._window = 1
-        self._window_start_ns = 0
         self._base: dict[int, ThreadWaits] = {}
         self._names, self._interpreters = ThreadNames(), Interpreters()
         self._long_waits: list[LongWait] = []
@@ -227,8 +226,7 @@ class SchedRecorder(KernelRecorder):
         """Wake-ups first: a switch then never lacks the wake-up before it."""
         for function in ("on_rename", "on_wakeup_new", "on_waking", "on_switch"):
             self.program.load_function(function)  # takes a while, and nothing is recorded meanwhile
-        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
-        self._window_start_ns = self.start_ns
+        self.begin()
         if self._options.scope.children:
             self.program.attach_raw("sched_process_fork", "on_fork")
         self.program.attach_raw("task_rename", "on_rename")
@@ -304,15 +302,12 @@ class SchedRecorder(KernelRecorder):
         everyone = *self._ended, *self._folded, *(_since(one, self._base.get(one.tid)) for one in live)
         record = LatencyRecord(
             tuple(one for one in everyone if self._end_ns or one.waits.count or one.waiting_ns),
-            self._window_start_ns,
-            self.time_ns + self._window_start_ns - self.start_ns,
-            end_ns - self._window_start_ns,
+            *self.begin_window(end_ns),
             self._options.scope.is_everybody,
             self.collected_since(),
             stacks,
         )
         found = Latencies(record, (), tuple(self._long_waits), self._long_wait_count)
-        self._window_start_ns = end_ns
         self._base = {one.tid: one for one in live}
         self._ended, self._folded = [], []
         self._long_waits, self._long_wait_count = [], 0
@@ -576,6 +571,6 @@ def _long_wait(event: Any) -> LongWait:
         preempted,
         waker,
         0 if preempted else int(event["waker_tid"]),
-        ran,
         end_ns - begin_ns - sum(one.duration_ns for one in ran),
+        ran=ran,
     )

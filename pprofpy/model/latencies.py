@@ -13,6 +13,7 @@ from pprofpy.model.latency import (
     Histogram,
     LatencyRecord,
     LongWait,
+    LongWaitRow,
     Slice,
     StackWaits,
     ThreadWaits,
@@ -56,7 +57,7 @@ class Latencies:
             "threads": Table.of(_ThreadRow, [_thread_row(index, one) for index, one in threads]),
             "buckets": Table.of(_BucketRow, _bucket_rows(one for _, one in threads)),
             "stacks": Table.of(StackWaits, self.record.stacks),
-            "long_waits": Table.of(_LongWaitRow, map(_long_wait_row, self.long_waits)),
+            "long_waits": Table.of(LongWaitRow, self.long_waits),
             "slices": Table.of(_SliceRow, _slice_rows(self.long_waits)),
         }
         return Recording("sched-latency", self.record.to_profile(), tables, shown)
@@ -197,23 +198,6 @@ class _BucketRow:
 
 
 @dataclass(frozen=True, slots=True)
-class _LongWaitRow:
-    end_ns: int
-    wait_ns: int
-    pid: int
-    tid: int
-    name: str
-    cpu: int
-    cpu_before: int
-    was_preempted: bool
-    waker: str
-    waker_tid: int
-    unknown_ns: int
-    stack: Stack
-    waker_stack: Stack
-
-
-@dataclass(frozen=True, slots=True)
 class _SliceRow:
     long_wait: int
     tid: int
@@ -283,10 +267,6 @@ def _threads_of(recording: Recording) -> Iterator[tuple[int, ThreadWaits]]:
         )
 
 
-def _long_wait_row(one: LongWait) -> _LongWaitRow:
-    return _LongWaitRow(**{field.name: getattr(one, field.name) for field in fields(_LongWaitRow)})
-
-
 def _slice_rows(waits: Iterable[LongWait]) -> list[_SliceRow]:
     return [
         _SliceRow(index, ran.tid, ran.pid, ran.name, ran.duration_ns)
@@ -296,12 +276,12 @@ def _slice_rows(waits: Iterable[LongWait]) -> list[_SliceRow]:
 
 
 def _long_waits_of(recording: Recording) -> list[LongWait]:
-    rows = recording.rows("long_waits", _LongWaitRow)
+    rows = recording.rows("long_waits", LongWaitRow)
     ran: list[list[Slice]] = [[] for _ in rows]
     for one in recording.rows("slices", _SliceRow):
         ran[_place(one.long_wait, rows)].append(Slice(one.tid, one.pid, one.name, one.duration_ns))
     return [
-        LongWait(ran=tuple(ran[index]), **{field.name: getattr(row, field.name) for field in fields(_LongWaitRow)})
+        LongWait(**{field.name: getattr(row, field.name) for field in fields(row)}, ran=tuple(ran[index]))
         for index, row in enumerate(rows)
     ]
 

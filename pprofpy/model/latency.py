@@ -234,8 +234,8 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class LongWait:
-    """One wait above the threshold.
+class LongWaitRow:
+    """One wait above the threshold, as a row of a table.
 
     Attributes:
         end_ns: When the thread got the CPU (monotonic clock).
@@ -246,8 +246,7 @@ class LongWait:
         was_preempted: It had been switched out while it could run on; otherwise it had been woken.
         waker: Who woke it, in words; "irq" or "softirq" if an interrupt did. Empty if preempted or unknown.
         waker_tid: The waker's thread; 0 if there is none.
-        ran: Who had `cpu` meanwhile, in order.
-        unknown_ns: The part of the wait that `ran` does not cover.
+        unknown_ns: The part of the wait during which nobody knows who had `cpu`.
         stack, waker_stack: Python's, leaf-first, of the thread and of its waker; `()` if unknown.
     """
 
@@ -261,10 +260,20 @@ class LongWait:
     was_preempted: bool
     waker: str
     waker_tid: int
-    ran: tuple[Slice, ...]
     unknown_ns: int = 0
     stack: Stack = ()
     waker_stack: Stack = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LongWait(LongWaitRow):
+    """One wait above the threshold.
+
+    Attributes:
+        ran: Who had `cpu` meanwhile, in order.
+    """
+
+    ran: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def test_latencies_add_up_and_the_last_window_says_who_still_waits() -> None:
 
 
 def test_intervals_stay_where_they_were_among_the_long_waits() -> None:
-    wait = LongWait(1, 1, 1, 2, "w", 0, -1, False, "irq", 0, ())
+    wait = LongWait(1, 1, 1, 2, "w", 0, -1, False, "irq", 0)
     interval = latency_window(0, [1], 0)
     first = Latencies(interval, (interval,), (wait, wait), 2, (1,))
 

@@ -158,7 +158,8 @@ def test_latencies_come_back_as_they_were() -> None:
     interval = LatencyRecord(
         threads[:1], 8, 9, 10, True, Collection(engine="e", losses={"long_waits": 3}, notes=("n3",))
     )
-    long_wait = LongWait(9, 8, 1, 2, "worker", 1, -1, False, "irq", 0, (Ran(4, 5, "x", 6), Ran(5, 5, "y", 2)), 1, WORK)
+    ran = Ran(4, 5, "x", 6), Ran(5, 5, "y", 2)
+    long_wait = LongWait(9, 8, 1, 2, "worker", 1, -1, False, "irq", 0, 1, WORK, ran=ran)
     made = Latencies(record, (interval,), (long_wait,), 3, (1,))
 
     read = Latencies.from_recording(through_file(made.to_recording(SHOWN)))

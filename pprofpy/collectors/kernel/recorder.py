@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,14 +15,32 @@ from pprofpy.session import Recorder
 _DRAIN_NS = 500_000_000
 
 
+class Span(NamedTuple):
+    """When a window was.
+
+    Attributes:
+        start_ns: Its begin, on the monotonic clock.
+        time_ns: The same moment in Unix time.
+        duration_ns: Its length.
+    """
+
+    start_ns: int
+    time_ns: int
+    duration_ns: int
+
+
 class KernelRecorder(Recorder):
     """A recorder with one program in the kernel, which sums up there what is moved out twice a second.
 
     Attributes:
         program: The program, once it is loaded.
+        start_ns: When the recording began, on the monotonic clock.
+        time_ns: The same moment in Unix time.
+        window_start_ns: When the current window began, on the monotonic clock.
     """
 
     program: Program
+    start_ns = time_ns = window_start_ns = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +58,16 @@ class KernelRecorder(Recorder):
         self.program = load(source, constants, layouts, parameters)
         self.owned.callback(self.program.close)
         return self.program
+
+    def begin(self) -> None:
+        """Begin the recording and its first window now."""
+        self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
+        self.window_start_ns = self.start_ns
+
+    def begin_window(self, now_ns: int) -> Span:
+        """Begin the next window at a time of the monotonic clock; return when the one before it was."""
+        start_ns, self.window_start_ns = self.window_start_ns, now_ns
+        return Span(start_ns, self.time_ns + start_ns - self.start_ns, now_ns - start_ns)
 
     def poll(self) -> None:
         """Take in what is new, and twice a second what the kernel has summed up."""

@@ -213,14 +213,22 @@ class PythonStacks:
         program.attach_raw("sched_process_exec", "python_on_exec")
         program.attach_raw("sched_process_fork", "python_on_fork")
 
-    def watch(self, target: Target) -> Runtime:
-        """Have the kernel walk the stacks of a process from now on.
+    def watch(self, target: Target) -> None:
+        """Have the kernel walk the stacks of a process from now on, and of what it has started if children are wanted.
 
         Raises:
             NotPossibleError: Its interpreter is none that can be read safely.
             TargetError: It has ended.
             TargetPermissionError: We may not look inside it.
         """
+        self.watch_one(target)
+        for child in descendants_of(target.pid) if self._children else ():
+            if child not in self._processes:
+                with suppress(PprofpyError):  # not all of them need be Python
+                    self.watch_one(open_target(child))
+
+    def watch_one(self, target: Target) -> None:
+        """As `watch`, without its children."""
         runtime = find_runtime(target)
         try:
             self._enter(runtime)
@@ -236,13 +244,6 @@ class PythonStacks:
         if not target.is_alive():  # the kernel will not tell us: its number may be another's soon
             self._targets.delete(np.array([target.pid], _U4))
             raise TargetError(f"process {target.pid} has ended")
-        return runtime
-
-    def watch_children(self, pid: int) -> None:
-        """And those of the processes that one has started before; not all of them need be Python."""
-        for child in descendants_of(pid):
-            with suppress(PprofpyError):
-                self.watch(open_target(child))
 
     @property
     def runtimes(self) -> dict[int, Runtime]:
@@ -385,7 +386,7 @@ class PythonStacks:
         """At processes that have become another program."""
         for pid, deadline in list(self._became.items()):
             try:
-                self.watch(open_target(pid))
+                self.watch_one(open_target(pid))
             except (PprofpyError, OSError):
                 if time.monotonic() < deadline and procfs.exists(pid):
                     continue  # it may only just be starting

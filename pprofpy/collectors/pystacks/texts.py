@@ -24,14 +24,11 @@ class StackTexts:
 
     def __init__(self, program: Program, *, children: bool) -> None:
         self._stacks = PythonStacks(program, children=children)
-        self._children = children
         self._told: set[int] = {0}
 
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked, and of what it has started if that is wanted."""
         self._stacks.watch(open_target(pid))
-        if self._children:
-            self._stacks.watch_children(pid)
 
     def number(self, batch: Batch) -> None:
         """Give equal stacks of new events one number."""

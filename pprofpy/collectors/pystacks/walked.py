@@ -61,7 +61,7 @@ class WalkedStacks:
         """What is only just starting is tried again at each poll, up to its deadline."""
         self._starting.pop(pid, None)
         try:
-            self._stacks.watch(open_target(pid))
+            self._stacks.watch_one(open_target(pid))
         except PprofpyError as error:
             if time.monotonic_ns() < deadline_ns:
                 self._starting[pid] = deadline_ns

@@ -26,7 +26,6 @@ from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
-from pprofpy.errors import PprofpyError
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import (
@@ -41,7 +40,7 @@ from pprofpy.model.profile import (
     ValueType,
 )
 from pprofpy.model.recording import Recording
-from pprofpy.target import Target, descendants_of, open_target
+from pprofpy.target import Target
 from pprofpy.units import NS_PER_S
 
 CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
@@ -135,12 +134,6 @@ class CpuRecorder(KernelRecorder):
 
     def watch(self, target: Target) -> None:
         """Sample a process from now on, and what it has started before if children are wanted."""
-        self._watch_one(target)
-        for pid in descendants_of(target.pid) if self._options.children else ():
-            with suppress(PprofpyError):
-                self._watch_one(open_target(pid))
-
-    def _watch_one(self, target: Target) -> None:
         self.stacks.watch(target)
         if self._target is None:
             self._target = target
@@ -149,10 +142,10 @@ class CpuRecorder(KernelRecorder):
 
     def _begin(self) -> None:
         self.program.attach_clock("on_clock", self._options.period_ns)
-        self._begin_window(time.monotonic_ns())
+        self.begin()
+        self._new_builder()
 
-    def _begin_window(self, start_ns: int) -> None:
-        self.time_ns, self._start_ns = time.time_ns(), start_ns
+    def _new_builder(self) -> None:
         self._builder = ProfileBuilder(self.types)
         self._builder.mapping(PYTHON_MAPPING)  # first of all: tables are headed by the first mapping's name
         self._locations: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -173,7 +166,7 @@ class CpuRecorder(KernelRecorder):
         self.poll()
         end_ns = time.monotonic_ns()
         profile = self._profile(end_ns)
-        self._begin_window(end_ns)
+        self._new_builder()
         return Recording(self.kind, profile)
 
     def drain(self) -> None:
@@ -263,7 +256,7 @@ class CpuRecorder(KernelRecorder):
     def _profile(self, end_ns: int) -> Profile:
         profile = self._builder.build()
         profile.period_type, profile.period = self.types[1], self._options.period_ns
-        profile.time_ns, profile.duration_ns = self.time_ns, end_ns - self._start_ns
+        _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)
         profile.collection = self.collected_since()
         return profile
 

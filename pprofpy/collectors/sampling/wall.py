@@ -64,7 +64,7 @@ class WallRecorder(CpuRecorder):
         self._intervals.attach()
         self._intervals.seed_blocked_threads(self.stacks.runtimes)
         super()._begin()
-        self._end_window(self._start_ns)
+        self._end_window(self.window_start_ns)
         self._intervals.take(self._window_number)
 
     def watch(self, target: Target) -> None:
@@ -84,11 +84,11 @@ class WallRecorder(CpuRecorder):
         self.poll()
         end_ns = time.monotonic_ns()
         self._end_window(end_ns)
-        unfinished = self._intervals.take_unfinished(self._start_ns)
+        unfinished = self._intervals.take_unfinished(self.window_start_ns)
         self.drain()
         self._add(unfinished)
         profile = self._profile(end_ns)
-        self._begin_window(end_ns)
+        self._new_builder()
         return Recording(self.kind, profile)
 
     def _end_window(self, end_ns: int) -> None:
@@ -97,8 +97,8 @@ class WallRecorder(CpuRecorder):
         self._count_into(self._window_number + 1)
         time.sleep(_SETTLE_S)
 
-    def _begin_window(self, start_ns: int) -> None:
-        super()._begin_window(start_ns)
+    def _new_builder(self) -> None:
+        super()._new_builder()
         self._looks.clear()
         self._running_ns.clear()
 
@@ -132,7 +132,7 @@ class WallRecorder(CpuRecorder):
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def _take_rest(self, end_ns: int) -> None:
-        unfinished = self._intervals.unfinished(self._start_ns, end_ns)
+        unfinished = self._intervals.unfinished(self.window_start_ns, end_ns)
         super()._take_rest(end_ns)
         self._add(unfinished)
 
