@@ -27,7 +27,7 @@ def memory_lines(memory: MemoryUse) -> list[str]:
     if memory.rss < 0:
         return []
     rss, pss, uss = (format_short(value, "bytes") for value in (memory.rss, memory.pss, memory.uss))
-    lines = [f"MemoryUse of the process: {rss} RSS, {pss} PSS, {uss} USS"]
+    lines = [f"Memory of the process: {rss} RSS, {pss} PSS, {uss} USS"]
     if memory.arenas >= 0:
         arenas, used = format_short(memory.arenas, "bytes"), format_short(memory.small_objects, "bytes")
         lines.append(f"{arenas:>10}  Python's arenas, for objects up to 512 bytes; in use: {used}")
