@@ -36,15 +36,16 @@ def each_of(commands: list[tuple[str, ...]]) -> pytest.MarkDecorator:
 
 
 def pairs_of(cases: Sequence[str], commands: Sequence[tuple[str, ...]], name: str) -> pytest.MarkDecorator:
-    """Have a test take `name` and `words`: each case with one command, in turn; `make hostile` tries each with all."""
+    """Have a test take `name` and `words`: each case and each command once at least; `make hostile` tries all pairs."""
     everything = bool(os.environ.get("PPROFPY_HOSTILE"))
+    chosen = {(turn % len(cases), turn % len(commands)) for turn in range(max(len(cases), len(commands)))}
     return pytest.mark.parametrize(
         (name, "words"),
         [
             pytest.param(case, words, id=f"{case}-{words[0]}", marks=() if has_no_probes(words) else beside_others)
             for place, case in enumerate(cases)
             for index, words in enumerate(commands)
-            if everything or place % len(commands) == index
+            if everything or (place, index) in chosen
         ],
     )
 

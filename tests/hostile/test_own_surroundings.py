@@ -22,8 +22,10 @@ from tests.hostile.recorders import FEW, RECORDERS, each_of, pairs_of
 
 by_command = each_of(FEW)
 
-FULL = 'mount -t tmpfs -o size=16k none "$1" && head -c 16k /dev/zero >"$1/full"; shift; exec "$@"'
-READ_ONLY = 'mount -t tmpfs -o ro none "$1"; shift; exec "$@"'
+NO_ROOM = {
+    "full": 'mount -t tmpfs -o size=16k none "$1" && head -c 16k /dev/zero >"$1/full"; shift; exec "$@"',
+    "read-only": 'mount -t tmpfs -o ro none "$1"; shift; exec "$@"',
+}
 
 
 def in_shell(script: str, *words: str) -> tuple[str, ...]:
@@ -31,8 +33,7 @@ def in_shell(script: str, *words: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-c", script, "sh", *words)
 
 
-@by_command
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pairs_of(["2>&-", "<&- >&- 2>&-"], FEW, "closed")
 def test_closed_standard_streams(closed: str, words: tuple[str, ...], attack: Attack, cli: CommandLine) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'exec "$@" {closed}'))
 
@@ -86,11 +87,11 @@ def read_terminal(terminal: int) -> bytes:
         return b""
 
 
-@by_command
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pairs_of(["SIGHUP", "SIGTERM"], FEW, "name")
 def test_a_signal_that_ends_it_saves_what_there_is(
-    number: int, words: tuple[str, ...], attack: Attack, cli: CommandLine
+    name: str, words: tuple[str, ...], attack: Attack, cli: CommandLine
 ) -> None:
+    number = signal.Signals[name]
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "60", interrupt=True, signals=(number,))
 
     assert outcome.status == 0 or "interrupted before anything" in outcome.stderr, outcome.stderr
@@ -141,17 +142,14 @@ def test_a_limit_of_cpu_time_harms_nobody(hostile: Hostile, cli: CommandLine) ->
         assert harm(program.pid, before) == [], words
 
 
-@by_command
-@pytest.mark.parametrize("script", [FULL, READ_ONLY], ids=["full", "read-only"])
-def test_a_profile_folder_that_takes_nothing(
-    script: str, words: tuple[str, ...], attack: Attack, tmp_path: Path
-) -> None:
+@pairs_of(list(NO_ROOM), FEW, "why")
+def test_a_profile_folder_that_takes_nothing(why: str, words: tuple[str, ...], attack: Attack, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
 
     outcome = attack(
         "names.py", *words, "--pid", "PID", "-d", "300ms", extra={"PPROFPY_DIR": str(place)},
-        prefix=in_shell(script, str(place)),
+        prefix=in_shell(NO_ROOM[why], str(place)),
     )  # fmt: skip
 
     saved = [line.partition("saved: ")[2] for line in outcome.stderr.split("\n") if line.startswith("saved: ")]
@@ -165,23 +163,23 @@ def test_a_profile_folder_that_takes_nothing(
             Path(path).unlink()
 
 
-@by_command
-@pytest.mark.parametrize("script", [FULL, READ_ONLY], ids=["full", "read-only"])
+@pairs_of(list(NO_ROOM), FEW, "why")
 def test_a_named_folder_that_takes_nothing(
-    script: str, words: tuple[str, ...], attack: Attack, tmp_path: Path, cli: CommandLine
+    why: str, words: tuple[str, ...], attack: Attack, tmp_path: Path, cli: CommandLine
 ) -> None:
     place = tmp_path / "place"
     place.mkdir()
     name = f"{place}/x.txt" if words[0] == "trace" else f"{place}/x.pb.gz"
 
-    outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", "-o", name, prefix=in_shell(script, str(place)))
+    outcome = attack(
+        "names.py", *words, "--pid", "PID", "-d", "300ms", "-o", name, prefix=in_shell(NO_ROOM[why], str(place))
+    )
 
     assert outcome.status == 1, outcome.stderr
     assert "pprofpy: cannot write" in outcome.stderr
 
 
-@by_command
-@pytest.mark.parametrize("hide", ["umount -l /proc", "mount -t tmpfs none /proc"])
+@pairs_of(["umount -l /proc", "mount -t tmpfs none /proc"], FEW, "hide")
 def test_no_proc(hide: str, words: tuple[str, ...], attack: Attack) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'{hide}; exec "$@"'))
 

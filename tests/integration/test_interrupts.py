@@ -122,9 +122,9 @@ def usual_seconds(cli: CommandLine, words: list[str]) -> float:
 def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:
     target = start(sys.executable, str(PROGRAMS / "burn.py"))
     interrupted = 0
-    for number in range(8):
+    for number in range(6):
         process = cli.start("cpu", "--pid", str(target.pid), *options)
-        time.sleep(0.05 + 0.3 * number)
+        time.sleep(0.05 + 0.35 * number)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert complaints(stderr) == []

@@ -11,6 +11,8 @@ from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpre
 
 pytestmark = beside_others
 
+LENGTH = "600ms"
+
 RECORDINGS = [
     ["cpu", "--threads", "--nodecount", "3"],
     ["cpu", "--idle"],
@@ -34,7 +36,7 @@ def program(start: Start) -> str:
 
 @pytest.mark.parametrize("words", RECORDINGS, ids=" ".join)
 def test_a_recording_is_shown_as_it_was_printed(words: list[str], program: str, cli: CommandLine) -> None:
-    printed = cli(*words, "--pid", program, "-d", "1")
+    printed = cli(*words, "--pid", program, "-d", LENGTH)
 
     shown = cli("show")
 
@@ -45,7 +47,7 @@ def test_a_recording_is_shown_as_it_was_printed(words: list[str], program: str, 
 
 @pytest.mark.parametrize("words", [one for one in RECORDINGS if "--idle" not in one], ids=" ".join)
 def test_the_data_are_those_that_the_command_printed(words: list[str], program: str, cli: CommandLine) -> None:
-    printed = json.loads(cli(*words, "--pid", program, "-d", "1", "--json").stdout)
+    printed = json.loads(cli(*words, "--pid", program, "-d", LENGTH, "--json").stdout)
 
     shown = json.loads(cli("show", "--json").stdout)
 
