@@ -24,6 +24,8 @@ _ACTION_BYTES, _FLAGS_OFFSET = 152, 136
 _IGNORE = 1
 """SIG_IGN, as the handler in a `struct sigaction`."""
 
+_asked = False
+
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -58,6 +60,17 @@ def handle_once(signal_number: int, handler: Callable[[int, object], object]) ->
         ctypes.c_uint.from_buffer(action, _FLAGS_OFFSET).value |= _SA_RESETHAND
         libc.sigaction(signal_number, action, None)
     return before
+
+
+def set_asked(asked: bool) -> None:
+    """Note whether the user wants a recording to end: then nothing may wait for long."""
+    global _asked
+    _asked = asked
+
+
+def has_asked() -> bool:
+    """Return True if the user wants a recording to end."""
+    return _asked
 
 
 class Unstoppable:

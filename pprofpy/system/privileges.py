@@ -17,6 +17,8 @@ from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
+from pprofpy.system import blocking
+
 
 class Capability(IntEnum):
     """The capabilities that some command of pprofpy can use; the value is the kernel's bit."""
@@ -108,6 +110,7 @@ def give_up(keep: Iterable[Capability] = ()) -> None:
         keep: Kept where this process holds them. A process that was given CAP_SYS_ADMIN in place of CAP_BPF and
             CAP_PERFMON (as was usual before Linux 5.8) keeps it where these are asked for.
     """
+    blocking.dismiss_readers()
     held, kept = permitted(), _mask(keep)
     if kept & _mask(PROBES) & ~held:
         kept |= _mask([Capability.SYS_ADMIN])

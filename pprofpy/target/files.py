@@ -1,9 +1,10 @@
 """Files that a target names: opened so that none of ours is meant, nothing blocks, and nothing is read without end.
 
 A target chooses what its paths lead to: a link to a file of ours, a FIFO that nobody writes to, a device, eight
-terabytes of nothing; and it may replace or shorten a file while we read it. So a path is walked within the target's own
-root, links included; what lies there is inspected before it is opened, and only regular files are; and files are read
-by `pread`, never mapped: whoever has a file mapped that is cut short gets SIGBUS.
+terabytes of nothing, a file system of its own that never answers; and it may replace or shorten a file while we read
+it. So a path is walked within the target's own root, links included; what lies there is inspected before it is opened,
+and only regular files are; files are read by `pread`, never mapped: whoever has a file mapped that is cut short gets
+SIGBUS; and all of it is bounded in time.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from pprofpy.system import folders
-from pprofpy.target import procfs
-from pprofpy.target.procfs import Mapping
+from pprofpy.system.blocking import bounded
+from pprofpy.target import mounts, procfs
+from pprofpy.target.procfs import Mapping, Process
 
 MOST_BYTES = 128 << 20
 """What is read at once at most. The symbol names of the largest libraries (libtorch, libxul) are half of that."""
@@ -30,13 +32,18 @@ _INSPECT = os.O_PATH | os.O_CLOEXEC
 class TargetFile:
     """A regular file that a target named, open for reading.
 
+    Args:
+        descriptor: Of the file; the object closes it.
+        subject: Whose it is, for errors.
+
     Attributes:
         identity: Tells its content from that of any other file, and from its own after it was written to.
         size: In bytes, when it was opened.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, subject: str) -> None:
         self._descriptor = descriptor
+        self._subject = subject
         status = os.fstat(descriptor)
         self.identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         self.size = status.st_size
@@ -45,14 +52,15 @@ class TargetFile:
         """The bytes from `offset` on; fewer at the file's end.
 
         Raises:
-            OSError: The file cannot be read, or EFBIG: more than MOST_BYTES were asked for, and exist.
+            OSError: The file cannot be read, or its server does not answer, or EFBIG: more than MOST_BYTES were asked
+                for, and exist.
         """
         size = min(size, self.size - offset)
         if offset < 0 or size <= 0:
             return b""
         if size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"more than {MOST_BYTES >> 20} MB in one piece")
-        return os.pread(self._descriptor, size, offset)
+        return bounded(self._subject, lambda: os.pread(self._descriptor, size, offset))
 
     def close(self) -> None:
         """Close the file."""
@@ -77,15 +85,19 @@ def open_mapped(pid: int, mapping: Mapping) -> TargetFile:
     """
     if not mapping.inode:
         raise OSError(errno.ENOENT, "no file is mapped there")
+    return bounded(_files_of(pid), lambda: _open_mapped(pid, mapping))
+
+
+def _open_mapped(pid: int, mapping: Mapping) -> TargetFile:
     folder = procfs.folder_of(pid)
     try:
         inspected = os.open(folder / "map_files" / f"{mapping.start:x}-{mapping.end:x}", _INSPECT)
     except OSError:  # the kernel wants CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE for these
-        inspected = _walk(folder / "root", mapping.path)
+        inspected = _walk(folder / "root", mapping.path, pid)
         if not _is_mapped(os.fstat(inspected), mapping):
             os.close(inspected)
             raise OSError(errno.ESTALE, "another file has taken its name") from None
-    return _open_inspected(inspected)
+    return _open_inspected(inspected, pid, _files_of(pid))
 
 
 def open_program(pid: int) -> TargetFile:
@@ -94,36 +106,50 @@ def open_program(pid: int) -> TargetFile:
     Raises:
         OSError: It cannot be reached, or is no regular file.
     """
-    return _open_inspected(os.open(procfs.folder_of(pid) / "exe", _INSPECT))
+    program, subject = procfs.folder_of(pid) / "exe", _files_of(pid)
+    return bounded(subject, lambda: _open_inspected(os.open(program, _INSPECT), pid, subject))
 
 
-def open_within(root: Path, path: str) -> TargetFile:
-    """The file that a path leads to for those whose root folder `root` is.
+def open_within(root: Path, path: str, pid: Process = "self") -> TargetFile:
+    """The file that a path leads to for those whose root folder `root` is; `pid` is one of them.
 
     Raises:
         OSError: There is none, we may not read it, or it is no regular file.
     """
-    return _open_inspected(_walk(root, path))
+    subject = _files_below(root)
+    return bounded(subject, lambda: _open_inspected(_walk(root, path, pid), pid, subject))
 
 
-def is_file_within(root: Path, path: str) -> bool:
-    """Do those whose root folder `root` is see a regular file there?"""
+def is_file_within(root: Path, path: str, pid: Process = "self") -> bool:
+    """Do those whose root folder `root` is, as `pid`, see a regular file there? One that does not answer is none."""
     try:
-        inspected = _walk(root, path)
+        return bounded(_files_below(root), lambda: _is_file(_walk(root, path, pid)))
     except OSError:
         return False
+
+
+def _files_of(pid: int) -> str:
+    return f"a file of process {pid}"
+
+
+def _files_below(root: Path) -> str:
+    return f"a file below {root}"
+
+
+def _is_file(inspected: int) -> bool:
     try:
         return stat.S_ISREG(os.fstat(inspected).st_mode)
     finally:
         os.close(inspected)
 
 
-def _open_inspected(inspected: int) -> TargetFile:
+def _open_inspected(inspected: int, pid: Process, subject: str) -> TargetFile:
     """Open for reading what was only looked at so far. Nothing but a regular file: opening alone may rewind a tape."""
     try:
+        mounts.check(mounts.of_own(inspected), pid)
         if not stat.S_ISREG(os.fstat(inspected).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return TargetFile(folders.reopen(inspected, os.O_RDONLY | os.O_NONBLOCK))
+        return TargetFile(folders.reopen(inspected, os.O_RDONLY | os.O_NONBLOCK), subject)
     finally:
         os.close(inspected)
 
@@ -139,7 +165,7 @@ def _is_mapped(status: os.stat_result, mapping: Mapping) -> bool:
     return status.st_dev == mapping.device or os.major(status.st_dev) == 0
 
 
-def _walk(root: Path, path: str) -> int:
+def _walk(root: Path, path: str, pid: Process) -> int:
     """Follow a path below `root` as chroot would; returns a descriptor of what is there, good for inspection only.
 
     Step by step, from descriptor to descriptor: nothing that is renamed or replaced meanwhile leads out of `root`.
@@ -148,13 +174,14 @@ def _walk(root: Path, path: str) -> int:
     under Docker's older system-call filters).
 
     Raises:
-        OSError: The path leads nowhere, or in circles.
+        OSError: The path leads nowhere, or in circles, or into what another user serves.
     """
     _check_path(path)
     pending = path.split("/")[::-1]
     folders = [os.open(root, _INSPECT | os.O_DIRECTORY)]
     links = 0
     try:
+        mount = mounts.of_own(folders[0])
         while pending:
             name = pending.pop()
             if name in ("", "."):
@@ -166,6 +193,8 @@ def _walk(root: Path, path: str) -> int:
             if len(folders) > _MOST_FOLDERS:
                 raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             folders.append(os.open(name, _INSPECT | os.O_NOFOLLOW, dir_fd=folders[-1]))
+            if (entered := mounts.of_own(folders[-1])) != mount:
+                mounts.check(entered, pid)
             if stat.S_ISLNK(os.fstat(folders[-1]).st_mode):
                 links += 1
                 if links > _MOST_LINKS:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from pprofpy.errors import InterruptedEarly, TargetError
+from pprofpy.system import interrupts
 from pprofpy.system.interrupts import end_at_once, handle_once
 from pprofpy.target.process import Target, descendants_of, open_target
 
@@ -112,6 +113,7 @@ class Interruption:
             end_at_once(signal_number)
         handle_once(signal_number, self.receive)
         self._asked_s = self._asked_s if self._event.is_set() else now
+        interrupts.set_asked(True)
         self._event.set()
         if self.child and not (signal_number == signal.SIGINT and _terminal_is_ours()):
             self.child.send(signal_number)
@@ -128,6 +130,7 @@ def interruptible() -> Iterator[Interruption]:
     try:
         yield interruption
     finally:
+        interrupts.set_asked(False)
         for number, handler in previous.items():
             signal.signal(number, handler)
 

@@ -12,9 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pprofpy.errors import ImplausibleTargetError, TargetError
+from pprofpy.errors import ImplausibleTargetError, NotPossibleError, TargetError
+from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import procfs
 from pprofpy.target.interpreter import LOADER_NAME, PROGRAM_NAME, Interpreter, find_interpreter
+from pprofpy.target.mounts import served_by_others
 from pprofpy.target.permission import permission_error, user_name
 from pprofpy.text import printable
 
@@ -115,7 +117,8 @@ def open_target(pid: int) -> Target:
     Raises:
         TargetError: There is none, it has ended, or it is not Python.
         TargetPermissionError: We may not look inside it.
-        ImplausibleTargetError: It has more files mapped than any program.
+        NotPossibleError: Another user's program answers for some of its memory.
+        ImplausibleTargetError: It has more files mapped than any program, or does not let itself be read.
     """
     listing = "list Python processes with 'pgrep -af python'"
     try:
@@ -128,19 +131,38 @@ def open_target(pid: int) -> Target:
         raise TargetError(f"process {pid} has ended (a zombie: its parent has not collected it yet)", listing)
     user = user_name(status.user)
     try:
-        command = procfs.command_line(pid)
-        interpreter = find_interpreter(pid)
+        _refuse_served(pid)
+        command, interpreter = bounded(f"process {pid}", lambda: (procfs.command_line(pid), find_interpreter(pid)))
         foreign = [procfs.namespace(pid, kind) != procfs.namespace("self", kind) for kind in ("pid", "mnt")]
     except PermissionError as error:
         raise permission_error(pid, user) from error
+    except BlockedError as error:
+        raise error.as_error() from error
     except procfs.MalformedError as error:
-        raise ImplausibleTargetError(f"process {pid} cannot be looked into: {error}") from error
+        raise ImplausibleTargetError(f"process {pid} cannot be inspected: {error}") from error
     except OSError as error:
         raise TargetError(f"process {pid} ended just now", listing) from error
     name = printable(_name(command) or status.name)
     if interpreter is None:
         raise TargetError(f"process {pid} ({name}) is not a Python process", listing)
     return Target(pid, name, command, user, interpreter, foreign[0], foreign[1], stat.started_ticks)
+
+
+def _refuse_served(pid: int) -> None:
+    """Refuse a process part of whose memory another user's program answers for, or never does.
+
+    Raises:
+        NotPossibleError: It is one.
+        OSError: It has ended, or we may not look.
+    """
+    served = {mount.device: mount.user for mount in served_by_others(pid)}
+    for mapping in procfs.mappings(pid) if served else ():
+        if mapping.device in served:
+            user = user_name(served[mapping.device])
+            raise NotPossibleError(
+                f"process {pid} has files mapped that a program of user {user} serves (FUSE), which may never answer",
+                f"record it as that user: sudo -u {user} ...",
+            )
 
 
 def descendants_of(pid: int) -> list[int]:

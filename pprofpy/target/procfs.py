@@ -5,8 +5,9 @@ is read as bytes, lines end at `\n` and nowhere else, of two lines with one key 
 first), and what is returned are numbers and names, never lines. Names of threads and words of command lines come as
 text that any file can hold, names of files as the file system's functions want them; neither is fit for a terminal yet.
 
-All functions raise OSError: there is no such process (any more), we may not look, or the kernel's answer is not what we
-know (MalformedError). Where it says so, an ended process has no entries instead.
+All functions raise OSError: there is no such process (any more), we may not look, the kernel's answer is not what we
+know (MalformedError), or there is none in time (BlockedError). Where it says so, an ended process has no entries
+instead.
 
 Source: man 5 proc; fs/proc/array.c and task_mmu.c in the kernel.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pprofpy.arch.x86_64 import THREAD_FEATURES
+from pprofpy.system.blocking import bounded
 from pprofpy.text import text_of
 
 PROC = Path("/proc")
@@ -32,9 +34,12 @@ _MOST_BYTES_OF_MAPS = 16 << 20
 """A quarter of a million mappings with names of usual length. The kernel writes 16 MB a second."""
 _MOST_BYTES_OF_COMMAND = 16 << 10
 """Users' patterns are searched for in it, and some need time that grows with its square."""
+_OF_MEMORY = {"cmdline", "maps", "smaps_rollup"}
+"""For these the kernel reads a process's memory, or waits until nothing else changes it."""
 _CHUNK_BYTES = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _FUNCTION_NAME = re.compile(rb"^\[<\w+>\] ([\w.]+)\+", re.MULTILINE)
+_MOUNT_NUMBER = re.compile(rb"\nmnt_id:\t(\d{1,10})\n")
 _MAPPING = re.compile(
     rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f]{1,3}):([0-9a-f]{1,5}) (\d{1,20})"
     rb"(?: +([^\n]*))?\n"
@@ -309,10 +314,22 @@ def wait_channel(pid: Process, tid: int = 0) -> str:
     return name.decode("ascii", "replace") if re.fullmatch(rb"[A-Za-z_][\w.]*", name) else ""
 
 
-def descriptor(pid: Process, number: int, tid: int = 0) -> tuple[bytes, os.stat_result]:
-    """What a descriptor stands for: the path it was opened by (or `anon_inode:...` and the like), and its status."""
-    link = folder_of(pid, tid) / "fd" / str(number)
-    return os.readlink(os.fsencode(link)), link.stat()  # noqa: PTH115 - bytes: a path need not be text
+def mount_number(pid: Process, descriptor: int, tid: int = 0) -> int:
+    """The number of the mount that a descriptor's file is on; its file system is not asked."""
+    return parse_mount_number(_content(pid, tid, f"fdinfo/{descriptor}"))
+
+
+def parse_mount_number(content: bytes) -> int:
+    """`mnt_id` in /proc/PID/fdinfo/N."""
+    found = _MOUNT_NUMBER.search(b"\n" + content)
+    if not found:
+        raise MalformedError("/proc/PID/fdinfo is not as we know it")
+    return int(found[1])
+
+
+def mounts(pid: Process) -> bytes:
+    """/proc/PID/mountinfo."""
+    return _content(pid, 0, "mountinfo", _MOST_BYTES_OF_MAPS)
 
 
 def run_queue_ns(pid: Process, tid: int = 0) -> int:
@@ -373,6 +390,12 @@ def _numbers(folder: Path) -> list[int]:
 def _content(pid: Process, tid: int, name: str, most: int = _MOST_BYTES, *, is_cut: bool = False) -> bytes:
     """A file's bytes. One with more than there can be is refused, or cut."""
     path = f"{PROC}/{pid}/task/{tid}/{name}" if tid else f"{PROC}/{pid}/{name}"
+    if name in _OF_MEMORY and pid != "self":
+        return bounded(f"process {pid}", lambda: _read(path, most, is_cut=is_cut))
+    return _read(path, most, is_cut=is_cut)
+
+
+def _read(path: str, most: int, *, is_cut: bool) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         parts, size = [], 0

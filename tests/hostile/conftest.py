@@ -34,7 +34,14 @@ class Hostile:
         os.chown(self.folder, NOBODY, NOBODY)
         self._started: list[Program] = []
 
-    def __call__(self, program: str, *arguments: str, version: str = "system", prefix: tuple[str, ...] = ()) -> Program:
+    def __call__(
+        self,
+        program: str,
+        *arguments: str,
+        version: str = "system",
+        prefix: tuple[str, ...] = (),
+        capabilities: tuple[str, ...] = (),
+    ) -> Program:
         """Start a program of programs/, and wait until it is ready.
 
         Args:
@@ -42,8 +49,11 @@ class Hostile:
             arguments: Of the program.
             version: Which Python, as tests.conftest.interpreter() names it.
             prefix: Words before it, run as root: `("unshare", "--net")`.
+            capabilities: What it may do to set itself up, as setpriv names it; it must give them up then.
         """
-        words = [*prefix, *self._as_nobody(), *self._command(program, version), *arguments]
+        also = ",".join(f"+{one}" for one in capabilities)
+        granted = [f"--inh-caps={also}", f"--ambient-caps={also}"] if capabilities else []
+        words = [*prefix, *self._as_nobody(), *granted, *self._command(program, version), *arguments]
         process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True
         )

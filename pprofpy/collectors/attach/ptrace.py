@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from pprofpy.arch.x86_64.registers import GET_REGISTERS, SET_REGISTERS, Registers
+from pprofpy.system.blocking import Reading, bounded
 from pprofpy.system.interrupts import Unstoppable
 from pprofpy.target import procfs
 
@@ -74,31 +75,21 @@ def trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
 
 def _trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
     tracer: list[int] = []
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-    ended = _thread.allocate_lock()
+    reading = Reading(f"thread {tid}", lambda: work(Tracee(tid)))
 
     def do() -> None:
         tracer.append(_thread.get_native_id())
-        try:
-            results.append(work(Tracee(tid)))
-        except BaseException as error:  # raised below, where somebody can handle it
-            errors.append(error)
-        ended.release()
+        reading.do()
 
-    ended.acquire()
     _thread.start_new_thread(do, ())  # a threading.Thread runs code at its end that would swallow a Ctrl-C
     try:
-        ended.acquire()
+        return reading.result(lambda: tracer[0] if tracer else 0)
     except KeyboardInterrupt:
-        if not results and not errors:
-            ended.acquire(timeout=_ENDING_S)
+        reading.wait(_ENDING_S)
         raise
-    while procfs.folder_of("self", tracer[0]).exists():
-        time.sleep(0)  # the kernel calls it dead somewhat later, and only then lets go
-    if errors:
-        raise errors[0]
-    return results[0]
+    finally:
+        while reading.is_done and procfs.folder_of("self", tracer[0]).exists():
+            time.sleep(0)  # the kernel calls it dead somewhat later, and only then lets go
 
 
 class Tracee:
@@ -214,12 +205,14 @@ class Memory:
     meant for the old program never gets into the new one.
 
     Raises (all methods):
-        OSError: EACCES: we may not. EIO: nothing is mapped there, or there are no such addresses.
+        OSError: EACCES: we may not. EIO: nothing is mapped there, or there are no such addresses. ETIMEDOUT: it does
+            not answer.
         GoneError: The process has ended, or has executed another program.
     """
 
     def __init__(self, pid: int) -> None:
         self._file = os.open(procfs.folder_of(pid) / "mem", os.O_RDWR | os.O_CLOEXEC)
+        self._subject = f"process {pid}"
 
     def __enter__(self) -> Self:
         return self
@@ -230,14 +223,14 @@ class Memory:
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes from `address` on."""
         _check_address(address, length)
-        content = os.pread(self._file, length, address)
+        content = bounded(self._subject, lambda: os.pread(self._file, length, address))
         _check_done(len(content), length)
         return content
 
     def write(self, address: int, content: bytes) -> None:
         """Put `content` at `address`."""
         _check_address(address, len(content))
-        _check_done(os.pwrite(self._file, content, address), len(content))
+        _check_done(bounded(self._subject, lambda: os.pwrite(self._file, content, address)), len(content))
 
     def word(self, address: int) -> int:
         """The 64 bits there."""

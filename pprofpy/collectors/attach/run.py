@@ -18,6 +18,7 @@ from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.functions import find_functions
 from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError
+from pprofpy.system.blocking import BlockedError
 from pprofpy.target import Target, procfs
 from pprofpy.target.procfs import Mapping
 from pprofpy.text import printable
@@ -121,6 +122,8 @@ def run(target: Target, code: str, timeout_s: float = 10.0, most_bytes: int = _M
             tid, region, stopped_us = _enter(target, memory, code, deadline)
             attached = time.monotonic()
             kind, content = _Reply(memory, region, most_bytes).wait(target, deadline)
+    except BlockedError as error:
+        raise error.as_error() from error
     except (GoneError, ProcessLookupError, FileNotFoundError) as error:
         raise refusals.ended(target) from error
     except PermissionError as error:

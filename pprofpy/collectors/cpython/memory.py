@@ -11,6 +11,7 @@ import struct
 
 from pprofpy.budget import Budget
 from pprofpy.errors import TargetError, TargetPermissionError
+from pprofpy.system.blocking import BlockedError, bounded
 
 _END = 1 << 64
 MOST_BYTES = 4 << 20
@@ -39,7 +40,7 @@ class Memory:
 
     All methods raise:
         UnreadableError: There is nothing at that address.
-        ImplausibleTargetError: The budget is spent.
+        ImplausibleTargetError: The budget is spent, or the memory does not answer.
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
@@ -56,15 +57,15 @@ class Memory:
             self._budget.take(size)
         if not size:
             return b""
-        buffer = ctypes.create_string_buffer(size)
-        here, there = _Part(ctypes.addressof(buffer), size), _Part(address, size)
-        got = _libc.process_vm_readv(self.pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
-        if got == size:
-            return buffer.raw
-        code = ctypes.get_errno()
-        if got < 0 and code == errno.ESRCH:
+        try:
+            content, code = bounded(f"process {self.pid}", lambda: _read(self.pid, address, size))
+        except BlockedError as error:
+            raise error.as_error() from error
+        if len(content) == size:
+            return content
+        if code == errno.ESRCH:
             raise TargetError(f"process {self.pid} has ended")
-        if got < 0 and code == errno.EPERM:
+        if code == errno.EPERM:
             raise TargetPermissionError(f"the kernel does not let us read the memory of process {self.pid}")
         raise UnreadableError(f"no {size} bytes at {address:#x}")
 
@@ -75,3 +76,11 @@ class Memory:
     def half_word(self, address: int) -> int:
         """A 32-bit number."""
         return int(struct.unpack("<I", self.read(address, 4))[0])
+
+
+def _read(pid: int, address: int, size: int) -> tuple[bytes, int]:
+    """The bytes, or none and the error's number."""
+    buffer = ctypes.create_string_buffer(size)
+    here, there = _Part(ctypes.addressof(buffer), size), _Part(address, size)
+    got = _libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    return (buffer.raw[:got], 0) if got >= 0 else (b"", ctypes.get_errno())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from pprofpy.target.files import is_file_within
+from pprofpy.target.procfs import Process
 
 _FROZEN = re.compile(r"<frozen (?P<module>[\w.]+)>")
 _LIBRARY_ROOT = re.compile(r"(?:site-packages|dist-packages|lib-dynload|/lib(?:64)?/(?:python|pypy)\d+\.\d+t?)/")
@@ -20,10 +21,11 @@ class ModuleNames:
 
     Args:
         root: The process's root folder, as reached from here.
+        pid: The process, or one that sees the same files.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, pid: Process = "self") -> None:
+        self._root, self._pid = root, pid
         self._known: dict[str, str] = {}
 
     def name(self, filename: str) -> str:
@@ -46,7 +48,7 @@ class ModuleNames:
 
     def _is_file(self, path: PurePosixPath) -> bool:
         """Does the target have this file? Relative paths may be relative to anything."""
-        return path.is_absolute() and ".." not in path.parts and is_file_within(self._root, str(path))
+        return path.is_absolute() and ".." not in path.parts and is_file_within(self._root, str(path), self._pid)
 
 
 def _after_last(pattern: re.Pattern[str], text: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pprofpy.budget import Budget
@@ -19,6 +20,7 @@ from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
 from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
 from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Interpreter, Target, open_target
 
 _ALPHA, _BETA = 0xA, 0xB
@@ -107,7 +109,9 @@ def _patiently(target: Target, find: Callable[[Target], Runtime]) -> Runtime:
     deadline = time.monotonic() + (_PATIENCE_S if target.age_s() < _PATIENCE_S else 0)
     while True:
         try:
-            return find(target)
+            return bounded(f"process {target.pid}", partial(find, target))
+        except BlockedError as error:
+            raise error.as_error() from error
         except NotPossibleError as error:
             if not target.is_alive():
                 raise TargetError(f"process {target.pid} has ended") from error

@@ -42,7 +42,7 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
         TargetError: The process has ended.
         ImplausibleTargetError: There is more to read than can be.
     """
-    reader, modules, lines = runtime.reader(), ModuleNames(runtime.root), LineTables(runtime.version)
+    reader, modules, lines = runtime.reader(), ModuleNames(runtime.root, runtime.pid), LineTables(runtime.version)
     found = {}
     for tid, thread_state in _thread_states(runtime, reader, stack_pointers).items():
         with suppress(UnreadableError):

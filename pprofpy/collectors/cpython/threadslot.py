@@ -16,6 +16,7 @@ from itertools import islice
 from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.system.blocking import BlockedError, bounded
 
 _KEYS = 32
 _ENTRY = struct.Struct("<QQ")
@@ -30,7 +31,17 @@ def thread_slot(runtime: Runtime) -> int:
 
     The kernel's walk asks of each state that it finds there whose it is: a wrong slot gives no stack, never that of
     another thread.
+
+    Raises:
+        ImplausibleTargetError: The process does not let itself be read.
     """
+    try:
+        return bounded(f"process {runtime.pid}", lambda: _find_slot(runtime))
+    except BlockedError as error:
+        raise error.as_error() from error
+
+
+def _find_slot(runtime: Runtime) -> int:
     reader, found, compared = runtime.reader(), Counter[int](), 0
     try:
         for state in islice(reader.thread_states(runtime.address), _COMPARED):

@@ -20,6 +20,7 @@ from typing import Any
 from pprofpy.collectors.heapagent import plain
 from pprofpy.errors import TargetError
 from pprofpy.system import folders
+from pprofpy.system.blocking import bounded
 from pprofpy.target import Target, procfs
 
 PROGRESS_BYTES, LENGTH_BYTES = 16, 8
@@ -54,7 +55,7 @@ class ControlFile:
     def __init__(self, target: Target, descriptor: int, inode: int) -> None:
         plain.count(descriptor, plain.MOST_LINES)
         try:
-            self._file = _open(target, descriptor, inode)
+            self._file = bounded(f"a file of process {target.pid}", lambda: _open(target, descriptor, inode))
         except OSError as error:
             raise TargetError(
                 f"the control file of process {target.pid} cannot be opened: {error.strerror}", "try again"

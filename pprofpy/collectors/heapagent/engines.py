@@ -56,7 +56,7 @@ class Sampling:
         self._session = session
         self._sample_bytes = sample_bytes
         self._frames = frames or self.DEFAULT_FRAMES
-        self._names = Frames(session.target.root)
+        self._names = Frames(session.target.root, session.target.pid)
         self._threads: dict[int, tuple[int, str]] = {}
         self._notes: list[str] = []
 
@@ -130,7 +130,7 @@ class Tracing:
         self._frames = session.traced_frames or frames or self.DEFAULT_FRAMES
         self._warn = warn
         self._progress = progress
-        self._names = Frames(session.target.root)
+        self._names = Frames(session.target.root, session.target.pid)
 
     def start(self) -> None:
         """Trace from now on; a target that traces already is left as it is."""

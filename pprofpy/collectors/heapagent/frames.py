@@ -10,8 +10,10 @@ from pathlib import Path
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.formats.source import LARGEST_BYTES, decoded, definitions
 from pprofpy.model.profile import Frame, Function
+from pprofpy.system.blocking import bounded
 from pprofpy.system.rights import as_user
 from pprofpy.target.files import open_within
+from pprofpy.target.procfs import Process
 
 _OURS = re.compile(r"<pprofpy.*>")
 _MOST_SOURCE_BYTES, _MOST_SECONDS = 64 << 20, 10.0
@@ -28,11 +30,12 @@ class Frames:
 
     Args:
         root: The process's root folder, as reached from here.
+        pid: The process, or one that sees the same files.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._modules = ModuleNames(root)
+    def __init__(self, root: Path, pid: Process = "self") -> None:
+        self._root, self._pid = root, pid
+        self._modules = ModuleNames(root, pid)
         self._sources: dict[str, _Source] = {}
         self._rest_bytes, self._rest_s = _MOST_SOURCE_BYTES, _MOST_SECONDS
 
@@ -66,7 +69,7 @@ class Frames:
         if self.is_incomplete():
             return _Source([])
         start = time.monotonic()
-        lines = _read(self._root, filename)
+        lines = _read(self._root, filename, self._pid)
         source = _Source(lines)
         self._rest_bytes -= sum(map(len, lines))
         self._rest_s -= time.monotonic() - start
@@ -89,12 +92,16 @@ class _Source:
         return self._functions[bisect_right(self._starts, line) - 1]
 
 
-def _read(root: Path, filename: str) -> list[str]:
+def _read(root: Path, filename: str, pid: Process) -> list[str]:
     """A source file of the target's, as its owner could read it; empty if there is none."""
     if not filename.startswith("/"):
         return []
     try:
-        with as_user(root.parent.stat().st_uid), open_within(root, filename) as file:
-            return decoded(file.read(0, LARGEST_BYTES)) if file.size <= LARGEST_BYTES else []
+        return bounded(f"a file below {root}", lambda: _lines(root, filename, pid))
     except (OSError, ValueError):
         return []
+
+
+def _lines(root: Path, filename: str, pid: Process) -> list[str]:
+    with as_user(root.parent.stat().st_uid), open_within(root, filename, pid) as file:
+        return decoded(file.read(0, LARGEST_BYTES)) if file.size <= LARGEST_BYTES else []

@@ -14,7 +14,7 @@ from pprofpy.events.log import (
 )
 from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
-from pprofpy.target import procfs
+from pprofpy.target import mounts
 
 FD_MEMBERS = {
     "TASK_FILES": "task_struct.files",
@@ -82,7 +82,7 @@ class AddressNames:
 def _path_of(key: FdKey) -> str:
     """The path behind a descriptor; empty if it is closed by now, or means another file."""
     try:
-        path, status = procfs.descriptor(key.pid, key.fd)
+        path, status = mounts.descriptor(key.pid, key.fd)
     except OSError:
         return ""
     return as_text(path) if status.st_ino == key.inode else ""

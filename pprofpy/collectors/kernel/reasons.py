@@ -15,7 +15,7 @@ from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.names import FD_MEMBERS
 from pprofpy.collectors.kernel.program import Program, struct_offsets
 from pprofpy.events.syscalls import SYSCALLS, Syscall
-from pprofpy.target import procfs
+from pprofpy.target import mounts
 from pprofpy.target.procfs import Process, SystemCall
 
 REASONS = (
@@ -112,7 +112,9 @@ def _reason_of_call(call: SystemCall, pid: Process, tid: int, gil: int, *, runs_
 
 def _reason_of_file(pid: Process, tid: int, number: int) -> str:
     try:
-        path, status = procfs.descriptor(pid, number, tid)
+        path, status = mounts.descriptor(pid, number, tid)
+    except mounts.ServedError:
+        return "file"
     except OSError:
         return "other"
     return "event" if path.startswith(b"anon_inode:") else _KINDS.get(stat.S_IFMT(status.st_mode), "file")

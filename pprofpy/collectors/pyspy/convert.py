@@ -131,7 +131,7 @@ class _StackReader:
         self._frames = frames
         self._options = options
         self._target = target
-        self._modules = ModuleNames(target.root)
+        self._modules = ModuleNames(target.root, target.pid)
         self._tids = tids
         self._locations: dict[int, int] = {}
 

@@ -48,6 +48,9 @@ _FIRST_SAMPLE_S = 0.2
 _ENTRY_S = 20.0
 """How long it may take to get into the target. Where that is frozen meanwhile, it would wait for ever."""
 
+_STUCK_S = 4.0
+"""How long it may sleep without any work while it gets in, or ends: it waits for memory that does not answer."""
+
 _SLOWEST_HZ = 10
 _SHORTEST_PIECE_NS = NS_PER_S // 2
 """A py-spy that is behind looks again and again without a pause, and the target hardly runs. It is then ended, and the
@@ -207,6 +210,7 @@ class _PySpy:
         self._log, log_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.fcntl(log_end, fcntl.F_SETPIPE_SZ, _LOG_PIPE_BYTES)
         self.began_unix_ns = self._began_ns = self._ended_ns = 0
+        self._busy_ns, self._busy_s = -1, time.monotonic()
         self.looks = 0
         self.starved_ns = self._starved_before_ns = 0
         self.cpu_ns_at_start = self.cpu_ns_at_end = -1
@@ -243,7 +247,7 @@ class _PySpy:
     def wait_until_it_samples(self, stop: Stop) -> None:
         """Return when it does, has ended, does not get in, or the user says so."""
         deadline = time.monotonic() + _ENTRY_S
-        while self._process.poll() is None and not self._began_ns and time.monotonic() < deadline:
+        while self._process.poll() is None and not self._began_ns and time.monotonic() < min(deadline, self._stuck_s()):
             if stop.wait(_POLL_S / 10):
                 self.stopped_by_user = True
                 return
@@ -266,6 +270,14 @@ class _PySpy:
         if self._began_ns:
             before.end(self._began_ns)
         return self._began_ns > 0
+
+    def _stuck_s(self) -> float:
+        """When it counts as stuck if nothing changes: the target may make it wait for its memory for ever."""
+        with suppress(OSError):
+            stat = procfs.stat(self._process.pid)
+            if stat.state not in "SD" or stat.cpu_ns != self._busy_ns:
+                self._busy_ns, self._busy_s = stat.cpu_ns, time.monotonic()
+        return self._busy_s + _STUCK_S
 
     def poll(self) -> bool:
         """Take in what it says; True if it has ended, or should: it has fallen behind."""
@@ -295,14 +307,17 @@ class _PySpy:
             self._ended_ns = at_ns or time.monotonic_ns()
             self.cpu_ns_at_end = max(self.cpu_ns_at_end, self._target.cpu_time_ns())
             self._process.send_signal(signal.SIGINT)
-            deadline = time.monotonic() + _PATIENCE_S + 10 / self._options.rate_hz
-            while self._process.poll() is None and time.monotonic() < deadline:
+            pause_s = 10 / self._options.rate_hz
+            deadline = time.monotonic() + _PATIENCE_S + pause_s
+            self._busy_s = self._busy_s if self.never_began else time.monotonic()
+            while self._process.poll() is None and time.monotonic() < min(deadline, self._stuck_s() + pause_s):
                 self._read_log()
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(_POLL_S)
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a FUSE server lets nobody go whose request it has taken
+                self._process.wait(_STUCK_S)
             if _is_stopped(self._target) and not self._target_was_stopped:
                 os.kill(self._target.pid, signal.SIGCONT)  # killed while attaching, it left a SIGSTOP behind
         self._read_log()
@@ -378,8 +393,9 @@ def _explain(spy: _PySpy, target: Target) -> PprofpyError:
     said = (spy.complaints + spy.messages).decode("utf-8", "replace")
     if spy.never_began:
         return NotPossibleError(
-            f"py-spy did not begin to sample {target} in {_ENTRY_S:.0f} s",
-            "a frozen process lets nobody in, and thousands of threads take long; --engine bpf waits for neither",
+            f"py-spy did not begin to sample {target} in time",
+            "a frozen process lets nobody in, memory of a dead file server does not answer, thousands of threads take "
+            "long; --engine bpf waits for none of these",
         )
     if spy.stopped_by_user:
         return InterruptedEarly("interrupted before anything was recorded")

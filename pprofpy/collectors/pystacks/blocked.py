@@ -16,6 +16,7 @@ from pprofpy.collectors.cpython.stacks import blocked_stacks
 from pprofpy.collectors.kernel.reasons import reason_of
 from pprofpy.errors import PprofpyError
 from pprofpy.model.profile import Frame
+from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import procfs
 from pprofpy.target.procfs import SystemCall
 
@@ -57,9 +58,9 @@ def blocked_threads(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread
     stacks: dict[int, tuple[Frame, ...]] = {}
     gil = 0
     if runtime:
-        with suppress(PprofpyError):
-            stacks = blocked_stacks(runtime, {tid: call.stack_pointer for tid, call in calls.items()})
-            gil = runtime.main_gil()
+        pointers = {tid: call.stack_pointer for tid, call in calls.items()}
+        with suppress(PprofpyError, BlockedError):
+            stacks, gil = bounded(f"process {pid}", lambda: (blocked_stacks(runtime, pointers), runtime.main_gil()))
     for tid, call in calls.items():
         with suppress(OSError):
             stat, stack = procfs.stat(pid, tid), stacks.get(tid, ())

@@ -40,6 +40,7 @@ from pprofpy.collectors.pystacks.comparison import Comparison
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.profile import Collection, Frame, Function, Stack
+from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Target, descendants_of, open_target, procfs
 
 TRUNCATED = Frame(Function("[truncated]"))
@@ -374,7 +375,7 @@ class PythonStacks:
         if known := self._processes.pop(runtime.pid, None):
             os.close(known.root)
         root = os.open(procfs.folder_of(runtime.pid) / "root", os.O_PATH | os.O_CLOEXEC)
-        modules = ModuleNames(Path(f"/proc/self/fd/{root}"))
+        modules = ModuleNames(Path(f"/proc/self/fd/{root}"), runtime.pid)
         self._processes[runtime.pid] = _Process(runtime, runtime.reader(), modules, root)
 
     def _take_fork(self, child: int, parent: int) -> None:
@@ -480,10 +481,13 @@ class PythonStacks:
 
     def _read_code(self, reader: Reader, address: int, fingerprint: int) -> Code | None:
         """A code object from the process itself, unless another has taken its place."""
-        with suppress(UnreadableError, PprofpyError):
+
+        def read() -> Code | None:
             head = reader.code_head(address)
-            if reader.fingerprint(head) == fingerprint:
-                return reader.code_from(head)
+            return reader.code_from(head) if reader.fingerprint(head) == fingerprint else None
+
+        with suppress(UnreadableError, BlockedError, PprofpyError):
+            return bounded(f"process {reader.memory.pid}", read)
         return None
 
     def _compare(self, process: _Process, thread_state: int, codes: list[int]) -> None:
@@ -493,8 +497,8 @@ class PythonStacks:
             NotPossibleError: It never is.
         """
         try:
-            outside = process.reader.frames(thread_state)
-        except (UnreadableError, TargetError, ImplausibleTargetError):
+            outside = bounded(f"process {process.runtime.pid}", lambda: process.reader.frames(thread_state))
+        except (UnreadableError, BlockedError, TargetError, ImplausibleTargetError):
             return
         if process.comparison.differs(self._polls, thread_state, codes, outside):
             raise NotPossibleError(
