@@ -3,7 +3,8 @@
 Memory that a program serves itself (userfaultfd), files of a FUSE server, of a network server that is gone: who reads
 these sleeps in the kernel until their server pleases, and no signal but SIGKILL ends that sleep. So such reads are done
 by a thread of their own, while the one that wants the answer waits for so long and no longer, and stays open to Ctrl-C.
-A reader that was left behind ends with its sleep, or with us.
+A reader that was left behind ends with its sleep, or with us. (eBPF programs need none of this: what they read of a
+process is what is in memory, they never fetch a page.)
 
 Handing over takes some 20 us. Whoever reads much makes one reading of it: within one, further ones cost nothing.
 """

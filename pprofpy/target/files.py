@@ -116,24 +116,20 @@ def open_within(root: Path, path: str, pid: Process = "self") -> TargetFile:
     Raises:
         OSError: There is none, we may not read it, or it is no regular file.
     """
-    subject = _files_below(root)
+    subject = _files_of(pid, root)
     return bounded(subject, lambda: _open_inspected(_walk(root, path, pid), pid, subject))
 
 
 def is_file_within(root: Path, path: str, pid: Process = "self") -> bool:
     """Do those whose root folder `root` is, as `pid`, see a regular file there? One that does not answer is none."""
     try:
-        return bounded(_files_below(root), lambda: _is_file(_walk(root, path, pid)))
+        return bounded(_files_of(pid, root), lambda: _is_file(_walk(root, path, pid)))
     except OSError:
         return False
 
 
-def _files_of(pid: int) -> str:
-    return f"a file of process {pid}"
-
-
-def _files_below(root: Path) -> str:
-    return f"a file below {root}"
+def _files_of(pid: Process, root: Path | None = None) -> str:
+    return f"a file below {root}" if pid == "self" else f"a file of process {pid}"
 
 
 def _is_file(inspected: int) -> bool:

@@ -38,11 +38,11 @@ def test_one_ctrl_c_ends_it(way: str, hostile: Hostile, attack: Attack) -> None:
     attack(blocked(way, hostile), "heap", "--pid", "PID", "-d", "60", interrupt=1.0)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["library", "others"])
 def test_others_are_found_beside_it(way: str, hostile: Hostile, attack: Attack) -> None:
     blocked(way, hostile)
     victim = hostile("names.py")
 
-    outcome = attack(victim, "cpu", "--engine", "py-spy", "--name", f"{hostile.folder}/names.py", "-d", "500ms")
+    outcome = attack(victim, "cpu", "--engine", "py-spy", "--name", f"{hostile.folder}/", "-d", "500ms")
 
     assert outcome.status == 0, outcome.stderr

@@ -86,7 +86,7 @@ def test_idle_readers_end_before_privileges_are_given_up() -> None:
 
 MOUNTS = b"""\
 22 27 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
-28 27 0:40 / /home/mallory/files rw,user_id=7 shared:1 - fuse.sshfs me@x:/\\040a rw,user_id=1000,group_id=1000,allow_other
+28 27 0:40 / /home/mallory rw,user_id=7 shared:1 - fuse.sshfs me@x:/\\040a rw,user_id=1000,group_id=1000,allow_other
 29 27 0:41 / /cvmfs ro - fuse cvmfs2 ro,user_id=0,group_id=0
 30 27 0:42 / /odd rw - fusectl user_id=5 rw
 31 27 8:1 / /stick rw - fuseblk /dev/sda1 rw,user_id=1001,group_id=0

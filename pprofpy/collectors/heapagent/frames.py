@@ -97,7 +97,7 @@ def _read(root: Path, filename: str, pid: Process) -> list[str]:
     if not filename.startswith("/"):
         return []
     try:
-        return bounded(f"a file below {root}", lambda: _lines(root, filename, pid))
+        return bounded(f"the source of process {pid}", lambda: _lines(root, filename, pid))
     except (OSError, ValueError):
         return []
 

@@ -155,7 +155,7 @@ def others():
 def source():
     """The file of its functions does."""
     dead_file()
-    burn.__code__ = burn.__code__.replace(co_filename=str(Path("dead/source.py").resolve()))
+    burn.__code__ = burn.__code__.replace(co_filename=f"{Path.cwd()}/dead/source.py")
     return burn
 
 
