@@ -30,11 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": {GROUND, "arch", "model"},
     "formats": {GROUND, "system", "model", "events"},
     "collectors.probes": set(),
-    "collectors.cpython": {GROUND, "arch", "elf", "model", "target"},
+    "collectors.cpython": {GROUND, "arch", "system", "elf", "model", "target"},
     "collectors.kernel": {GROUND, "arch", "system", "model", "target", "session", "events"},
     "collectors.attach": {GROUND, "arch", "system", "elf", "target", "collectors.cpython"},
     "collectors.heapagent": {GROUND, "system", "model", "target", "formats", "collectors.cpython", "collectors.attach"},
-    "collectors.pystacks": {GROUND, "arch", "events", "model", "target", "collectors.cpython", "collectors.kernel"},
+    "collectors.pystacks": {
+        GROUND, "arch", "system", "events", "model", "target", "collectors.cpython", "collectors.kernel",
+    },
     "collectors.unwind": {
         GROUND, "arch", "system", "elf", "model", "target", "collectors.cpython", "collectors.kernel",
     },
