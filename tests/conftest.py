@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pprofpy.collectors.cpython.versions import VERSIONS, spelled
 from pprofpy.collectors.kernel import require
 from pprofpy.errors import NotPossibleError
 
@@ -182,6 +183,10 @@ def stolen_ns() -> int:
     """Time that the machine's host kept for others, of all CPUs: CPU clocks stand still meanwhile, others do not."""
     ticks = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+PYTHONS = tuple(map(spelled, VERSIONS))
+"""Every version that pprofpy knows, as `interpreter` takes it."""
 
 
 def interpreter(version: str) -> str:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile, Sample
-from tests.conftest import PATIENCE_S, Start, installed_versions, interpreter
+from tests.conftest import PATIENCE_S, PYTHONS, Start, installed_versions, interpreter
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = (*PYTHONS, "system")
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from pprofpy.model.profile import Profile
 from pprofpy.session import Stop
 from pprofpy.target import open_target
 from pprofpy.units import NS_PER_S
-from tests.conftest import PATIENCE_S, PROGRAMS
+from tests.conftest import PATIENCE_S, PROGRAMS, PYTHONS
 
 LOAD = PROGRAMS / "heap_load.py"
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = (*PYTHONS, "system")
 
 Program = subprocess.Popen[str]
 

@@ -20,12 +20,21 @@ from pprofpy.formats.files import read_profile
 from pprofpy.model.gil import WAITS, GilRecord, GilThread
 from pprofpy.reports.gil import place_of
 from pprofpy.reports.losses import lines
-from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
+from tests.conftest import (
+    PROGRAMS,
+    PYTHONS,
+    CommandLine,
+    Start,
+    beside_others,
+    interpreter,
+    rounds_until_right,
+    wait_until,
+)
 
 pytestmark = pytest.mark.ebpf
 
 PROGRAM = str(PROGRAMS / "gil.py")
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = (*PYTHONS, "system")
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,20 @@ from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.formats import decode
 from pprofpy.model.profile import Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
-from tests.conftest import PROGRAMS, CommandLine, Start, installed_versions, interpreter, rounds_until_right, stolen_ns
+from tests.conftest import (
+    PROGRAMS,
+    PYTHONS,
+    CommandLine,
+    Start,
+    installed_versions,
+    interpreter,
+    rounds_until_right,
+    stolen_ns,
+)
 
 pytestmark = pytest.mark.ebpf
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = (*PYTHONS, "system")
 WAITS = {
     "naps": "sleep",
     "needs": "lock",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.collectors.cpython.linetable import MOST_LINES, LineTables, line_of
-from tests.conftest import interpreter
+from tests.conftest import PYTHONS, interpreter
 
 ASK = """
 import argparse, dis, json, sys, types
@@ -61,7 +61,7 @@ json.dump({"version": sys.version_info[:2], "codes": found}, sys.stdout)
 """
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system"])
+@pytest.mark.parametrize("version", [*PYTHONS, "system"])
 def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str) -> None:
     done = subprocess.run([interpreter(version), "-c", ASK], capture_output=True, text=True, check=True)
     said: dict[str, Any] = json.loads(done.stdout)

@@ -11,9 +11,9 @@ import pytest
 from pprofpy.collectors.cpython.runtime import find_runtime, living_runtime
 from pprofpy.errors import NotPossibleError
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, Start, interpreter
+from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = (*PYTHONS, "system")
 PROGRAM = str(PROGRAMS / "twice_mapped.py")
 
 

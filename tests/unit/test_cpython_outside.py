@@ -21,9 +21,9 @@ from pprofpy.collectors.cpython.versions import version_of
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target, procfs
-from tests.conftest import PROGRAMS, Start, interpreter, wait_until
+from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter, wait_until
 
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+VERSIONS = PYTHONS
 
 
 # -- symbols -------------------------------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ import pytest
 from pprofpy import target as targets
 from pprofpy.errors import ImplausibleTargetError, TargetError
 from pprofpy.target import choice, mapped_interpreters, process
-from tests.conftest import PROGRAMS, Start, interpreter
+from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter
 
 SLEEPER = str(PROGRAMS / "sleeper.py")
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system"])
+@pytest.mark.parametrize("version", [*PYTHONS, "system"])
 def test_the_version_is_exact_without_running_anything(version: str, start: Start) -> None:
     path = interpreter(version)
     said = subprocess.check_output([path, "-c", "import platform; print(platform.python_version())"], text=True).strip()
