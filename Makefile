@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 KERNEL := 6.1
 
 FUZZ   ?= 1000000
+# One more than CPUs: tests wait for recordings most of the time.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: help setup demo test fuzz hostile kernels lint format docs bench storm clean
 
@@ -37,11 +39,11 @@ demo: setup
 
 test: setup
 	@scripts/setup.sh tests
-	@$(PYTHON) -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 hostile: setup
 	@scripts/setup.sh tests
-	@PPROFPY_HOSTILE=all $(PYTHON) -m pytest --numprocesses auto --dist loadgroup tests/hostile $(PYTEST_ARGS)
+	@PPROFPY_HOSTILE=all $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup tests/hostile $(PYTEST_ARGS)
 
 kernels: setup
 	@scripts/setup.sh kernels
