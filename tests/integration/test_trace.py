@@ -52,10 +52,12 @@ class Program:
         go_on(self.process)
 
     def work(self) -> None:
-        """Let it work until it says that it is done."""
+        """Let it work until it is done, and the kernel with its threads: Python joins them before they have ended."""
         self.go_on()
         assert self.process.stdout
         assert self.process.stdout.readline() == "done\n"
+        tasks = Path(f"/proc/{self.pid}/task")
+        wait_until(lambda: len(list(tasks.iterdir())) == 1, "its threads have ended")
 
     def end(self) -> None:
         self.go_on()
