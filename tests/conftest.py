@@ -110,10 +110,8 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need the probes for themselves run in one worker; those of a live system may be tried again."""
-    if config.getoption("reruns") is None:  # `--reruns 0` shows each failure
-        allow_reruns(items)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the kernel's probes for themselves run in one worker; without probes, none of theirs runs."""
     try:
         require()
         reason = ""
@@ -152,16 +150,6 @@ def _probes_apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         fcntl.flock(probes, fcntl.LOCK_EX if needs(marker) == "silence" else fcntl.LOCK_SH)
         fcntl.flock(following, fcntl.LOCK_UN)
         yield
-
-
-def allow_reruns(items: list[pytest.Item]) -> None:
-    """Tests of live processes depend on what else the machine does: one fails if it fails three times in a row.
-
-    Each failure before that is reported (RERUN). Tests of data and looks have no such excuse.
-    """
-    for item in items:
-        if item.path.parent.name in ("integration", "browser", "hostile"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 def rounds_until_right(measure: Callable[[], list[str]], rounds: int = 5) -> None:
