@@ -152,7 +152,7 @@ def _probes_apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         yield
 
 
-def rounds_until_right(measure: Callable[[], list[str]], rounds: int = 5) -> None:
+def rounds_until_right(measure: Callable[[], list[str]], rounds: int = 10) -> None:
     """Measure until nothing is wrong. A busy machine spoils a round now and then; an error of ours spoils them all.
 
     Args:

@@ -32,7 +32,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 def _nothing_stays_open() -> Iterator[None]:
     before = open_files()
     yield
-    assert open_files() == before
+    assert open_files() <= before  # others may be collected meanwhile
 
 
 def open_files() -> set[str]:
