@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from pprofpy.collectors.attach import run
-from pprofpy.collectors.attach.ptrace import Memory, Tracee
+from pprofpy.collectors.attach.ptrace import Tracee, WritableMemory
 from pprofpy.target import Target, open_target
 
-_TOUCHING = ((Tracee, "_ptrace"), (Memory, "read"), (Memory, "write"))
+_TOUCHING = ((Tracee, "_ptrace"), (WritableMemory, "read"), (WritableMemory, "write"))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from pprofpy import arch
 from pprofpy import target as targets
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
-from pprofpy.collectors.pyspy import program
+from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import PprofpyError
 from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
@@ -97,7 +97,7 @@ def _own_python() -> Check:
 
 def _pyspy() -> Check:
     try:
-        return Check("py-spy", Verdict.OK, f"{program.version()} at {program.find_program()}")
+        return Check("py-spy", Verdict.OK, f"{executable.version()} at {executable.find_program()}")
     except PprofpyError as error:
         return Check("py-spy", Verdict.FAILED, error.message, error.hint, "cpu")
 
@@ -258,7 +258,7 @@ def _version(target: Target) -> Check:
 def _doubt(python: str) -> str:
     """Why the py-spy that is installed may not know a version of Python; empty if it does, or if there is none."""
     try:
-        pyspy = program.version()
+        pyspy = executable.version()
     except PprofpyError:
         return ""  # a check of its own says so
     version, release = _numbers(python), _numbers(pyspy)
@@ -291,7 +291,7 @@ def _namespaces(target: Target) -> Check:
 def _trial(target: Target) -> Check:
     """Let py-spy read the stacks once, without pausing the process."""
     try:
-        done = program.dump(target.pid, _TRIAL_TIMEOUT_S)
+        done = executable.dump(target.pid, _TRIAL_TIMEOUT_S)
     except PprofpyError as error:
         return Check("a trial", Verdict.FAILED, error.message, error.hint, "cpu")
     except (OSError, subprocess.TimeoutExpired) as error:

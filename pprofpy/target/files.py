@@ -19,7 +19,7 @@ from typing import Self
 from pprofpy.system import folders
 from pprofpy.system.blocking import bounded
 from pprofpy.target import mounts, procfs
-from pprofpy.target.procfs import Mapping, Process
+from pprofpy.target.procfs import MappedArea, Process
 
 MOST_BYTES = 128 << 20
 """What is read at once at most. The symbol names of the largest libraries (libtorch, libxul) are half of that."""
@@ -77,7 +77,7 @@ class TargetFile:
         self.close()
 
 
-def open_mapped(pid: int, mapping: Mapping) -> TargetFile:
+def open_mapped(pid: int, mapping: MappedArea) -> TargetFile:
     """The file that is mapped into a process: the mapped one itself, although another may bear its name by now.
 
     Raises:
@@ -88,7 +88,7 @@ def open_mapped(pid: int, mapping: Mapping) -> TargetFile:
     return bounded(_files_of(pid), lambda: _open_mapped(pid, mapping))
 
 
-def _open_mapped(pid: int, mapping: Mapping) -> TargetFile:
+def _open_mapped(pid: int, mapping: MappedArea) -> TargetFile:
     folder = procfs.folder_of(pid)
     try:
         inspected = os.open(folder / "map_files" / f"{mapping.start:x}-{mapping.end:x}", _INSPECT)
@@ -150,7 +150,7 @@ def _open_inspected(inspected: int, pid: Process, subject: str) -> TargetFile:
         os.close(inspected)
 
 
-def _is_mapped(status: os.stat_result, mapping: Mapping) -> bool:
+def _is_mapped(status: os.stat_result, mapping: MappedArea) -> bool:
     """Is this the file that the process has mapped?
 
     File systems with layers or sub-volumes (overlayfs, btrfs) have devices of their own in `st_dev`; the kernel gives

@@ -16,7 +16,7 @@ from pprofpy.elf import ALL_SYMBOLS, Headers, NotElfError, Read, find_symbols, r
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target import files, procfs
 from pprofpy.target.files import TargetFile
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 PROGRAM_NAME = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)?")
 LOADER_NAME = re.compile(r"ld[\w.-]*\.so[\d.]*")
@@ -120,16 +120,16 @@ def _is_forwarder(interpreter: Interpreter) -> bool:
     return _FORWARDER.match(interpreter.path.rpartition("/")[2]) is not None
 
 
-def _mapped_files(pid: int) -> dict[str, Mapping]:
+def _mapped_files(pid: int) -> dict[str, MappedArea]:
     """The files mapped into a process -> the first mapping of each."""
-    found: dict[str, Mapping] = {}
+    found: dict[str, MappedArea] = {}
     for mapping in procfs.mappings(pid):
         if mapping.path:
             found.setdefault(mapping.path, mapping)
     return found
 
 
-def _opener(pid: int, mapping: Mapping | None) -> Callable[[], TargetFile]:
+def _opener(pid: int, mapping: MappedArea | None) -> Callable[[], TargetFile]:
     """Opens what is mapped there; without a mapping, the process's program."""
     return lambda: files.open_mapped(pid, mapping) if mapping else files.open_program(pid)
 

@@ -166,7 +166,7 @@ class Stat(NamedTuple):
         return self.state in "ZX"
 
 
-class Mapping(NamedTuple):
+class MappedArea(NamedTuple):
     """What is mapped into a process at one place: a line of /proc/PID/maps.
 
     Attributes:
@@ -343,18 +343,18 @@ def run_queue_ns(pid: Process, tid: int = 0) -> int:
 # -- its memory ----------------------------------------------------------------------------------------------------
 
 
-def mappings(pid: Process) -> list[Mapping]:
+def mappings(pid: Process) -> list[MappedArea]:
     """What is mapped into a process, by rising address."""
     return list(parse_mappings(_content(pid, 0, "maps", _MOST_BYTES_OF_MAPS)))
 
 
-def parse_mappings(content: bytes) -> Iterator[Mapping]:
+def parse_mappings(content: bytes) -> Iterator[MappedArea]:
     """The lines of /proc/PID/maps."""
     end = 0
     while match := _MAPPING.match(content, end):
         end = match.end()
         start, stop, permissions, offset, major, minor, inode, name = match.groups()
-        yield Mapping(
+        yield MappedArea(
             int(start, 16),
             int(stop, 16),
             permissions.decode(),

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.attach import CodeError, NotAnsweredError, refusals, run
-from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, Tracee, trace
+from pprofpy.collectors.attach.ptrace import GoneError, StuckError, Tracee, WritableMemory, trace
 from pprofpy.collectors.attach.seccomp import verdict
 from pprofpy.errors import NotPossibleError, PprofpyError, TargetError
 from pprofpy.target import Target, open_target, procfs
@@ -597,7 +597,7 @@ os.execv(sys.executable, [sys.executable, "-c", "print('other', flush=True); inp
     assert process.stdin
     assert process.stdout
 
-    with Memory(process.pid) as memory:
+    with WritableMemory(process.pid) as memory:
         assert memory.read(stack_of(process.pid), 8)
         process.stdin.write("\n")
         process.stdin.flush()

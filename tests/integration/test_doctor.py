@@ -65,15 +65,15 @@ def test_a_process_that_does_not_exist_fails_with_status_4(cli: CommandLine) -> 
 
 def test_without_pyspy_the_remedy_is_to_install_it(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     from pprofpy.collectors import doctor
-    from pprofpy.collectors.pyspy import program
+    from pprofpy.collectors.pyspy import executable
 
     monkeypatch.setattr("shutil.which", lambda _, path=None: None)
-    program.find_program.cache_clear()
-    program.version.cache_clear()
+    executable.find_program.cache_clear()
+    executable.version.cache_clear()
 
     check = next(check for check in doctor.examine(None) if check.topic == "py-spy")
 
-    program.find_program.cache_clear()
+    executable.find_program.cache_clear()
     assert (check.verdict, check.needed_for) == (doctor.Verdict.FAILED, "cpu")
     assert "pip install py-spy" in check.remedy
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from pprofpy.collectors.attach.ptrace import Memory
+from pprofpy.collectors.attach.ptrace import WritableMemory
 from pprofpy.elf import LoadedElf, NotElfError
 from pprofpy.target import procfs
 
@@ -20,7 +20,7 @@ NAMES = ("pthread_create", "pthread_self", "malloc")
 BASE = 0x10000
 
 
-class Forged(Memory):
+class Forged(WritableMemory):
     """A memory that holds `content` at BASE, and whatever `fill` says behind it."""
 
     def __init__(self, content: bytes, fill: Callable[[int], bytes] | None = None) -> None:
@@ -50,7 +50,7 @@ def library(count: int = 2, size: int = 56, dynamic_bytes: int = 96, chains: byt
 
 def test_functions_are_found_where_the_c_library_says_they_are() -> None:
     libc = next(one for one in procfs.mappings("self") if "/libc.so" in one.path or "/ld-musl" in one.path)
-    with Memory(os.getpid()) as memory:
+    with WritableMemory(os.getpid()) as memory:
         found = LoadedElf(memory.read, libc.start).functions(["getpid", "malloc", "no_such_function"])
 
     assert found["getpid"] == ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value
@@ -98,7 +98,7 @@ def test_any_damage_ends_in_a_known_error() -> None:
     ("address", "length"), [(1 << 63, 8), ((1 << 64) - 4, 8), (-8, 8), (0x1000, 1 << 40), (0x1000, -1)]
 )
 def test_addresses_that_no_program_has_are_not_there(address: int, length: int) -> None:
-    with Memory(os.getpid()) as memory:
+    with WritableMemory(os.getpid()) as memory:
         with pytest.raises(OSError, match="Input/output"):
             memory.read(address, length)
         if length == 8:

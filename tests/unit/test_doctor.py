@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pprofpy.collectors import doctor
-from pprofpy.collectors.pyspy import program
+from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import NotPossibleError
 
 
@@ -27,7 +27,7 @@ from pprofpy.errors import NotPossibleError
 def test_which_pythons_are_known_depends_on_the_py_spy_that_is_installed(
     pyspy: str, python: str, doubt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "version", lambda: pyspy)
+    monkeypatch.setattr(executable, "version", lambda: pyspy)
 
     assert doctor._doubt(python) == doubt
 
@@ -36,6 +36,6 @@ def test_without_py_spy_there_is_nothing_to_doubt(monkeypatch: pytest.MonkeyPatc
     def missing() -> str:
         raise NotPossibleError("py-spy is not installed")
 
-    monkeypatch.setattr(program, "version", missing)
+    monkeypatch.setattr(executable, "version", missing)
 
     assert doctor._doubt("3.99") == ""

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.kernel.compiler import _bare_environment
-from pprofpy.collectors.pyspy import program
+from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import NotPossibleError
 from pprofpy.target.permission import with_sudo
 
 
 @pytest.fixture
 def found_anew() -> Iterator[None]:
-    program.find_program.cache_clear()
+    executable.find_program.cache_clear()
     yield
-    program.find_program.cache_clear()
+    executable.find_program.cache_clear()
 
 
 @pytest.mark.usefixtures("found_anew")
@@ -32,16 +32,16 @@ def test_root_runs_no_program_from_the_callers_path(
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin")
-    monkeypatch.setattr(program, "_SYSTEM_PATH", "/nowhere")
+    monkeypatch.setattr(executable, "_SYSTEM_PATH", "/nowhere")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setattr(sysconfig, "get_path", lambda _: "/nowhere")
     monkeypatch.setattr(os, "geteuid", lambda: user)
 
     if is_found:
-        assert program.find_program() == str(fake)
+        assert executable.find_program() == str(fake)
     else:
         with pytest.raises(NotPossibleError):
-            program.find_program()
+            executable.find_program()
 
 
 def test_the_compiler_sees_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

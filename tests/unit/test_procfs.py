@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pprofpy.collectors.cpython.threads import _outer_tids
 from pprofpy.target import open_target, procfs
-from pprofpy.target.procfs import MalformedError, Mapping, SystemCall
+from pprofpy.target.procfs import MalformedError, MappedArea, SystemCall
 
 PID, TID = 7, 8
 STATUS = (
@@ -169,7 +169,7 @@ def test_a_live_thread_cannot_fake_its_number(end: bytes) -> None:
 # -- maps ----------------------------------------------------------------------------------------------------------
 
 LINE = b"7f0000001000-7f0000002000 r-xp 00003000 fd:10 123                        %s\n"
-FIRST = Mapping(0x400000, 0x401000, "r--p", 0, os.makedev(0, 0), 0, "")
+FIRST = MappedArea(0x400000, 0x401000, "r--p", 0, os.makedev(0, 0), 0, "")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_mapped_file_has_the_name_that_it_has(name: bytes, path: str, forge: F
     device = os.makedev(0xFD, 0x10)
     assert found == [
         FIRST,
-        Mapping(0x7F0000001000, 0x7F0000002000, "r-xp", 0x3000, device, 123, os.fsdecode(name)),
+        MappedArea(0x7F0000001000, 0x7F0000002000, "r-xp", 0x3000, device, 123, os.fsdecode(name)),
     ]
     assert (found[1].path, found[1].is_code) == (path, True)
 

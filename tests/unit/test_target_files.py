@@ -14,7 +14,7 @@ import pytest
 from pprofpy.elf import NotElfError, read_headers
 from pprofpy.target import files, procfs
 from pprofpy.target.files import is_file_within, open_mapped, open_program, open_within
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 PID = 7
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_short_while_we_read_it_only_has_less(root: Path) -> 
 
 
 @pytest.fixture
-def mapped(tmp_path: Path) -> tuple[Path, Mapping]:
+def mapped(tmp_path: Path) -> tuple[Path, MappedArea]:
     """A file that we have mapped, and where."""
     path = tmp_path / "mapped\nfile"
     path.write_bytes(b"mapped" * 1000)
@@ -180,7 +180,7 @@ def mapped(tmp_path: Path) -> tuple[Path, Mapping]:
 _kept: list[mmap.mmap] = []
 
 
-def test_the_mapped_file_is_read_whoever_bears_its_name_now(mapped: tuple[Path, Mapping]) -> None:
+def test_the_mapped_file_is_read_whoever_bears_its_name_now(mapped: tuple[Path, MappedArea]) -> None:
     path, mapping = mapped
     path.unlink()
     os.mkfifo(path)
@@ -205,7 +205,7 @@ def without_map_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_without_privileges_the_name_does_if_it_is_that_of_the_mapped_file(
-    mapped: tuple[Path, Mapping], without_map_files: int
+    mapped: tuple[Path, MappedArea], without_map_files: int
 ) -> None:
     path, mapping = mapped
 
@@ -219,7 +219,7 @@ def test_without_privileges_the_name_does_if_it_is_that_of_the_mapped_file(
 
 
 def test_a_fifo_in_the_place_of_a_mapped_file_does_not_block(
-    mapped: tuple[Path, Mapping], without_map_files: int
+    mapped: tuple[Path, MappedArea], without_map_files: int
 ) -> None:
     path, mapping = mapped
     path.unlink()
@@ -233,7 +233,7 @@ def test_a_fifo_in_the_place_of_a_mapped_file_does_not_block(
 
 def test_memory_without_a_file_has_none(without_map_files: int) -> None:
     with pytest.raises(FileNotFoundError):
-        open_mapped(without_map_files, Mapping(4096, 8192, "r-xp", 0, 0, 0, ""))
+        open_mapped(without_map_files, MappedArea(4096, 8192, "r-xp", 0, 0, 0, ""))
 
 
 def test_our_own_program_is_a_file() -> None:

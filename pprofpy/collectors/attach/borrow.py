@@ -29,8 +29,8 @@ from typing import NoReturn
 
 from pprofpy.arch.x86_64 import machine_code as machine
 from pprofpy.arch.x86_64.registers import Registers, signed
-from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Layout, State, can_begin_anew, state_of
-from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Memory, Tracee, mask_of, trace
+from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Borrowable, ProcessParts, can_begin_anew, state_of
+from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Tracee, WritableMemory, mask_of, trace
 from pprofpy.target import procfs
 
 _ALL = (1 << 64) - 1
@@ -61,8 +61,8 @@ class Load:
     """
 
     pid: int
-    memory: Memory
-    layout: Layout
+    memory: WritableMemory
+    layout: ProcessParts
     code: int
     pthread_create: int
     region: bytes
@@ -154,11 +154,11 @@ class _Loan:
         if load.memory.read(load.code, len(machine.CODE_BYTES)) != machine.CODE_BYTES:
             self._tracee.poke(load.code, machine.CODE_BYTES)
 
-    def _divert(self, state: State) -> bool:
+    def _divert(self, state: Borrowable) -> bool:
         """Write the frame, and send the thread to the machine code. Returns whether to look in at the end."""
         load, before = self._load, self._before
         saved = before.copy()
-        look_in = state is State.PARKED and not self._begins_anew(saved)
+        look_in = state is Borrowable.PARKED and not self._begins_anew(saved)
         if look_in:
             # What it gets if we die: nothing that a signal cannot do, and no signal is missed.
             saved.set_error(EINTR)

@@ -24,7 +24,7 @@ from functools import cache
 from pprofpy.arch import system_call_number
 from pprofpy.arch.x86_64.registers import Registers
 from pprofpy.target import procfs
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 EINTR = 4
 REPEATED = {512, 513, 514, 516}
@@ -45,15 +45,15 @@ def _waits() -> dict[int, str]:
     return {system_call_number(name): name for name in _WAITS.split()}
 
 
-class State(StrEnum):
-    """In which of the two states a thread is."""
+class Borrowable(StrEnum):
+    """The two states in which a thread may be borrowed."""
 
     PARKED = "parked"
     RUNNING = "running Python"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ProcessParts:
     """Where the parts of a process lie that tell a thread's state.
 
     Attributes:
@@ -62,7 +62,7 @@ class Layout:
         room_bytes: What the machine code needs on a stack, and what a signal needs that comes then.
     """
 
-    mappings: list[Mapping]
+    mappings: list[MappedArea]
     interpreter: tuple[tuple[int, int], ...]
     room_bytes: int
 
@@ -78,7 +78,7 @@ class Layout:
         return mapping.start <= low and stack_pointer < mapping.end and mapping.permissions.startswith("rw")
 
 
-def candidates(pid: int, layout: Layout) -> Iterator[int]:
+def candidates(pid: int, layout: ProcessParts) -> Iterator[int]:
     """The tids that look as if they could be borrowed, best first. Only a look; what is seen at the stop counts."""
     running, main, relative = [], [], []
     for tid in procfs.tids(pid):
@@ -102,7 +102,7 @@ def candidates(pid: int, layout: Layout) -> Iterator[int]:
     yield from running
 
 
-def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> State | None:
+def state_of(registers: Registers, layout: ProcessParts, handles_signal: bool) -> Borrowable | None:
     """The state of a thread that stands still, if it may be borrowed.
 
     Args:
@@ -114,9 +114,11 @@ def state_of(registers: Registers, layout: Layout, handles_signal: bool) -> Stat
         return None
     number = registers.system_call
     if number < 0:
-        return State.RUNNING if layout.is_interpreter(registers.instruction_pointer) and not handles_signal else None
+        return (
+            Borrowable.RUNNING if layout.is_interpreter(registers.instruction_pointer) and not handles_signal else None
+        )
     broken_off = -registers.result in REPEATED | {EINTR}
-    return State.PARKED if broken_off and is_wait(number, registers.arguments[0]) else None
+    return Borrowable.PARKED if broken_off and is_wait(number, registers.arguments[0]) else None
 
 
 def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:

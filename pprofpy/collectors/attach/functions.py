@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pprofpy.collectors.attach.ptrace import GoneError, Memory
+from pprofpy.collectors.attach.ptrace import GoneError, WritableMemory
 from pprofpy.collectors.cpython.runtime import living_runtime
 from pprofpy.elf import LoadedElf, NotElfError
 from pprofpy.errors import NotPossibleError
 from pprofpy.target import Target
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 _THREAD_FUNCTIONS = ("pthread_create", "pthread_self", "pthread_detach")
 _PYTHON_FUNCTIONS = (
@@ -45,12 +45,12 @@ class Functions:
 
     pthread_create: int
     calls: tuple[int, ...]
-    interpreter: tuple[Mapping, ...]
-    libraries: tuple[Mapping, ...]
+    interpreter: tuple[MappedArea, ...]
+    libraries: tuple[MappedArea, ...]
     is_musl: bool
 
 
-def find_functions(target: Target, memory: Memory, mapped: Sequence[Mapping]) -> Functions:
+def find_functions(target: Target, memory: WritableMemory, mapped: Sequence[MappedArea]) -> Functions:
     """Find them all.
 
     Args:
@@ -82,8 +82,8 @@ def find_functions(target: Target, memory: Memory, mapped: Sequence[Mapping]) ->
 
 
 def _c_library(
-    target: Target, memory: Memory, mapped: Sequence[Mapping], interpreter: Mapping
-) -> tuple[Mapping, dict[str, int]]:
+    target: Target, memory: WritableMemory, mapped: Sequence[MappedArea], interpreter: MappedArea
+) -> tuple[MappedArea, dict[str, int]]:
     """The one that is loaded: where its header lies, and its functions. It may be linked into the interpreter."""
     named = [one for one in mapped if not one.offset and _C_LIBRARY.fullmatch(one.path.rpartition("/")[2])]
     found = []
@@ -102,7 +102,9 @@ def _c_library(
     return found[0]
 
 
-def _exported(memory: Memory, mapped: Sequence[Mapping], head: Mapping, names: Sequence[str]) -> dict[str, int]:
+def _exported(
+    memory: WritableMemory, mapped: Sequence[MappedArea], head: MappedArea, names: Sequence[str]
+) -> dict[str, int]:
     """Those of the functions that the image with this header exports, and that lie in its file's code."""
     try:
         found = LoadedElf(memory.read, head.start).functions(names)
@@ -112,7 +114,7 @@ def _exported(memory: Memory, mapped: Sequence[Mapping], head: Mapping, names: S
     return {name: at for name, at in found.items() if any(one.start <= at < one.end for one in code)}
 
 
-def _of_file(mapped: Sequence[Mapping], head: Mapping) -> tuple[Mapping, ...]:
+def _of_file(mapped: Sequence[MappedArea], head: MappedArea) -> tuple[MappedArea, ...]:
     """What is mapped of the same file."""
     return tuple(one for one in mapped if head.inode and (one.device, one.inode) == (head.device, head.inode))
 

@@ -47,7 +47,7 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class TraceStop:
     """Why a thread stands still.
 
     Attributes:
@@ -103,7 +103,7 @@ class Tracee:
     def __init__(self, tid: int) -> None:
         self.tid = tid
 
-    def halt(self) -> Stop:
+    def halt(self) -> TraceStop:
         """Trace it and stop it, unless a signal comes first.
 
         Raises:
@@ -115,7 +115,7 @@ class Tracee:
             return stop
         raise StuckError
 
-    def wait(self, timeout_s: float) -> Stop | None:
+    def wait(self, timeout_s: float) -> TraceStop | None:
         """Its next stop, or None after `timeout_s`. Does not sleep: the target stands still meanwhile."""
         impatient = time.monotonic() + _SPIN_S
         deadline = impatient - _SPIN_S + timeout_s
@@ -124,7 +124,7 @@ class Tracee:
             if status is not None:
                 if status.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
                     raise GoneError
-                return Stop(status.si_status & 0xFF, status.si_status >> 8 == _EVENT_STOP)
+                return TraceStop(status.si_status & 0xFF, status.si_status >> 8 == _EVENT_STOP)
             now = time.monotonic()
             if now > deadline:
                 return None
@@ -198,7 +198,7 @@ class Tracee:
         return int(result)
 
 
-class Memory:
+class WritableMemory:
     """The memory of a process, reached without stopping it.
 
     It is the one that the process has now. Once it executes another program there is nothing to reach any more: what is

@@ -13,14 +13,14 @@ from pprofpy.arch.x86_64 import machine_code as machine
 from pprofpy.arch.x86_64.registers import extended_state_bytes
 from pprofpy.collectors.attach import refusals, seccomp
 from pprofpy.collectors.attach.borrow import Load, borrow
-from pprofpy.collectors.attach.borrowing import Layout, candidates
+from pprofpy.collectors.attach.borrowing import ProcessParts, candidates
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
 from pprofpy.collectors.attach.functions import find_functions
-from pprofpy.collectors.attach.ptrace import GoneError, Memory, StuckError, mask_of
+from pprofpy.collectors.attach.ptrace import GoneError, StuckError, WritableMemory, mask_of
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError
 from pprofpy.system.blocking import BlockedError
 from pprofpy.target import Target, procfs
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 from pprofpy.text import printable
 
 _MUSL_ATTRIBUTES = struct.pack("<QQ", 1 << 20, 8192)
@@ -118,7 +118,7 @@ def run(target: Target, code: str, timeout_s: float = 10.0, most_bytes: int = _M
     deadline = started + timeout_s
     try:
         refusals.check(target)
-        with Memory(target.pid) as memory:
+        with WritableMemory(target.pid) as memory:
             tid, region, stopped_us = _enter(target, memory, code, deadline)
             attached = time.monotonic()
             kind, content = _Reply(memory, region, most_bytes).wait(target, deadline)
@@ -160,7 +160,7 @@ def _implausible(target: Target, what: str) -> ImplausibleTargetError:
 # -- before: nothing stands still ------------------------------------------------------------------------------------
 
 
-def _prepare(target: Target, memory: Memory, code: str) -> Load:
+def _prepare(target: Target, memory: WritableMemory, code: str) -> Load:
     pid = target.pid
     mapped, status = procfs.mappings(pid), procfs.status(pid)
     functions = find_functions(target, memory, mapped)
@@ -169,7 +169,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
     return Load(
         pid=pid,
         memory=memory,
-        layout=Layout(
+        layout=ProcessParts(
             mapped, tuple((one.start, one.end) for one in functions.interpreter if one.is_code), xsave_bytes + 1024
         ),
         code=_place(memory, mapped, functions.interpreter + functions.libraries),
@@ -183,7 +183,7 @@ def _prepare(target: Target, memory: Memory, code: str) -> Load:
     )
 
 
-def _place(memory: Memory, mapped: list[Mapping], files: tuple[Mapping, ...]) -> int:
+def _place(memory: WritableMemory, mapped: list[MappedArea], files: tuple[MappedArea, ...]) -> int:
     """Where the machine code goes, or lies already: the unused last bytes of a page of code.
 
     The vdso is the first choice: it is in every process and its last bytes are empty. Such a page is the process's own;
@@ -228,7 +228,7 @@ def _region(calls: tuple[int, ...], code: str, attributes: bytes) -> bytes:
 # -- in --------------------------------------------------------------------------------------------------------------
 
 
-def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[int, int, int]:
+def _enter(target: Target, memory: WritableMemory, code: str, deadline: float) -> tuple[int, int, int]:
     """Borrow one thread after the other until one starts ours: which, the region, how long all were kept."""
     stopped_us, pause_s = 0, _RETRY_S[0]
     tracer_deadline = min(deadline, time.monotonic() + _TRACER_PATIENCE_S)
@@ -276,7 +276,7 @@ def _enter(target: Target, memory: Memory, code: str, deadline: float) -> tuple[
 class _Reply:
     """What the new thread hands over, read while the target runs."""
 
-    def __init__(self, memory: Memory, region: int, most_bytes: int) -> None:
+    def __init__(self, memory: WritableMemory, region: int, most_bytes: int) -> None:
         self._memory, self._region, self._most_bytes = memory, region, most_bytes
 
     def wait(self, target: Target, deadline: float) -> tuple[bytes, bytes]:

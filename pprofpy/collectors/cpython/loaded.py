@@ -13,7 +13,7 @@ from pprofpy.elf import Headers, NotElfError, find_symbols, read_headers
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, files, mapped_interpreters, procfs
 from pprofpy.target.files import TargetFile
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
 _MOST_IMAGES = 64
@@ -51,7 +51,7 @@ def loaded_images(target: Target) -> list[LoadedImage]:
         interpreters, mappings = mapped_interpreters(target.pid), procfs.mappings(target.pid)
     except OSError as error:
         raise TargetError(f"process {target.pid} ended just now") from error
-    heads: defaultdict[str, list[Mapping]] = defaultdict(list)
+    heads: defaultdict[str, list[MappedArea]] = defaultdict(list)
     for mapping in mappings:
         if not mapping.offset:
             heads[mapping.path].append(mapping)
@@ -64,7 +64,7 @@ def loaded_images(target: Target) -> list[LoadedImage]:
     return [image for one, head in places if (image := _image(target, one, head))]
 
 
-def _image(target: Target, interpreter: Interpreter, head: Mapping) -> LoadedImage | None:
+def _image(target: Target, interpreter: Interpreter, head: MappedArea) -> LoadedImage | None:
     """The file whose header is mapped there; None if it cannot be read."""
     with suppress(OSError, NotElfError), files.open_mapped(target.pid, head) as file:
         headers, symbols = _read(file)

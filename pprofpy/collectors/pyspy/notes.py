@@ -90,7 +90,7 @@ def _gap_ns(pieces: Sequence[Piece]) -> int:
 def _doubt(sampled_ns: int, counted_ns: int) -> list[str]:
     """A note if the samples contradict the kernel's own account of the process's CPU time.
 
-    py-spy tells running threads from waiting ones by their state; its own looks wake them, so it can be wrong.
+    py-spy tells running threads from waiting ones by their state; its own samples wake them, so it can be wrong.
     """
     if abs(sampled_ns - counted_ns) <= max(0.2 * max(sampled_ns, counted_ns), NS_PER_S / 5):
         return []

@@ -18,7 +18,7 @@ from pprofpy.elf import NotElfError
 from pprofpy.errors import PprofpyError
 from pprofpy.target import files, procfs
 from pprofpy.target.files import TargetFile
-from pprofpy.target.procfs import Mapping
+from pprofpy.target.procfs import MappedArea
 
 _VDSO = "[vdso]"
 _MOST_KEPT_BYTES = 128 << 20
@@ -69,7 +69,7 @@ class Images:
 class _Code:
     """A mapping that can be executed; its image is opened when it is first needed."""
 
-    mapping: Mapping
+    mapping: MappedArea
     image: Image | None = None
     bias: int = 0
     is_open: bool = False
