@@ -79,6 +79,11 @@ def recording(
 
     Yields:
         The recorder, and the process it watches: None for the whole system.
+
+    Raises:
+        UsageError: The options contradict each other.
+        TargetError: There is no such process.
+        NotPossibleError: It cannot be recorded here.
     """
     choice.check()
     require_proc()

@@ -79,6 +79,9 @@ def record(
 
     Returns:
         All windows as one recording.
+
+    Raises:
+        PprofpyError: A recorder failed, or nothing was recorded.
     """
     session = Session(
         recorders, stop, target=target, duration_ns=length.duration_ns, window_ns=length.window_ns, on_poll=on_poll

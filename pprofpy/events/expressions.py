@@ -80,14 +80,22 @@ def of_field(field: Field) -> Expression:
 
 
 def number_of(node: Expression) -> Expression:
-    """The node itself, which must be a number."""
+    """The node itself, which must be a number.
+
+    Raises:
+        UnsupportedError: It is none.
+    """
     if node.kind != "number":
         raise UnsupportedError("a number was expected")
     return node
 
 
 def values_of(node: Expression, columns: Columns) -> Numbers:
-    """What a node yields, which must be numbers."""
+    """What a node yields, which must be numbers.
+
+    Raises:
+        UnsupportedError: It yields no numbers.
+    """
     value = node.evaluate(columns)
     if isinstance(value, list):
         raise UnsupportedError("a number was expected")
@@ -173,7 +181,11 @@ def narrowed(node: Expression, type_name: str) -> Expression:
 
 
 def choice(condition: Expression, yes: Expression, no: Expression) -> Expression:
-    """`condition ? yes : no`, record by record."""
+    """`condition ? yes : no`, record by record.
+
+    Raises:
+        UnsupportedError: Its branches are of two kinds.
+    """
     condition = number_of(condition)
     if {yes.kind, no.kind} == {"text", "number"}:
         yes, no = (_NULL_TEXT if node.kind == "number" else node for node in (yes, no))
@@ -191,7 +203,11 @@ def choice(condition: Expression, yes: Expression, no: Expression) -> Expression
 
 
 def computed_length(node: Expression) -> Expression:
-    """How many bytes a field of variable length has."""
+    """How many bytes a field of variable length has.
+
+    Raises:
+        UnsupportedError: It is a field of fixed length, or none.
+    """
     if node.field is None or not node.field.location:
         raise UnsupportedError("the length of something fixed")
     place = Field(node.field.name, "", node.field.offset, 4, False)
@@ -199,7 +215,11 @@ def computed_length(node: Expression) -> Expression:
 
 
 def element_of(node: Expression, index: Expression) -> Expression:
-    """`array[index]` of a fixed array of bytes or words."""
+    """`array[index]` of a fixed array of bytes or words.
+
+    Raises:
+        UnsupportedError: It is no array of numbers, or the index is computed.
+    """
     field = node.field
     if field is None or not field.is_array:
         raise UnsupportedError("an element of something else")
@@ -263,7 +283,11 @@ def symbol_of(value: Expression, table: dict[int, str] | None) -> Expression:
 
 
 def hex_of(name: str, arguments: list[Expression]) -> Expression:
-    """`__print_hex(buffer, length)` and its like."""
+    """`__print_hex(buffer, length)` and its like.
+
+    Raises:
+        UnsupportedError: The arguments are not those of this helper.
+    """
     buffer, length = arguments[0], number_of(arguments[1])
     if buffer.kind == "number":
         raise UnsupportedError("hex of a pointer")
@@ -286,7 +310,11 @@ def hex_of(name: str, arguments: list[Expression]) -> Expression:
 
 
 def contents_of(node: Expression, columns: Columns) -> list[bytes]:
-    """The raw bytes of a field."""
+    """The raw bytes of a field.
+
+    Raises:
+        UnsupportedError: It is computed, and no field.
+    """
     if node.field is None:
         raise UnsupportedError("bytes of something computed")
     return columns.contents(node.field)

@@ -165,7 +165,7 @@ class Batch:
 
 
 def known_at_ns(calls: Records) -> NDArray[np.uint64]:
-    """When calls returned."""
+    """When calls returned, one for each, in nanoseconds of the monotonic clock."""
     return np.asarray(calls["head"]["ts_ns"] + calls["duration_ns"], np.uint64)
 
 
@@ -285,5 +285,5 @@ def call_name(number: int, flags: int = 0) -> str:
 
 
 def has_fd_name(calls: Records) -> NDArray[np.bool_]:
-    """Which calls know what their first argument stands for."""
+    """For each call: does it know what its first argument stands for?"""
     return np.asarray(calls["head"]["flags"] & HAS_FD_NAME != 0, np.bool_)

@@ -125,7 +125,11 @@ class Columns:
         return len(self._raw)
 
     def numbers(self, field: Field) -> Ints:
-        """A number of each record; unsigned 64-bit ones as the signed number with the same bits."""
+        """A number of each record; unsigned 64-bit ones as the signed number with the same bits.
+
+        Raises:
+            ValueError: The field is of no size that numbers have.
+        """
         column = np.ascontiguousarray(self._raw[:, field.offset : field.offset + field.size])
         if field.size not in (1, 2, 4, 8) or column.shape[1] != field.size:
             raise ValueError(f"the field {field.name} is no number, or lies outside the record")

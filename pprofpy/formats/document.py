@@ -34,35 +34,55 @@ def parse(content: bytes) -> Any:
 
 
 def integer(value: Any, low: int = 0, high: int = LARGEST) -> int:
-    """A whole number in a range; truth values and fractions are none."""
+    """A whole number in a range; truth values and fractions are none.
+
+    Raises:
+        DocumentError: It is no integer, or beyond the bounds.
+    """
     if type(value) is not int or not low <= value <= high:
         raise DocumentError(f"{brief(value)} stands where a number from {low} to {high} is due")
     return value
 
 
 def number_in(text: Any, low: int = 0, high: int = LARGEST) -> int:
-    """A number that is written as text, as keys of objects are."""
+    """A number that is written as text, as keys of objects are.
+
+    Raises:
+        DocumentError: It is no number, or beyond the bounds.
+    """
     if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20):
         raise DocumentError(f"{brief(text)} stands where a number is due")
     return integer(int(text), low, high)
 
 
 def string(value: Any) -> str:
-    """Text that can be written again."""
+    """Text that can be written again.
+
+    Raises:
+        DocumentError: It is no text, or too long.
+    """
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
         raise DocumentError(f"{brief(value)} stands where a text is due")
     return clean(value)
 
 
 def members(value: Any) -> dict[str, Any]:
-    """An object."""
+    """An object.
+
+    Raises:
+        DocumentError: It is no object.
+    """
     if not isinstance(value, dict):
         raise DocumentError(f"{brief(value)} stands where an object is due")
     return value
 
 
 def items(value: Any, count: int = -1) -> list[Any]:
-    """A list; of `count` items unless that is negative."""
+    """A list; of `count` items unless that is negative.
+
+    Raises:
+        DocumentError: It is no list.
+    """
     if not isinstance(value, list) or (count >= 0 and len(value) != count):
         raise DocumentError(f"{brief(value)} stands where a list{f' of {count}' if count >= 0 else ''} is due")
     return value

@@ -39,7 +39,11 @@ def read(data: bytes) -> Profile:
 
 
 def read_extended(data: bytes) -> tuple[Profile, bytes]:
-    """As `read`, with the content of the field that only we write and read; empty if there is none."""
+    """As `read`, with the content of the field that only we write and read; empty if there is none.
+
+    Raises:
+        ProfileFormatError: As `read`.
+    """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
     data = unpack(data)

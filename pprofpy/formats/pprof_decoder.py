@@ -101,7 +101,11 @@ class Raw:
 
 
 def scan(data: bytes) -> Raw:
-    """Split the profile into its top-level fields. With a million samples, this loop is the hot one."""
+    """Split the profile into its top-level fields. With a million samples, this loop is the hot one.
+
+    Raises:
+        ProfileFormatError: The message is damaged.
+    """
     raw = Raw()
     position, size = 0, len(data)
     while position < size:
@@ -172,7 +176,11 @@ class Decoder:
         self._known_labels: dict[bytes, Label] = {}
 
     def profile(self) -> Profile:
-        """All of it."""
+        """All of it.
+
+        Raises:
+            ProfileFormatError: What it says contradicts itself.
+        """
         raw = self._raw
         if not self._strings or not raw.count(1):
             raise ProfileFormatError(

@@ -31,7 +31,11 @@ def corrupt(what: str) -> ProfileFormatError:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """One varint as an unsigned 64-bit number, and the position after it."""
+    """One varint as an unsigned 64-bit number, and the position after it.
+
+    Raises:
+        ProfileFormatError: The bytes are damaged.
+    """
     value = shift = 0
     while True:
         if position >= len(data) or shift > 63:
@@ -50,7 +54,11 @@ def signed(value: int) -> int:
 
 
 def fields(data: bytes, position: int, end: int) -> Iterator[Field]:
-    """The fields of the message in `data[position:end]`, in order."""
+    """The fields of the message in `data[position:end]`, in order.
+
+    Raises:
+        ProfileFormatError: The bytes are damaged.
+    """
     while position < end:
         tag, position = read_varint(data, position)
         number, wire_type = tag >> 3, tag & 7
@@ -77,6 +85,9 @@ def decode_varints(data: bytes) -> tuple[NDArray[np.uint64], Ints]:
 
     Returns:
         Their values, and the position in `data` after each.
+
+    Raises:
+        ProfileFormatError: The bytes are damaged.
     """
     raw = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(raw < 0x80)
@@ -107,6 +118,9 @@ def decode_runs(data: bytes | bytearray, edges: Ints) -> tuple[NDArray[np.uint64
 
     Returns:
         All values; and for each run the place of its first one (one more than runs).
+
+    Raises:
+        ProfileFormatError: The bytes are damaged.
     """
     raw = np.frombuffer(data, np.uint8)
     if (raw[edges[edges > 0] - 1] >= 0x80).any():

@@ -96,7 +96,7 @@ class Graph:
     kernel: frozenset[Entity] = frozenset()
 
     def touched(self) -> Ints:
-        """Indices of the entities that have a value."""
+        """Indices of the entities that have a value: int64, rising."""
         return np.flatnonzero((self.flat != 0) | (self.cum != 0))
 
     def order(self, *, by_cum: bool = False) -> list[int]:

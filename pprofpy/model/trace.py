@@ -138,7 +138,7 @@ class Trace:
             yield from self.records[first : first + _PORTION].tolist()
 
     def waits(self) -> NDArray[Any]:
-        """The records of switches that ended a wait for the CPU."""
+        """The records (RECORD) of switches that ended a wait for the CPU, in order of time."""
         records = self.records
         chosen: NDArray[Any] = records[(records["kind"] == Kind.SWITCH) & (records["wait_ns"] > 0)]
         return chosen

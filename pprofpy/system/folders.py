@@ -195,7 +195,11 @@ def own_file(folder: int, name: str) -> os.stat_result | None:
 
 
 def filesystem_type(descriptor: int) -> int:
-    """The magic number of the file system that a descriptor lies on (statfs(2))."""
+    """The magic number of the file system that a descriptor lies on (statfs(2)).
+
+    Raises:
+        OSError: The kernel does not say.
+    """
     buffer = (ctypes.c_long * 32)()
     if _libc.fstatfs(descriptor, buffer):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

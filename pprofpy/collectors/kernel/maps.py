@@ -63,7 +63,11 @@ class Table:
         return values
 
     def put(self, key: Any, value: Any) -> None:
-        """Set an entry of a map that is not per-CPU."""
+        """Set an entry of a map that is not per-CPU.
+
+        Raises:
+            PprofpyError: The map is full, or gone.
+        """
         try:
             self._update(key, value, _ANY)
         except OSError as error:

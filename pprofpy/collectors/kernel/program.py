@@ -102,7 +102,11 @@ class Program:
         return self._functions[name]
 
     def attach_raw(self, tracepoint: str, function: str) -> None:
-        """Run `function` at every `tracepoint`. Raw tracepoints hide nothing from others who watch the same event."""
+        """Run `function` at every `tracepoint`. Raw tracepoints hide nothing from others who watch the same event.
+
+        Raises:
+            NotPossibleError: There is no such tracepoint here, or we may not attach to it.
+        """
         try:
             self._attachments.append(kernel.open_raw_tracepoint(tracepoint, self.load_function(function)))
         except FileNotFoundError as error:

@@ -38,7 +38,11 @@ class Cursor:
         return int(struct.unpack_from(form, self.data, self.at - struct.calcsize(form))[0])
 
     def unsigned(self) -> int:
-        """LEB128: seven bits a byte, the lowest first; of 64 bits at most."""
+        """LEB128: seven bits a byte, the lowest first; of 64 bits at most.
+
+        Raises:
+            CfiError: It has more than 64 bits.
+        """
         value = 0
         for shift in range(0, 7 * _LONGEST_NUMBER, 7):
             byte = self.byte()
@@ -60,7 +64,11 @@ class Cursor:
         return found.decode("latin-1")
 
     def block(self) -> bytes:
-        """Bytes after their number."""
+        """Bytes after their number.
+
+        Raises:
+            CfiError: It is too long.
+        """
         size = self.unsigned()
         if size > _LONGEST_EXPRESSION:
             raise CfiError(f"an expression of {size} bytes in an unwinding table")
@@ -68,7 +76,11 @@ class Cursor:
         return self.data[self.at - size : self.at]
 
     def pointer(self, encoding: int, base: int) -> int:
-        """A number in one of several encodings; `base` is the address of `data`."""
+        """A number in one of several encodings; `base` is the address of `data`.
+
+        Raises:
+            CfiError: The encoding is unknown.
+        """
         if encoding == _OMITTED:
             return 0
         form, place = _FORMATS.get(encoding & 0x0F), base + self.at
