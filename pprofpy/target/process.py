@@ -18,6 +18,7 @@ from pprofpy.target import procfs
 from pprofpy.target.interpreter import LOADER_NAME, PROGRAM_NAME, Interpreter, find_interpreter
 from pprofpy.target.mounts import served_by_others
 from pprofpy.target.permission import permission_error, user_name
+from pprofpy.target.status import MalformedError
 from pprofpy.text import printable
 
 
@@ -138,7 +139,7 @@ def open_target(pid: int) -> Target:
         raise permission_error(pid, user) from error
     except BlockedError as error:
         raise error.as_error() from error
-    except procfs.MalformedError as error:
+    except MalformedError as error:
         raise ImplausibleTargetError(f"process {pid} cannot be inspected: {error}") from error
     except OSError as error:
         raise TargetError(f"process {pid} ended just now", listing) from error

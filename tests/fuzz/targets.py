@@ -53,6 +53,7 @@ from pprofpy.reports import timeline as timeline_report
 from pprofpy.reports.source import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
 from pprofpy.target import procfs
+from pprofpy.target.status import MalformedError
 from tests import events
 from tests.fuzz.mutate import Mutator, document, lines, numbers, packed, protobuf, raw, several, tokens
 from tests.stacks import profile_of
@@ -448,11 +449,11 @@ def _run_proc(data: bytes) -> None:
         found = procfs.status(7)
         for name in ("name", "state", "pid", "parent", "tracer", "user", "inner_id", "seccomp", "pending_signals", "caught_signals",
                      "ignored_signals", "thread_count", "capabilities", "cpu_features"):  # fmt: skip
-            with suppress(procfs.MalformedError):
+            with suppress(MalformedError):
                 getattr(found, name)
         for read in (procfs.stat, procfs.comm, procfs.thread_name, procfs.command_line, procfs.control_groups, procfs.system_call,
                      procfs.kernel_stack, procfs.run_queue_ns, procfs.mappings, procfs.memory_sums):  # fmt: skip
-            with suppress(procfs.MalformedError):
+            with suppress(MalformedError):
                 read(7)
 
 
@@ -508,7 +509,7 @@ TARGETS = {
                several(raw, numbers), _run_lines),
         Target("demangle", 137_000, lambda: _MANGLED, several(tokens, raw), _run_names),
         Target("offsets", 60_000, _debug_offsets, several(numbers), _run_offsets, (ImplausibleLayoutError,)),
-        Target("proc", 40_000, lambda: _PROC, several(lines, raw), _run_proc, (procfs.MalformedError,)),
+        Target("proc", 40_000, lambda: _PROC, several(lines, raw), _run_proc, (MalformedError,)),
         Target("agent", 60_000, _readings, several(numbers, raw), _run_agent),
     )
 }  # fmt: skip

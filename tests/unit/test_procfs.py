@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pprofpy.collectors.cpython.threads import _outer_tids
 from pprofpy.target import open_target, procfs
-from pprofpy.target.procfs import MalformedError, MappedArea, SystemCall
+from pprofpy.target.procfs import MappedArea, SystemCall
+from pprofpy.target.status import MalformedError, Status
 
 PID, TID = 7, 8
 STATUS = (
@@ -264,7 +265,7 @@ def test_a_process_that_has_ended_has_no_threads(forge: Forge) -> None:
 
 
 READERS: dict[str, Callable[[int], object]] = {
-    "status": lambda pid: [getattr(procfs.status(pid), name) for name in dir(procfs.Status) if name[0] != "_"],
+    "status": lambda pid: [getattr(procfs.status(pid), name) for name in dir(Status) if name[0] != "_"],
     "stat": procfs.stat,
     "comm": procfs.thread_name,
     "cmdline": procfs.command_line,
