@@ -7,10 +7,12 @@ from typing import Any
 from pprofpy.collectors.sched_latency import SchedRecorder
 from pprofpy.collectors.trace import EventRecorder
 from pprofpy.events.log import Batch
+from pprofpy.events.scheduling import to_trace
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import LatencyRecord, LongWait
 from pprofpy.model.recording import Recording
+from pprofpy.model.trace import Trace
 from pprofpy.session import Recorder
 
 
@@ -40,3 +42,8 @@ def last_events(recorder: EventRecorder) -> Batch:
     """End the recording; the events that have not been read yet."""
     recorder.finish()
     return recorder.read()
+
+
+def trace_of(recorder: SchedRecorder, record: LatencyRecord) -> Trace:
+    """The events that nobody has taken yet."""
+    return to_trace(recorder.log, [recorder.new_events()], record.duration_ns, record.collection)

@@ -173,6 +173,7 @@ def record_and_show(
     show: Callable[[Recording, Target | None], None],
     *,
     is_empty: Callable[[Recording], bool] = lambda made: not len(made.profile),
+    begin: Callable[[_Recorder, Target | None], None] = lambda recorder, target: None,
     finish: Callable[[_Recorder, Recording], None] = lambda recorder, made: None,
     afterwards: Callable[[Recording], None] = lambda made: None,
     on_poll: Callable[[_Recorder], object] = lambda recorder: None,
@@ -185,6 +186,7 @@ def record_and_show(
         start: Makes the recorder.
         show: Shows and keeps the recording. Until it returns, the windows are in the spool.
         is_empty: Was nothing recorded?
+        begin: Called when it begins, with the recorder and the process.
         finish: Called with the recorder, which is still open, and the recording.
         afterwards: Called when the recording has been kept, and the spool is gone.
         on_poll: Called about 20 times per second, with the recorder.
@@ -202,6 +204,7 @@ def record_and_show(
                     target,
                 ):
                     windows = spool.enter_context(spooled(plan.kind, target))
+                    begin(recorder, target)
                     made = run(
                         recorder, target, windows, plan.shown, plan.length, interruption,
                         partial(on_poll, recorder), partial(on_window, recorder),

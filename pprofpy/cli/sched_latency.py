@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,18 +14,18 @@ from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
-from pprofpy.cli.recording import Output, keep, output_options
+from pprofpy.cli.recording import Output, file_name, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.errors import UsageError
-from pprofpy.formats import tracefile
-from pprofpy.formats.files import save, save_recording
+from pprofpy.formats import eventlog
+from pprofpy.formats.files import growing
+from pprofpy.formats.output import writing
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import LatencyRecord
 from pprofpy.model.recording import Option, Recording
-from pprofpy.model.trace import Trace
 from pprofpy.reports import sched_latency as report
 from pprofpy.target import Target
 
@@ -42,20 +45,59 @@ _INTERVAL_ROWS = 5
 
 
 @dataclass(slots=True)
+class _Events:
+    """Puts the events of a recording into a file as they come."""
+
+    recorder: SchedRecorder
+    path: Path
+    writer: eventlog.EventWriter
+    count: int = 0
+
+    def take(self) -> None:
+        """Save what is new."""
+        batch = self.recorder.new_events()
+        self.count += len(batch)
+        self.writer.add(batch)
+
+    def end(self, record: LatencyRecord) -> None:
+        """Save the rest, and how the recording went."""
+        self.take()
+        self.writer.end(record.duration_ns, record.collection)
+        remark(f"events: {self.path} ({self.count} in order)")
+
+
+@contextmanager
+def _events(recorder: SchedRecorder, target: Target | None, output: Output) -> Iterator[_Events]:
+    """Open a file for events beside the recording: what a crash leaves can be read, too."""
+    if output.path and not output.is_stdout:
+        path = Path(output.path)
+        path = path.with_name(path.name.split(".")[0] + eventlog.SUFFIX)
+        with writing(path, force=output.force, keep_parts=True) as stream:
+            yield _Events(recorder, path, eventlog.EventWriter(stream, recorder.log))
+        return
+    with growing(file_name("sched-latency", target) + eventlog.SUFFIX) as (stream, path):
+        yield _Events(recorder, path, eventlog.EventWriter(stream, recorder.log))
+
+
+@dataclass(slots=True)
 class _Live:
     """Show intervals and long waits while the recording runs.
 
     Attributes:
         with_intervals: Each window but the last one is an interval that the user asked for.
         is_printing: Print as it comes.
+        events: Where the events go.
     """
 
     with_intervals: bool
     is_printing: bool
+    events: _Events | None = None
     interval_count: int = 0
 
     def poll(self, recorder: SchedRecorder) -> None:
-        """Show the long waits that are new."""
+        """Show the long waits that are new; save the events."""
+        if self.events:
+            self.events.take()
         waits = recorder.new_long_waits()
         if self.is_printing:
             report.render_long_waits(waits, recorder.start_ns, stdout_console())
@@ -113,23 +155,31 @@ def command(
     shown: dict[str, Option] = {"nodecount": nodecount, "with_long_waits": bool(threshold_ns)}
     plan = Plan("sched-latency", choice, subprocesses, Length(duration_ns, interval_ns or window_ns), shown, verbose)
     live = _Live(bool(interval_ns), is_printing=not (as_json or output.is_stdout))
-    traces: list[Trace] = []
 
     def start(scope: Scope) -> SchedRecorder:
         return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
 
+    def begin(recorder: SchedRecorder, target: Target | None) -> None:
+        if with_trace:
+            live.events = files.enter_context(_events(recorder, target, output))
+
     def finish(recorder: SchedRecorder, made: Recording) -> None:
         if recorder.without_python:
             remark(f"no Python stacks: {recorder.without_python}")
-        if with_trace:
-            traces.append(recorder.trace(Latencies.from_recording(made).record))
+        if live.events:
+            live.events.end(Latencies.from_recording(made).record)
 
     def show(made: Recording, target: Target | None) -> None:
         if not output.is_stdout:
             _show(made, as_json=as_json)
-        _keep(made, traces[0] if traces else None, target, output, force=others["force"])
+        if path := keep(made, target, output):
+            remark(f"saved: {path}")
 
-    record_and_show(plan, start, show, is_empty=_is_empty, finish=finish, on_poll=live.poll, on_window=live.take)
+    with ExitStack() as files:
+        record_and_show(
+            plan, start, show,
+            is_empty=_is_empty, begin=begin, finish=finish, on_poll=live.poll, on_window=live.take,
+        )  # fmt: skip
 
 
 def _is_empty(made: Recording) -> bool:
@@ -179,19 +229,3 @@ def _show(recording: Recording, *, as_json: bool) -> None:
         data["long_wait_count"] = found.long_wait_count
         data["long_waits"] = [report.long_wait_json(one, found.record.start_ns) for one in found.long_waits]
     print_json("sched-latency", data)
-
-
-def _keep(found: Recording, trace: Trace | None, target: Target | None, output: Output, *, force: bool) -> None:
-    path = keep(found, target, output)
-    if path:
-        remark(f"saved: {path}")
-    if trace is None:
-        return
-    data = tracefile.write(trace)
-    stem = path.name.split(".")[0] if path else "sched-latency"
-    if path and output.path:
-        events = path.with_name(stem + tracefile.SUFFIX)
-        save(data, events, force=force)
-    else:
-        events = save_recording(data, stem + tracefile.SUFFIX)
-    remark(f"events: {events} ({len(trace)} in order)")

@@ -12,8 +12,8 @@ from pprofpy.cli.console import remark, stdout_console, write_data
 from pprofpy.cli.options import json_option, rows_option
 from pprofpy.cli.view import print_json
 from pprofpy.errors import ProfileFormatError
-from pprofpy.events.scheduling import calls_by_thread, to_trace
-from pprofpy.formats import chrome, eventlog, tracefile
+from pprofpy.events.scheduling import calls_by_thread, stacks_at_switches, to_trace
+from pprofpy.formats import chrome, eventlog
 from pprofpy.formats.files import STDIO, read_input, save
 from pprofpy.formats.output import check_free
 from pprofpy.model import timeline as timelines
@@ -23,7 +23,7 @@ from pprofpy.reports import timeline as report
 EPILOG = """\b
 Examples:
   pprofpy sched-latency -p 1234 --trace        record switches and wake-ups, then:
-  pprofpy timeline sched-latency-….trace.zip -o app.json
+  pprofpy timeline sched-latency-….trace -o app.json
                                                write app.json for https://ui.perfetto.dev
   pprofpy trace -p 1234 -e 'sched:sched_switch,sched:sched_waking,*' -o app.trace
   pprofpy timeline app.trace                   show the system calls that block, too
@@ -66,11 +66,9 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
 def _read(path: str) -> Timeline:
     data = read_input(path)
     try:
-        if not data.startswith(eventlog.MAGIC):
-            return timelines.build(tracefile.read(data))
         reader = eventlog.EventReader(io.BytesIO(data))
         batches = list(reader.batches())
         trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
-        return timelines.build(trace, calls_by_thread(batches))
+        return timelines.build(trace, calls_by_thread(batches), stacks_at_switches(reader.log, batches))
     except ProfileFormatError as error:
         raise ProfileFormatError(f"{path}: {error.message}", error.hint) from error

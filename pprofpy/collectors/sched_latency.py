@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
+from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.recorder import KernelRecorder
@@ -30,6 +32,9 @@ from pprofpy.collectors.kernel.switches import ON_CPU, SWITCH_LAYOUTS, TIMES, TR
 from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
+from pprofpy.errors import PprofpyError
+from pprofpy.events.log import Batch, EventLog, Records, record_dtype
+from pprofpy.events.switches import DATA_BYTES, TRACEPOINTS, Known, to_records
 from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import (
     Histogram,
@@ -45,7 +50,7 @@ from pprofpy.model.latency import (
 )
 from pprofpy.model.profile import Collection
 from pprofpy.model.recording import Recording
-from pprofpy.model.trace import RECORD, Thread, Trace
+from pprofpy.model.trace import RECORD
 from pprofpy.session.sums import numberless
 from pprofpy.target import Target
 
@@ -147,7 +152,8 @@ class SchedRecorder(KernelRecorder):
         super().__init__()
         self._options = options
         self._pid = options.scope.pid
-        self._batches: list[NDArray[Any]] = []
+        self._new_events: list[Records] = []
+        self._known = KnownThreads(self._known_thread)
         self._ended: list[ThreadWaits] = []
         self._folded: list[ThreadWaits] = []
         self._window = 1
@@ -168,6 +174,7 @@ class SchedRecorder(KernelRecorder):
         self._window_map = program.table("window", _U4, _U4)
         self._long_wait_events = program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
         self._events = program.events("events", RECORD) if options.trace else None
+        self._others = program.table("names", _U4, _NAME) if options.trace else self._threads
         self._python = WalkedStacks(program, options.scope) if options.stacks else None
         if self._python:
             self.owned.callback(self._python.close)
@@ -248,8 +255,7 @@ class SchedRecorder(KernelRecorder):
 
     def take_new(self) -> None:
         """Take in what the kernel must not keep for long."""
-        if self._events is not None and len(batch := self._events.read()):
-            self._batches.append(batch)
+        self._take_events()
         events = np.sort(self._long_wait_events.read(), order="end_ns") if self._long_wait_events else ()
         if self._python:
             self._python.poll()  # the stacks of these events are there by now
@@ -285,6 +291,7 @@ class SchedRecorder(KernelRecorder):
             self._python.make_room(threads["stack"].tolist(), threads["wakeup"]["stack"].tolist(), *in_use)
         dead = threads["track"]["is_dead"] == 1
         if dead.any():
+            self._take_events()  # while their threads are still known
             self._move_out(tids[dead], threads[dead])
 
     def window(self) -> Recording:
@@ -328,26 +335,34 @@ class SchedRecorder(KernelRecorder):
             self._by_stack.take_rest()
         return self._take_record(self._window, end_ns).to_recording({})
 
-    def trace(self, record: LatencyRecord) -> Trace:
-        """The events in order, of the recording that `record` sums up."""
-        if self._events is None:
-            raise ValueError("the recording kept no events")
+    # -- the events themselves ---------------------------------------------------------------------------------------
+
+    @property
+    def log(self) -> EventLog:
+        """What is in the batches of `new_events`."""
+        return EventLog(TRACEPOINTS, DATA_BYTES, self.start_ns, self.time_ns)
+
+    def new_events(self) -> Batch:
+        """Return the events since the last call, for who keeps them in order; to be called after each poll."""
         self.take_new()
-        records = np.concatenate([*self._batches, np.zeros(0, RECORD)])
-        names, tgids = self.program.table("names", _U4, _NAME).items()
-        threads = {
-            tid: Thread(pid, comm_text(comm), False)
-            for tid, (pid, comm) in zip(names.tolist(), tgids.tolist(), strict=True)
-        }
-        threads |= {one.tid: Thread(one.pid, one.name, True) for one in record.threads if one.tid}
-        return Trace(
-            records[np.argsort(records["ts_ns"], kind="stable")],
-            threads,
-            record.start_ns,
-            record.time_ns,
-            record.duration_ns,
-            record.collection,
-        )
+        events, self._new_events = self._new_events, []
+        records = np.concatenate([*events, np.zeros(0, record_dtype(DATA_BYTES))])
+        return Batch(records, threads=self._known.take_new())
+
+    def _take_events(self) -> None:
+        if self._events is not None and len(events := self._events.read()):
+            self._new_events.append(to_records(np.sort(events, order="ts_ns"), self._known))
+
+    def _known_thread(self, tid: int) -> tuple[Known, str]:
+        """What is known of a thread now, and how Python calls it."""
+        with suppress(PprofpyError):
+            thread = self._threads.get(tid)
+            track = thread["track"]
+            return Known(int(track["tgid"]), bytes(track["comm"]), True), self._name(thread, tid)
+        with suppress(PprofpyError):
+            other = self._others.get(tid)
+            return Known(int(other["tgid"]), bytes(other["comm"])), ""
+        return Known(), ""
 
     # -- reading the kernel's tables ---------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ class Batch:
         fd_paths: Full paths of files, as far as they were new and could be found out.
         symbols: Names of kernel addresses, as far as they were new.
         stacks: Python stacks in words, innermost function first, by `HEAD.stack`, as far as they were new.
+        threads: Watched threads, as far as they were new: tid -> process, and name as Python has it.
     """
 
     records: Records = field(default_factory=lambda: np.zeros(0, record_dtype(8)))
@@ -110,6 +111,7 @@ class Batch:
     fd_paths: Mapping[FdKey, str] = field(default_factory=dict)
     symbols: Mapping[int, str] = field(default_factory=dict)
     stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    threads: Mapping[int, tuple[int, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records) + len(self.calls) + len(self.calls_with_strings)
@@ -140,6 +142,7 @@ class Batch:
                 self.fd_paths,
                 self.symbols,
                 self.stacks,
+                self.threads,
             )
 
     def where(self, *, tids: frozenset[int] | None = None, slower_than_ns: int = 0) -> Batch:
@@ -161,6 +164,7 @@ class Batch:
             self.fd_paths,
             self.symbols,
             self.stacks,
+            self.threads,
         )
 
 

@@ -49,10 +49,13 @@ FORMATS = {
 }
 
 
-_READERS = {name: one.module for name, one in FORMATS.items()} | {"spool": "pprofpy.formats.spool"}
-"""What can be read: also unfinished recordings, which nobody asks to have written."""
+_READERS = {name: one.module for name, one in FORMATS.items()} | {
+    "spool": "pprofpy.formats.spool",
+    "trace": "pprofpy.formats.eventlog",
+}
+"""What can be read: also unfinished recordings, and recorded events, which no profile can be written as."""
 
-_SPOOL_MAGIC = b"pprofpy spool "
+_MAGIC = {b"pprofpy spool ": "spool", b"pprofpy event log ": "trace"}
 _JSON_OBJECT = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
 """How a JSON object begins; a collapsed stack may begin with a brace, too."""
 
@@ -93,8 +96,9 @@ def format_in(data: bytes) -> str:
     """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
-    if data.startswith(_SPOOL_MAGIC):
-        return "spool"
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic):
+            return name
     if _JSON_OBJECT.match(data):
         return "speedscope"
     return "collapsed" if _looks_like_text(data) else "pprof"

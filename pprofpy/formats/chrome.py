@@ -72,6 +72,8 @@ def _slice(span: Span, timeline: Timeline) -> Event:
     for name, value in (("why", span.why), ("system call", span.call), ("woken by", span.waker)):
         if value:
             args[name] = value
+    if span.stack:
+        args["stack"] = list(span.stack)
     colour = _COLOURS.get(span.state) or _BLOCKED_COLOURS.get(span.why, _SLEEPING_COLOUR)
     return {
         "ph": "X",

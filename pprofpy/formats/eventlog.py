@@ -8,6 +8,7 @@ what comes, and the content, zlib-compressed: JSON, or records as the kernel's p
     PATH  JSON  paths of open files
     SYMS  JSON  names of kernel addresses
     STKS  JSON  Python stacks in words
+    THRD  JSON  names of threads
     SUMM  JSON  how it was recorded and what was lost: always the last
 
 Nothing in it is executed or unpickled: a file from elsewhere can be opened without fear.
@@ -15,6 +16,7 @@ Nothing in it is executed or unpickled: a file from elsewhere can be opened with
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zlib
@@ -27,10 +29,11 @@ import numpy as np
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
+from pprofpy.events.profile import EventSums
 from pprofpy.events.tracepoint import Tracepoint, parse_format
 from pprofpy.formats.document import LARGEST, DocumentError, collection, integer, items, members, parse, string
-from pprofpy.formats.limits import unpacked_limit
-from pprofpy.model.profile import Collection
+from pprofpy.formats.limits import check_expansion, unpacked_limit
+from pprofpy.model.profile import Collection, Profile
 from pprofpy.text import printable
 
 SUFFIX = ".trace"
@@ -41,6 +44,7 @@ _LARGEST_BYTES = 256 << 20
 _LONGEST_NS = 10**18
 _LATEST = np.uint64(LARGEST)
 _MOST_DATA_BYTES = 8192
+_MOST_ID = (1 << 32) - 1
 _LEVEL = 1
 
 
@@ -66,16 +70,19 @@ class EventWriter:
         )
 
     def add(self, batch: Batch) -> None:
-        """Append events."""
+        """Append events; they are in the file at once, whatever becomes of us."""
         if batch.fd_paths:
             self._json(b"PATH", [[*key, path] for key, path in batch.fd_paths.items()])
         if batch.symbols:
             self._json(b"SYMS", list(batch.symbols.items()))
         if batch.stacks:
             self._json(b"STKS", list(batch.stacks.items()))
+        if batch.threads:
+            self._json(b"THRD", [[tid, *about] for tid, about in batch.threads.items()])
         for tag, records in ((b"RECS", batch.records), (b"CALL", batch.calls), (b"STRS", batch.calls_with_strings)):
             if len(records):
                 self._block(tag, records.tobytes())
+        self._stream.flush()
 
     def end(self, duration_ns: int, collection: Collection) -> None:
         """Write what is known only at the end."""
@@ -120,7 +127,7 @@ class EventReader:
         Raises:
             ProfileFormatError: A block contradicts itself. One that is not all there just ends the file.
         """
-        names: dict[str, Any] = {"fd_paths": {}, "symbols": {}, "stacks": {}}
+        names: dict[str, Any] = {"fd_paths": {}, "symbols": {}, "stacks": {}, "threads": {}}
         dtypes = {b"RECS": record_dtype(self.log.data_bytes), b"CALL": CALL, b"STRS": CALL_WITH_STRINGS}
         places = {b"RECS": "records", b"CALL": "calls", b"STRS": "calls_with_strings"}
         while block := self._next():
@@ -131,6 +138,9 @@ class EventReader:
                 names["symbols"] = _symbols(content)
             elif tag == b"STKS":
                 names["stacks"] = _stacks(content)
+            elif tag == b"THRD":
+                names["threads"] = _threads(content)
+                yield Batch(np.zeros(0, dtypes[b"RECS"]), **names)  # the last ones come after all events
             elif tag == b"SUMM":
                 self._finish(content)
             elif tag in dtypes:
@@ -179,6 +189,21 @@ class EventReader:
         if decompressor.unconsumed_tail or not decompressor.eof:
             raise _damaged("a block is too large, or unpacks to more than recordings do")
         return tag, content
+
+
+def read(data: bytes) -> Profile:
+    """Counts and times of all events, by Python stack and thread; see `events.profile`.
+
+    Raises:
+        ProfileFormatError: It is no such file, or damaged.
+    """
+    reader = EventReader(io.BytesIO(data))
+    sums = EventSums(reader.log)
+    for batch in reader.batches():
+        sums.add(batch)
+    profile = sums.take(reader.log.time_ns, reader.duration_ns, reader.collection)
+    check_expansion(profile, len(data))
+    return profile
 
 
 @contextmanager
@@ -231,6 +256,14 @@ def _stacks(content: bytes) -> dict[int, tuple[str, ...]]:
     with _reading("stacks cannot be read"):
         rows = (items(row, 2) for row in items(parse(content)))
         return {_address(number): tuple(printable(string(one)) for one in items(frames)) for number, frames in rows}
+
+
+def _threads(content: bytes) -> dict[int, tuple[int, str]]:
+    with _reading("names of threads cannot be read"):
+        rows = (items(row, 3) for row in items(parse(content)))
+        return {
+            integer(tid, 0, _MOST_ID): (integer(pid, 0, _MOST_ID), printable(string(name))) for tid, pid, name in rows
+        }
 
 
 def _address(value: Any) -> int:

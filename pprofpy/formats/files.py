@@ -9,15 +9,16 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pprofpy.errors import OutputError, ProfileFormatError
 from pprofpy.formats import decode, recording
-from pprofpy.formats.output import own_descriptor, writing
+from pprofpy.formats.output import own_descriptor, stream_of, writing
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
-from pprofpy.formats.spool import is_being_written
+from pprofpy.formats.spool import create_locked, is_being_written
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.system.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
@@ -227,6 +228,24 @@ def save_recording(data: bytes, name: str) -> Path:
     )
 
 
+@contextmanager
+def growing(name: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file in the profile folder that can be read while it grows, and when its writer was killed.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    folder, (stem, suffix) = profile_folder(), name.split(".", 1)
+    try:
+        with in_profile_folder(create=True) as opened:
+            name, file = _first_free(stem, suffix, partial(create_locked, opened))
+    except OSError as error:
+        hint = "free some space, or write elsewhere with -o FILE"
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}", hint) from error
+    with stream_of(file, folder / name) as stream:
+        yield stream, folder / name
+
+
 def _last_resorts() -> tuple[Path, ...]:
     """Root asks no environment: under sudo it is the caller's."""
     chosen = os.environ.get("TMPDIR", "") if os.geteuid() else ""
@@ -235,12 +254,16 @@ def _last_resorts() -> tuple[Path, ...]:
 
 def _write_free(folder: int, name: str, data: bytes) -> str:
     """Write a file under a name that is not taken; returns that name."""
-    stem, dot, suffix = name.partition(".")
+    stem, suffix = name.split(".", 1)
+    return _first_free(stem, suffix, lambda chosen: write_file(folder, chosen, data, replace=False))[0]
+
+
+def _first_free(stem: str, suffix: str, make: Callable[[str], _Content]) -> tuple[str, _Content]:
+    """Make a file under the first of several names that is not taken; returns that, and what `make` does."""
     for number in range(1, _MOST_NAMES):
-        chosen = name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+        chosen = f"{stem}.{suffix}" if number == 1 else f"{stem}-{number}.{suffix}"
         with suppress(FileExistsError):
-            write_file(folder, chosen, data, replace=False)
-            return chosen
+            return chosen, make(chosen)
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pprofpy.formats import pprof, tracefile
+from pprofpy.formats import eventlog, pprof
 from pprofpy.formats import recording as file_format
 from pprofpy.formats.files import in_profile_folder, profile_folder
 from pprofpy.formats.recording import Summary
@@ -17,7 +17,7 @@ from pprofpy.formats.spool import is_being_written
 from pprofpy.system.folders import names_in, own_file
 
 PROFILE_SUFFIX = ".pb.gz"
-SUFFIXES = (PROFILE_SUFFIX, SPOOL_SUFFIX, tracefile.SUFFIX, ".svg", ".json", ".collapsed")
+SUFFIXES = (PROFILE_SUFFIX, SPOOL_SUFFIX, eventlog.SUFFIX, ".svg", ".json", ".collapsed")
 """Files with other endings are nobody's recordings."""
 
 RUNNING, UNFINISHED = "running", "cut short"
@@ -98,9 +98,11 @@ def _kind_in(name: str) -> str:
 
 
 def _state(folder: int, name: str) -> str:
-    if not name.endswith(SPOOL_SUFFIX):
+    if not name.endswith((SPOOL_SUFFIX, eventlog.SUFFIX)):
         return ""
-    return RUNNING if is_being_written(folder, name) else UNFINISHED
+    if is_being_written(folder, name):
+        return RUNNING
+    return UNFINISHED if name.endswith(SPOOL_SUFFIX) else ""
 
 
 _KINDS = ("cpu", "heap-first", "heap", "off-cpu", "gil", "sched-latency", "events", "trace")

@@ -58,7 +58,7 @@ def writing(path: Path, *, force: bool = False, keep_parts: bool = False) -> Ite
         with _refusals(path), _destination(path, force=force) as found:
             if found.direct >= 0:
                 handle = os.dup(found.direct) if found.is_open else reopen(found.direct, os.O_WRONLY)
-                with _stream(handle, path) as stream, _body():
+                with stream_of(handle, path) as stream, _body():
                     yield stream
             else:
                 with _new_file(found, path, kept if keep_parts else None) as stream, _body():
@@ -132,7 +132,8 @@ class _File(io.FileIO):
             return super().write(data)
 
 
-def _stream(handle: int, path: Path) -> BinaryIO:
+def stream_of(handle: int, path: Path) -> BinaryIO:
+    """A stream into an open file, which it closes; what cannot be written is an OutputError that names `path`."""
     return io.BufferedWriter(_File(handle, path), 1 << 16)
 
 
@@ -223,7 +224,7 @@ def _new_file(found: _Destination, path: Path, kept: list[str] | None) -> Iterat
     if kept is not None:
         UNFINISHED.discard((found.folder, temporary))  # even if we end at once, what was written is kept
     try:
-        with _stream(handle, path) as stream:
+        with stream_of(handle, path) as stream:
             yield stream
             stream.flush()
             os.fsync(handle)

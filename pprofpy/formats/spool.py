@@ -157,6 +157,24 @@ def read_recording(data: bytes) -> Recording:
     return replace(found, profile=profile)
 
 
+def create_locked(folder: int, name: str) -> int:
+    """Make a file of the user's that `is_being_written` until its descriptor, which is returned, is closed.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with as_user(owner()):
+        file = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
 def is_being_written(folder: int, name: str) -> bool:
     """Does a living pprofpy still write to this file?"""
     with suppress(OSError):
@@ -190,13 +208,10 @@ def _block(content: bytes) -> bytes:
 
 
 def _create(folder: int, name: str) -> int:
-    """A new file of the user's that begins as it should and is locked; -1 if it cannot be made."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    """A new file that begins as it should and is locked; -1 if it cannot be made."""
     file = -1
     try:
-        with as_user(owner()):
-            file = os.open(name, flags, 0o600, dir_fd=folder)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = create_locked(folder, name)
         _write(file, MAGIC, 0)
     except OSError:
         if file >= 0:

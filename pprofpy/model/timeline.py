@@ -38,6 +38,7 @@ class Span(NamedTuple):
         cpu: Of running: where; else -1.
         waker: Of blocked: who ended it, in words; empty if nobody did, or nobody knows.
         call: Of blocked: the system call that it happened in, if that was recorded.
+        stack: Where it left its CPU, innermost function first, if that was recorded.
     """
 
     tid: int
@@ -48,6 +49,7 @@ class Span(NamedTuple):
     cpu: int = -1
     waker: str = ""
     call: str = ""
+    stack: tuple[str, ...] = ()
 
     @property
     def duration_ns(self) -> int:
@@ -69,6 +71,11 @@ class BlockingCall(NamedTuple):
     start_ns: int
     end_ns: int
     name: str
+    stack: tuple[str, ...] = ()
+
+
+StacksAt = Mapping[tuple[int, int], tuple[str, ...]]
+"""(tid, when it left its CPU) -> its stack, innermost function first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +111,15 @@ _BLOCKED = {
 _ENDED = frozenset("XZ")
 
 
-def build(trace: Trace, calls: Mapping[int, Sequence[BlockingCall]] | None = None) -> Timeline:
+def build(
+    trace: Trace, calls: Mapping[int, Sequence[BlockingCall]] | None = None, stacks: StacksAt | None = None
+) -> Timeline:
     """Turn events into states.
 
     Args:
         trace: The events.
         calls: System calls by thread, in order of time: they tell why a thread is blocked.
+        stacks: Where threads left their CPUs.
     """
     tracks: dict[int, _Track] = {}
     arrows: list[Arrow] = []
@@ -135,7 +145,9 @@ def build(trace: Trace, calls: Mapping[int, Sequence[BlockingCall]] | None = Non
             if one := track(event.next_tid):
                 one.enter(event, waits.pop(event.next_tid, None))
     end_ns = trace.start_ns + trace.duration_ns
-    spans = {tid: _explained(one.finish(end_ns), (calls or {}).get(tid, ())) for tid, one in tracks.items()}
+    spans = {
+        tid: _explained(one.finish(end_ns), (calls or {}).get(tid, ()), stacks or {}) for tid, one in tracks.items()
+    }
     has_wakeups = any(one.woken_ns for one in tracks.values())
     holes = sum(one.holes + (one.unexplained if has_wakeups else 0) for one in tracks.values())
     return Timeline(spans, arrows, trace.threads, trace.start_ns, trace.time_ns, trace.duration_ns, holes)
@@ -229,8 +241,8 @@ def _waker(event: Wakeup, threads: Mapping[int, Thread]) -> str:
     return f"{thread.name} ({event.waker_tid})" if thread else f"thread {event.waker_tid}"
 
 
-def _explained(spans: list[Span], calls: Iterable[BlockingCall]) -> list[Span]:
-    """Tell of each blocked span in which system call it happened."""
+def _explained(spans: list[Span], calls: Iterable[BlockingCall], stacks: StacksAt) -> list[Span]:
+    """Tell of each blocked span in which system call it happened, and of each without a CPU where that was left."""
     following: Iterator[BlockingCall] = iter(calls)
     call = next(following, None)
     explained = []
@@ -238,5 +250,9 @@ def _explained(spans: list[Span], calls: Iterable[BlockingCall]) -> list[Span]:
         while call and call.end_ns <= span.start_ns:
             call = next(following, None)
         inside = call and span.state is State.BLOCKED and call.start_ns <= span.start_ns and span.end_ns <= call.end_ns
-        explained.append(span._replace(call=call.name) if call and inside else span)
+        if call and inside:
+            span = span._replace(call=call.name, stack=call.stack)
+        if span.state is not State.RUNNING and (stack := stacks.get((span.tid, span.start_ns))):
+            span = span._replace(stack=stack)
+        explained.append(span)
     return explained

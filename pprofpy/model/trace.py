@@ -50,7 +50,9 @@ RECORD = np.dtype(
 """One event. Source: `struct event` in collectors/probes/sched_latency.bpf.c, checked when that is compiled."""
 
 _STATES = {0: "R", 1: "S", 2: "D", 4: "T", 8: "t", 16: "X", 32: "Z", 64: "P", 128: "X"}
-_IDLE = 0x402
+IDLE = 0x402
+"""TASK_IDLE: of threads of the kernel that wait for nobody in particular."""
+
 _PORTION = 10_000
 
 
@@ -172,7 +174,7 @@ class Trace:
 
 def state_letter(state: int) -> str:
     """A task state as `ps` writes it; R for runnable. Source: `task_index_to_char` in Linux, include/linux/sched.h."""
-    if state & _IDLE == _IDLE:
+    if state & IDLE == IDLE:
         return "I"
     reported = state & 0xFF
     return _STATES.get(reported & -reported, "?") if reported or not state else "?"

@@ -7,7 +7,6 @@ import io
 import json
 import marshal
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -33,11 +32,12 @@ from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import LoadedElf, NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import PprofpyError
 from pprofpy.events import printfmt, selection
-from pprofpy.events.log import summarize
-from pprofpy.events.scheduling import calls_by_thread, to_trace
+from pprofpy.events.log import Batch, EventLog, summarize
+from pprofpy.events.scheduling import calls_by_thread, stacks_at_switches, to_trace
+from pprofpy.events.switches import DATA_BYTES, TRACEPOINTS, Known, to_records
 from pprofpy.events.tracepoint import Columns, enumerators_of, parse_format
 from pprofpy.events.words import Narrator
-from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool, tracefile
+from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool
 from pprofpy.formats import recording as recordings
 from pprofpy.model import filters
 from pprofpy.model import timeline as timelines
@@ -46,7 +46,7 @@ from pprofpy.model.graph import BASE_LABEL, Granularity, build_graph
 from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Location, Profile
 from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
-from pprofpy.model.trace import RECORD, Thread, Trace
+from pprofpy.model.trace import RECORD
 from pprofpy.reports import flamegraph, header, threads, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports import timeline as timeline_report
@@ -197,37 +197,6 @@ def _in_blocks(random: Random, data: bytes) -> bytes:
 # -- traces --------------------------------------------------------------------------------------------------------
 
 
-def _trace() -> Trace:
-    rows = [(1000 * i, 500 * (i % 2), 10 + i % 3, 11 + i % 2, i % 4, i % 3, i % 3, i % 2) for i in range(1, 12)]
-    about = {
-        10: Thread(10, "main", True),
-        11: Thread(10, "worker", True),
-        12: Thread(12, "other", False),
-    }
-    return Trace(np.array(rows, RECORD), about, 500, 10**18, 20_000, Collection("bpf"))
-
-
-def _zipped(random: Random, data: bytes) -> bytes:
-    """Change what is in the archive, or the archive."""
-    if random.random() < 0.2:
-        return several(raw, numbers)(random, data)
-    target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in source.namelist():
-            content = source.read(name)
-            if random.random() < 0.7:
-                content = (document if name.endswith("json") else packed("<QQIIHBBI"))(random, content)
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return target.getvalue()
-
-
-def _run_tracefile(data: bytes) -> None:
-    trace = tracefile.read(data)
-    _run_timeline(timelines.build(trace))
-    list(trace.events())
-    trace.to_profile().check_valid()
-
-
 def _run_timeline(timeline: timelines.Timeline) -> None:
     table = timeline_report.build(timeline)
     timeline_report.render(table, Console(file=io.StringIO()))
@@ -241,9 +210,20 @@ def _event_logs() -> list[bytes]:
     calls = [events.call(2_000, 0, 500, 100, 3, 0x10, 100, fd_name=b"hosts", inode=77), events.call(6_000, 435, 9, 8)]
     strings = [events.call_with_strings(events.call(1_000, 257, 6_500, 3, -100, 0x20), b"/etc/hosts")]
     batch = events.batch([events.switch(5_000, 10, 11, 1), events.waking(7_000, 11, 10)], calls, strings)
-    writer.add(replace(batch, symbols={4096: "f"}, stacks={1: ("f", "g")}))
+    writer.add(replace(batch, symbols={4096: "f"}, stacks={1: ("f", "g (a.py:7)")}))
     writer.end(10_000, Collection("bpf"))
-    return [stream.getvalue()]
+    return [stream.getvalue(), _switch_log()]
+
+
+def _switch_log() -> bytes:
+    """As a recorder of its own writes it."""
+    rows = [(1000 * i, 500 * (i % 2), 10 + i % 3, 11 + i % 2, i % 4, i % 3, i % 2, i % 2) for i in range(1, 12)]
+    stream = io.BytesIO()
+    writer = eventlog.EventWriter(stream, EventLog(TRACEPOINTS, DATA_BYTES, 500, 10**18))
+    records = to_records(np.array(rows, RECORD), lambda tid: Known(10, b"worker", tid < 12))
+    writer.add(Batch(records, threads={10: (10, "main"), 11: (10, "worker")}))
+    writer.end(20_000, Collection("bpf"))
+    return stream.getvalue()
 
 
 def _in_log(random: Random, data: bytes) -> bytes:
@@ -278,7 +258,10 @@ def _run_event_log(data: bytes) -> None:
         len(batch.where(tids=frozenset({10}), slower_than_ns=10))
     summarize(reader.log, batches)
     trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
-    _run_timeline(timelines.build(trace, calls_by_thread(batches)))
+    list(trace.events())
+    trace.to_profile().check_valid()
+    _run_timeline(timelines.build(trace, calls_by_thread(batches), stacks_at_switches(reader.log, batches)))
+    eventlog.read(data).check_valid()
 
 
 _DESCRIPTIONS = [
@@ -498,7 +481,6 @@ TARGETS = {
         Target("views", 3_000, _messages, several(protobuf), _run_views),
         Target("recording", 4_000, _recordings, _in_extension, _run_recording),
         Target("spool", 8_000, _spools, _in_blocks, lambda data: recordings.read(data).profile.check_valid()),
-        Target("tracefile", 25_000, lambda: [tracefile.write(_trace())], _zipped, _run_tracefile),
         Target("eventlog", 25_000, _event_logs, _in_log, _run_event_log),
         Target("tracepoint", 48_000, lambda: _DESCRIPTIONS, several(tokens, lines, raw), _run_description),
         Target("selection", 10_000, lambda: [b"sched:*\n!futex\nopenat,read\nsched:sched_switch\nblock:x"], several(lines, raw), _run_selection),

@@ -18,12 +18,13 @@ from tests.conftest import comm
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "sched_load.py"
 
-LINE = re.compile(r"\[\d+\]\s+(?P<s>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<rest>.*)")
+LINE = re.compile(r"\[\d+\]\s+(?P<s>\d+)\.(?P<ns>\d{9}): +sched:(?P<event>\w+): (?P<rest>.*)", re.DOTALL)
 SWITCH = re.compile(
     r"prev_comm=.* prev_pid=(?P<prev>\d+) prev_prio=-?\d+ prev_state=(?P<state>\S+)"
-    r" ==> next_comm=.* next_pid=(?P<next>\d+)"
+    r" ==> next_comm=.* next_pid=(?P<next>\d+)",
+    re.DOTALL,
 )
-WAKING = re.compile(r"comm=.* pid=(?P<tid>\d+) prio=")
+WAKING = re.compile(r"comm=.* pid=(?P<tid>\d+) prio=", re.DOTALL)
 
 
 class Load:
@@ -102,7 +103,8 @@ def script_lines(recording: Path) -> Iterator[tuple[int, str, str]]:
     """(time in ns, event, fields) of a perf recording, in order of time."""
     command = ["perf", "script", "-i", str(recording), "--ns", "-F", "cpu,time,event,trace"]
     text = subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
-    for line in text.splitlines():
+    # Threads may be called anything, line breaks included: a line that does not begin as one belongs to the last.
+    for line in re.split(r"\n(?= *\[\d+\] +\d+\.\d{9}: )", text):
         if match := LINE.search(line):
             yield int(match["s"]) * 10**9 + int(match["ns"]), match["event"], match["rest"]
 

@@ -14,7 +14,7 @@ from pprofpy.model.latency import LatencyRecord, merge_waits
 from pprofpy.model.trace import Trace
 from tests.conftest import rounds_until_right
 from tests.integration.sched_reference import Account, analyse, loading, needs_perf, perf_sched_record
-from tests.recorders import latency_record
+from tests.recorders import latency_record, trace_of
 from tests.sight import on_sighted_cpus
 
 pytestmark = [pytest.mark.ebpf, needs_perf]
@@ -32,7 +32,7 @@ def record_beside_perf(folder: Path, *load: str) -> tuple[LatencyRecord, Trace, 
         program.work()
         end_ns = recorder.now_ns()
         record = latency_record(recorder.finish())
-        trace = recorder.trace(record)
+        trace = trace_of(recorder, record)
     return record, trace, analyse(output, attached_ns, end_ns)
 
 

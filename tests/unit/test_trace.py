@@ -1,17 +1,8 @@
-"""Traces: their order, their bridge to a profile, their files."""
-
-import io
-import json
-import zipfile
-from contextlib import suppress
+"""Traces: their order, and their bridge to a profile."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pprofpy.errors import ProfileFormatError
-from pprofpy.formats import tracefile
 from pprofpy.model.profile import Collection
 from pprofpy.model.trace import RECORD, Context, Kind, RunqueueWait, Switch, Thread, Trace, Wakeup, state_letter
 
@@ -51,40 +42,6 @@ def test_the_bridge_to_a_profile_keeps_counts_and_times() -> None:
     (sample,) = profile.samples()
     assert [frame.function.name for frame in sample.stack] == ["[woken]", "worker (11)", "main (10)"]
     assert sample.values == (1, 5_000)
-
-
-def test_a_file_brings_back_what_was_written() -> None:
-    again = tracefile.read(tracefile.write(trace()))
-    assert again.records.tolist() == trace().records.tolist()
-    assert again.threads == trace().threads
-    assert (again.start_ns, again.time_ns, again.duration_ns) == (500, trace().time_ns, 10_000)
-    assert again.collection == trace().collection
-
-
-@given(st.binary(max_size=200))
-def test_noise_is_refused_with_our_own_error(data: bytes) -> None:
-    with pytest.raises(ProfileFormatError):
-        tracefile.read(data)
-
-
-@given(st.data())
-def test_a_damaged_file_raises_our_own_error_or_nothing(data: st.DataObject) -> None:
-    whole = bytearray(tracefile.write(trace()))
-    for _ in range(5):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    length = data.draw(st.integers(0, len(whole)))
-    for damaged in (bytes(whole), bytes(whole[:length])):
-        with suppress(ProfileFormatError):
-            tracefile.read(damaged)
-
-
-def test_a_file_with_other_records_is_refused() -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("pprofpy.json", json.dumps({"layout": [["ts_ns", "<u8"]]}))
-        archive.writestr("records.bin", b"12345678")
-    with pytest.raises(ProfileFormatError, match="another kind"):
-        tracefile.read(buffer.getvalue())
 
 
 @pytest.mark.parametrize(("state", "letter"), [(0, "R"), (1, "S"), (2, "D"), (0x402, "I"), (0x80, "X"), (0x102, "D")])
