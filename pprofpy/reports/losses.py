@@ -44,6 +44,7 @@ WORDS = {
     "python_names_full": "{} names found no room in the kernel's buffer.",
     "python_interrupted": "{} stacks could not be walked because an event interrupted another.",
     "python_threads_beyond": "{} stacks were of threads beyond a process's first 512; they count as running no Python.",
+    "python_threads_hidden": "{} threads are beyond a process's first 512: they count as running no Python.",
     "python_unnamed": "{} functions were gone before they could be named.",
     "python_undecoded": "{} records of Python stacks or names were malformed.",
     "python_unlined": "{} line tables could not be read: their functions' samples count for the first line.",

@@ -19,6 +19,7 @@ class Recorder(ABC):
         kind: The command that it belongs to, as in `off-cpu`.
         has_windows: Can it return windows before its end?
         owned: Closes all that was opened, in reverse order.
+        remarks: What the user should know, as the recording begins, of what it will not see.
     """
 
     kind: ClassVar[str]
@@ -26,6 +27,7 @@ class Recorder(ABC):
 
     def __init__(self) -> None:
         self.owned = ExitStack()
+        self.remarks: list[str] = []
 
     def open(self) -> None:  # noqa: B027 - a recorder may have nothing to do here
         """Load what needs no target. A recorder of the whole system begins to record here.

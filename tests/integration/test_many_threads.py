@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threadslot import thread_slot
 from pprofpy.collectors.pystacks import stacks as pystacks
 from pprofpy.collectors.sampling.cpu import NO_PYTHON
+from pprofpy.reports import header
 from pprofpy.target import open_target
 from tests.conftest import PATIENCE_S, PROGRAMS, Start, beside_others, interpreter
 from tests.cpu import VERSIONS, by_thread, let_run, recorder
@@ -27,6 +29,7 @@ def test_every_sample_of_a_thousand_threads_has_its_stack(version: str, start: S
     without: set[int] = set()
     with recorder(2000) as recording:
         recording.watch(target)
+        assert recording.remarks == []
         deadline = time.monotonic() + PATIENCE_S
         while len(seen) <= WALKED and time.monotonic() < deadline:
             let_run(recording, 2)
@@ -47,9 +50,13 @@ def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, m
 
     with recorder(2000) as recording:
         recording.watch(target)
+        (remark,) = recording.remarks
         let_run(recording, 5)
         profile = recording.finish().profile
 
+    assert re.search(rf"has {THREADS + 1 - WALKED} threads more than the {WALKED} ", remark)
+    assert profile.collection.losses["python_threads_hidden"] == THREADS + 1 - WALKED
+    assert f"Note: {THREADS + 1 - WALKED} threads are beyond" in "\n".join(header.losses(profile.collection))
     assert profile.collection.losses["python_threads_beyond"] > 0
     assert profile.collection.errors > 0
 

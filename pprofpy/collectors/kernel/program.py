@@ -60,6 +60,9 @@ class Program:
         source: The source's name, for messages.
         parameters: The values of its parameters, in order.
 
+    Attributes:
+        remarks: What the user should know, as the recording begins, of what it will not see.
+
     Raises:
         NotPossibleError: The kernel does not make its maps.
     """
@@ -68,6 +71,7 @@ class Program:
         self._bytecode = bytecode
         self._parameters = parameters
         self._source = source
+        self.remarks: list[str] = []
         self._functions: dict[str, int] = {}
         self._maps: dict[str, int] = {}
         self._attachments: list[int] = []

@@ -56,6 +56,7 @@ class KernelRecorder(Recorder):
     ) -> Program:
         """Load the program; it is taken out of the kernel when the recorder is closed. See `loader.load`."""
         self.program = load(source, constants, layouts, parameters)
+        self.remarks = self.program.remarks
         self.owned.callback(self.program.close)
         return self.program
 

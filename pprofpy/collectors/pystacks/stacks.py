@@ -50,6 +50,9 @@ UNREADABLE = Frame(Function("[unreadable]"))
 """Stands at the root of a stack whose rest could not be read."""
 
 _MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
+_MAX_THREADS = 512
+"""PYTHON_MAX_THREADS in python.h: so many states are gone through where glibc does not tell a thread its own."""
+
 _NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
 _LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
 _TARGET = np.dtype(
@@ -194,6 +197,7 @@ class PythonStacks:
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
         self._children = children
+        self._remarks, self._beyond = program.remarks, 0
         self._processes: dict[int, _Process] = {}
         self._became: dict[int, float] = {}
         self._codes: dict[_CodeKey, Code] = {}
@@ -238,7 +242,9 @@ class PythonStacks:
         entry = np.zeros((), _TARGET)
         entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
         entry["flags"] = _FOLLOW if self._children else 0
-        entry["thread_slot"] = thread_slot(runtime)
+        entry["thread_slot"] = slot = thread_slot(runtime)
+        if not slot:
+            self._tell_of_limit(target)
         for name in _LAYOUT_FIELDS:
             entry[name] = getattr(runtime.layout, name)
         self._targets.put(target.pid, entry)
@@ -333,6 +339,7 @@ class PythonStacks:
         found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
         found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
         found["python_undecoded"] = self._records.undecoded
+        found["python_threads_hidden"] = self._beyond
         return {name: count for name, count in found.items() if count}
 
     @property
@@ -370,6 +377,17 @@ class PythonStacks:
         self._processes.clear()
 
     # -- processes -------------------------------------------------------------------------------------------------
+
+    def _tell_of_limit(self, target: Target) -> None:
+        """Say at once what cannot be seen of a process with more threads than the kernel's walk goes through."""
+        with suppress(OSError):
+            beyond = procfs.status(target.pid).thread_count - _MAX_THREADS
+            if beyond > 0:
+                self._beyond += beyond
+                self._remarks.append(
+                    f"{target} has {beyond} threads more than the {_MAX_THREADS} whose stacks can be found without "
+                    "glibc: those count as running no Python"
+                )
 
     def _enter(self, runtime: Runtime) -> None:
         if known := self._processes.pop(runtime.pid, None):
