@@ -6,8 +6,11 @@ import os
 import resource
 import string
 import struct
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +22,7 @@ from pprofpy.collectors.unwind.cfi import CfiTable
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.errors import ImplausibleTargetError
+from pprofpy.system.sandbox import seccomp_filter
 
 INDEX, TABLE = 0x1000, 0x2000
 NO_ENTRY = b"\0\0\0\0"
@@ -48,6 +52,40 @@ def table_of(program: bytes, *, common: bytes = ALONE, count: int = 1) -> CfiTab
         return content[address - start : address - start + size] if address >= start else b""
 
     return CfiTable(read, INDEX)
+
+
+def test_the_reader_of_names_can_do_nothing_else() -> None:
+    reader = demangle._Demangler()
+    assert reader.ask("_Z3addii") == "add(int, int)"
+    process = reader._process
+    assert process
+
+    said = Path(f"/proc/{process.pid}/status").read_text()
+
+    reader.close()
+    fields = dict(line.split(":\t", 1) for line in said.splitlines())
+    assert fields["Seccomp"].strip() == "2"
+    assert fields["NoNewPrivs"].strip() == "1"
+    assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+
+
+def test_a_filter_lets_nothing_through_but_what_it_names() -> None:
+    code = (
+        "import ctypes, os, struct, sys\n"
+        f"rules = {seccomp_filter()!r}\n"
+        "kept, libc = ctypes.create_string_buffer(rules), ctypes.CDLL(None)\n"
+        "libc.prctl(38, 1, 0, 0, 0)\n"
+        'assert not libc.prctl(22, 2, struct.pack("@HP", len(rules) // 8, ctypes.addressof(kept)), 0, 0)\n'
+        "for call in (lambda: os.open('/', 0), os.fork, lambda: os.kill(os.getppid(), 0), os.pipe):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except PermissionError:\n"
+        "        os.write(1, b'refused ')\n"
+        "os.write(1, b'%d' % len(bytes(50_000_000)))\n"
+        "os._exit(0)"
+    )
+
+    assert subprocess.check_output([sys.executable, "-I", "-c", code]) == b"refused refused refused refused 50000000"
 
 
 def test_a_function_is_unwound_by_its_table() -> None:

@@ -1,7 +1,8 @@
 """Names of C++ and Rust functions as their authors wrote them, and clones of functions by the function's own name.
 
 The C++ library knows how to read mangled names, but a file may hold any: some lead to gigabytes of text, some ended the
-library. So this happens in a process of its own, without privileges, with little memory and little time.
+library. So this happens in a process of its own, without privileges, with little memory and little time, which can do
+nothing but compute, read its names and write its answers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import lru_cache
 
 from pprofpy.collectors.unwind.rust import rust_name
 from pprofpy.system.privileges import keep_only
+from pprofpy.system.sandbox import seccomp_filter
 
 _CLONE = re.compile(r"(?:\.(?:cold|part|constprop|isra|lto_priv|localalias|llvm)(?:\.\d+)*)+$")
 _MANGLED = re.compile(r"(?:_?_Z|_R)[!-~]{1,4000}")
@@ -27,15 +29,20 @@ _ROOM_BYTES = 16 << 20
 _MOST_KEPT = 8_192
 _PATIENCE_S = 1.0
 _MOST_DEATHS = 3
+_PR_SET_SECCOMP, _FILTER = 22, 2
 
 _HELPER = f"""
-import ctypes, resource, sys
+import ctypes, resource, struct, sys
 library, libc = ctypes.CDLL("libstdc++.so.6"), ctypes.CDLL(None)
 library.__cxa_demangle.restype = ctypes.c_void_p
 with open("/proc/self/statm") as file:
     memory = int(file.read().split()[0]) * resource.getpagesize() + {_ROOM_BYTES}
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+    resource.setrlimit(limit, (0, 0))
+if rules := {seccomp_filter()!r}:
+    kept = ctypes.create_string_buffer(rules)
+    libc.prctl({_PR_SET_SECCOMP}, {_FILTER}, struct.pack("@HP", len(rules) // 8, ctypes.addressof(kept)), 0, 0)
 sys.stdout.buffer.write(b"ready\\n")
 sys.stdout.buffer.flush()
 while name := sys.stdin.buffer.readline():
