@@ -97,9 +97,14 @@ def start() -> Iterator[Start]:
 @pytest.fixture
 def native_library(tmp_path: Path) -> Path:
     """tests/programs/native.c, compiled without frame pointers."""
-    path = tmp_path / "libnative.so"
-    command = ["cc", "-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-o", str(path), str(PROGRAMS / "native.c")]
-    subprocess.run(command, check=True)
+    return compiled_library(tmp_path, "native")
+
+
+def compiled_library(folder: Path, name: str) -> Path:
+    """Compile one of tests/programs/*.c as a library, without frame pointers."""
+    path = folder / f"lib{name}.so"
+    flags = ["-O2", "-fomit-frame-pointer", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["cc", *flags, "-o", str(path), str(PROGRAMS / f"{name}.c")], check=True)
     return path
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import select
+import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO, Any
 
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile, Sample
@@ -64,3 +67,24 @@ def differences(who: str, measured: dict[str, float], expected: dict[str, float]
         for name, share in expected.items()
         if abs(measured.get(name, 0) - share) > tolerance
     ]
+
+
+def time_ns(profile: Profile, tid: int, function: str = "") -> int:
+    """Of a thread, in a function and what it calls."""
+    samples = by_thread(profile)[tid]
+    return sum(values[1] for stack, values, _ in samples if not function or function in names_in(stack))
+
+
+def names_in(stack: Any) -> list[str]:
+    return [frame.function.system_name.rpartition(".")[2] or frame.function.name for frame in stack]
+
+
+def has_written(stream: IO[str] | None) -> Callable[[], bool]:
+    assert stream is not None
+    return lambda: bool(select.select([stream], [], [], 0)[0])
+
+
+def say_go(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    program.stdin.write("go\n")
+    program.stdin.flush()

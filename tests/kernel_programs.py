@@ -30,7 +30,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
-from pprofpy.collectors.sampling.native import NativeRecorder
+from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
@@ -82,6 +82,7 @@ VARIANTS: dict[str, Make] = {
     "cpu --native -K": cpu(NativeRecorder, kernel_stacks=True),
     "cpu --idle": cpu(WallRecorder),
     "cpu --idle -K": cpu(WallRecorder, kernel_stacks=True),
+    "cpu --idle --native": cpu(NativeWallRecorder),
     "gil": lambda pid: GilRecorder(GilOptions(one(pid))),
     "events": lambda pid: EventProfileRecorder(choose(["page-faults"]), one(pid)),
     "off-cpu": off_cpu(one),

@@ -42,12 +42,6 @@ class CpuEngines:
         self._refusal = ""
         if engine == "py-spy" and (contradiction := _beyond_pyspy(options)):
             raise contradiction
-        if engine == "bpf" and (reason := _beyond_bpf(options)):
-            raise UsageError(f"--engine bpf cannot do that: {reason}", "use --engine py-spy")
-        if options.kernel_stacks and (reason := _beyond_bpf(options)):
-            raise UsageError(f"--kernel-stacks takes the bpf engine, and {reason}", "leave one of them out")
-        if _beyond_bpf(options) and (contradiction := _beyond_pyspy(options)):
-            raise contradiction
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -62,13 +56,11 @@ class CpuEngines:
         """
         if self._prepared or self._refusal or self._engine == "py-spy":
             return
-        self._refusal = _beyond_bpf(self._options)
-        if not self._refusal:
-            recorder = _bpf_recorder(self._options)
-            try:
-                self._prepared = recorder.__enter__()
-            except PprofpyError as error:
-                self.refuse(error)
+        recorder = _bpf_recorder(self._options)
+        try:
+            self._prepared = recorder.__enter__()
+        except PprofpyError as error:
+            self.refuse(error)
 
     def start(self, target: Target, stop: Stop) -> Recorder:
         """Start a recorder that watches the process.
@@ -128,13 +120,6 @@ class CpuEngines:
         self.close()
 
 
-def _beyond_bpf(options: CpuOptions) -> str:
-    """Return why the kernel engine cannot record this; empty if it can."""
-    if options.native and options.idle:
-        return "the kernel engine shows native functions of running threads only, not of waiting ones"
-    return ""
-
-
 def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
     """Return why py-spy cannot record this; None if it can."""
     if options.kernel_stacks:
@@ -147,11 +132,16 @@ def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
 
 def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
     from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
-    from pprofpy.collectors.sampling.native import NativeRecorder
+    from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
     from pprofpy.collectors.sampling.wall import WallRecorder
 
-    recorder = WallRecorder if options.idle else NativeRecorder if options.native else CpuRecorder
-    return recorder(
+    recorders = {
+        (False, False): CpuRecorder,
+        (False, True): NativeRecorder,
+        (True, False): WallRecorder,
+        (True, True): NativeWallRecorder,
+    }
+    return recorders[options.idle, options.native](
         CpuRecorderOptions(
             rate_hz=options.rate_hz,
             gil=options.gil,

@@ -54,6 +54,7 @@ WORDS = {
     "native_too_long": "{} native stacks led through files that take too long to read.",
     "native_cut": "{} native stacks reached beyond what is copied of them.",
     "native_undecoded": "{} records of native stacks were malformed.",
+    "native_skipped": "{} waits have no native functions: their threads switched more than 500 times a second.",
     "native_full": "{} native stacks found no room in the kernel's buffer.",
 }
 """Name -> words; `{}` is the number."""

@@ -551,18 +551,6 @@ def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: C
 
 
 @beside_others
-def test_what_only_pyspy_can_do_is_left_to_it_or_refused(cli: CommandLine, start: Start) -> None:
-    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
-
-    done = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", "--idle", "--native")
-    assert done.returncode == 0, done.stderr
-    assert "engine: py-spy, since the kernel engine" in done.stderr
-
-    refused = cli("cpu", "--pid", str(burning.pid), "-d", "500ms", "--idle", "--native", "--engine", "bpf")
-    assert refused.returncode == 2
-
-
-@beside_others
 def test_killing_pprofpy_leaves_nothing_in_the_kernel_and_the_target_alone(cli: CommandLine, start: Start) -> None:
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
     recording = cli.start("cpu", "--pid", str(burning.pid), "-d", "1h", "--engine", "bpf")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import select
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
-from typing import IO, Any
 
 import pytest
 
@@ -20,33 +17,22 @@ from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, installed_versions, interpreter, rounds_until_right
-from tests.cpu import VERSIONS, by_thread, let_run, poll_until, recorder
+from tests.cpu import (
+    VERSIONS,
+    by_thread,
+    has_written,
+    let_run,
+    names_in,
+    poll_until,
+    recorder,
+    say_go,
+    time_ns,
+)
 
 pytestmark = pytest.mark.ebpf
 
 PYTHON = sys.executable
 PHASES = ("naps", "needs", "polls", "computes")
-
-
-def time_ns(profile: Profile, tid: int, function: str = "") -> int:
-    """Of a thread, in a function and what it calls."""
-    samples = by_thread(profile)[tid]
-    return sum(values[1] for stack, values, _ in samples if not function or function in names_in(stack))
-
-
-def names_in(stack: Any) -> list[str]:
-    return [frame.function.system_name.rpartition(".")[2] or frame.function.name for frame in stack]
-
-
-def has_written(stream: IO[str] | None) -> Callable[[], bool]:
-    assert stream is not None
-    return lambda: bool(select.select([stream], [], [], 0)[0])
-
-
-def say_go(program: subprocess.Popen[str]) -> None:
-    assert program.stdin is not None
-    program.stdin.write("go\n")
-    program.stdin.flush()
 
 
 # -- the numbers are right -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
  *
  * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
  * lock, no others), IDLE (what threads do between two samples, too: intervals.h; needs PYTHON), NATIVE (each sample goes
- * to user space, with a copy of the thread's stack: native.h).
+ * to user space, with a copy of the thread's stack: native.h; with IDLE, so does each switch).
  */
 #include <linux/types.h>
 #include <uapi/linux/bpf_perf_event.h>
@@ -20,7 +20,9 @@ struct sample {
 };
 
 /* Mirrored by _LOST in sampling/cpu.py. */
-enum { LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, LOST_THREAD, LOST_TIME, HIDDEN_SWITCH, LOST_REASONS };
+enum {
+    LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, LOST_THREAD, LOST_TIME, HIDDEN_SWITCH, LOST_NATIVE_RATE, LOST_REASONS
+};
 #include "losses.h"
 
 BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
@@ -31,13 +33,13 @@ BPF_PERCPU_ARRAY(sample_count, u64, 1);
 #endif
 #include "kernel_stack.h"
 
+#ifdef NATIVE
+#include "native.h"
+#endif
 #ifdef IDLE
 #define PYTHON_TARGETS_ONLY
 #include "sched.h"
 #include "intervals.h"
-#endif
-#ifdef NATIVE
-#include "native.h"
 #endif
 
 /* Unless the recording is over. */
@@ -81,7 +83,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     end_running(&sample);
 #endif
 #ifdef NATIVE
-    if (!native_send(target, thread_state, sample.stack, sample.kernel_stack))
+    if (!native_send(target, thread_state, sample.stack, sample.kernel_stack, 0))
         return 0;
     count_lost(LOST_NATIVE_STACK);
 #endif

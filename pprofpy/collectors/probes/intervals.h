@@ -18,17 +18,24 @@
 struct thread {
     struct tracked track;
     u64 stack; /* that it left the CPU with */
+    u64 copy_due_ns;
     s32 kernel_stack;
-    u32 unused;
+    u32 is_copied; /* so was its native stack */
+};
+
+/* What intervals are summed up by. One whose native stack was copied is told by when it began. */
+struct interval {
+    struct sample at;
+    u64 copied_ns; /* 0: no native stack was copied */
 };
 
 #include "switches.h"
 
-BPF_TABLE("hash", struct sample, struct times, intervals, MAX_SAMPLES);
+BPF_TABLE("hash", struct interval, struct times, intervals, MAX_SAMPLES);
 BPF_ARRAY(window_begin_ns, u64, 1);
 
 /* A thread has one writer at a time: its events come one after the other. */
-static inline void add_interval(struct sample *key, u64 time_ns)
+static inline void add_interval(struct interval *key, u64 time_ns)
 {
     struct times *known = intervals.lookup(key), first = {};
     if (known) {
@@ -46,17 +53,47 @@ static inline void end_state(u32 tid, struct thread *thread, u64 was, u64 since_
 {
     int zero = 0;
     u64 *begin_ns = window_begin_ns.lookup(&zero);
-    struct sample key = {.stack = was, .tid = tid, .tgid = thread->track.tgid, .window = window, .kernel_stack = NO_STACK};
-    if (was < RUNS)
-        key.kernel_stack = thread->kernel_stack;
+    struct interval key = {};
+    key.at.stack = was;
+    key.at.tid = tid;
+    key.at.tgid = thread->track.tgid;
+    key.at.window = window;
+    key.at.kernel_stack = NO_STACK;
+    if (was < RUNS) {
+        key.at.kernel_stack = thread->kernel_stack;
+        key.copied_ns = thread->is_copied ? since_ns : 0;
+    }
     if (begin_ns && since_ns < *begin_ns) {
-        key.window |= BEFORE_WINDOW;
+        key.at.window |= BEFORE_WINDOW;
         add_interval(&key, *begin_ns - since_ns);
-        key.window = window;
+        key.at.window = window;
         since_ns = *begin_ns;
     }
     add_interval(&key, now > since_ns ? now - since_ns : 0);
 }
+
+#ifdef NATIVE
+/* A copy costs the thread some microseconds, and user space more. So a thread that switches all the time has one each
+ * NATIVE_COPY_NS; the first ones after a rest are free. */
+#define NATIVE_COPY_NS 2000000
+#define NATIVE_REST_NS (64 * NATIVE_COPY_NS)
+
+static inline bool copy_native_stack(struct switching *at, struct thread *thread)
+{
+    u64 due_ns = thread->copy_due_ns;
+    if (!at->python.target)
+        return false;
+    if (due_ns > at->now + NATIVE_REST_NS) {
+        count_lost(LOST_NATIVE_RATE);
+        return false;
+    }
+    thread->copy_due_ns = (due_ns > at->now ? due_ns : at->now) + NATIVE_COPY_NS;
+    if (!native_send(at->python.target, at->python.thread_state, at->stack, thread->kernel_stack, at->now))
+        return true;
+    count_lost(LOST_NATIVE_STACK);
+    return false;
+}
+#endif
 
 /* A sample was taken while the current thread ran. What is known of it is added at once: a switch that is hidden later
  * casts no doubt on it. */
@@ -97,6 +134,9 @@ static inline void switched_out(void *ctx, struct switching *at, struct thread *
     }
     thread->stack = at->stack;
     thread->kernel_stack = kernel_stack(ctx);
+#ifdef NATIVE
+    thread->is_copied = copy_native_stack(at, thread);
+#endif
 }
 
 int on_switch(struct bpf_raw_tracepoint_args *ctx)

@@ -15,6 +15,7 @@
 
 struct native_record {
     u64 python_stack;
+    u64 off_ns; /* the thread leaves its CPU, at that time; 0: it runs */
     u32 tid;
     u32 tgid;
     s32 kernel_stack;
@@ -86,8 +87,9 @@ static inline int native_send_parts(struct native_record *record, u64 wanted)
     return 0;
 }
 
-/* Send the native side of a sample; anything but 0 if there was no room. */
-static inline int native_send(struct python_target *target, u64 thread_state, u64 python_stack, s32 kernel_stack)
+/* Send the native side of a sample, or of a switch at `off_ns`; anything but 0 if there was no room. */
+static inline int native_send(
+    struct python_target *target, u64 thread_state, u64 python_stack, s32 kernel_stack, u64 off_ns)
 {
     int zero = 0;
     u64 pid_tgid = bpf_get_current_pid_tgid();
@@ -96,6 +98,7 @@ static inline int native_send(struct python_target *target, u64 thread_state, u6
     if (!record || bpf_probe_read_kernel(record->registers, sizeof(record->registers), registers))
         return 1;
     record->python_stack = python_stack;
+    record->off_ns = off_ns;
     record->tid = pid_tgid;
     record->tgid = pid_tgid >> 32;
     record->kernel_stack = kernel_stack;

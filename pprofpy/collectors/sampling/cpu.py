@@ -55,10 +55,18 @@ _MAX_SAMPLES = 65_536
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
 _KERNEL_STACK = np.dtype([("addresses", "u8", 127)])
-_LOST = ("samples_full", "kernel_stacks_full", "native_full", "threads_full", "off_cpu_full", "hidden_switches")
+_LOST = (
+    "samples_full",
+    "kernel_stacks_full",
+    "native_full",
+    "threads_full",
+    "off_cpu_full",
+    "hidden_switches",
+    "native_skipped",
+)
 """Why something could not be kept, in the order of the enum in cpu.bpf.c."""
 
-_WITHOUT_STACK = ("kernel_stacks_full", "native_full")
+_WITHOUT_STACK = ("kernel_stacks_full", "native_full", "native_skipped")
 """What is counted all the same."""
 
 _CLOSED = 0xFFFFFFFF
@@ -213,7 +221,11 @@ class CpuRecorder(KernelRecorder):
         return self._locations[place]
 
     def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
-        return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack))
+        return self._interned(*self._frames_of(stack, kernel_stack))
+
+    def _frames_of(self, stack: int, kernel_stack: int) -> tuple[Sequence[str], Sequence[Frame]]:
+        """Return the kernel's frames and Python's, leaf-first."""
+        return self._kernel_frames(kernel_stack), self.stacks.frames(stack)
 
     def _interned(
         self, kernel: Iterable[str], python: Sequence[Frame], native: Iterable[tuple[Frame, Mapping]] = ()

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
-from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, UNSEEN
+from pprofpy.collectors.kernel.switches import OFF_CPU, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.walked import walk_constants
+from pprofpy.collectors.sampling.cpu import SAMPLE
 from pprofpy.target import procfs
 
 RUNS, UNKNOWN = 0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFFF4
@@ -34,8 +35,11 @@ _BEFORE_WINDOW = 0x80000000
 
 _MAX_THREADS = 32_768
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_THREAD = np.dtype([("track", TRACKED), ("stack", "u8"), ("kernel_stack", "i4"), ("unused", "u4")])
-INTERVAL_LAYOUTS = {"thread": _THREAD} | {name: SWITCH_LAYOUTS[name] for name in ("tracked", "times")}
+_THREAD = np.dtype(
+    [("track", TRACKED), ("stack", "u8"), ("copy_due_ns", "u8"), ("kernel_stack", "i4"), ("is_copied", "u4")]
+)
+_INTERVAL = np.dtype([("at", SAMPLE), ("copied_ns", "u8")])
+INTERVAL_LAYOUTS = {"thread": _THREAD, "interval": _INTERVAL, "tracked": TRACKED, "times": TIMES}
 """For `load(layouts=...)` of a program that includes intervals.h."""
 
 
@@ -49,12 +53,20 @@ def interval_constants() -> dict[str, int]:
 
 
 class Place(NamedTuple):
-    """What times are summed up by; `stack` may be RUNS or UNKNOWN. Numbers of seeded stacks are even."""
+    """What times are summed up by.
+
+    Attributes:
+        stack: Python's, or RUNS or UNKNOWN; numbers of seeded stacks are even.
+        tid, pid: The thread.
+        kernel_stack: Its number; -1 for none.
+        copied_ns: When the thread left its CPU, if its native stack was copied then (monotonic clock); else 0.
+    """
 
     stack: int
     tid: int
     pid: int
     kernel_stack: int
+    copied_ns: int
 
 
 class Interval(NamedTuple):
@@ -70,18 +82,18 @@ class Intervals:
 
     Args:
         program: Includes intervals.h.
-        sample: What its `struct sample` is read as.
     """
 
-    def __init__(self, program: Program, sample: np.dtype[Any]) -> None:
+    def __init__(self, program: Program) -> None:
         self._program = program
         self._threads = program.table("threads", _U4, _THREAD)
-        self._times = program.table("intervals", sample, TIMES)
+        self._times = program.table("intervals", _INTERVAL, TIMES)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
         self._seeds: list[BlockedThread | None] = [None]
         self._known: dict[int, Runtime] = {}
         self._begin_ns = self._before_ns = 0
         self._credited: set[int] = set()
+        self._in_use: list[Place] = []
 
     def attach(self) -> None:
         """Begin to watch the switches of all processes that the program watches, and of those that it will."""
@@ -131,18 +143,16 @@ class Intervals:
     def unfinished(self, begin_ns: int, end_ns: int) -> list[Interval]:
         """Return what goes on at the end of a window, from its begin or later."""
         tids, threads = self._threads.items()
-        track = threads["track"]
-        rows = zip(tids.tolist(), track["tgid"].tolist(), track["since_ns"].tolist(), *_states(threads), strict=True)
-        return [
-            Interval(Place(state, tid, pid, kernel_stack), 1, end_ns - max(since_ns, begin_ns))
-            for tid, pid, since_ns, state, kernel_stack in rows
-            if 0 < since_ns < end_ns
-        ]
+        found = []
+        for place, since_ns in zip(_places(tids, threads), threads["track"]["since_ns"].tolist(), strict=True):
+            if 0 < since_ns < end_ns:
+                found.append(Interval(place, 1, end_ns - max(since_ns, begin_ns)))
+        return found
 
     def take_unfinished(self, begin_ns: int) -> list[Interval]:
         """Return `unfinished` as of the next window's begin, where it will not count again; call it before `take`."""
         found = self.unfinished(begin_ns, self._begin_ns)
-        self._credited = {place.tid for place, _, _ in found}
+        self._credited = {one.place.tid for one in found}
         return found
 
     def take(self, window: int) -> list[Interval]:
@@ -151,25 +161,44 @@ class Intervals:
         Args:
             window: The number of the one that is still being written to: it is left alone.
         """
+        going_on = _places(*self._threads.items())  # first: what ends meanwhile is in the other table by then
         keys, times = self._times.items()
-        done = keys["window"] != window
+        done = keys["at"]["window"] != window
         self._times.clear(keys[done])
+        self._in_use = going_on + [_place(*key) for key in keys[~done].tolist()]
         found = []
         for key, (count, total_ns, _) in zip(keys[done].tolist(), times[done].tolist(), strict=True):
-            *place, number = key
+            place, number = _place(*key), key[0][-1]
             if number & _BEFORE_WINDOW:  # ended just after a window had begun, and may have been taken as unfinished
-                total_ns = 0 if place[1] in self._credited else min(total_ns, self._before_ns)
+                total_ns = 0 if place.tid in self._credited else min(total_ns, self._before_ns)
             if total_ns:
-                found.append(Interval(Place(*place), count, total_ns))
+                found.append(Interval(place, count, total_ns))
         return found
 
     def stacks_in_use(self) -> set[int]:
-        """Return the numbers of the stacks that threads wait with right now."""
-        return set(_states(self._threads.items()[1])[0]) - {RUNS}
+        """Return the stacks of what went on at the last `take`, and of what that left where it was."""
+        return {place.stack for place in self._in_use} - {RUNS}
+
+    def copies_in_use(self) -> set[tuple[int, int]]:
+        """Return (tid, copied_ns) of these."""
+        return {(place.tid, place.copied_ns) for place in self._in_use}
 
 
-def _states(threads: NDArray[Any]) -> tuple[list[int], list[int]]:
-    """Return each thread's stack, or RUNS, and kernel stack. One that was seen running, or ready to, still runs."""
-    waits = threads["track"]["where"] == OFF_CPU
-    stacks = np.where(waits, threads["stack"], np.uint64(RUNS))
-    return stacks.tolist(), np.where(waits, threads["kernel_stack"], -1).tolist()
+def _place(sample: tuple[int, int, int, int, int], copied_ns: int) -> Place:
+    """Return what a key of the kernel's table stands for, whatever window it is of."""
+    stack, tid, pid, kernel_stack, _ = sample
+    return Place(stack, tid, pid, kernel_stack, copied_ns)
+
+
+def _places(tids: NDArray[Any], threads: NDArray[Any]) -> list[Place]:
+    """Return where each thread is now. One that was seen running, or ready to, still runs."""
+    track = threads["track"]
+    waits = track["where"] == OFF_CPU
+    columns = (
+        np.where(waits, threads["stack"], np.uint64(RUNS)),
+        tids,
+        track["tgid"],
+        np.where(waits, threads["kernel_stack"], -1),
+        np.where(waits & (threads["is_copied"] == 1), track["since_ns"], 0),
+    )
+    return [Place(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from pprofpy.collectors.sampling.cpu import CpuRecorder
+from pprofpy.collectors.sampling.intervals import UNKNOWN as HIDDEN_STATE
+from pprofpy.collectors.sampling.intervals import Place
+from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.collectors.unwind.copies import NATIVE_LAYOUTS, UNKNOWN, NativeFrame, NativeSample, NativeStacks
 
 
@@ -60,7 +63,7 @@ class NativeRecorder(CpuRecorder):
         return self._joined(stack, kernel_stack, [UNKNOWN])
 
     def _joined(self, stack: int, kernel_stack: int, native: list[NativeFrame]) -> tuple[int, ...]:
-        return self._interned(self._kernel_frames(kernel_stack), self.stacks.frames(stack), native)
+        return self._interned(*self._frames_of(stack, kernel_stack), native)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
@@ -70,3 +73,25 @@ class NativeRecorder(CpuRecorder):
 
     def _native_losses(self) -> dict[str, int]:
         return self._natives.losses()
+
+
+class NativeWallRecorder(WallRecorder, NativeRecorder):
+    """A recording as WallRecorder makes it, with native functions on top of Python's.
+
+    A thread's native stack is copied as it leaves its CPU, and followed while it waits. Those of threads that were
+    blocked already are unknown, and those of too many switches.
+    """
+
+    def drain(self) -> None:
+        """As both do."""
+        super().drain()
+        self._natives.forget_switches(self._intervals.copies_in_use())
+
+    def _interval_location(self, place: Place) -> tuple[int, ...]:
+        chain = self._natives.chain_at((place.tid, place.copied_ns))
+        if chain is None:
+            return self._location(place.stack, place.kernel_stack)
+        return self._native_location(NativeSample(place.stack, place.tid, place.pid, place.kernel_stack, chain))
+
+    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+        return self._joined(stack, kernel_stack, [] if stack == HIDDEN_STATE else [UNKNOWN])

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pprofpy.collectors.kernel.kallsyms import without_scheduler
-from pprofpy.collectors.sampling.cpu import SAMPLE, CpuRecorder, CpuRecorderOptions
+from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.intervals import (
     INTERVAL_LAYOUTS,
     RUNS,
     UNKNOWN,
     Interval,
     Intervals,
+    Place,
     interval_constants,
 )
 from pprofpy.model.profile import Collection, Frame, Function, Profile, ValueType
@@ -51,7 +52,7 @@ class WallRecorder(CpuRecorder):
     def open(self) -> None:
         """As CpuRecorder does."""
         super().open()
-        self._intervals = Intervals(self.program, SAMPLE)
+        self._intervals = Intervals(self.program)
 
     def _constants(self) -> dict[str, int]:
         return super()._constants() | interval_constants()
@@ -85,6 +86,7 @@ class WallRecorder(CpuRecorder):
         end_ns = time.monotonic_ns()
         self._end_window(end_ns)
         unfinished = self._intervals.take_unfinished(self.window_start_ns)
+        self.take_new()  # the stacks of these, too
         self.drain()
         self._add(unfinished)
         profile = self._profile(end_ns)
@@ -107,23 +109,28 @@ class WallRecorder(CpuRecorder):
         self._add(self._intervals.take(self._window_number))
 
     def _add(self, found: list[Interval]) -> None:
-        self._learn_names((place.pid, place.tid) for place, _, _ in found)
-        for (stack, tid, pid, kernel_stack), count, total_ns in found:
-            if stack == RUNS:
-                self._running_ns[pid, tid] += total_ns
+        self._learn_names((one.place.pid, one.place.tid) for one in found)
+        for place, count, total_ns in found:
+            if place.stack == RUNS:
+                self._running_ns[place.pid, place.tid] += total_ns
             else:
-                labels = self._labels(pid, tid)
-                self._builder.add_locations(self._location(stack, kernel_stack), (count, total_ns), labels)
+                self._builder.add_locations(
+                    self._interval_location(place), (count, total_ns), self._labels(place.pid, place.tid)
+                )
+
+    def _interval_location(self, place: Place) -> tuple[int, ...]:
+        return self._location(place.stack, place.kernel_stack)
 
     def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
         self._looks[pid, tid][locations] += looks
 
-    def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
+    def _frames_of(self, stack: int, kernel_stack: int) -> tuple[Sequence[str], Sequence[Frame]]:
+        """As CpuRecorder does."""
         if seed := self._intervals.seed_of(stack):
             kernel = seed.kernel_stack if self._options.kernel_stacks else ()
-            return self._interned(without_scheduler(kernel), seed.python_stack)
+            return without_scheduler(kernel), seed.python_stack
         frames = (_HIDDEN,) if stack == UNKNOWN else self.stacks.frames(stack)
-        return self._interned(without_scheduler(self._kernel_frames(kernel_stack)), frames)
+        return without_scheduler(self._kernel_frames(kernel_stack)), frames
 
     def _stacks_in_use(self) -> Iterable[int]:
         """The stacks that threads wait with, however long."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Mapping as Dict
+from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ _STACK_BYTES, _PARTS = 28_672, 4
 _RECORD = np.dtype(
     [
         ("python_stack", "u8"),
+        ("off_ns", "u8"),
         ("tid", "u4"),
         ("tgid", "u4"),
         ("kernel_stack", "i4"),
@@ -56,7 +58,7 @@ _RECORD = np.dtype(
 NATIVE_LAYOUTS = {"native_record": _RECORD}
 """For `load(layouts=...)` of a program that includes native.h."""
 
-_HEAD, _REGISTER_FILE = struct.Struct("<QIIiIIIQQII"), struct.Struct(f"<{PT_REGS_COUNT}Q")
+_HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQQII"), struct.Struct(f"<{PT_REGS_COUNT}Q")
 _CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
 
 _BROKEN_OFF = {
@@ -76,6 +78,7 @@ class _Head(NamedTuple):
     """The head of a `struct native_record`."""
 
     python_stack: int
+    off_ns: int
     tid: int
     tgid: int
     kernel_stack: int
@@ -98,6 +101,10 @@ class NativeSample(NamedTuple):
     chain: int
 
 
+Switch = tuple[int, int]
+"""A thread, and when it left its CPU (monotonic clock, nanoseconds)."""
+
+
 class NativeStacks:
     """The native stacks that one loaded program has copied.
 
@@ -115,6 +122,7 @@ class NativeStacks:
         self._chains: list[Chain] = []
         self._chain_numbers: dict[Chain, int] = {}
         self._samples: Counter[NativeSample] = Counter()
+        self._switches: dict[Switch, int] = {}
         self._endings: Counter[Ending] = Counter()
 
     def poll(self, runtimes: Dict[int, Runtime]) -> None:
@@ -133,7 +141,11 @@ class NativeStacks:
             if chain.ending == Ending.AT_START and head.python_stack:
                 chain = _NOTHING  # a thread that runs Python has a loop
             self._endings[chain.ending] += 1
-            self._samples[NativeSample(*head[:4], self._number(chain))] += 1
+            number = self._number(chain)
+            if head.off_ns:
+                self._switches[head.tid, head.off_ns] = number
+            else:
+                self._samples[NativeSample(head.python_stack, head.tid, head.tgid, head.kernel_stack, number)] += 1
 
         self._records.read(take)
 
@@ -168,6 +180,14 @@ class NativeStacks:
         found, self._samples = self._samples, Counter()
         return found
 
+    def chain_at(self, switch: Switch) -> int | None:
+        """Return the chain that a thread left its CPU with; None if it was not copied."""
+        return self._switches.get(switch)
+
+    def forget_switches(self, in_use: Set[Switch]) -> None:
+        """Forget the chains of all switches but these."""
+        self._switches = {switch: chain for switch, chain in self._switches.items() if switch in in_use}
+
     def frames(self, chain: int) -> list[NativeFrame]:
         """A native stack, leaf-first; UNKNOWN stands at its end for what is missing."""
         functions, ending = self._chains[chain]
@@ -182,7 +202,9 @@ class NativeStacks:
         """Forget stacks if there are many; returns whether that was so. All samples must have been taken."""
         if len(self._chains) <= _MANY_STACKS:
             return False
+        chains = {switch: self._chains[number] for switch, number in self._switches.items()}
         self._chains, self._chain_numbers = [], {}
+        self._switches = {switch: self._number(chain) for switch, chain in chains.items()}
         return True
 
     def losses(self) -> dict[str, int]:

@@ -1,0 +1,142 @@
+"""`pprofpy cpu --idle --native` in the kernel: the C functions that threads wait in, for how long."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pprofpy.collectors.sampling.native import NativeWallRecorder
+from pprofpy.collectors.unwind.copies import UNKNOWN
+from pprofpy.formats.files import read_profile
+from pprofpy.model.profile import Profile, Sample
+from pprofpy.target import open_target
+from tests.conftest import (
+    PROGRAMS,
+    CommandLine,
+    Start,
+    compiled_library,
+    installed_versions,
+    interpreter,
+    rounds_until_right,
+)
+from tests.cpu import (
+    VERSIONS,
+    by_thread,
+    has_written,
+    let_run,
+    names_in,
+    poll_until,
+    recorder,
+    say_go,
+    time_ns,
+)
+
+pytestmark = [pytest.mark.ebpf, pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")]
+
+UNKNOWN_NAME = UNKNOWN[0].function.name
+PROGRAM = str(PROGRAMS / "native_waits.py")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    return compiled_library(tmp_path, "native_waits")
+
+
+def test_functions_last_as_long_as_by_the_programs_own_clock_on_every_interpreter(start: Start, library: Path) -> None:
+    pending = installed_versions(VERSIONS)
+
+    def measure() -> list[str]:
+        # Given programs that wait in C functions, called by the same line of Python
+        programs = {
+            version: start(interpreter(version), PROGRAM, str(library), stdin=subprocess.PIPE) for version in pending
+        }
+        with recorder(1000, NativeWallRecorder) as recording:
+            for program in programs.values():
+                recording.watch(open_target(program.pid))
+            recording.window()  # from now on all are watched
+            for program in programs.values():
+                say_go(program)
+            for program in programs.values():
+                poll_until(recording, has_written(program.stdout))
+            profile = recording.finish().profile
+        wrong = {version: differences(profile, program) for version, program in programs.items()}
+        for program in programs.values():
+            program.kill()
+        # Then we say the same as they do; those that we do not agree with try again
+        pending[:] = [version for version in pending if wrong[version]]
+        return [f"{version}: {text}" for version in pending for text in wrong[version]]
+
+    rounds_until_right(measure)
+
+
+def differences(profile: Profile, program: subprocess.Popen[str]) -> list[str]:
+    """Where we differ from what a program says, and what else is wrong with its main thread."""
+    assert program.stdout is not None
+    own, wrong = json.loads(program.stdout.readline())["wall_ns"], []
+    for function, own_ns in own.items():
+        ours_ns = time_ns(profile, program.pid, function)
+        if abs(ours_ns - own_ns) > 0.03 * own_ns:
+            wrong.append(f"{function} {ours_ns:,} ns instead of {own_ns:,}")
+    if abs(time_ns(profile, program.pid) - profile.duration_ns) > 0.001 * profile.duration_ns:
+        wrong.append(f"the main thread lasts {time_ns(profile, program.pid):,} ns of {profile.duration_ns:,}")
+    return wrong + impossible_stacks(by_thread(profile)[program.pid])
+
+
+def impossible_stacks(samples: list[Sample]) -> list[str]:
+    stacks = [names_in(sample.stack) for sample in samples]
+    return [
+        f"{stack}"
+        for stack in stacks
+        for caller in {"first", "second"}.intersection(stack)
+        if stack[stack.index(caller) - 1] != "sleeps" or "calls" not in stack[stack.index(caller) :]
+    ]
+
+
+def test_a_thread_without_python_shows_where_it_waits_and_too_many_switches_are_counted(
+    start: Start, library: Path
+) -> None:
+    running = start(sys.executable, PROGRAM, str(library), stdin=subprocess.PIPE)
+    with recorder(100, NativeWallRecorder) as recording:
+        recording.watch(open_target(running.pid))
+        first = recording.window().profile
+        let_run(recording, 1.5)
+        profile = recording.window().profile
+        recording.finish()
+
+    (tid,) = set(by_thread(profile)) - {running.pid}
+    assert time_ns(profile, tid) == pytest.approx(profile.duration_ns, rel=0.001)
+    known_ns, unknown_ns = time_ns(profile, tid, "sleeps"), time_ns(profile, tid, UNKNOWN_NAME)
+    # A thousand switches a second: of about half of them, the stack is copied
+    assert 0.2 * profile.duration_ns < known_ns < 0.95 * profile.duration_ns
+    assert 0.95 * profile.duration_ns < known_ns + unknown_ns
+    assert profile.collection.losses["native_skipped"] > 100
+    stacks = [stack for sample in by_thread(profile)[tid] if "sleeps" in (stack := names_in(sample.stack))]
+    assert all(stack[stack.index("sleeps") + 1] == "rests" for stack in stacks), stacks
+    # Who waited already when we came has no native functions, and says so
+    assert time_ns(profile, running.pid, UNKNOWN_NAME) == pytest.approx(profile.duration_ns, rel=0.01)
+    assert first.duration_ns > 0
+
+
+def test_the_command_takes_the_kernel_engine_for_both(cli: CommandLine, start: Start, library: Path) -> None:
+    running = start(sys.executable, PROGRAM, str(library), stdin=subprocess.PIPE)
+
+    done = cli("cpu", "--pid", str(running.pid), "-d", "1", "--idle", "--native", "-K")
+
+    assert done.returncode == 0, done.stderr
+    assert "engine: eBPF" in done.stderr
+    assert "this is wall-clock time" in done.stdout
+    profile = read_profile(str(cli.recordings[-1]))
+    order = [kinds(profile, list(profile.stacks[index])) for index in range(len(profile.stacks))]
+    assert all(kind == "".join(sorted(kind)) for kind in order), order
+    assert any({"k", "n", "p"} <= set(kind) for kind in order), order
+
+
+def kinds(profile: Profile, locations: list[int]) -> str:
+    """Of each place in a stack, leaf-first: kernel, native or Python."""
+    files = [profile.mappings[profile.locations[index].mapping].filename for index in locations]
+    return "".join({"[kernel]": "k", "[python]": "p"}.get(file, "n") for file in files)
