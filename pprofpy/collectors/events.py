@@ -21,7 +21,8 @@ from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection, select
 from pprofpy.collectors.kernel.turns import Turns
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import UsageError
 from pprofpy.events.syscalls import SYSCALLS
 from pprofpy.events.tracepoint import Field, Tracepoint

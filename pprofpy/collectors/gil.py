@@ -25,7 +25,8 @@ from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.switches import TIMES, TRACKED
 from pprofpy.collectors.kernel.turns import Turns
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, joined_slices
 from pprofpy.model.profile import Collection

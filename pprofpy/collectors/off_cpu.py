@@ -31,7 +31,7 @@ from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, T
 from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.numbered import Numbered
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.latency import KERNEL_MAPPING

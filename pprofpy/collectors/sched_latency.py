@@ -30,7 +30,7 @@ from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.kernel.switches import ON_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.turns import Turns
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
 from pprofpy.errors import PprofpyError
 from pprofpy.events.log import Batch, EventLog, Records, record_dtype

@@ -25,7 +25,7 @@ from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (
     CALL,

@@ -208,6 +208,45 @@ def times_of_sleepers(profile: Profile) -> Counter[str]:
     return times
 
 
+FAMILY = """
+import os, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+def child():
+    time.sleep(0.2)
+for _ in range(5):
+    if not os.fork():
+        child()
+        os._exit(0)
+    os.wait()
+time.sleep(2.5)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_processes_that_have_ended_do_not_run_on_and_are_forgotten(start: Start) -> None:
+    def measure() -> list[str]:
+        # Given children that live for 0.2 s each, and a parent that goes on
+        program = start(PYTHON, "-c", FAMILY, stdin=subprocess.PIPE)
+        with recorder(1000, WallRecorder, children=True) as recording:
+            recording.watch(open_target(program.pid))
+            say_go(program)
+            poll_until(recording, has_written(program.stdout))
+            watched = set(recording.stacks.runtimes)
+            profile = recording.finish().profile
+        threads = by_thread(profile)
+        wrong = [] if watched == {program.pid} else [f"still watched: {watched} besides {program.pid}"]
+        if len(threads) != 6:
+            wrong.append(f"threads {set(threads)}")
+        for tid in set(threads) - {program.pid}:
+            if not 0.2e9 < time_ns(profile, tid) < 0.4e9:
+                wrong.append(f"{tid} lasts {time_ns(profile, tid):,} ns")
+        return wrong
+
+    rounds_until_right(measure)
+
+
 # -- through the command line --------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.threadslot import thread_slot
-from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.pystacks import processes as registry
 from pprofpy.collectors.sampling.cpu import NO_PYTHON
 from pprofpy.reports import header
 from pprofpy.target import open_target
@@ -46,7 +46,7 @@ def test_every_sample_of_a_thousand_threads_has_its_stack(version: str, start: S
 
 def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     target = open_target(start(interpreter("3.11"), str(PROGRAMS / "crowd.py"), str(THREADS)).pid)
-    monkeypatch.setattr(pystacks, "thread_slot", lambda runtime: 0)
+    monkeypatch.setattr(registry, "thread_slot", lambda runtime: 0)
 
     with recorder(2000) as recording:
         recording.watch(target)

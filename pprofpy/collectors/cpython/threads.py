@@ -34,6 +34,10 @@ _SECONDS = 0.5
 
 _MOST_THREADS = 100_000
 """So many names are kept: programs may start threads for ever."""
+
+_MOST_PROCESSES = 10_000
+"""So many interpreters are kept, those that were found last: programs may start processes for ever."""
+
 _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
@@ -99,12 +103,15 @@ class Interpreters:
         self._tries: dict[int, int] = {}
 
     def of(self, pids: set[int]) -> dict[int, Runtime]:
-        """pid -> interpreter, of those that have one."""
+        """Return pid -> interpreter, of those that have one."""
         for pid in pids - self._found.keys():
             self._tries[pid] = self._tries.get(pid, 0) + 1
             if self._tries[pid] <= _TRIES_FOR_PYTHON:
                 with suppress(PprofpyError, OSError):
                     self._found[pid] = find_runtime(open_target(pid))
+        for known in (self._found, self._tries):
+            for pid in list(known)[:-_MOST_PROCESSES]:
+                del known[pid]
         return self._found
 
 

@@ -15,33 +15,39 @@ what the kernel could not send: huge line tables, and code that is new far down 
 
 from __future__ import annotations
 
-import os
-import struct
-import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
-from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.collectors.cpython.objects import Code, Reader, decode_text
-from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
-from pprofpy.collectors.cpython.threadslot import thread_slot
-from pprofpy.collectors.cpython.versions import KERNEL_DEFINES, Layout
-from pprofpy.collectors.kernel.program import Program, struct_offsets
-from pprofpy.collectors.pystacks.comparison import Comparison
+from pprofpy.collectors.cpython.objects import Code, Reader
+from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.numbered import Numbered
+from pprofpy.collectors.pystacks.processes import Process, Processes
+from pprofpy.collectors.pystacks.records import (
+    BROKEN,
+    CUT,
+    KIND_CODE,
+    KIND_EXEC,
+    KIND_FORK,
+    KIND_STACK,
+    CodeRecord,
+    StackRecord,
+    code_of,
+    frame_key,
+    kind_of,
+    process_event_of,
+    stack_of,
+)
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.profile import Collection, Frame, Function, Stack
 from pprofpy.system.blocking import BlockedError, bounded
-from pprofpy.target import Target, descendants_of, open_target, procfs
+from pprofpy.target import Target
 
 TRUNCATED = Frame(Function("[truncated]"))
 """Stands at the root of a stack that is deeper than what the kernel walks."""
@@ -49,85 +55,13 @@ TRUNCATED = Frame(Function("[truncated]"))
 UNREADABLE = Frame(Function("[unreadable]"))
 """Stands at the root of a stack whose rest could not be read."""
 
-_MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
-_MAX_THREADS = 512
-"""PYTHON_MAX_THREADS in python.h: so many states are gone through where glibc does not tell a thread its own."""
-
-_NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
-_LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
-_TARGET = np.dtype(
-    [
-        ("runtime", "u8"),
-        ("code_type", "u8"),
-        ("gil", "u8"),
-        ("flags", "u4"),
-        ("thread_slot", "u2"),
-        *((name, "u2") for name in _LAYOUT_FIELDS),
-    ],
-    align=True,
-)
-_FRAME = np.dtype([("code", "u8"), ("instruction", "i4"), ("fingerprint", "u4")])
-_STACK = np.dtype(
-    [
-        ("kind", "u4"),
-        ("tgid", "u4"),
-        ("id", "u8"),
-        ("thread_state", "u8"),
-        ("tid", "u4"),
-        ("flags", "u4"),
-        ("frame_count", "u4"),
-        ("frame_first", "u4"),
-        ("frames", _FRAME, (_MAX_FRAMES,)),
-    ]
-)
-_CODE = np.dtype(
-    [
-        ("kind", "u4"),
-        ("tgid", "u4"),
-        ("code", "u8"),
-        ("table", "u8"),
-        ("fingerprint", "u4"),
-        ("first_line", "i4"),
-        ("name_bytes", "u4"),
-        ("name_width", "u4"),
-        ("file_bytes", "u4"),
-        ("file_width", "u4"),
-        ("table_bytes", "u4"),
-        ("unused", "u4"),
-        ("name_text", "u1", (_NAME_BYTES,)),
-        ("file_text", "u1", (_FILE_BYTES,)),
-        ("table_data", "u1", (_TABLE_BYTES,)),
-    ]
-)
-_PROCESS_EVENT = np.dtype([("kind", "u4"), ("tgid", "u4"), ("parent_tgid", "u4"), ("unused", "u4")])
-PYTHON_LAYOUTS = {
-    "python_target": _TARGET,
-    "python_frame": _FRAME,
-    "python_stack": _STACK,
-    "python_code": _CODE,
-    "python_process_event": _PROCESS_EVENT,
-}
-"""For `load(layouts=...)` of a program that includes python.h."""
-
-_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIII"), struct.Struct("<IIQQIiIIIIII")
-_EVENT = struct.Struct("<IIII")
-_FRAME_KEY = struct.Struct("<QiI")
-_KIND_STACK, _KIND_CODE, _KIND_EXEC, _KIND_FORK = 1, 2, 3, 4
-_CUT, _BROKEN = 1, 2
-_FOLLOW = 1
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 
 _CodeKey = tuple[int, int, int]
 """Process, address, fingerprint: what an address held at some time."""
 
-_PATIENCE_S = 5.0
-"""How long a process that has become another program may take until its Python can be read."""
-
 _MANY_STACKS = 32_768
 """Half of what the kernel itself remembers (PYTHON_KNOWN): twice as many may be in memory."""
-
-_READING_S = 0.5
-"""So much CPU time is spent on reading a process's memory at most, in one poll."""
 
 _MOST_LARGE_BYTES = 16 << 20
 """Of line tables that the kernel does not send, so much is kept at most."""
@@ -149,37 +83,6 @@ _MISSED = (
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
 
 
-@cache
-def python_constants() -> dict[str, int]:
-    """What python.h must know of CPython and of the running kernel.
-
-    Raises:
-        NotPossibleError: This kernel does not tell.
-    """
-    members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
-    offsets = struct_offsets(members, "threads of Python cannot be told apart in it")
-    return {**KERNEL_DEFINES, **x86_64.KERNEL_DEFINES, **offsets}
-
-
-@dataclass(slots=True)
-class _Process:
-    """A process whose stacks are walked.
-
-    Attributes:
-        runtime: Its interpreter.
-        reader: Reads what the kernel could not send; a new one for each poll, so that none takes long.
-        modules: Names the modules of its files.
-        root: A file descriptor of its root folder, which outlives it.
-        comparison: Are the kernel's stacks those that are read from outside?
-    """
-
-    runtime: Runtime
-    reader: Reader
-    modules: ModuleNames
-    root: int
-    comparison: Comparison = field(default_factory=Comparison)
-
-
 class PythonStacks:
     """The stacks that one loaded program has met.
 
@@ -187,19 +90,20 @@ class PythonStacks:
         program: Includes python.h.
         children: Also walk the processes that a watched one starts.
 
+    Attributes:
+        processes: Whose stacks are walked.
+        unnamed: How many functions were gone before they could be named.
+        unlined: How many line tables could not be read.
+
     Raises:
         NotPossibleError: The kernel is too old.
     """
 
     def __init__(self, program: Program, *, children: bool = False) -> None:
-        self._targets = program.table("python_targets", _U4, _TARGET)
+        self.processes = Processes(program, children=children)
         self._missed = program.table("python_missed", _U4, _U8)
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
-        self._children = children
-        self._remarks, self._beyond = program.remarks, 0
-        self._processes: dict[int, _Process] = {}
-        self._became: dict[int, float] = {}
         self._codes: dict[_CodeKey, Code] = {}
         self._older_codes: dict[_CodeKey, Code] = {}
         self._frames: dict[tuple[int, bytes], Frame | None] = {}
@@ -214,71 +118,40 @@ class PythonStacks:
         self.unnamed = 0
         self.unlined = 0
         self._epoch.put(0, 1)
-        program.attach_raw("sched_process_exit", "python_on_exit")
-        program.attach_raw("sched_process_exec", "python_on_exec")
-        program.attach_raw("sched_process_fork", "python_on_fork")
 
     def watch(self, target: Target) -> None:
-        """Have the kernel walk the stacks of a process from now on, and of what it has started if children are wanted.
-
-        Raises:
-            NotPossibleError: Its interpreter is none that can be read safely.
-            TargetError: It has ended.
-            TargetPermissionError: We may not look inside it.
-        """
-        self.watch_one(target)
-        for child in descendants_of(target.pid) if self._children else ():
-            if child not in self._processes:
-                with suppress(PprofpyError):  # not all of them need be Python
-                    self.watch_one(open_target(child))
-
-    def watch_one(self, target: Target) -> None:
-        """As `watch`, without its children."""
-        runtime = find_runtime(target)
-        try:
-            self._enter(runtime)
-        except OSError as error:
-            raise TargetError(f"process {target.pid} has ended") from error
-        entry = np.zeros((), _TARGET)
-        entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
-        entry["flags"] = _FOLLOW if self._children else 0
-        entry["thread_slot"] = slot = thread_slot(runtime)
-        if not slot:
-            self._tell_of_limit(target)
-        for name in _LAYOUT_FIELDS:
-            entry[name] = getattr(runtime.layout, name)
-        self._targets.put(target.pid, entry)
-        if not target.is_alive():  # the kernel will not tell us: its number may be another's soon
-            self._targets.delete(np.array([target.pid], _U4))
-            raise TargetError(f"process {target.pid} has ended")
+        """Have the stacks of a process walked from now on. See `Processes.watch`."""
+        self.processes.watch(target)
 
     @property
     def runtimes(self) -> dict[int, Runtime]:
-        """pid -> interpreter, of all processes that are or were walked."""
-        return {pid: process.runtime for pid, process in self._processes.items()}
+        """See `Processes.runtimes`."""
+        return self.processes.runtimes
 
-    def poll(self) -> None:
+    def poll(self) -> dict[int, PprofpyError]:
         """Take in what is new. The ring buffer holds 8 MB: call it some ten times a second.
+
+        Returns:
+            See `Processes.poll`.
 
         Raises:
             NotPossibleError: The kernel's walks are not what is read from outside.
         """
-        self._look_again()
+        given_up = self.processes.poll()
         self._polls += 1
-        for process in self._processes.values():
-            process.reader = process.runtime.reader(_READING_S)
         self._records.read(self._take)
+        return given_up
 
     def _take(self, record: bytes) -> None:
-        kind = int.from_bytes(record[:4], "little")
-        if kind == _KIND_STACK:
-            self._take_stack(record)
-        elif kind == _KIND_CODE:
-            self._take_code(record)
-        elif kind == _KIND_EXEC:
-            self._became[_EVENT.unpack(record)[1]] = time.monotonic() + _PATIENCE_S
-        elif kind == _KIND_FORK:
-            self._take_fork(*_EVENT.unpack(record)[1:3])
+        kind = kind_of(record)
+        if kind == KIND_STACK:
+            self._take_stack(stack_of(record))
+        elif kind == KIND_CODE:
+            self._take_code(code_of(record))
+        elif kind == KIND_EXEC:
+            self.processes.take_exec(process_event_of(record)[0])
+        elif kind == KIND_FORK:
+            self.processes.take_fork(*process_event_of(record))
 
     def frames(self, stack_id: int) -> Stack:
         """A stack, leaf-first; its root end is TRUNCATED or UNREADABLE if some of it is missing. `()` for id 0.
@@ -339,7 +212,7 @@ class PythonStacks:
         found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
         found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
         found["python_undecoded"] = self._records.undecoded
-        found["python_threads_hidden"] = self._beyond
+        found["python_threads_hidden"] = self.processes.hidden_threads
         return {name: count for name, count in found.items() if count}
 
     @property
@@ -371,79 +244,20 @@ class PythonStacks:
         )
 
     def close(self) -> None:
-        """Let go of the processes' folders."""
-        for process in self._processes.values():
-            os.close(process.root)
-        self._processes.clear()
-
-    # -- processes -------------------------------------------------------------------------------------------------
-
-    def _tell_of_limit(self, target: Target) -> None:
-        """Say at once what cannot be seen of a process with more threads than the kernel's walk goes through."""
-        with suppress(OSError):
-            beyond = procfs.status(target.pid).thread_count - _MAX_THREADS
-            if beyond > 0:
-                self._beyond += beyond
-                self._remarks.append(
-                    f"{target} has {beyond} threads more than the {_MAX_THREADS} whose stacks can be found without "
-                    "glibc: those count as running no Python"
-                )
-
-    def _enter(self, runtime: Runtime) -> None:
-        if known := self._processes.pop(runtime.pid, None):
-            os.close(known.root)
-        root = os.open(procfs.folder_of(runtime.pid) / "root", os.O_PATH | os.O_CLOEXEC)
-        modules = ModuleNames(Path(f"/proc/self/fd/{root}"), runtime.pid)
-        self._processes[runtime.pid] = _Process(runtime, runtime.reader(), modules, root)
-
-    def _take_fork(self, child: int, parent: int) -> None:
-        if process := self._processes.get(parent):
-            with suppress(OSError):
-                self._enter(replace(process.runtime, pid=child))
-
-    def _look_again(self) -> None:
-        """At processes that have become another program."""
-        for pid, deadline in list(self._became.items()):
-            try:
-                self.watch_one(open_target(pid))
-            except (PprofpyError, OSError):
-                if time.monotonic() < deadline and procfs.exists(pid):
-                    continue  # it may only just be starting
-            del self._became[pid]
+        """Let go of the processes."""
+        self.processes.close()
 
     # -- records ---------------------------------------------------------------------------------------------------
 
-    def _take_code(self, record: bytes) -> None:
-        (
-            _,
-            tgid,
-            code,
-            table,
-            fingerprint,
-            first_line,
-            name_bytes,
-            name_width,
-            file_bytes,
-            file_width,
-            table_bytes,
-            _,
-        ) = _CODE_HEAD.unpack_from(record)
-        name_at = _CODE_HEAD.size
-        file_at, table_at = name_at + _NAME_BYTES, name_at + _NAME_BYTES + _FILE_BYTES
-        lines = record[table_at : table_at + table_bytes]
-        if len(lines) < table_bytes:
-            lines = self._large_table(tgid, table)
-        found = Code(
-            name=decode_text(record[name_at : name_at + name_bytes], name_width),
-            filename=decode_text(record[file_at : file_at + file_bytes], file_width),
-            first_line=first_line,
-            table=lines,
-        )
-        self._codes[tgid, code, fingerprint] = self._same.setdefault(found, found)
+    def _take_code(self, record: CodeRecord) -> None:
+        code = record.code
+        if record.lacks_table:
+            code = replace(code, table=self._large_table(record.tgid, record.table))
+        self._codes[record.tgid, record.address, record.fingerprint] = self._same.setdefault(code, code)
 
     def _large_table(self, tgid: int, table: int) -> bytes:
         """A line table that the kernel does not send; empty if it cannot be read, or there are too many of them."""
-        process = self._processes.get(tgid)
+        process = self.processes.get(tgid)
         if process and self._large_bytes < _MOST_LARGE_BYTES:
             with suppress(UnreadableError, PprofpyError):
                 lines = process.reader.blob(table)
@@ -452,31 +266,29 @@ class PythonStacks:
         self.unlined += 1
         return b""
 
-    def _take_stack(self, record: bytes) -> None:
-        _, tgid, stack_id, thread_state, _, flags, count, first = _STACK_HEAD.unpack_from(record)
-        start, size = _STACK_HEAD.size, _FRAME_KEY.size
-        keys = [record[start + i * size : start + (i + 1) * size] for i in range(first, count)]
-        frames = [frame for key in keys if (frame := self._frame(tgid, key))]
-        if flags & _CUT:
+    def _take_stack(self, record: StackRecord) -> None:
+        frames = [frame for key in record.keys if (frame := self._frame(record.tgid, key))]
+        if record.flags & CUT:
             frames.append(TRUNCATED)
-        elif flags & _BROKEN:
+        elif record.flags & BROKEN:
             frames.append(UNREADABLE)
-        self._stacks[stack_id] = tuple(frames)
-        process = self._processes.get(tgid)
+        self._stacks[record.stack_id] = tuple(frames)
+        process = self.processes.get(record.tgid)
         if process and not process.comparison.is_settled:
-            self._compare(process, thread_state, [code for key in keys if (code := _FRAME_KEY.unpack(key)[0])])
+            codes = [code for key in record.keys if (code := frame_key(key).code)]
+            self._compare(process, record.thread_state, codes)
 
     def _frame(self, tgid: int, key: bytes) -> Frame | None:
         memo = (tgid, key)
         if memo in self._frames:
             return self._frames[memo]
-        frame = self._name(tgid, *_FRAME_KEY.unpack(key))
+        frame = self._name(tgid, *frame_key(key))
         if frame is not UNREADABLE:  # else it may be readable next time
             self._frames[memo] = frame
         return frame
 
     def _name(self, tgid: int, code: int, instruction: int, fingerprint: int) -> Frame | None:
-        process = self._processes.get(tgid)
+        process = self.processes.get(tgid)
         if not code:
             return None
         found = self._code_of(process, (tgid, code, fingerprint)) if process else None
@@ -489,7 +301,7 @@ class PythonStacks:
         lines = self._lines.get(version) or self._lines.setdefault(version, LineTables(version))
         return Frame(function, lines.line(found.table, found.first_line, instruction))
 
-    def _code_of(self, process: _Process, key: _CodeKey) -> Code | None:
+    def _code_of(self, process: Process, key: _CodeKey) -> Code | None:
         _, address, fingerprint = key
         found = self._codes.get(key) or self._older_codes.get(key)
         found = found or self._read_code(process.reader, address, fingerprint)
@@ -508,7 +320,7 @@ class PythonStacks:
             return bounded(f"process {reader.memory.pid}", read)
         return None
 
-    def _compare(self, process: _Process, thread_state: int, codes: list[int]) -> None:
+    def _compare(self, process: Process, thread_state: int, codes: list[int]) -> None:
         """Hold a stack of the kernel's against one read from outside: the root, which hardly changes, must be the same.
 
         Raises:

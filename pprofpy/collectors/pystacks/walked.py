@@ -6,19 +6,16 @@ the kernel (`pystacks.py`), or from outside for threads that did not move.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks, python_constants
-from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.collectors.pystacks.processes import Process
+from pprofpy.collectors.pystacks.records import python_constants
+from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
+from pprofpy.errors import NotPossibleError
 from pprofpy.model.profile import Stack
-from pprofpy.target import open_target
-
-_PATIENCE_NS = 5_000_000_000
-"""A process that was only just started may take so long until its Python can be read."""
 
 
 def walk_constants() -> dict[str, int]:
@@ -43,53 +40,49 @@ class WalkedStacks:
         self._scope = scope
         self._named = scope.pid
         self._stacks = PythonStacks(program, children=scope.children)
-        self._starting: dict[int, int] = {}
-        self._known: dict[int, Runtime] = {}
+        self._processes = self._stacks.processes
+        self._seen = 0
 
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked."""
         self._named = pid
-        self._try_to_watch(pid, 0 if not self._scope.named_later else time.monotonic_ns() + _PATIENCE_NS)
+        if error := self._processes.watch_soon(pid, is_patient=self._scope.named_later):
+            self.problem = error.message
 
     def watch_others(self, pids: Iterable[int]) -> None:
-        """And those of the ones that it has started before, where they can be."""
+        """Have those of the processes walked that it has started before, where they can be."""
         for pid in pids:
-            if pid not in self._stacks.runtimes and pid != self._named:
-                self._try_to_watch(pid, time.monotonic_ns() + _PATIENCE_NS)
-
-    def _try_to_watch(self, pid: int, deadline_ns: int) -> None:
-        """What is only just starting is tried again at each poll, up to its deadline."""
-        self._starting.pop(pid, None)
-        try:
-            self._stacks.watch_one(open_target(pid))
-        except PprofpyError as error:
-            if time.monotonic_ns() < deadline_ns:
-                self._starting[pid] = deadline_ns
-            elif pid == self._named:
-                self.problem = error.message
+            if pid != self._named and not self._processes.get(pid):
+                self._processes.watch_soon(pid, is_patient=True)
 
     @property
     def runtimes(self) -> dict[int, Runtime]:
-        """pid -> interpreter, of all processes that are or were walked."""
-        return self._stacks.runtimes
+        """See `Processes.runtimes`."""
+        return self._processes.runtimes
 
     def runtime(self, pid: int) -> Runtime | None:
-        """The Python of a process, if its stacks are walked."""
-        return self._stacks.runtimes.get(pid)
+        """Return the Python of a process, if its stacks are walked."""
+        process = self._processes.get(pid)
+        return process.runtime if process else None
 
     def poll(self) -> list[int]:
-        """Take in what is new; returns the processes whose Python can be read now, and could not before."""
-        for pid, deadline_ns in list(self._starting.items()):
-            self._try_to_watch(pid, deadline_ns)
-            if pid == self._named and pid in self._stacks.runtimes:
-                self.watch_others(self._scope.members(pid))
+        """Take in what is new; return the processes whose Python can be read now, and could not before."""
         try:
-            self._stacks.poll()
+            given_up = self._stacks.poll()
         except NotPossibleError as error:
             self.problem, self._is_mistaken = error.message, True
-        runtimes = dict(self._stacks.runtimes)
-        fresh = [pid for pid, runtime in runtimes.items() if self._known.get(pid) is not runtime]
-        self._known = runtimes
+        else:
+            if reason := given_up.get(self._named):
+                self.problem = reason.message
+        fresh = self._take_fresh()
+        if any(one.runtime.pid == self._named for one in fresh):
+            self.watch_others(self._scope.members(self._named))
+            fresh += self._take_fresh()
+        return [one.runtime.pid for one in fresh]
+
+    def _take_fresh(self) -> list[Process]:
+        fresh = self._processes.since(self._seen)
+        self._seen = fresh[-1].number if fresh else self._seen
         return fresh
 
     def add(self, stack: Stack) -> int:

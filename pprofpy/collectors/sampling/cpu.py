@@ -25,7 +25,8 @@ from pprofpy.collectors.kernel.kallsyms import kernel_symbols
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.pystacks.stacks import PYTHON_LAYOUTS, PythonStacks, python_constants
+from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import (
@@ -118,6 +119,7 @@ class CpuRecorder(KernelRecorder):
         self._target: Target | None = None
         self._names = ThreadNames()
         self._cpu_ns: dict[int, tuple[int, int]] = {}
+        self._ended_cpu_ns = 0
         self._window_number = 0
 
     def open(self) -> None:
@@ -201,10 +203,14 @@ class CpuRecorder(KernelRecorder):
 
     def _note_cpu_time(self) -> None:
         """Of each process that is watched: CPU time when it began to be, and now."""
-        for pid in self.stacks.runtimes:
+        runtimes = self.stacks.runtimes
+        for pid in runtimes:
             with suppress(OSError):
                 now_ns = time.clock_gettime_ns(_cpu_clock(pid))
                 self._cpu_ns[pid] = self._cpu_ns.get(pid, (now_ns, 0))[0], now_ns
+        for pid in self._cpu_ns.keys() - runtimes.keys():
+            first_ns, last_ns = self._cpu_ns.pop(pid)
+            self._ended_cpu_ns += max(last_ns - first_ns, 0)
 
     def _collect(self, keys: np.ndarray, counts: np.ndarray) -> None:
         self._learn_names(zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
@@ -275,7 +281,7 @@ class CpuRecorder(KernelRecorder):
     def collected(self) -> Collection:
         """How complete the recording is. How far it is behind is told window by window."""
         lost = losses(self.program, _LOST)
-        cpu_ns = sum(last - first for first, last in self._cpu_ns.values() if last)
+        cpu_ns = self._ended_cpu_ns + sum(last - first for first, last in self._cpu_ns.values() if last)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF",
             target=str(self._target),

@@ -23,6 +23,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.switches import OFF_CPU, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.processes import Processes
 from pprofpy.collectors.pystacks.walked import walk_constants
 from pprofpy.collectors.sampling.cpu import SAMPLE
 from pprofpy.target import procfs
@@ -90,7 +91,7 @@ class Intervals:
         self._times = program.table("intervals", _INTERVAL, TIMES)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
         self._seeds: list[BlockedThread | None] = [None]
-        self._known: dict[int, Runtime] = {}
+        self._seeded = 0
         self._begin_ns = self._before_ns = 0
         self._credited: set[int] = set()
         self._in_use: list[Place] = []
@@ -103,16 +104,11 @@ class Intervals:
         self._program.attach_raw("sched_process_exec", "on_exec")
         self._program.attach_raw("sched_switch", "on_switch")
 
-    def seed_blocked_threads(self, runtimes: dict[int, Runtime]) -> None:
-        """Read the threads of processes that are new: no switch will tell what those do that are blocked.
-
-        Args:
-            runtimes: pid -> interpreter, of all processes that are watched.
-        """
-        for pid, runtime in runtimes.items():
-            if self._known.get(pid) is not runtime:
-                self._seed_process(pid, runtime)
-        self._known = runtimes
+    def seed_blocked_threads(self, processes: Processes) -> None:
+        """Read the threads of processes that are new: no switch will tell what those do that are blocked."""
+        for process in processes.since(self._seeded):
+            self._seed_process(process.runtime.pid, process.runtime)
+            self._seeded = process.number
 
     def _seed_process(self, pid: int, runtime: Runtime) -> None:
         for thread in blocked_threads(pid, runtime):

@@ -63,7 +63,7 @@ class WallRecorder(CpuRecorder):
     def _begin(self) -> None:
         """All threads have been looked at before the recording begins; what was before does not count."""
         self._intervals.attach()
-        self._intervals.seed_blocked_threads(self.stacks.runtimes)
+        self._intervals.seed_blocked_threads(self.stacks.processes)
         super()._begin()
         self._end_window(self.window_start_ns)
         self._intervals.take(self._window_number)
@@ -71,14 +71,14 @@ class WallRecorder(CpuRecorder):
     def watch(self, target: Target) -> None:
         """As CpuRecorder does."""
         super().watch(target)
-        self._intervals.seed_blocked_threads(self.stacks.runtimes)
+        self._intervals.seed_blocked_threads(self.stacks.processes)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:
         """As CpuRecorder does."""
         super().take_new()
-        self._intervals.seed_blocked_threads(self.stacks.runtimes)
+        self._intervals.seed_blocked_threads(self.stacks.processes)
 
     def window(self) -> Recording:
         """As CpuRecorder does, up to now."""

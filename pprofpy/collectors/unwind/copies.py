@@ -148,6 +148,8 @@ class NativeStacks:
                 self._samples[NativeSample(head.python_stack, head.tid, head.tgid, head.kernel_stack, number)] += 1
 
         self._records.read(take)
+        for pid in self._processes.keys() - runtimes.keys():
+            del self._processes[pid]
 
     def _joined(self, head: _Head, record: bytes) -> StackCopy | None:
         """What was copied of a thread, once the last part is there. Where one found no room, none come after it."""

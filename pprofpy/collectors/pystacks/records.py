@@ -1,0 +1,168 @@
+"""What the kernel's walk of Python stacks (`python.h`) sends: stacks, code objects, processes that fork or exec."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from pprofpy.arch import x86_64
+from pprofpy.collectors.cpython.objects import Code, decode_text
+from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
+from pprofpy.collectors.kernel.program import struct_offsets
+from pprofpy.collectors.pystacks.processes import TARGET
+
+_MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
+_FRAME = np.dtype([("code", "u8"), ("instruction", "i4"), ("fingerprint", "u4")])
+_STACK = np.dtype(
+    [
+        ("kind", "u4"),
+        ("tgid", "u4"),
+        ("id", "u8"),
+        ("thread_state", "u8"),
+        ("tid", "u4"),
+        ("flags", "u4"),
+        ("frame_count", "u4"),
+        ("frame_first", "u4"),
+        ("frames", _FRAME, (_MAX_FRAMES,)),
+    ]
+)
+_CODE = np.dtype(
+    [
+        ("kind", "u4"),
+        ("tgid", "u4"),
+        ("code", "u8"),
+        ("table", "u8"),
+        ("fingerprint", "u4"),
+        ("first_line", "i4"),
+        ("name_bytes", "u4"),
+        ("name_width", "u4"),
+        ("file_bytes", "u4"),
+        ("file_width", "u4"),
+        ("table_bytes", "u4"),
+        ("unused", "u4"),
+        ("name_text", "u1", (_NAME_BYTES,)),
+        ("file_text", "u1", (_FILE_BYTES,)),
+        ("table_data", "u1", (_TABLE_BYTES,)),
+    ]
+)
+_PROCESS_EVENT = np.dtype([("kind", "u4"), ("tgid", "u4"), ("parent_tgid", "u4"), ("unused", "u4")])
+PYTHON_LAYOUTS = {
+    "python_target": TARGET,
+    "python_frame": _FRAME,
+    "python_stack": _STACK,
+    "python_code": _CODE,
+    "python_process_event": _PROCESS_EVENT,
+}
+"""For `load(layouts=...)` of a program that includes python.h."""
+
+KIND_STACK, KIND_CODE, KIND_EXEC, KIND_FORK = 1, 2, 3, 4
+"""The first word of a record."""
+
+CUT, BROKEN = 1, 2
+"""Flags of a stack: deeper than what was walked; the rest could not be read."""
+
+_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIII"), struct.Struct("<IIQQIiIIIIII")
+_EVENT = struct.Struct("<IIII")
+_FRAME_KEY = struct.Struct("<QiI")
+
+
+@cache
+def python_constants() -> dict[str, int]:
+    """What python.h must know of CPython and of the running kernel.
+
+    Raises:
+        NotPossibleError: This kernel does not tell.
+    """
+    members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
+    offsets = struct_offsets(members, "threads of Python cannot be told apart in it")
+    return {**KERNEL_DEFINES, **x86_64.KERNEL_DEFINES, **offsets}
+
+
+class FrameKey(NamedTuple):
+    """A frame: its code object's address (0: none of Python's), its instruction, what tells the code from others."""
+
+    code: int
+    instruction: int
+    fingerprint: int
+
+
+class StackRecord(NamedTuple):
+    """A stack that is new.
+
+    Attributes:
+        tgid: Whose.
+        stack_id: The kernel's number for it.
+        thread_state: The address of the thread's state.
+        flags: CUT or BROKEN; 0: it is whole.
+        keys: Its frames, leaf-first, packed (`frame_key`): most were met before.
+    """
+
+    tgid: int
+    stack_id: int
+    thread_state: int
+    flags: int
+    keys: list[bytes]
+
+
+class CodeRecord(NamedTuple):
+    """A code object that is new.
+
+    Attributes:
+        tgid, address, fingerprint: Which.
+        code: What it says; its line table is empty if that was not sent.
+        table: The line table's address.
+        lacks_table: The line table is too large to be sent.
+    """
+
+    tgid: int
+    address: int
+    fingerprint: int
+    code: Code
+    table: int
+    lacks_table: bool
+
+
+def kind_of(record: bytes) -> int:
+    """Return the kind of a record (KIND_*)."""
+    return int.from_bytes(record[:4], "little")
+
+
+def frame_key(packed: bytes) -> FrameKey:
+    """Read a packed frame."""
+    return FrameKey._make(_FRAME_KEY.unpack(packed))
+
+
+def stack_of(record: bytes) -> StackRecord:
+    """Read a record of KIND_STACK."""
+    _, tgid, stack_id, thread_state, _, flags, count, first = _STACK_HEAD.unpack_from(record)
+    start, size = _STACK_HEAD.size, _FRAME_KEY.size
+    keys = [record[start + i * size : start + (i + 1) * size] for i in range(first, count)]
+    return StackRecord(tgid, stack_id, thread_state, flags, keys)
+
+
+def code_of(record: bytes) -> CodeRecord:
+    """Read a record of KIND_CODE."""
+    head = _CODE_HEAD.unpack_from(record)
+    _, tgid, address, table, fingerprint, first_line, name_bytes, name_width, file_bytes, file_width, table_bytes, _ = (
+        head
+    )
+    name_at = _CODE_HEAD.size
+    file_at, table_at = name_at + _NAME_BYTES, name_at + _NAME_BYTES + _FILE_BYTES
+    lines = record[table_at : table_at + table_bytes]
+    lacks_table = len(lines) < table_bytes
+    code = Code(
+        name=decode_text(record[name_at : name_at + name_bytes], name_width),
+        filename=decode_text(record[file_at : file_at + file_bytes], file_width),
+        first_line=first_line,
+        table=b"" if lacks_table else lines,
+    )
+    return CodeRecord(tgid, address, fingerprint, code, table, lacks_table)
+
+
+def process_event_of(record: bytes) -> tuple[int, int]:
+    """Read a record of KIND_EXEC or KIND_FORK; return the process, and its parent."""
+    _, tgid, parent, _ = _EVENT.unpack(record)
+    return tgid, parent
