@@ -11,17 +11,15 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import ThreadNames
-from pprofpy.collectors.kernel.kallsyms import kernel_symbols, without_scheduler
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.recorder import KernelRecorder
@@ -30,15 +28,13 @@ from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
-from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.latency import KERNEL_MAPPING
-from pprofpy.model.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile
+from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
+from pprofpy.model.profile import Collection, Profile
 from pprofpy.model.recording import Recording
-from pprofpy.model.waits import OFF_CPU_TYPES, STATES, STILL_WAITING, WOKEN_BY
-from pprofpy.session.sums import ThreadSums, Who, numberless
+from pprofpy.model.waits import STATES, STILL_WAITING
+from pprofpy.session.sums import Who
 from pprofpy.target import Target
 
 _U4 = np.dtype("u4")
@@ -68,11 +64,7 @@ _PLACE = np.dtype(
 )
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
-_STACK = np.dtype([("addresses", "u8", 127)])
 _LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": _PLACE, "name": _NAME}
-
-_FIRST_SEEDED_STACK = 1 << 24
-"""From this number on, `kernel_stack` means a stack that user space read when the recording began."""
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
 _LOST = (
@@ -104,17 +96,6 @@ class OffCpuOptions:
     wakers: bool = False
 
 
-class _What(NamedTuple):
-    """The key by which a thread's intervals are summed."""
-
-    state: str
-    reason: str
-    stack: int
-    kernel_stack: int
-    waker: str
-    waker_stack: int
-
-
 class OffCpuRecorder(KernelRecorder):
     """Measures off-CPU intervals. The whole system is measured from `open` on, a process from `watch` on.
 
@@ -131,9 +112,6 @@ class OffCpuRecorder(KernelRecorder):
         self._pid = options.scope.pid
         self._walks = not options.scope.is_everybody
         self._python_names = ThreadNames()
-        self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
-        self._kernel_notes: tuple[str, ...] = ()
-        self._spells: ThreadSums[_What] = ThreadSums(_alike)
 
     def open(self) -> None:
         """Load the program and attach it."""
@@ -144,12 +122,13 @@ class OffCpuRecorder(KernelRecorder):
         self._threads = program.table("threads", _U4, _THREAD)
         self._places = program.table("places", _PLACE, TIMES)
         self._names = program.table("names", _U4, _NAME)
-        self._kernel_stacks = program.table("kernel_stacks", _U4, _STACK)
         self._turns = Turns(program)
         write_reason_table(program)
         self._python = WalkedStacks(program, scope) if self._walks else None
         if self._python:
             self.owned.callback(self._python.close)
+        options = self._options
+        self._sums = OffCpuSums(program, self._python, kernel_stacks=options.kernel_stacks, wakers=options.wakers)
         self._late_stacks = program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
         members = self._begin_to_watch(self._pid) if self._pid else []
         self._attach()
@@ -220,7 +199,7 @@ class OffCpuRecorder(KernelRecorder):
         track["comm"] = thread.comm
         entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
         entry["reason"], entry["stack"] = thread.reason, stack
-        entry["kernel_stack"] = _FIRST_SEEDED_STACK + self._seeded_kernel_stacks.number(thread.kernel_stack)
+        entry["kernel_stack"] = self._sums.number_of_seeded(thread.kernel_stack)
         return entry
 
     def _add_late_stack(self, thread: BlockedThread, stack: int, off_ns: int) -> None:
@@ -252,7 +231,7 @@ class OffCpuRecorder(KernelRecorder):
         done, times, left = self._turns.take(self._places)
         self.take_new()
         self._collect(done, times, names)
-        self._spells.make_room()
+        self._sums.make_room()
         self._turns.end()
         gone = (threads["track"]["is_dead"] == 1) & ~np.isin(tids, left["tid"])
         self._threads.clear(tids[gone])
@@ -308,8 +287,8 @@ class OffCpuRecorder(KernelRecorder):
             stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
             pid, name = names.get(tid, (0, f"thread {tid}"))
             waker = _waker(context, waker_tid, names), self._number(waker_stack)
-            what = _What(STATES[state], REASONS[reason], self._number(stack), kernel_stack, *waker)
-            self._spells.add(Who(pid, tid, name), what, (count, total_ns))
+            what = What(STATES[state], REASONS[reason], self._number(stack), kernel_stack, *waker)
+            self._sums.add(Who(pid, tid, name), what, (count, total_ns))
 
     def _number(self, stack_id: int) -> int:
         return self._python.number(stack_id) if self._python else 0
@@ -334,71 +313,14 @@ class OffCpuRecorder(KernelRecorder):
             blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
             for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
                 if time_ns > 0:
-                    self._spells.add(who, _What(state, reason, *stacks, STILL_WAITING, 0), (1, time_ns))
-
-    # -- the profile -----------------------------------------------------------------------------------------------
+                    self._sums.add(who, What(state, reason, *stacks, STILL_WAITING, 0), (1, time_ns))
 
     def _take_profile(self, end_ns: int) -> Profile:
-        """What was summed up so far, which a new window does not have any more."""
-        profile = self._build()
+        """Return what was summed up so far, which the next window does not have any more."""
+        profile = self._sums.take()
         _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)
-        profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
         profile.collection = self.collected_since()
-        self._spells.clear()
         return profile
-
-    def _build(self) -> Profile:
-        kernel_stacks = self._kernel_frames()
-        builder = ProfileBuilder(OFF_CPU_TYPES, KERNEL_MAPPING)
-        for (who, what), values in self._spells.items():
-            kernel = kernel_stacks.get(what.kernel_stack, ()) if self._shows_kernel_stack(what) else ()
-            stack = self._stack(builder, what, kernel)
-            labels = [Label("state", what.state), Label("reason", what.reason)]
-            labels += who.labels()
-            if what.waker:
-                labels.append(Label("waker", what.waker))
-            builder.add_locations(stack, values, tuple(labels))
-        return builder.build()
-
-    def _stack(self, builder: ProfileBuilder, what: _What, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
-        """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
-        python = self._python.spelled(what.stack) if self._python else ()
-        if not kernel:
-            kernel = (_pseudo(what.reason),) if python else (_pseudo("kernel stack unknown"),)
-        blocked = [builder.frame_location(frame) for frame in kernel]
-        blocked += [builder.frame_location(frame, PYTHON_MAPPING) for frame in python]
-        is_chain = self._options.wakers and what.waker not in ("", STILL_WAITING) and what.state != "runqueue"
-        if not is_chain:
-            return tuple(blocked)
-        waker = self._python.spelled(what.waker_stack) if self._python else ()
-        above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
-        above = above or [builder.frame_location(_waker_frame(what.waker))]
-        return (*above, builder.frame_location(WOKEN_BY), *blocked)
-
-    def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
-        """The kernel stacks in use, by number, leaf-first."""
-        wanted = {what.kernel_stack for (_, what), _ in self._spells.items() if self._shows_kernel_stack(what)}
-        symbols = kernel_symbols()
-        stacks = {
-            number: tuple(
-                symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address
-            )
-            for number in wanted
-            if 0 <= number < _FIRST_SEEDED_STACK
-        }
-        if any(stacks.values()):
-            self._kernel_notes = symbols.notes
-        seeded = (number for number in wanted if number >= _FIRST_SEEDED_STACK)
-        stacks |= {number: self._seeded_kernel_stacks[number - _FIRST_SEEDED_STACK] for number in seeded}
-        return {
-            number: tuple(Frame(Function(name)) for name in without_scheduler(stack))
-            for number, stack in stacks.items()
-            if stack
-        }
-
-    def _shows_kernel_stack(self, what: _What) -> bool:
-        """Also threads that blocked before the recording began have both, and show as the others do."""
-        return self._options.kernel_stacks or not (self._python and self._python.spelled(what.stack))
 
     def collected(self) -> Collection:
         """How complete the recording is."""
@@ -411,19 +333,8 @@ class OffCpuRecorder(KernelRecorder):
             truncated=python.truncated if python else -1,
             errors=python.errors if python else -1,
             losses=lost | (python.losses() if python else {}),
-            notes=(*(python.notes() if python else ()), *self._kernel_notes),
+            notes=(*(python.notes() if python else ()), *self._sums.notes),
         )
-
-
-def _alike(what: _What, alive: set[int]) -> _What:
-    """Return the key with a waker that has ended reduced to its name."""
-    found = re.search(r"\((\d+)\)( in softirq)?$", what.waker)
-    return what._replace(waker=numberless(what.waker)) if found and int(found[1]) not in alive else what
-
-
-def _pseudo(text: str) -> Frame:
-    """A frame that stands for no function."""
-    return Frame(Function(f"[{text}]"))
 
 
 def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> str:
@@ -434,9 +345,3 @@ def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> s
     if not waker_tid:
         return "" if kind == "task" else kind
     return f"{names.get(waker_tid, (0, 'thread'))[1]} ({waker_tid})" + (" in softirq" if kind == "softirq" else "")
-
-
-def _waker_frame(waker: str) -> Frame:
-    """Stands for a waker without a Python stack; threads of the same name are one."""
-    name, is_thread, _ = waker.rpartition(" (")
-    return _pseudo(f"thread {name}" if is_thread else waker)

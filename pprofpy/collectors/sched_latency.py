@@ -11,11 +11,9 @@ Source: the raw tracepoints sched_switch, sched_waking, sched_wakeup_new, task_r
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +22,20 @@ from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
 from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.losses import losses
-from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
-from pprofpy.collectors.kernel.switches import ON_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
-from pprofpy.collectors.kernel.turns import Turns
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
+from pprofpy.collectors.scheduling.long_waits import LONG_WAIT, LONG_WAIT_LAYOUTS, long_wait
+from pprofpy.collectors.scheduling.waiting_threads import (
+    BUCKET,
+    WAITING_LAYOUTS,
+    WAITING_THREAD,
+    increase_since,
+    thread_waits,
+)
+from pprofpy.collectors.scheduling.waits_by_stack import WAITS_BY_STACK_LAYOUTS, WaitsByStack
 from pprofpy.errors import PprofpyError
 from pprofpy.events.log import Batch, EventLog, Records, record_dtype
 from pprofpy.events.switches import DATA_BYTES, TRACEPOINTS, Known, to_records
@@ -40,13 +44,9 @@ from pprofpy.model.latency import (
     Histogram,
     LatencyRecord,
     LongWait,
-    Slice,
-    StackWaits,
     ThreadWaits,
-    Waits,
     histograms_by_owner,
     sum_by_name,
-    sum_stacks,
 )
 from pprofpy.model.profile import Collection
 from pprofpy.model.recording import Recording
@@ -55,48 +55,8 @@ from pprofpy.session.sums import numberless
 from pprofpy.target import Target
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_WAITS = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8", 2), ("max_at_ns", "u8", 2)])
-_THREAD = np.dtype(
-    [
-        ("track", TRACKED),
-        ("wakeup", WAKEUP),
-        ("stack", "u8"),
-        ("woken", _WAITS),
-        ("preempted", _WAITS),
-        ("window", "u4", 2),
-        ("migrations", "u8"),
-        ("cpu", "u4"),
-        ("left_runnable", "u4"),
-        ("waker_comm", "S16"),
-    ]
-)
-_BUCKET = np.dtype([("tid", "u4"), ("was_preempted", "u2"), ("index", "u2")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
-_SLICE = np.dtype([("start_ns", "u8"), ("tid", "u4"), ("tgid", "u4"), ("comm", "S16")])
-_LONG_WAIT = np.dtype(
-    [
-        ("end_ns", "u8"),
-        ("wait_ns", "u8"),
-        ("stack", "u8"),
-        ("waker_stack", "u8"),
-        ("tid", "u4"),
-        ("tgid", "u4"),
-        ("cpu", "u4"),
-        ("cpu_before", "u4"),
-        ("waker_tid", "u4"),
-        ("waker_context", "u1"),
-        ("was_preempted", "u1"),
-        ("next_slice", "u2"),
-        ("comm", "S16"),
-        ("waker_comm", "S16"),
-        ("slices", _SLICE, 128),
-    ]
-)
-_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("turn", "u2")])
-_LAYOUTS = SWITCH_LAYOUTS | {"waits": _WAITS, "thread": _THREAD, "bucket": _BUCKET}
-_THRESHOLD_LAYOUTS = {"slice": _SLICE, "long_wait": _LONG_WAIT}
 _TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
-_STACK_LAYOUTS = {"stack_key": _STACK_KEY} | PYTHON_LAYOUTS
 
 _MAX_BUCKETS = 262_144
 _MAX_STACKS = 131_072
@@ -169,16 +129,16 @@ class SchedRecorder(KernelRecorder):
         options = self._options
         options.scope.check()
         program = self.load("sched_latency.bpf.c", self._constants(), self._layouts(), self._parameters())
-        self._threads = program.table("threads", _U4, _THREAD)
-        self._histogram = program.table("histogram", _BUCKET, _U8)
+        self._threads = program.table("threads", _U4, WAITING_THREAD)
+        self._histogram = program.table("histogram", BUCKET, _U8)
         self._window_map = program.table("window", _U4, _U4)
-        self._long_wait_events = program.events("long_waits", _LONG_WAIT) if options.threshold_ns else None
+        self._long_wait_events = program.events("long_waits", LONG_WAIT) if options.threshold_ns else None
         self._events = program.events("events", RECORD) if options.trace else None
         self._others = program.table("names", _U4, _NAME) if options.trace else self._threads
         self._python = WalkedStacks(program, options.scope) if options.stacks else None
         if self._python:
             self.owned.callback(self._python.close)
-        self._by_stack = _WaitsByStack(program, self._python) if self._python else None
+        self._by_stack = WaitsByStack(program, self._python) if self._python else None
         self._window_map.put(0, self._window)
         if self._pid:
             self._begin_to_watch(self._pid)
@@ -220,13 +180,13 @@ class SchedRecorder(KernelRecorder):
         return self._options.scope.parameters() | ({"THRESHOLD_NS": threshold_ns} if threshold_ns else {})
 
     def _layouts(self) -> dict[str, np.dtype[Any]]:
-        layouts = dict(_LAYOUTS)
+        layouts = dict(WAITING_LAYOUTS)
         if self._options.threshold_ns:
-            layouts |= _THRESHOLD_LAYOUTS
+            layouts |= LONG_WAIT_LAYOUTS
         if self._options.trace:
             layouts |= _TRACE_LAYOUTS
         if self._options.stacks:
-            layouts |= _STACK_LAYOUTS
+            layouts |= WAITS_BY_STACK_LAYOUTS | PYTHON_LAYOUTS
         return layouts
 
     def _attach(self) -> None:
@@ -259,7 +219,7 @@ class SchedRecorder(KernelRecorder):
         events = np.sort(self._long_wait_events.read(), order="end_ns") if self._long_wait_events else ()
         if self._python:
             self._python.poll()  # the stacks of these events are there by now
-        found = [self._explained(_long_wait(event), event) for event in events]
+        found = [self._explained(long_wait(event), event) for event in events]
         self._told_long_waits += found
         self._long_wait_count += len(found)
         self._long_waits += found[: max(MOST_LONG_WAITS - len(self._long_waits), 0)]
@@ -306,7 +266,7 @@ class SchedRecorder(KernelRecorder):
         """Return the window's sums so far and reset them for the next window."""
         live = self._read(window)
         stacks = self._by_stack.found({one.tid: one for one in live}) if self._by_stack else ()
-        everyone = *self._ended, *self._folded, *(_since(one, self._base.get(one.tid)) for one in live)
+        everyone = *self._ended, *self._folded, *(increase_since(one, self._base.get(one.tid)) for one in live)
         record = LatencyRecord(
             tuple(one for one in everyone if self._end_ns or one.waits.count or one.waiting_ns),
             *self.begin_window(end_ns),
@@ -375,7 +335,7 @@ class SchedRecorder(KernelRecorder):
         self._learn_names(tids, threads)
         now_ns = self._end_ns or time.monotonic_ns()
         return [
-            _thread_waits(tid, self._name(thread, tid), thread, histograms, window, now_ns)
+            thread_waits(tid, self._name(thread, tid), thread, histograms, window, now_ns)
             for tid, thread in zip(tids.tolist(), threads, strict=True)
         ]
 
@@ -405,7 +365,7 @@ class SchedRecorder(KernelRecorder):
         self._threads.delete(tids)
         if self._by_stack:
             self._by_stack.move_out({one.tid: one for one in gone})
-        self._ended += [_since(one, self._base.pop(one.tid, None)) for one in gone]
+        self._ended += [increase_since(one, self._base.pop(one.tid, None)) for one in gone]
         if len(self._ended) > _KEEP_ENDED:
             self._fold()
 
@@ -428,164 +388,3 @@ class SchedRecorder(KernelRecorder):
             losses=lost | (self._python.losses() if self._python else {}),
             notes=self._python.notes() if self._python else (),
         )
-
-
-class _WaitsByStack:
-    """Waits by the text of their stacks, moved out of the kernel's table again and again.
-
-    Args:
-        program: Sums up a turn at a time.
-        python: The stacks that it refers to.
-    """
-
-    def __init__(self, program: Program, python: WalkedStacks) -> None:
-        self._python = python
-        self._turns = Turns(program)
-        self._table = program.table("stack_waits", _STACK_KEY, TIMES)
-        self._sums: defaultdict[_StackKey, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._ended: list[StackWaits] = []
-
-    def take(self) -> tuple[list[int], list[int]]:
-        """Take in what is at rest; returns the ids of stacks that the rest refers to."""
-        keys, values, left = self._turns.take(self._table)
-        self._add(keys, values)
-        self._turns.end()
-        return left["stack"].tolist(), left["waker_stack"].tolist()
-
-    def move_out(self, threads: Mapping[int, ThreadWaits]) -> None:
-        """Threads have ended: their numbers may soon be those of others."""
-        keys, values = self._table.items()
-        of_ended = np.isin(keys["tid"], list(threads))
-        self._table.clear(keys[of_ended])
-        self._add(keys[of_ended], values[of_ended])
-        self._ended += self._spelled(threads)
-        for key in [key for key in self._sums if key.tid in threads]:
-            del self._sums[key]
-        if len(self._ended) > _KEEP_ENDED:
-            self._ended = sum_stacks(replace(one, name=numberless(one.name)) for one in self._ended)
-
-    def take_rest(self) -> None:
-        """Take in everything, when nobody writes any more."""
-        self._add(*self._table.items())
-
-    def found(self, threads: Mapping[int, ThreadWaits]) -> tuple[StackWaits, ...]:
-        """All that was taken since the last call, also of threads that have ended."""
-        found = (*self._ended, *self._spelled(threads))
-        self._ended = []
-        self._sums.clear()
-        return found
-
-    def _add(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
-        self._python.poll()
-        number = self._python.number
-        for (stack, waker_stack, tid, was_preempted, _), waits in zip(keys.tolist(), values.tolist(), strict=True):
-            known = self._sums[_StackKey(tid, bool(was_preempted), number(stack), number(waker_stack))]
-            known[0] += waits[0]
-            known[1] += waits[1]
-            known[2] = max(known[2], waits[2])
-
-    def _spelled(self, threads: Mapping[int, ThreadWaits]) -> list[StackWaits]:
-        """The sums of some threads."""
-        spelled = self._python.spelled
-        return [
-            StackWaits(
-                threads[key.tid].pid,
-                key.tid,
-                threads[key.tid].name,
-                key.was_preempted,
-                spelled(key.stack),
-                spelled(key.waker_stack),
-                *waits,
-            )
-            for key, waits in self._sums.items()
-            if key.tid in threads
-        ]
-
-
-class _StackKey(NamedTuple):
-    tid: int
-    was_preempted: bool
-    stack: int
-    waker_stack: int
-
-
-def _thread_waits(
-    tid: int, name: str, thread: Any, histograms: dict[tuple[int, int], Histogram], window: int, now_ns: int
-) -> ThreadWaits:
-    """One thread's entry in the kernel's table, in our words."""
-    slot = window & 1
-    is_current = int(thread["window"][slot]) == window
-
-    def kind(name: str, was_preempted: int) -> Waits:
-        waits = thread[name]
-        max_ns = int(waits["max_ns"][slot]) if is_current else 0
-        max_at_ns = int(waits["max_at_ns"][slot]) if max_ns else 0
-        histogram = histograms.get((tid, was_preempted), Histogram())
-        return Waits(int(waits["count"]), int(waits["total_ns"]), max_ns, max_at_ns, histogram)
-
-    track, wake_ns = thread["track"], int(thread["wakeup"]["at_ns"])
-    off_ns = int(track["since_ns"])
-    since_ns = off_ns if thread["left_runnable"] else wake_ns if wake_ns > off_ns else 0
-    waits_now = since_ns and track["where"] != ON_CPU and not track["is_dead"]
-    return ThreadWaits(
-        int(track["tgid"]),
-        tid,
-        name,
-        kind("woken", 0),
-        kind("preempted", 1),
-        int(thread["migrations"]),
-        max(now_ns - since_ns, 0) if waits_now else 0,
-        comm_text(track["comm"]),
-    )
-
-
-def _since(now: ThreadWaits, base: ThreadWaits | None) -> ThreadWaits:
-    """What came on top of `base`; the longest wait is already that of the window."""
-    if base is None:
-        return now
-
-    def less(new: Waits, old: Waits) -> Waits:
-        return replace(
-            new,
-            count=new.count - old.count,
-            total_ns=new.total_ns - old.total_ns,
-            histogram=new.histogram.minus(old.histogram),
-        )
-
-    return replace(
-        now,
-        woken=less(now.woken, base.woken),
-        preempted=less(now.preempted, base.preempted),
-        migrations=now.migrations - base.migrations,
-    )
-
-
-def _long_wait(event: Any) -> LongWait:
-    """A wait above the threshold, with what its CPU did meanwhile."""
-    begin_ns, end_ns = int(event["end_ns"] - event["wait_ns"]), int(event["end_ns"])
-    oldest = int(event["next_slice"])
-    history = np.roll(event["slices"], -oldest)
-    history = history[(history["start_ns"] > 0) & (history["start_ns"] < end_ns)]
-    starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
-    ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
-    ran = tuple(
-        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
-        for one, start, end in zip(history, starts, ends, strict=True)
-        if end > start
-    )
-    preempted, context = bool(event["was_preempted"]), int(event["waker_context"])
-    waker = "" if preempted else CONTEXTS[context] if context else comm_text(event["waker_comm"])
-    return LongWait(
-        end_ns,
-        end_ns - begin_ns,
-        int(event["tgid"]),
-        int(event["tid"]),
-        comm_text(event["comm"]),
-        int(event["cpu"]),
-        int(event["cpu_before"]) - 1,
-        preempted,
-        waker,
-        0 if preempted else int(event["waker_tid"]),
-        end_ns - begin_ns - sum(one.duration_ns for one in ran),
-        ran=ran,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from pprofpy.collectors.kernel import kallsyms
 from pprofpy.collectors.kernel import names as naming
 from pprofpy.collectors.kernel.kallsyms import KernelSymbols, kernel_symbols
 from pprofpy.collectors.sampling import cpu
+from pprofpy.collectors.scheduling import off_cpu_sums
+from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
+from pprofpy.session.sums import Who
 from pprofpy.system.privileges import Capability
 
 ZEROS = "0000000000000000 T do_futex\n0000000000000000 t schedule\n"
@@ -56,18 +60,22 @@ def test_so_does_a_list_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_off_cpu_says_so_once_it_has_shown_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(off_cpu, "kernel_symbols", lambda: HIDDEN)
+    monkeypatch.setattr(off_cpu_sums, "kernel_symbols", lambda: HIDDEN)
     monkeypatch.setattr(off_cpu, "losses", lambda *_: {})
+    stacks = {0: {"addresses": np.zeros(2, np.uint64)}}
+    program: Any = SimpleNamespace(table=lambda *_: stacks)
+    sums = OffCpuSums(program, None, kernel_stacks=True, wakers=False)
     recorder = off_cpu.OffCpuRecorder(off_cpu.OffCpuOptions(kernel_stacks=True))
-    what = off_cpu._What("blocked", "lock", -1, 0, "", -1)
-    recorder.__dict__.update(program=None, _python=None, _spells={("thread", what): (1, 1)})
+    recorder.__dict__.update(program=None, _python=None, _sums=sums)
+    who, what = Who(1, 1, "thread"), What("blocked", "lock", 0, 0, "", 0)
 
-    recorder.__dict__["_kernel_stacks"] = {0: {"addresses": np.zeros(2, np.uint64)}}
-    recorder._kernel_frames()
+    sums.add(who, what, (1, 1))
+    sums.take()
     assert recorder.collected().notes == ()
 
-    recorder.__dict__["_kernel_stacks"] = {0: {"addresses": np.array([0x10, 0], np.uint64)}}
-    recorder._kernel_frames()
+    stacks[0] = {"addresses": np.array([0x10, 0], np.uint64)}
+    sums.add(who, what, (1, 1))
+    sums.take()
     assert recorder.collected().notes == HIDDEN.notes
 
 

@@ -44,13 +44,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         GROUND, "model", "target", "session",
         "collectors.cpython", "collectors.kernel", "collectors.pystacks", "collectors.unwind",
     },
+    "collectors.scheduling": {
+        GROUND, "model", "session", "collectors.kernel", "collectors.pystacks",
+    },
     "collectors.pyspy": {
         GROUND, "system", "model", "target", "session", "collectors.cpython", "collectors.sampling",
     },
     "collectors": {
         GROUND, "arch", "system", "model", "target", "session", "events",
         "collectors.attach", "collectors.cpython", "collectors.heapagent", "collectors.kernel", "collectors.pyspy",
-        "collectors.pystacks", "collectors.sampling",
+        "collectors.pystacks", "collectors.sampling", "collectors.scheduling",
     },
     "reports": {GROUND, "system", "model", "events", "formats"},
     "cli": {

@@ -1,5 +1,5 @@
-"""The registry of a recording's Python processes: who is watched, whose children are, who forks, ends, or becomes another
-program.
+"""The registry of a recording's Python processes: who is watched, whose children are, who forks, ends, or becomes
+another program.
 
 The kernel has the same list (`python_targets` in python.h) and follows forks by itself, from a child's first moment on;
 it tells of them in its ring buffer.
