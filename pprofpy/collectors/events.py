@@ -20,7 +20,7 @@ from pprofpy.collectors.cpython.threads import ThreadNames
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection, select
-from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import UsageError
@@ -42,7 +42,7 @@ _MAX_HITS = 65_536
 _EVENTS, _LOST_COUNT = range(2)
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("turn", "u4")])
+_HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("window", "u4")])
 _SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
 
 
@@ -146,7 +146,7 @@ class EventProfileRecorder(KernelRecorder):
         self._stacks = PythonStacks(program, children=self._scope.children)
         self.owned.callback(self._stacks.close)
         self._hits = program.table("hits", _HIT, _SUMS)
-        self._turns = Turns(program)
+        self._windows = TableWindows(program)
         self._attach()
         self.begin()
         if self._scope.pid:
@@ -182,10 +182,10 @@ class EventProfileRecorder(KernelRecorder):
 
     def drain(self) -> None:
         """Move the counts of finished windows from the kernel's table to user space."""
-        keys, sums, left = self._turns.take(self._hits)
+        keys, sums, left = self._windows.take(self._hits)
         self._stacks.poll()
         self._collect(keys, sums)
-        self._turns.end()
+        self._windows.end()
         self._stacks.make_room(left["stack"].tolist())
 
     def window(self) -> Recording:

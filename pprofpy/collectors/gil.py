@@ -94,7 +94,7 @@ class GilRecorder(KernelRecorder):
         self._gone: list[GilThread] = []
         self._gone_ns = 0, 0
         self._group_ids: dict[tuple[int, str], int] = {}
-        self._told: dict[int, GilThread] = {}
+        self._threads_before: dict[int, GilThread] = {}
 
     def open(self) -> None:
         """Load the program and attach it."""
@@ -213,7 +213,9 @@ class GilRecorder(KernelRecorder):
         settle(threads, end_ns)
         live, waits, span = self._named(tids, threads), self._sums.waits(), self.begin_window(end_ns)
         record = GilRecord(
-            threads=tuple(increase_since(one, self._told.get(one.tid), waits) for one in (*self._gone, *live)),
+            threads=tuple(
+                increase_since(one, self._threads_before.get(one.tid), waits) for one in (*self._gone, *live)
+            ),
             waits=waits,
             holds=self._sums.holds(),
             blocks=self._sums.blocks(),
@@ -222,7 +224,7 @@ class GilRecorder(KernelRecorder):
             duration_ns=span.duration_ns,
             collection=self.collected_since(),
         )
-        self._told = {one.tid: one for one in live}
+        self._threads_before = {one.tid: one for one in live}
         self._gone.clear()
         self._sums.clear()
         return record

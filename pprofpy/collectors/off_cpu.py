@@ -26,7 +26,7 @@ from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
-from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
 from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
@@ -59,7 +59,7 @@ _PLACE = np.dtype(
         ("waker_context", "u1"),
         ("state", "u1"),
         ("reason", "u1"),
-        ("turn", "u1"),
+        ("window", "u1"),
     ]
 )
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
@@ -122,7 +122,7 @@ class OffCpuRecorder(KernelRecorder):
         self._threads = program.table("threads", _U4, _THREAD)
         self._places = program.table("places", _PLACE, TIMES)
         self._names = program.table("names", _U4, _NAME)
-        self._turns = Turns(program)
+        self._windows = TableWindows(program)
         write_reason_table(program)
         self._python = WalkedStacks(program, scope) if self._walks else None
         if self._python:
@@ -228,11 +228,11 @@ class OffCpuRecorder(KernelRecorder):
         """Move the finished intervals from the kernel's tables to user space."""
         tids, threads = self._threads.items()
         names = self._thread_names(tids, threads)
-        done, times, left = self._turns.take(self._places)
+        done, times, left = self._windows.take(self._places)
         self.take_new()
         self._collect(done, times, names)
         self._sums.make_room()
-        self._turns.end()
+        self._windows.end()
         gone = (threads["track"]["is_dead"] == 1) & ~np.isin(tids, left["tid"])
         self._threads.clear(tids[gone])
         if self._python:

@@ -121,7 +121,7 @@ class SchedRecorder(KernelRecorder):
         self._names, self._interpreters = ThreadNames(), Interpreters()
         self._long_waits: list[LongWait] = []
         self._long_wait_count = 0
-        self._told_long_waits: list[LongWait] = []
+        self._unreported_long_waits: list[LongWait] = []
         self._end_ns = 0
 
     def open(self) -> None:
@@ -220,7 +220,7 @@ class SchedRecorder(KernelRecorder):
         if self._python:
             self._python.poll()  # the stacks of these events are there by now
         found = [self._explained(long_wait(event), event) for event in events]
-        self._told_long_waits += found
+        self._unreported_long_waits += found
         self._long_wait_count += len(found)
         self._long_waits += found[: max(MOST_LONG_WAITS - len(self._long_waits), 0)]
 
@@ -231,7 +231,7 @@ class SchedRecorder(KernelRecorder):
 
     def new_long_waits(self) -> list[LongWait]:
         """Return the waits above the threshold since the last call, oldest first."""
-        found, self._told_long_waits = self._told_long_waits, []
+        found, self._unreported_long_waits = self._unreported_long_waits, []
         return found
 
     def _explained(self, wait: LongWait, event: Any) -> LongWait:

@@ -7,7 +7,7 @@
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
-#include "turns.h"
+#include "windows.h"
 
 #define SYSCALLS 512
 
@@ -19,7 +19,7 @@ struct hit {
     u32 tid;
     u32 tgid;
     u32 event; /* user space's number for it */
-    u32 turn;
+    u32 window;
 };
 
 struct sums {
@@ -54,7 +54,7 @@ static inline void count_event(u32 event, s64 weight)
 {
     tally(EVENTS);
     u64 pid_tgid = bpf_get_current_pid_tgid();
-    struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .turn = this_turn()};
+    struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .window = this_window()};
     hit.stack = python_stack();
     struct sums first = {.count = 1, .weight = weight}, *known = hits.lookup(&hit);
     if (known) {

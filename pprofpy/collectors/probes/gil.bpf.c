@@ -8,7 +8,7 @@
  * only its own clock samples can tell: each stands for one period of the clock.
  *
  * (Some things go through memory for no other reason than that the kernel's verifier forgets their values there, and
- * then has fewer cases to look at.)
+ * then has fewer cases to check.)
  *
  * Whom it blocks: whoever waits while a sample of the holder is taken, or while the holder is off the CPU.
  */
@@ -36,7 +36,7 @@
 enum { ELSEWHERE, FOR_A_TAKER, FOR_THE_GIL, WITH_THE_GIL };
 enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
 #include "losses.h"
-#include "turns.h"
+#include "windows.h"
 #include "times.h"
 #include "tracked.h"
 
@@ -76,7 +76,7 @@ struct waiter {
 struct at {
     u64 stack;
     u32 tid;
-    u32 turn;
+    u32 window;
 };
 
 struct held {
@@ -89,7 +89,7 @@ struct blocked {
     u64 waiter_stack;
     u32 holder;
     u32 waiter;
-    u32 turn;
+    u32 window;
     u32 unused;
 };
 
@@ -196,7 +196,7 @@ static inline void wait_again(struct thread *thread)
 static inline void end_wait(struct thread *thread, u32 tid)
 {
     u64 wait_ns = thread->back_ns - thread->since_ns;
-    struct at at = {.stack = thread->stack, .tid = tid, .turn = this_turn()};
+    struct at at = {.stack = thread->stack, .tid = tid, .window = this_window()};
     struct waiter *waiter = waiter_of(thread);
     if (waiter) {
         u32 place = thread->place - 1;
@@ -231,7 +231,7 @@ static inline bool got_it(struct thread *thread, u64 thread_state, u64 gil, u64 
 
 static inline void add_hold(u32 tid, u64 stack, u64 on_ns, u64 off_ns)
 {
-    struct at at = {.stack = stack, .tid = tid, .turn = this_turn()};
+    struct at at = {.stack = stack, .tid = tid, .window = this_window()};
     struct held *held = holds.lookup(&at);
     if (held) {
         held->on_ns += on_ns;
@@ -245,12 +245,12 @@ static inline void add_hold(u32 tid, u64 stack, u64 on_ns, u64 off_ns)
 
 /* All who wait for a lock are blocked by its holder: for as long as a sample stands for (`sample_ns`), or since the
  * holder went off the CPU. Who is back since before that and has not gone to sleep again does not wait any more. */
-static inline void blame(struct thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
+static inline void add_blocked_time(struct thread *holder, u32 tid, u64 stack, u64 now, u64 sample_ns, u64 off_since_ns)
 {
     int zero = 0;
     u64 nothing = 0, gil = holder->gil;
     u32 *used = places_used.lookup(&zero), count = used ? *used : 0, tgid = holder->track.tgid;
-    struct blocked key = {.holder_stack = stack, .holder = tid, .turn = this_turn()};
+    struct blocked key = {.holder_stack = stack, .holder = tid, .window = this_window()};
     LOOP_BELOW(i, MAX_WAITERS) {
         u32 place = i;
         volatile struct waiter *waiter = waiters.lookup(&place);
@@ -283,7 +283,7 @@ static inline void end_hold(struct thread *thread, u32 tid, u64 now)
     thread->hold_ns = 0;
     thread->held_off_ns += now - since_ns;
     add_hold(tid, thread->stack, 0, now - since_ns);
-    blame(thread, tid, thread->stack, now, 0, since_ns);
+    add_blocked_time(thread, tid, thread->stack, now, 0, since_ns);
 }
 
 /* -- events -------------------------------------------------------------------------------------------------------- */
@@ -397,6 +397,6 @@ int on_clock(struct bpf_perf_event_data *ctx)
     u64 stack = python_stack_of(target, thread_state);
     add_hold(ids.tid, stack, PERIOD_NS, 0);
     thread->gil = gil_of(target, thread_state);
-    blame((struct thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
+    add_blocked_time((struct thread *)thread, ids.tid, stack, now, PERIOD_NS, 0);
     return 0;
 }

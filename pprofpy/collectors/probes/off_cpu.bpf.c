@@ -19,7 +19,7 @@
 enum { SLEEPING, DISK, RUN_QUEUE };
 enum { LOST_THREAD, LOST_TIME, LOST_KERNEL_STACK, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_REASONS };
 #include "losses.h"
-#include "turns.h"
+#include "windows.h"
 #include "times.h"
 #include "names.h"
 #define KERNEL_STACK_ROOM 8192
@@ -50,7 +50,7 @@ struct place {
     u8 waker_context;
     u8 state;
     u8 reason;
-    u8 turn;
+    u8 window;
 };
 
 /* The stack of a thread that had been off the CPU for a while when its Python could be read for the first time. */
@@ -93,7 +93,7 @@ static inline void switched_in(struct switching *at, struct thread *thread)
         return;
 #endif
     struct place place = {.stack = thread->stack, .tid = at->in.tid, .kernel_stack = thread->kernel_stack};
-    place.turn = this_turn();
+    place.window = this_window();
     u8 reason = thread->reason;
 #ifdef PYTHON
     struct late_stack *late = thread->stack ? NULL : late_stacks.lookup(&at->in.tid);

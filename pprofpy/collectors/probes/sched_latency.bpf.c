@@ -18,14 +18,14 @@ enum {
     LOST_REASONS
 };
 #include "losses.h"
-#include "turns.h"
+#include "windows.h"
 #include "times.h"
 #include "tracked.h"
 #ifdef TRACE
 #include "names.h"
 #endif
 
-/* The longest wait is kept by window (between two looks from user space), the current one's at [window & 1]: the
+/* The longest wait is kept by window (from one report of user space to the next), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
 struct waits {
     u64 count;
@@ -95,7 +95,7 @@ struct stack_key {
     u64 waker_stack;
     u32 tid;
     u16 was_preempted;
-    u16 turn;
+    u16 window;
 };
 
 BPF_TABLE("hash", struct stack_key, struct times, stack_waits, MAX_STACKS);
@@ -104,7 +104,7 @@ BPF_TABLE("hash", struct stack_key, struct times, stack_waits, MAX_STACKS);
 static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
 {
     struct stack_key key = {.stack = thread->stack, .tid = tid, .was_preempted = thread->left_runnable};
-    key.turn = this_turn();
+    key.window = this_window();
     if (!thread->left_runnable)
         key.waker_stack = thread->wakeup.stack;
     struct times *known = stack_waits.lookup(&key), first = {};

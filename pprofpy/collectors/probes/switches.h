@@ -8,7 +8,7 @@
  *         ...
  *     };
  *
- * Its own part of a switch then looks like this:
+ * Its own part of a switch then is:
  *
  *     struct switching at = read_switch(ctx);
  *     struct thread *in = thread_in(&at), *out = thread_out(&at);
@@ -39,7 +39,7 @@ static inline struct switching read_switch(struct bpf_raw_tracepoint_args *ctx)
 {
     struct switching at = {.now = bpf_ktime_get_ns(), .out_task = ctx->args[1], .in_task = ctx->args[2]};
 #ifdef PYTHON
-    /* First of all: the kernel's verifier looks at the walk once for each way that leads there. */
+    /* First of all: the kernel's verifier goes through the walk once for each way that leads there. */
     at.python.target = python_current();
     at.python.thread_state = at.python.target ? python_thread_state(at.python.target) : 0;
     if (at.python.thread_state)

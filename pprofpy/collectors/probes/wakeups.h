@@ -25,7 +25,7 @@ static inline struct thread *note_wakeup(u64 task)
 #ifdef WAKERS
     wakeup->context = wakeup_context();
     wakeup->tid = 0;
-    /* Through memory, so that the kernel's verifier looks at what follows only once. */
+    /* Through memory, so that the kernel's verifier goes through what follows only once. */
     volatile u64 *stack = &wakeup->stack;
     *stack = is_by_current(wakeup->context);
     if (*stack) {

@@ -7,7 +7,7 @@
     stacks.frames(stack_id)         # leaf-first
     number = stacks.number(stack_id)  # to sum up by: the same for all that read the same
     stacks.spelled(number)
-    stacks.make_room(in_use)        # after each look at the program's tables
+    stacks.make_room(in_use)        # after each reading of the program's tables
 
 New stacks and code objects come through a ring buffer, names included. Reading the process's memory is only needed for
 what the kernel could not send: huge line tables, and code that is new far down in a deep stack.

@@ -1,7 +1,7 @@
 """CPU samples from the kernel: a clock on every CPU, and the Python stack of whatever thread of the target runs there.
 
 Nothing is stopped. A sample stands for CPU time that was really spent: threads that wait, for the interpreter lock, for
-a CPU or for anything else, do not run when the clock strikes and are not counted. Samples are summed up in the kernel
+a CPU or for anything else, do not run at the timer tick and are not counted. Samples are summed up in the kernel
 (`cpu.bpf.c`) and drained twice a second, so that memory is bounded by how many different stacks there are.
 
 The clock's period is a little off the round number that was asked for. Programs often do things every 10 or 100 ms; a
@@ -48,7 +48,7 @@ CPU_TYPES = (ValueType("samples", "count"), ValueType("cpu", "nanoseconds"))
 NO_PYTHON = Frame(Function("[no Python stack]"))
 """Stands for a thread that ran no Python function, or whose stack could not be had."""
 
-_OFF_BEAT = 1.01
+_RATE_FACTOR = 1.01
 """So many times as often as asked."""
 
 _MAX_SAMPLES = 65_536
@@ -93,7 +93,7 @@ class CpuRecorderOptions:
     @property
     def period_ns(self) -> int:
         """The time between two samples."""
-        return round(NS_PER_S / self.rate_hz / _OFF_BEAT)
+        return round(NS_PER_S / self.rate_hz / _RATE_FACTOR)
 
 
 class CpuRecorder(KernelRecorder):
@@ -217,8 +217,8 @@ class CpuRecorder(KernelRecorder):
         for (stack, tid, pid, kernel_stack, _), count in zip(keys.tolist(), counts.tolist(), strict=True):
             self._count(self._location(stack, kernel_stack), pid, tid, count)
 
-    def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
-        self._builder.add_locations(locations, (looks, looks * self._options.period_ns), self._labels(pid, tid))
+    def _count(self, locations: tuple[int, ...], pid: int, tid: int, count: int) -> None:
+        self._builder.add_locations(locations, (count, count * self._options.period_ns), self._labels(pid, tid))
 
     def _location(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
         place = (stack, kernel_stack)

@@ -1,8 +1,8 @@
 """Wall-clock time: where threads run, and where they wait.
 
 A thread's time on the CPU is sampled, as `cpu.py` does it. Its times off the CPU are measured, each from switch to
-switch (`intervals.py`). Its time on the CPU is known by that, too, and is divided among the places where looks have met
-it: so the times of each thread add up to the length of the recording, or of its life within.
+switch (`intervals.py`). Its time on the CPU is known by that, too, and is divided among the places where it was sampled:
+so the times of each thread add up to the length of the recording, or of its life within.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pprofpy.model.recording import Recording
 from pprofpy.target import Target
 
 WALL_TYPES = (ValueType("samples", "count"), ValueType("wall", "nanoseconds"))
-BETWEEN_LOOKS = Frame(Function("[on the CPU between two samples]"))
-"""Stands for a thread that ran so little that no look met it."""
+BETWEEN_SAMPLES = Frame(Function("[on the CPU between two samples]"))
+"""Stands for a thread that ran so little that no sample met it."""
 
 _HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
 _SETTLE_S = 0.001
@@ -40,13 +40,13 @@ _SETTLE_S = 0.001
 
 
 class WallRecorder(CpuRecorder):
-    """A recording as CpuRecorder makes it, of all time. A sample is a look at a running thread, or a whole wait."""
+    """A recording as CpuRecorder makes it, of all time. A sample is one of a running thread, or a whole wait."""
 
     types = WALL_TYPES
 
     def __init__(self, options: CpuRecorderOptions) -> None:
         super().__init__(options)
-        self._looks: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
+        self._samples_of: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
         self._running_ns: Counter[tuple[int, int]] = Counter()
 
     def open(self) -> None:
@@ -101,7 +101,7 @@ class WallRecorder(CpuRecorder):
 
     def _new_builder(self) -> None:
         super()._new_builder()
-        self._looks.clear()
+        self._samples_of.clear()
         self._running_ns.clear()
 
     def _take(self) -> None:
@@ -121,8 +121,8 @@ class WallRecorder(CpuRecorder):
     def _interval_location(self, place: Place) -> tuple[int, ...]:
         return self._location(place.stack, place.kernel_stack)
 
-    def _count(self, locations: tuple[int, ...], pid: int, tid: int, looks: int) -> None:
-        self._looks[pid, tid][locations] += looks
+    def _count(self, locations: tuple[int, ...], pid: int, tid: int, count: int) -> None:
+        self._samples_of[pid, tid][locations] += count
 
     def _frames_of(self, stack: int, kernel_stack: int) -> tuple[Sequence[str], Sequence[Frame]]:
         """As CpuRecorder does."""
@@ -149,14 +149,14 @@ class WallRecorder(CpuRecorder):
         return super()._profile(end_ns)
 
     def _divide(self, thread: tuple[int, int], running_ns: int) -> None:
-        """A thread's time on the CPU among the places where looks have met it."""
-        looks, labels = self._looks[thread], self._labels(*thread)
-        if not looks:
-            self._builder.add_locations(self._interned((), (BETWEEN_LOOKS,)), (0, running_ns), labels)
+        """A thread's time on the CPU among the places where samples have met it."""
+        samples, labels = self._samples_of[thread], self._labels(*thread)
+        if not samples:
+            self._builder.add_locations(self._interned((), (BETWEEN_SAMPLES,)), (0, running_ns), labels)
         seen, given_ns = 0, 0
-        for locations, count in looks.items():
+        for locations, count in samples.items():
             seen += count
-            upto_ns = running_ns * seen // looks.total()
+            upto_ns = running_ns * seen // samples.total()
             self._builder.add_locations(locations, (count, upto_ns - given_ns), labels)
             given_ns = upto_ns
 

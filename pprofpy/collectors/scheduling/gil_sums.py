@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.switches import TIMES
-from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.gil import Block, Hold, Wait
 
 _U8 = np.dtype("u8")
-_AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("turn", "u4")])
+_AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("window", "u4")])
 _HELD = np.dtype([("on_ns", "u8"), ("off_ns", "u8")])
 _BLOCKED = np.dtype(
     [
@@ -24,7 +24,7 @@ _BLOCKED = np.dtype(
         ("waiter_stack", "u8"),
         ("holder", "u4"),
         ("waiter", "u4"),
-        ("turn", "u4"),
+        ("window", "u4"),
         ("unused", "u4"),
     ]
 )
@@ -36,13 +36,13 @@ class GilSums:
     """Waits, holds and blocks by the text of their stacks, moved out of the kernel's tables again and again.
 
     Args:
-        program: Sums up a turn at a time.
+        program: Sums up a window at a time.
         stacks: Those that it refers to.
     """
 
     def __init__(self, program: Program, stacks: PythonStacks) -> None:
         self._stacks = stacks
-        self._turns = Turns(program)
+        self._windows = TableWindows(program)
         self._tables = (
             (program.table("waits", _AT, TIMES), self._add_waits),
             (program.table("holds", _AT, _HELD), self._add_holds),
@@ -54,11 +54,11 @@ class GilSums:
 
     def take(self) -> tuple[set[int], set[int]]:
         """Take in what is at rest; returns the ids of stacks, and the threads, that the rest refers to."""
-        taken = [self._turns.take(table) for table, _ in self._tables]
+        taken = [self._windows.take(table) for table, _ in self._tables]
         self._stacks.poll()
         for (_, add), (keys, values, _) in zip(self._tables, taken, strict=True):
             add(keys, values)
-        self._turns.end()
+        self._windows.end()
         waits, holds, blocks = (one.left for one in taken)
         stacks = waits["stack"], holds["stack"], blocks["holder_stack"], blocks["waiter_stack"]
         threads = waits["tid"], holds["tid"], blocks["holder"], blocks["waiter"]

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.switches import TIMES
-from pprofpy.collectors.kernel.turns import Turns
+from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.latency import StackWaits, ThreadWaits, sum_stacks
 from pprofpy.session.sums import numberless
 
-_STACK_KEY = np.dtype([("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("turn", "u2")])
+_STACK_KEY = np.dtype(
+    [("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("window", "u2")]
+)
 WAITS_BY_STACK_LAYOUTS = {"stack_key": _STACK_KEY}
 """For `load(layouts=...)` of sched_latency.bpf.c with PYTHON."""
 
@@ -29,22 +31,22 @@ class WaitsByStack:
     """Waits by the text of their stacks, moved out of the kernel's table again and again.
 
     Args:
-        program: Sums up a turn at a time.
+        program: Sums up a window at a time.
         python: The stacks that it refers to.
     """
 
     def __init__(self, program: Program, python: WalkedStacks) -> None:
         self._python = python
-        self._turns = Turns(program)
+        self._windows = TableWindows(program)
         self._table = program.table("stack_waits", _STACK_KEY, TIMES)
         self._sums: defaultdict[_StackKey, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._ended: list[StackWaits] = []
 
     def take(self) -> tuple[list[int], list[int]]:
         """Take in what is at rest; returns the ids of stacks that the rest refers to."""
-        keys, values, left = self._turns.take(self._table)
+        keys, values, left = self._windows.take(self._table)
         self._add(keys, values)
-        self._turns.end()
+        self._windows.end()
         return left["stack"].tolist(), left["waker_stack"].tolist()
 
     def move_out(self, threads: Mapping[int, ThreadWaits]) -> None:

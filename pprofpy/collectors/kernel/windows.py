@@ -1,6 +1,6 @@
-"""Tables that are emptied while the kernel writes them (`turns.h`), so that they stay as small as what happens between.
+"""Tables that are emptied while the kernel writes them (`windows.h`), so that they stay small.
 
-A writer looks at the number of the turn, then makes or changes an entry of that turn. A while after a turn has ended
+A writer reads the number of the window, then makes or changes an entry of that window. A while after a window has ended
 nobody is still at it: its sums are whole, and taking them out loses nothing.
 """
 
@@ -32,33 +32,33 @@ class Taken(NamedTuple):
     left: Records
 
 
-class Turns:
-    """The turns of one program's tables.
+class TableWindows:
+    """The windows of one program's tables.
 
     Args:
-        program: Includes turns.h; the keys of its tables have a field `turn`.
+        program: Includes windows.h; the keys of its tables have a field `window`.
     """
 
     def __init__(self, program: Program) -> None:
-        self._table = program.table("turn", _U4, _U4)
+        self._table = program.table("table_window", _U4, _U4)
         self._number = 0
         self._began_ns = 0
 
     def take(self, table: Table) -> Taken:
-        """Take what was counted before this turn out of a table; nothing if this turn has only just begun."""
+        """Take what was counted before this window out of a table; nothing if this window has only just begun."""
         keys, values = table.items()
-        numbers = keys["turn"]
+        numbers = keys["window"]
         done = (numbers != np.array(self._number).astype(numbers.dtype)) & self._is_at_rest()
         table.clear(keys[done])
         return Taken(keys[done], values[done], keys[~done])
 
     def end(self) -> None:
-        """Let the next turn begin, unless this one has only just begun."""
+        """Let the next window begin, unless this one has only just begun."""
         if self._is_at_rest():
             self._number += 1
             self._table.put(0, self._number & 0xFFFFFFFF)
             self._began_ns = time.monotonic_ns()
 
     def _is_at_rest(self) -> bool:
-        """Has nobody been writing to the previous turn for a while?"""
+        """Has nobody been writing to the previous window for a while?"""
         return time.monotonic_ns() - self._began_ns >= _REST_NS
