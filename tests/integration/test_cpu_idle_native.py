@@ -53,7 +53,8 @@ def test_functions_last_as_long_as_by_the_programs_own_clock_on_every_interprete
     def measure() -> list[str]:
         # Given programs that wait in C functions, called by the same line of Python
         programs = {
-            version: start(interpreter(version), PROGRAM, str(library), stdin=subprocess.PIPE) for version in pending
+            version: start(interpreter(version), PROGRAM, str(library), "0.02", stdin=subprocess.PIPE)
+            for version in pending
         }
         with recorder(1000, NativeWallRecorder) as recording:
             for program in programs.values():
@@ -100,7 +101,7 @@ def impossible_stacks(samples: list[Sample]) -> list[str]:
 def test_a_thread_without_python_shows_where_it_waits_and_too_many_switches_are_counted(
     start: Start, library: Path
 ) -> None:
-    running = start(sys.executable, PROGRAM, str(library), stdin=subprocess.PIPE)
+    running = start(sys.executable, PROGRAM, str(library), "0.001", stdin=subprocess.PIPE)
     with recorder(100, NativeWallRecorder) as recording:
         recording.watch(open_target(running.pid))
         first = recording.window().profile
@@ -123,7 +124,7 @@ def test_a_thread_without_python_shows_where_it_waits_and_too_many_switches_are_
 
 
 def test_the_command_takes_the_kernel_engine_for_both(cli: CommandLine, start: Start, library: Path) -> None:
-    running = start(sys.executable, PROGRAM, str(library), stdin=subprocess.PIPE)
+    running = start(sys.executable, PROGRAM, str(library), "0.001", stdin=subprocess.PIPE)
 
     done = cli("cpu", "--pid", str(running.pid), "-d", "1", "--idle", "--native", "-K")
 

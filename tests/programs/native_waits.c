@@ -7,6 +7,7 @@
 #define KEPT __attribute__((noinline, noclone))
 
 static sem_t begun;
+static double rest_s;
 
 static inline void until_after(double seconds, struct timespec *when)
 {
@@ -51,14 +52,15 @@ KEPT int burns(double seconds)
 KEPT void *rests(void *unused)
 {
     sem_post(&begun);
-    while (sleeps(0.001))
+    while (sleeps(rest_s))
         ;
     return unused;
 }
 
-/* Begin a thread that Python knows nothing of; it naps a thousand times a second. */
-void begin(void)
+/* Begin a thread that Python knows nothing of, and that naps again and again. */
+void begin(double nap_s)
 {
+    rest_s = nap_s;
     pthread_t thread;
     sem_init(&begun, 0, 0);
     pthread_create(&thread, 0, rests, 0);

@@ -1,6 +1,6 @@
 """Waits in C functions for known times, and says by its own clock how long. Runs on any Python from 3.8 on.
 
-Usage: native_waits.py LIBRARY      the library is native_waits.c, compiled
+Usage: native_waits.py LIBRARY NAP_S      the library is native_waits.c, compiled; a thread without Python naps so long
 
 Prints `ready`, waits for a line, prints JSON (`wall_ns`: function -> time that it lasted, waiting or not) and waits for
 a line again. `first` and `second` wait in the same function, from the same line.
@@ -20,9 +20,9 @@ def calls(function, seconds):
     function(seconds)
 
 
-for name in ("first", "second", "on_lock", "burns"):
+for name in ("first", "second", "on_lock", "burns", "begin"):
     getattr(library, name).argtypes = [ctypes.c_double]
-library.begin()
+library.begin(float(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(ROUNDS):

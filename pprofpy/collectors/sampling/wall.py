@@ -1,7 +1,7 @@
 """Wall-clock time: where threads run, and where they wait.
 
 A thread's time on the CPU is sampled, as `cpu.py` does it. Its times off the CPU are measured, each from switch to
-switch (`intervals.py`). Its time on the CPU is known by that, too, and is divided among the places where it was sampled:
+switch (`intervals.py`). So its time on the CPU is known, too. That is divided among the places where it was sampled:
 so the times of each thread add up to the length of the recording, or of its life within.
 """
 
