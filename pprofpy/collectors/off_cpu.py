@@ -12,25 +12,22 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import ThreadNames
-from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
-from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.kernel.scheduler import CONTEXTS, scheduler_constants
+from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
-from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
+from pprofpy.collectors.scheduling.recorder import SwitchRecorder
 from pprofpy.model.profile import Collection, Profile
 from pprofpy.model.recording import Recording
 from pprofpy.model.waits import STATES, STILL_WAITING
@@ -96,7 +93,7 @@ class OffCpuOptions:
     wakers: bool = False
 
 
-class OffCpuRecorder(KernelRecorder):
+class OffCpuRecorder(SwitchRecorder):
     """Measures off-CPU intervals. The whole system is measured from `open` on, a process from `watch` on.
 
     Raises (`open` and `watch`):
@@ -105,18 +102,17 @@ class OffCpuRecorder(KernelRecorder):
     """
 
     kind = "off-cpu"
+    lost = _LOST
+    wakeups: ClassVar = {"sched_waking": "on_waking"}
 
     def __init__(self, options: OffCpuOptions) -> None:
-        super().__init__()
+        super().__init__(options.scope, walks=not options.scope.is_everybody)
         self._options = options
-        self._pid = options.scope.pid
-        self._walks = not options.scope.is_everybody
         self._python_names = ThreadNames()
 
     def open(self) -> None:
         """Load the program and attach it."""
-        scope = self._options.scope
-        scope.check()
+        self._scope.check()
         layouts = _LAYOUTS | (PYTHON_LAYOUTS | {"late_stack": _LATE_STACK} if self._walks else {})
         program = self.load("off_cpu.bpf.c", self._constants(), layouts, self._parameters())
         self._threads = program.table("threads", _U4, _THREAD)
@@ -124,58 +120,35 @@ class OffCpuRecorder(KernelRecorder):
         self._names = program.table("names", _U4, _NAME)
         self._windows = TableWindows(program)
         write_reason_table(program)
-        self._python = WalkedStacks(program, scope) if self._walks else None
-        if self._python:
-            self.owned.callback(self._python.close)
+        self.open_stacks()
         options = self._options
         self._sums = OffCpuSums(program, self._python, kernel_stacks=options.kernel_stacks, wakers=options.wakers)
         self._late_stacks = program.table("late_stacks", _U4, _LATE_STACK) if self._walks else None
-        members = self._begin_to_watch(self._pid) if self._pid else []
-        self._attach()
+        members = self.watch_family(self._pid) if self._pid else []
+        self.load_functions()
+        self.attach()
+        self.begin()
         self._seed(members)
 
     def watch(self, target: Target) -> None:
         """Measure a process, if it was to be named later."""
         if target.pid != self._pid:
-            self._pid = target.pid
-            self._seed(self._begin_to_watch(target.pid))
+            self._seed(self.watch_family(target.pid))
 
     @property
     def without_python(self) -> str:
         """Why there are no Python stacks, in words; empty if there are."""
         return self._python.problem if self._python else "they need a process: --pid, --name or a COMMAND"
 
-    def _begin_to_watch(self, pid: int) -> list[int]:
-        """Python first: no switch is then without its stack. Returns the processes that are watched."""
-        if self._python:
-            self._python.watch(pid)
-        members = self._options.scope.watch(self.program, pid)
-        if self._python:
-            self._python.watch_others(members)
-        return members
-
     def _constants(self) -> dict[str, int]:
         options = self._options
-        constants = {"MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768, "MAX_PLACES": 131_072}
-        if self._walks:
-            constants |= walk_constants()
         switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKER_STACKS": options.wakers and self._walks}
-        constants |= {name: 1 for name, is_on in switches.items() if is_on}
-        return constants | scheduler_constants() | reason_constants() | options.scope.constants()
+        constants = self.switch_constants() | reason_constants() | {"MAX_PLACES": 131_072}
+        return constants | {name: 1 for name, is_on in switches.items() if is_on}
 
     def _parameters(self) -> dict[str, int]:
         bounds = {"MIN_NS": self._options.min_ns, "MAX_NS": self._options.max_ns}
         return self._options.scope.parameters() | {name: value for name, value in bounds.items() if value}
-
-    def _attach(self) -> None:
-        for function in ("on_rename", "on_waking", "on_switch"):
-            self.program.load_function(function)  # takes a while: attach them close together
-        if self._options.scope.children:
-            self.program.attach_raw("sched_process_fork", "on_fork")
-        self.program.attach_raw("task_rename", "on_rename")
-        self.program.attach_raw("sched_waking", "on_waking")
-        self.program.attach_raw("sched_switch", "on_switch")
-        self.begin()
 
     def _seed(self, pids: list[int]) -> None:
         """Seed the threads that are blocked already: no switch will report when they began."""
@@ -247,10 +220,6 @@ class OffCpuRecorder(KernelRecorder):
         """Return the intervals that ended since the last window; those of the last moments are in the next one."""
         self.drain()
         return Recording(self.kind, self._take_profile(time.monotonic_ns()))
-
-    def memory(self) -> str:
-        """Return how much memory the recording uses, as text."""
-        return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
@@ -324,17 +293,8 @@ class OffCpuRecorder(KernelRecorder):
 
     def collected(self) -> Collection:
         """How complete the recording is."""
-        lost = losses(self.program, _LOST)
-        python = self._python
-        return Collection(
-            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
-            target=f"pid {self._pid}" if self._pid else "all processes",
-            dropped=sum(lost.values()),
-            truncated=python.truncated if python else -1,
-            errors=python.errors if python else -1,
-            losses=lost | (python.losses() if python else {}),
-            notes=(*(python.notes() if python else ()), *self._sums.notes),
-        )
+        found = super().collected()
+        return replace(found, notes=(*found.notes, *self._sums.notes))
 
 
 def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> str:

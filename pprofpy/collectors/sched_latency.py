@@ -13,21 +13,17 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy import __version__
 from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
 from pprofpy.collectors.kernel.known_threads import KnownThreads
-from pprofpy.collectors.kernel.losses import losses
-from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
-from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
 from pprofpy.collectors.scheduling.long_waits import LONG_WAIT, LONG_WAIT_LAYOUTS, long_wait
+from pprofpy.collectors.scheduling.recorder import SwitchRecorder
 from pprofpy.collectors.scheduling.waiting_threads import (
     BUCKET,
     WAITING_LAYOUTS,
@@ -48,7 +44,6 @@ from pprofpy.model.latency import (
     histograms_by_owner,
     sum_by_name,
 )
-from pprofpy.model.profile import Collection
 from pprofpy.model.recording import Recording
 from pprofpy.model.trace import RECORD
 from pprofpy.session.sums import numberless
@@ -98,7 +93,7 @@ class SchedOptions:
     stacks: bool = False
 
 
-class SchedRecorder(KernelRecorder):
+class SchedRecorder(SwitchRecorder):
     """Measures waits for a CPU. Those of the whole system count from `open` on, those of a process from `watch` on.
 
     Raises (`open` and `watch`):
@@ -107,11 +102,12 @@ class SchedRecorder(KernelRecorder):
     """
 
     kind = "sched-latency"
+    lost = _LOST
+    wakeups: ClassVar = {"sched_wakeup_new": "on_wakeup_new", "sched_waking": "on_waking"}
 
     def __init__(self, options: SchedOptions) -> None:
-        super().__init__()
+        super().__init__(options.scope, walks=options.stacks)
         self._options = options
-        self._pid = options.scope.pid
         self._new_events: list[Records] = []
         self._known = KnownThreads(self._known_thread)
         self._ended: list[ThreadWaits] = []
@@ -135,27 +131,19 @@ class SchedRecorder(KernelRecorder):
         self._long_wait_events = program.events("long_waits", LONG_WAIT) if options.threshold_ns else None
         self._events = program.events("events", RECORD) if options.trace else None
         self._others = program.table("names", _U4, _NAME) if options.trace else self._threads
-        self._python = WalkedStacks(program, options.scope) if options.stacks else None
-        if self._python:
-            self.owned.callback(self._python.close)
+        self.open_stacks()
         self._by_stack = WaitsByStack(program, self._python) if self._python else None
         self._window_map.put(0, self._window)
         if self._pid:
-            self._begin_to_watch(self._pid)
-        self._attach()
+            self.watch_family(self._pid)
+        self.load_functions()
+        self.begin()
+        self.attach()
 
     def watch(self, target: Target) -> None:
         """Measure a process, if it was to be named later."""
         if target.pid != self._pid:
-            self._begin_to_watch(target.pid)
-
-    def _begin_to_watch(self, pid: int) -> None:
-        self._pid = pid
-        if self._python:
-            self._python.watch(pid)
-        members = self._options.scope.watch(self.program, pid)
-        if self._python:
-            self._python.watch_others(members)
+            self.watch_family(target.pid)
 
     @property
     def without_python(self) -> str:
@@ -164,16 +152,8 @@ class SchedRecorder(KernelRecorder):
 
     def _constants(self) -> dict[str, int]:
         options = self._options
-        constants = {
-            "MAX_THREADS": 65_536 if options.scope.is_everybody else 32_768,
-            "MAX_BUCKETS": _MAX_BUCKETS,
-            "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES,
-        }
-        if options.trace:
-            constants["TRACE"] = 1
-        if options.stacks:
-            constants |= {"MAX_STACKS": _MAX_STACKS} | walk_constants()
-        return constants | scheduler_constants() | options.scope.constants()
+        constants = {"MAX_BUCKETS": _MAX_BUCKETS, "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES, "MAX_STACKS": _MAX_STACKS}
+        return self.switch_constants() | constants | ({"TRACE": 1} if options.trace else {})
 
     def _parameters(self) -> dict[str, int]:
         threshold_ns = self._options.threshold_ns
@@ -188,18 +168,6 @@ class SchedRecorder(KernelRecorder):
         if self._options.stacks:
             layouts |= WAITS_BY_STACK_LAYOUTS | PYTHON_LAYOUTS
         return layouts
-
-    def _attach(self) -> None:
-        """Wake-ups first: a switch then never lacks the wake-up before it."""
-        for function in ("on_rename", "on_wakeup_new", "on_waking", "on_switch"):
-            self.program.load_function(function)  # takes a while, and nothing is recorded meanwhile
-        self.begin()
-        if self._options.scope.children:
-            self.program.attach_raw("sched_process_fork", "on_fork")
-        self.program.attach_raw("task_rename", "on_rename")
-        self.program.attach_raw("sched_wakeup_new", "on_wakeup_new")
-        self.program.attach_raw("sched_waking", "on_waking")
-        self.program.attach_raw("sched_switch", "on_switch")
 
     @property
     def threshold_ns(self) -> int:
@@ -279,10 +247,6 @@ class SchedRecorder(KernelRecorder):
         self._ended, self._folded = [], []
         self._long_waits, self._long_wait_count = [], 0
         return found
-
-    def memory(self) -> str:
-        """Return how much memory the recording uses, as text."""
-        return self.program.memory(self._python.count if self._python else 0)
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
@@ -375,16 +339,3 @@ class SchedRecorder(KernelRecorder):
         alike = [replace(one, name=numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
         self._folded = sum_by_name([*self._folded, *alike])
         del self._ended[: _KEEP_ENDED // 2]
-
-    def collected(self) -> Collection:
-        """How complete the recording is."""
-        lost = losses(self.program, _LOST)
-        return Collection(
-            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
-            target=f"pid {self._pid}" if self._pid else "all processes",
-            dropped=sum(lost.values()),
-            truncated=self._python.truncated if self._python else -1,
-            errors=self._python.errors if self._python else -1,
-            losses=lost | (self._python.losses() if self._python else {}),
-            notes=self._python.notes() if self._python else (),
-        )

@@ -15,6 +15,7 @@ from pprofpy.collectors.kernel import names as naming
 from pprofpy.collectors.kernel.kallsyms import KernelSymbols, kernel_symbols
 from pprofpy.collectors.sampling import cpu
 from pprofpy.collectors.scheduling import off_cpu_sums
+from pprofpy.collectors.scheduling import recorder as recorder_of_switches
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.session.sums import Who
 from pprofpy.system.privileges import Capability
@@ -61,7 +62,7 @@ def test_so_does_a_list_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
 
 def test_off_cpu_says_so_once_it_has_shown_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(off_cpu_sums, "kernel_symbols", lambda: HIDDEN)
-    monkeypatch.setattr(off_cpu, "losses", lambda *_: {})
+    monkeypatch.setattr(recorder_of_switches, "losses", lambda *_: {})
     stacks = {0: {"addresses": np.zeros(2, np.uint64)}}
     program: Any = SimpleNamespace(table=lambda *_: stacks)
     sums = OffCpuSums(program, None, kernel_stacks=True, wakers=False)

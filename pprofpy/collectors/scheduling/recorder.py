@@ -1,0 +1,98 @@
+"""What recorders at the scheduler's tracepoints share: whom they watch, with which stacks, and what they lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pprofpy import __version__
+from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.recorder import KernelRecorder
+from pprofpy.collectors.kernel.scheduler import scheduler_constants
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
+from pprofpy.model.profile import Collection
+
+
+class SwitchRecorder(KernelRecorder):
+    """A recorder of the threads of a process, or of all; with Python stacks where they are wanted and can be had.
+
+    Args:
+        scope: Whom to watch.
+        walks: Walk Python stacks; not of everybody.
+
+    Attributes:
+        lost: The names of losses, in the order of the enum in the program.
+        wakeups: Tracepoint -> function, of those that tell of wake-ups.
+    """
+
+    lost: ClassVar[tuple[str, ...]]
+    wakeups: ClassVar[Mapping[str, str]]
+
+    def __init__(self, scope: Scope, *, walks: bool) -> None:
+        super().__init__()
+        self._scope = scope
+        self._walks = walks
+        self._pid = scope.pid
+        self._python: WalkedStacks | None = None
+
+    def switch_constants(self) -> dict[str, int]:
+        """Return what switches.h and what it needs must know.
+
+        Raises:
+            NotPossibleError: This kernel does not tell.
+        """
+        constants = {"MAX_THREADS": 65_536 if self._scope.is_everybody else 32_768}
+        if self._walks:
+            constants |= walk_constants()
+        return constants | scheduler_constants() | self._scope.constants()
+
+    def open_stacks(self) -> None:
+        """Have Python stacks walked, if they are wanted."""
+        if self._walks:
+            self._python = WalkedStacks(self.program, self._scope)
+            self.owned.callback(self._python.close)
+
+    def watch_family(self, pid: int) -> list[int]:
+        """Watch a process, and what it has started if children are wanted; return them all.
+
+        Python first: no switch is then without its stack.
+        """
+        self._pid = pid
+        if self._python:
+            self._python.watch(pid)
+        members = self._scope.watch(self.program, pid)
+        if self._python:
+            self._python.watch_others(members)
+        return members
+
+    def load_functions(self) -> None:
+        """Load what `attach` attaches: that takes a while, and the functions are to be attached close together."""
+        for function in ("on_rename", *self.wakeups.values(), "on_switch"):
+            self.program.load_function(function)
+
+    def attach(self) -> None:
+        """Let the kernel call the program. Wake-ups first: a switch then never lacks the wake-up before it."""
+        if self._scope.children:
+            self.program.attach_raw("sched_process_fork", "on_fork")
+        self.program.attach_raw("task_rename", "on_rename")
+        for tracepoint, function in self.wakeups.items():
+            self.program.attach_raw(tracepoint, function)
+        self.program.attach_raw("sched_switch", "on_switch")
+
+    def memory(self) -> str:
+        """Return how much memory the recording uses, as text."""
+        return self.program.memory(self._python.count if self._python else 0)
+
+    def collected(self) -> Collection:
+        """How complete the recording is."""
+        lost, python = losses(self.program, self.lost), self._python
+        return Collection(
+            engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
+            target=f"pid {self._pid}" if self._pid else "all processes",
+            dropped=sum(lost.values()),
+            truncated=python.truncated if python else -1,
+            errors=python.errors if python else -1,
+            losses=lost | (python.losses() if python else {}),
+            notes=python.notes() if python else (),
+        )
