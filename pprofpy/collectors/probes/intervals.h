@@ -13,7 +13,10 @@
 #define RUNS 0xfffffffffffffff0ULL
 #define UNKNOWN 0xfffffffffffffff4ULL
 
-#define BEFORE_WINDOW 0x80000000 /* in a window's number: what of a time lies before it */
+/* In a window's number: the part of an interval before user space's window began; else the lowest bits of when that one
+ * began, which tell its intervals from those of the window before. */
+#define BEFORE_WINDOW 0x80000000
+#define WINDOW_ID(begin_ns) ((u32)((begin_ns) & 3) << 29)
 
 struct thread {
     struct tracked track;
@@ -47,28 +50,29 @@ static inline void add_interval(struct interval *key, u64 time_ns)
         count_lost(LOST_TIME);
 }
 
-/* The state that a thread was in since then is over; it turns out to have been `was`. User space has counted what went on
- * when the window began, up to there: that part is marked. */
+/* The state that a thread was in since then is over; it turns out to have been `was`. User space tells beforehand when a
+ * window of its own begins: what lies before it is counted apart, to the nanosecond. */
 static inline void end_state(u32 tid, struct thread *thread, u64 was, u64 since_ns, u64 now, u32 window)
 {
     int zero = 0;
-    u64 *begin_ns = window_begin_ns.lookup(&zero);
+    u64 *begin = window_begin_ns.lookup(&zero), begin_ns = begin ? *begin : 0;
     struct interval key = {};
     key.at.stack = was;
     key.at.tid = tid;
     key.at.tgid = thread->track.tgid;
-    key.at.window = window;
     key.at.kernel_stack = NO_STACK;
     if (was < RUNS) {
         key.at.kernel_stack = thread->kernel_stack;
         key.copied_ns = thread->is_copied ? since_ns : 0;
     }
-    if (begin_ns && since_ns < *begin_ns) {
-        key.at.window |= BEFORE_WINDOW;
-        add_interval(&key, *begin_ns - since_ns);
-        key.at.window = window;
-        since_ns = *begin_ns;
+    if (since_ns < begin_ns) {
+        key.at.window = window | (now > begin_ns ? BEFORE_WINDOW : WINDOW_ID(begin_ns - 1));
+        add_interval(&key, (now > begin_ns ? begin_ns : now) - since_ns);
+        if (now <= begin_ns)
+            return;
+        since_ns = begin_ns;
     }
+    key.at.window = window | WINDOW_ID(begin_ns);
     add_interval(&key, now > since_ns ? now - since_ns : 0);
 }
 

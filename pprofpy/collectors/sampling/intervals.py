@@ -31,8 +31,11 @@ from pprofpy.target import procfs
 RUNS, UNKNOWN = 0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFFF4
 """Instead of a stack: on the CPU; hidden from us."""
 
-_BEFORE_WINDOW = 0x80000000
-"""In a window's number: what of a time lies before it."""
+_BEFORE_WINDOW, _WINDOW_ID, _NUMBER = 0x80000000, 0x60000000, 0x1FFFFFFF
+"""Parts of a window's number in the kernel's table: see intervals.h."""
+
+_AHEAD_NS = 1_000_000
+"""So long before a window begins, the kernel is told; it takes far less to finish what it has begun to count."""
 
 _MAX_THREADS = 32_768
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
@@ -92,7 +95,8 @@ class Intervals:
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
         self._seeds: list[BlockedThread | None] = [None]
         self._seeded = 0
-        self._begin_ns = self._before_ns = 0
+        self._begin_ns = self._before_ns = self._window_id = 0
+        self._is_new = False
         self._credited: set[int] = set()
         self._in_use: list[Place] = []
 
@@ -130,11 +134,21 @@ class Intervals:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def begin_window(self, begin_ns: int) -> None:
-        """Count what happens from now on apart from what was before; the recorder then counts into another window."""
+    def begin_window(self) -> int:
+        """Begin a window; return when it began, a moment ago (monotonic clock).
+
+        The kernel knows the moment before it comes, so that nothing is counted on the wrong side of it.
+        """
+        self._window_id = (self._window_id + 1) & 3
+        begin_ns = ((time.monotonic_ns() + _AHEAD_NS) & ~3) | self._window_id
+        self._window_begin_ns.put(0, begin_ns)
+        if time.monotonic_ns() >= begin_ns:  # we had no CPU meanwhile
+            return self.begin_window()
         self._before_ns = begin_ns - self._begin_ns if self._begin_ns else 0
         self._begin_ns = begin_ns
-        self._window_begin_ns.put(0, begin_ns)
+        self._is_new = True
+        time.sleep(max(begin_ns + _AHEAD_NS - time.monotonic_ns(), 0) / 1e9)
+        return begin_ns
 
     def unfinished(self, begin_ns: int, end_ns: int) -> list[Interval]:
         """Return what goes on at the end of a window, from its begin or later."""
@@ -152,14 +166,19 @@ class Intervals:
         return found
 
     def take(self, window: int) -> list[Interval]:
-        """Return finished intervals.
+        """Return finished intervals; if a window has just begun, those of the one before it alone.
 
         Args:
-            window: The number of the one that is still being written to: it is left alone.
+            window: The number that is still being written to: it is left alone.
         """
         going_on = _places(*self._threads.items())  # first: what ends meanwhile is in the other table by then
         keys, times = self._times.items()
-        done = keys["at"]["window"] != window
+        numbers = keys["at"]["window"]
+        done = (numbers & _NUMBER) != window
+        if self._is_new:
+            done &= (numbers & _WINDOW_ID) != self._window_id << 29
+        done |= (numbers & _BEFORE_WINDOW) > 0
+        self._is_new = False
         self._times.clear(keys[done])
         self._in_use = going_on + [_place(*key) for key in keys[~done].tolist()]
         found = []

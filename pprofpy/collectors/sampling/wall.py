@@ -7,7 +7,6 @@ so the times of each thread add up to the length of the recording, or of its lif
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -35,8 +34,6 @@ BETWEEN_SAMPLES = Frame(Function("[on the CPU between two samples]"))
 """Stands for a thread that ran so little that no sample met it."""
 
 _HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
-_SETTLE_S = 0.001
-"""Far longer than it takes the kernel to finish counting what it has begun to count."""
 
 
 class WallRecorder(CpuRecorder):
@@ -61,11 +58,13 @@ class WallRecorder(CpuRecorder):
         return super()._layouts() | INTERVAL_LAYOUTS
 
     def _begin(self) -> None:
-        """All threads have been looked at before the recording begins; what was before does not count."""
+        """All threads have been read before the recording begins; what was before does not count."""
         self._intervals.attach()
         self._intervals.seed_blocked_threads(self.stacks.processes)
         super()._begin()
-        self._end_window(self.window_start_ns)
+        begin_ns = self._end_window()
+        self.time_ns += begin_ns - self.start_ns
+        self.start_ns = self.window_start_ns = begin_ns
         self._intervals.take(self._window_number)
 
     def watch(self, target: Target) -> None:
@@ -83,8 +82,7 @@ class WallRecorder(CpuRecorder):
     def window(self) -> Recording:
         """As CpuRecorder does, up to now."""
         self.poll()
-        end_ns = time.monotonic_ns()
-        self._end_window(end_ns)
+        end_ns = self._end_window()
         unfinished = self._intervals.take_unfinished(self.window_start_ns)
         self.take_new()  # the stacks of these, too
         self.drain()
@@ -93,11 +91,11 @@ class WallRecorder(CpuRecorder):
         self._new_builder()
         return Recording(self.kind, profile)
 
-    def _end_window(self, end_ns: int) -> None:
-        """Count into the next one from now on, and wait until nothing is added to this one."""
-        self._intervals.begin_window(end_ns)
+    def _end_window(self) -> int:
+        """Count into the next window from now on; return when this one has ended."""
+        end_ns = self._intervals.begin_window()
         self._count_into(self._window_number + 1)
-        time.sleep(_SETTLE_S)
+        return end_ns
 
     def _new_builder(self) -> None:
         super()._new_builder()

@@ -123,6 +123,7 @@ class NativeStacks:
         self._chain_numbers: dict[Chain, int] = {}
         self._samples: Counter[NativeSample] = Counter()
         self._switches: dict[Switch, int] = {}
+        self._ended_switches: Set[Switch] = frozenset()
         self._endings: Counter[Ending] = Counter()
 
     def poll(self, runtimes: Dict[int, Runtime]) -> None:
@@ -187,8 +188,11 @@ class NativeStacks:
         return self._switches.get(switch)
 
     def forget_switches(self, in_use: Set[Switch]) -> None:
-        """Forget the chains of all switches but these."""
-        self._switches = {switch: chain for switch, chain in self._switches.items() if switch in in_use}
+        """Forget the chains of switches that are not among these, and were not at the last call."""
+        ended = self._switches.keys() - in_use
+        for switch in ended & self._ended_switches:
+            del self._switches[switch]
+        self._ended_switches = ended
 
     def frames(self, chain: int) -> list[NativeFrame]:
         """A native stack, leaf-first; UNKNOWN stands at its end for what is missing."""
