@@ -3,7 +3,7 @@
  * Only the functions on top of the leaf-most Python function are wanted. The evaluation loop that runs that function
  * keeps something of its own on the stack from 3.11 on; what is copied ends there, mostly after a few hundred bytes. Where
  * it is further away, the copy comes in several records. In older versions, and for threads that run no Python, it is
- * one: up to the end of the thread's stack, but not more than fits.
+ * one, as large as it may be.
  */
 #define NATIVE_PAGE_BYTES 4096
 #define NATIVE_PAGES 7 /* in a record: a value of a per-CPU map may have 32 KB */
@@ -109,11 +109,5 @@ static inline int native_send(
     if (record->loop)
         wanted = loop - from;
     record->is_cut = !record->loop || wanted > NATIVE_PARTS * NATIVE_STACK_BYTES;
-    /* C libraries keep what they know of a thread at the very end of its stack. */
-    u64 end = python_thread_ident();
-    if (!record->loop && end > from && end - from <= wanted) {
-        wanted = end - from;
-        record->is_cut = 0;
-    }
     return native_send_parts(record, wanted);
 }
