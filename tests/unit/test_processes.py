@@ -26,6 +26,7 @@ class FakeProgram:
 
     def __init__(self) -> None:
         self.targets = FakeTable()
+        self.remarks: list[str] = []
 
     def table(self, name: str, *_: object) -> FakeTable:
         assert name == "python_targets"
