@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
+from pprofpy.events.event_profile import EventSums, frames_of
 from pprofpy.events.log import Batch
-from pprofpy.events.profile import EventSums, frames_of
 from pprofpy.events.words import EventLine, Narrator
 from pprofpy.formats import eventlog
 from pprofpy.formats.output import writing

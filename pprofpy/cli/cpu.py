@@ -14,7 +14,7 @@ from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began
 from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option, window_option
 from pprofpy.cli.record import Length, record, spooled, tell_costs
-from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
+from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines

@@ -12,7 +12,7 @@ from pprofpy.cli.console import remark
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
-from pprofpy.cli.recording import Output, keep, output_options
+from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.events import EventProfileRecorder, choose

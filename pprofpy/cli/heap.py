@@ -17,7 +17,7 @@ from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
 from pprofpy.cli.options import Size, duration_option, json_option, rows_option, window_option
 from pprofpy.cli.record import Length, record, spooled
-from pprofpy.cli.recording import Output, keep, next_steps, output_options, progress_bar
+from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap

@@ -12,7 +12,7 @@ from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option, window_option
 from pprofpy.cli.record import Length, record, spooled, tell_costs
-from pprofpy.cli.recording import progress_bar
+from pprofpy.cli.saving import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError

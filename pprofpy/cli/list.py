@@ -8,7 +8,7 @@ from pprofpy.cli.console import stdout_console
 from pprofpy.cli.view import View, print_json, view_options
 from pprofpy.formats.files import owners_of_input
 from pprofpy.reports import list as listing
-from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.source_finder import SourceFinder
 
 
 @click.command("list")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pprofpy.cli.console import remark
-from pprofpy.cli.recording import file_name
+from pprofpy.cli.saving import file_name
 from pprofpy.errors import PprofpyError
 from pprofpy.formats import spool
 from pprofpy.formats.files import in_profile_folder, profile_folder

@@ -14,7 +14,7 @@ from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
-from pprofpy.cli.recording import Output, file_name, keep, output_options
+from pprofpy.cli.saving import Output, file_name, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.kernel.scope import Scope

@@ -12,8 +12,8 @@ import re
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.formats.decoding import decode_text
 from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
-from pprofpy.formats.text import decode_text
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import Collection, Frame, Function, Location, Mapping, Profile, ValueType
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from pprofpy.formats.text import clean, decode_text
+from pprofpy.formats.decoding import clean, decode_text
 from pprofpy.model.profile import Collection
 
 LARGEST, LOWEST = 2**63 - 1, -(2**63)

@@ -28,8 +28,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.events.event_profile import EventSums
 from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
-from pprofpy.events.profile import EventSums
 from pprofpy.events.tracepoint import Tracepoint, parse_format
 from pprofpy.formats.document import LARGEST, DocumentError, collection, integer, items, members, parse, string
 from pprofpy.formats.limits import check_expansion, unpacked_limit

@@ -17,9 +17,9 @@ import numpy as np
 
 from pprofpy import __version__
 from pprofpy.errors import ProfileFormatError, UsageError
+from pprofpy.formats.decoding import clean
 from pprofpy.formats.document import DocumentError, brief, items, members, parse
 from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
-from pprofpy.formats.text import clean
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import Frame, Function, Label, LabelSet, Mapping, Profile, ValueType
 from pprofpy.model.stack_table import Ints

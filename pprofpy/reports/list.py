@@ -17,7 +17,7 @@ from pprofpy.model.profile import Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.match import matching
-from pprofpy.reports.source import Source, SourceFinder
+from pprofpy.reports.source_finder import Source, SourceFinder
 from pprofpy.reports.text import heat, write_lines
 from pprofpy.units import format_percent, format_value
 

@@ -16,7 +16,7 @@ from pprofpy.model.profile import Collection, LabelSet, Profile, Stack
 from pprofpy.model.waits import STATES, unchain
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
-from pprofpy.reports.stacks import line, one_line, stack_json
+from pprofpy.reports.stack_lines import line, one_line, stack_json
 from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import format_duration, format_short
 

@@ -25,7 +25,7 @@ from pprofpy.model.profile import Collection
 from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
 from pprofpy.reports.losses import sentences
-from pprofpy.reports.stacks import one_line, stack_json
+from pprofpy.reports.stack_lines import one_line, stack_json
 from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 

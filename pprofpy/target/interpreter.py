@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pprofpy.budget import Budget
 from pprofpy.elf import ALL_SYMBOLS, Headers, NotElfError, Read, find_symbols, read_headers
 from pprofpy.errors import ImplausibleTargetError
-from pprofpy.target import files, procfs
-from pprofpy.target.files import TargetFile
+from pprofpy.target import named_files, procfs
+from pprofpy.target.named_files import TargetFile
 from pprofpy.target.procfs import MappedArea
 
 PROGRAM_NAME = re.compile(r"(?P<kind>python|pypy)(?P<version>\d+\.\d+)?\d*t?d?(-dbg)?")
@@ -131,7 +131,7 @@ def _mapped_files(pid: int) -> dict[str, MappedArea]:
 
 def _opener(pid: int, mapping: MappedArea | None) -> Callable[[], TargetFile]:
     """Opens what is mapped there; without a mapping, the process's program."""
-    return lambda: files.open_mapped(pid, mapping) if mapping else files.open_program(pid)
+    return lambda: named_files.open_mapped(pid, mapping) if mapping else named_files.open_program(pid)
 
 
 # -- reading a file ------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ from pprofpy.model.trace import RECORD
 from pprofpy.reports import flamegraph, header, threads, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports import timeline as timeline_report
-from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.source_finder import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
 from pprofpy.target import procfs
 from pprofpy.target.status import MalformedError

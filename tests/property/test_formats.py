@@ -24,7 +24,7 @@ from pprofpy.model.graph import Granularity, build_call_tree, build_graph
 from pprofpy.model.profile import Frame, Function, Label, LabelSet, Profile, ValueType
 from pprofpy.reports import header, top, traces, tree
 from pprofpy.reports import list as listing
-from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.source_finder import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
 from tests.stacks import profile_of
 

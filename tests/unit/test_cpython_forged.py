@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.budget import Budget
+from pprofpy.collectors.cpython.blocked_stacks import _thread_states
 from pprofpy.collectors.cpython.debugoffsets import COOKIE, TABLE_BYTES, ImplausibleLayoutError, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, UnreadableError
 from pprofpy.collectors.cpython.objects import Reader
-from pprofpy.collectors.cpython.stacks import _thread_states
 from pprofpy.collectors.cpython.threads import _Dicts
 from pprofpy.collectors.cpython.versions import NO_CFRAME, VERSIONS, Layout, spelled
 from pprofpy.errors import ImplausibleTargetError
@@ -141,7 +141,7 @@ def test_threads_of_which_all_are_said_to_be_the_same_are_not_compared_each_with
 ) -> None:
     layout = VERSIONS[3, 12].layout
     count, area = 3_000, (1 << 40, (1 << 40) + (1 << 30))
-    monkeypatch.setattr("pprofpy.collectors.cpython.stacks._memory_areas", lambda pid: [area])
+    monkeypatch.setattr("pprofpy.collectors.cpython.blocked_stacks._memory_areas", lambda pid: [area])
     asked = 0
 
     class Same(Reader):

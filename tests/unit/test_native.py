@@ -18,7 +18,7 @@ from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import NotElfError
-from pprofpy.target.files import open_within
+from pprofpy.target.named_files import open_within
 
 REGISTERS = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)), "ra")
 

@@ -19,7 +19,7 @@ from pprofpy.model.profile import Frame, Function
 from pprofpy.reports import header
 from pprofpy.reports import list as listing
 from pprofpy.reports.list import Listing, Routine
-from pprofpy.reports.source import SourceFinder
+from pprofpy.reports.source_finder import SourceFinder
 from tests.conftest import CommandLine
 from tests.looks import assert_looks, piped
 from tests.stacks import CPU_TYPES, PERIOD_NS

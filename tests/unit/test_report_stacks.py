@@ -10,7 +10,7 @@ from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import Frame, Function, Label, Profile, Stack
 from pprofpy.model.waits import OFF_CPU_TYPES, chain, unchain
 from pprofpy.reports import off_cpu
-from pprofpy.reports.stacks import one_line
+from pprofpy.reports.stack_lines import one_line
 
 LIBRARY = "/usr/lib/python3.11/threading.py"
 

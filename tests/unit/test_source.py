@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.formats.source import LARGEST_BYTES, Definition, decoded, definitions, read_source
+from pprofpy.formats.source_text import LARGEST_BYTES, Definition, decoded, definitions, read_source
 
 Row = tuple[str, int, int, int, tuple[str, int]]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pprofpy.elf import Headers, NotElfError, find_symbols, read_headers
 from pprofpy.errors import NotPossibleError, TargetError
-from pprofpy.target import Interpreter, Target, files, mapped_interpreters, procfs
-from pprofpy.target.files import TargetFile
+from pprofpy.target import Interpreter, Target, mapped_interpreters, named_files, procfs
+from pprofpy.target.named_files import TargetFile
 from pprofpy.target.procfs import MappedArea
 
 SYMBOLS = ("_PyRuntime", "PyCode_Type", "Py_Version")
@@ -66,7 +66,7 @@ def loaded_images(target: Target) -> list[LoadedImage]:
 
 def _image(target: Target, interpreter: Interpreter, head: MappedArea) -> LoadedImage | None:
     """The file whose header is mapped there; None if it cannot be read."""
-    with suppress(OSError, NotElfError), files.open_mapped(target.pid, head) as file:
+    with suppress(OSError, NotElfError), named_files.open_mapped(target.pid, head) as file:
         headers, symbols = _read(file)
         bias = headers.bias(head.start, 0)
         return LoadedImage(interpreter, head.start, bias, {name: at + bias for name, at in symbols.items()})

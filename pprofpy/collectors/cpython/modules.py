@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from pprofpy.target.files import is_file_within
+from pprofpy.target.named_files import is_file_within
 from pprofpy.target.procfs import Process
 
 _FROZEN = re.compile(r"<frozen (?P<module>[\w.]+)>")

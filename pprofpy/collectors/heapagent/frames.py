@@ -8,11 +8,11 @@ from bisect import bisect_right
 from pathlib import Path
 
 from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.formats.source import LARGEST_BYTES, decoded, definitions
+from pprofpy.formats.source_text import LARGEST_BYTES, decoded, definitions
 from pprofpy.model.profile import Frame, Function
 from pprofpy.system.blocking import bounded
 from pprofpy.system.rights import as_user
-from pprofpy.target.files import open_within
+from pprofpy.target.named_files import open_within
 from pprofpy.target.procfs import Process
 
 _OURS = re.compile(r"<pprofpy.*>")

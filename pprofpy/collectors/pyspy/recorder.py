@@ -7,9 +7,9 @@ import time
 from dataclasses import replace
 
 from pprofpy.collectors.pyspy import executable
+from pprofpy.collectors.pyspy.child import BEHIND, SLOWEST_HZ, PySpy
 from pprofpy.collectors.pyspy.convert import convert, empty
 from pprofpy.collectors.pyspy.notes import Piece, missed, on_options, on_pieces
-from pprofpy.collectors.pyspy.process import BEHIND, SLOWEST_HZ, PySpy
 from pprofpy.collectors.sampling.options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.combine import merge

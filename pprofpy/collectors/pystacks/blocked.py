@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.runtime import Runtime
-from pprofpy.collectors.cpython.stacks import blocked_stacks
 from pprofpy.collectors.kernel.reasons import reason_of
 from pprofpy.errors import PprofpyError
 from pprofpy.model.profile import Frame

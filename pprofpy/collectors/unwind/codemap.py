@@ -16,8 +16,8 @@ from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import NotElfError
 from pprofpy.errors import PprofpyError
-from pprofpy.target import files, procfs
-from pprofpy.target.files import TargetFile
+from pprofpy.target import named_files, procfs
+from pprofpy.target.named_files import TargetFile
 from pprofpy.target.procfs import MappedArea
 
 _VDSO = "[vdso]"
@@ -116,7 +116,7 @@ class CodeMap:
                 content = Memory(self._pid).read(mapping.start, mapping.end - mapping.start)
                 image = self._images.vdso(content)
             else:
-                image = self._images.open(files.open_mapped(self._pid, mapping), mapping.path)
+                image = self._images.open(named_files.open_mapped(self._pid, mapping), mapping.path)
             if image:
                 code.bias = image.bias(mapping.start, mapping.offset)
                 code.image = image

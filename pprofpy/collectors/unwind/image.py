@@ -14,7 +14,7 @@ from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.elf import FunctionNames, NotElfError, read_headers, reader_of
 from pprofpy.errors import ImplausibleTargetError
-from pprofpy.target.files import TargetFile
+from pprofpy.target.named_files import TargetFile
 
 _MOST_SEGMENTS = 256
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pprofpy.formats.source import Definition, SourceText, definitions, read_source
+from pprofpy.formats.source_text import Definition, SourceText, definitions, read_source
 from pprofpy.system.folders import opened_folder
 from pprofpy.system.rights import as_user
 

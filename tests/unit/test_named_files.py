@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pprofpy.elf import NotElfError, read_headers
-from pprofpy.target import files, procfs
-from pprofpy.target.files import is_file_within, open_mapped, open_program, open_within
+from pprofpy.target import named_files, procfs
+from pprofpy.target.named_files import is_file_within, open_mapped, open_program, open_within
 from pprofpy.target.procfs import MappedArea
 
 PID = 7
@@ -244,7 +244,7 @@ def test_our_own_program_is_a_file() -> None:
 
 def test_the_same_content_has_one_identity_and_other_content_another(root: Path) -> None:
     def identity() -> tuple[int, ...]:
-        with files.open_within(root, "/srv/file") as file:
+        with named_files.open_within(root, "/srv/file") as file:
             return file.identity
 
     first = identity()
