@@ -24,7 +24,7 @@ import pytest
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.formats import decode
-from pprofpy.model.profile import Profile, Stack
+from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
 from tests.conftest import (
     PROGRAMS,
@@ -312,10 +312,12 @@ def test_kernel_stacks_lie_on_top_of_pythons_if_they_are_wanted(cli: CommandLine
     done = cli("off-cpu", "-K", "--", sys.executable, "-c", "import time\ndef naps(): time.sleep(0.3)\nnaps()")
     assert done.returncode == 0, done.stderr
     profile = decode(cli.recordings[0].read_bytes())
-    longest = max(profile.samples(), key=lambda sample: sample.values[1])
-    names = [frame.function.name for frame in longest.stack]
-    assert names.index("__x64_sys_clock_nanosleep") < names.index("<string>.naps")
-    assert "[sleep]" not in names
+    asleep = [sample for sample in profile.samples() if Label("state", "sleeping") in sample.labels]
+    stacks = [[frame.function.name for frame in sample.stack] for sample in asleep]
+    found = [names for names in stacks if "<string>.naps" in names]
+    assert found, stacks
+    assert any("__x64_sys_clock_nanosleep" in names[: names.index("<string>.naps")] for names in found), found
+    assert not any("[sleep]" in names for names in found), found
 
 
 NAMED = """
