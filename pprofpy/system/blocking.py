@@ -154,7 +154,9 @@ def _check_answers(subject: str) -> None:
     last = _stuck.get(subject)
     if last and not last.is_done:
         raise BlockedError(subject)
-    _stuck.pop(subject, None)
+    if last:  # it answers again, perhaps after days
+        del _stuck[subject]
+        _slept_s.pop(subject, None)
 
 
 class _Reader:

@@ -56,6 +56,7 @@ def test_one_that_blocks_is_left_behind_and_not_asked_again_until_it_answers(mon
 
         wait_until(lambda: blocking._stuck["process 12"].is_done, "the reading ends")
         assert bounded("process 12", lambda: 42) == 42
+        assert "process 12" not in blocking._slept_s
     os.close(reader)
 
 
