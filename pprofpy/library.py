@@ -75,7 +75,7 @@ def record_cpu(
         NotPossibleError: No engine can do it here.
     """
     from pprofpy.collectors.cpu import CpuEngines
-    from pprofpy.collectors.sampling.options import CpuOptions
+    from pprofpy.collectors.sampling.cpu_options import CpuOptions
 
     options = CpuOptions(
         rate_hz=rate_hz, duration_ns=_ns(seconds), native=native, gil=threads_with_gil, idle=idle,

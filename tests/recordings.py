@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.model.gil import Block, GilRecord, GilSlice, GilThread, Hold, Wait
 from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import CpuSlice as Ran
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
-from pprofpy.model.latency import Slice as Ran
 from pprofpy.model.profile import Collection, Label, LabelSet, Profile, ValueType
 from pprofpy.model.recording import Recording
 from pprofpy.model.waits import OFF_CPU_TYPES, chain
@@ -75,7 +75,7 @@ def gil() -> Recording:
         waits=(Wait(42, LOCK, 890, 4_000 * MS, 25 * MS), Wait(43, RECEIPT, 12, 600 * MS, 80 * MS)),
         holds=(Hold(43, PRICE, 5_200 * MS, 800 * MS), Hold(42, LOCK, 300 * MS, 20 * MS)),
         blocks=(Block(43, PRICE, 42, LOCK, 3_900 * MS), Block(42, LOCK, 43, RECEIPT, 500 * MS)),
-        slices=tuple(Slice(i * SECOND, (i + 1) * SECOND, (i % 4) * SECOND // 4, i * 90 * MS) for i in range(10)),
+        slices=tuple(GilSlice(i * SECOND, (i + 1) * SECOND, (i % 4) * SECOND // 4, i * 90 * MS) for i in range(10)),
         time_ns=TIME_NS,
         duration_ns=10 * SECOND,
         collection=collection(asked=997, got=990, losses={"hidden_switches": 1}),

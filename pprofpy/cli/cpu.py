@@ -18,7 +18,7 @@ from pprofpy.cli.saving import Output, keep, next_steps, output_options, progres
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError, UsageError
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target

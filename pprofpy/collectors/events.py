@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection, select

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
@@ -66,7 +66,7 @@ class GilOptions:
     Attributes:
         scope: Whose lock; not everybody's.
         rate_hz: How often those who run are looked at.
-        interval_ns: The length of a Slice; 0: as fits, and 240 of them at most.
+        interval_ns: The length of a GilSlice; 0: as fits, and 240 of them at most.
     """
 
     scope: Scope

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text

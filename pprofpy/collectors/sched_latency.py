@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.collectors.cpython.threads import Interpreters, ThreadNames
+from pprofpy.collectors.cpython.thread_names import Interpreters, ThreadNames
 from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS

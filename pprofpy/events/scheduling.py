@@ -16,7 +16,7 @@ from pprofpy.events.syscalls import BEGAN_UNSEEN, NEVER_RETURNS
 from pprofpy.events.tracepoint import Columns, Ints, Tracepoint, as_text
 from pprofpy.model.profile import Collection
 from pprofpy.model.timeline import BlockingCall
-from pprofpy.model.trace import IDLE, RECORD, Context, Kind, Thread, Trace
+from pprofpy.model.trace import IDLE, RECORD, Context, Kind, Trace, TracedThread
 
 SWITCH = "sched:sched_switch"
 _WAKEUPS = {
@@ -44,12 +44,12 @@ def to_trace(log: EventLog, batches: Iterable[Batch], duration_ns: int, collecti
     wakeups = [name for name in _WAKEUPS if name in names]
     if "sched:sched_waking" in wakeups and "sched:sched_wakeup" in wakeups:
         wakeups.remove("sched:sched_wakeup")  # the same wake-up, told twice
-    threads: dict[int, Thread] = {}
-    named: dict[int, Thread] = {}
+    threads: dict[int, TracedThread] = {}
+    named: dict[int, TracedThread] = {}
     parts = [np.zeros(0, RECORD)]
     for batch in batches:
         _meet(threads, batch)
-        named |= {tid: Thread(pid, name, True) for tid, (pid, name) in batch.threads.items()}
+        named |= {tid: TracedThread(pid, name, True) for tid, (pid, name) in batch.threads.items()}
         for name in (SWITCH, *wakeups):
             place = names.index(name)
             records = batch.records[batch.records["head"]["event"] == place]
@@ -91,17 +91,17 @@ def stacks_at_switches(log: EventLog, batches: Iterable[Batch]) -> dict[tuple[in
     return found
 
 
-def _meet(threads: dict[int, Thread], batch: Batch) -> None:
+def _meet(threads: dict[int, TracedThread], batch: Batch) -> None:
     """Who did something; those who did it of their own, not to a watched thread, are watched themselves."""
     for heads in (batch.records["head"], batch.all_calls()["head"]):
         own = heads["flags"] & BY_OTHERS == 0
         for of_these, watched in ((heads[~own], False), (heads[own], True)):
             for tid, tgid, comm in np.unique(of_these[["tid", "tgid", "comm"]]).tolist():
                 if tid and (watched or tid not in threads):
-                    threads[tid] = Thread(tgid or tid, as_text(comm) or f"thread {tid}", watched)
+                    threads[tid] = TracedThread(tgid or tid, as_text(comm) or f"thread {tid}", watched)
 
 
-def _converted(tracepoint: Tracepoint, records: Records, threads: dict[int, Thread]) -> NDArray[np.void]:
+def _converted(tracepoint: Tracepoint, records: Records, threads: dict[int, TracedThread]) -> NDArray[np.void]:
     _check(tracepoint)
     raw = np.ascontiguousarray(records["data"]).view(np.uint8).reshape(len(records), -1)
     columns, fields = Columns(raw), tracepoint.by_name
@@ -154,8 +154,8 @@ def _was_preempted(state: Ints) -> NDArray[np.bool_]:
     return np.asarray((state & _RUNNABLE_BITS == 0) | (state & (_RUNNABLE_BITS + 1) != 0))
 
 
-def _name(threads: dict[int, Thread], tids: Records, names: list[str]) -> None:
+def _name(threads: dict[int, TracedThread], tids: Records, names: list[str]) -> None:
     """Threads that are only ever named by others."""
     for tid, name in zip(tids.tolist(), names, strict=True):
         if tid and tid not in threads:
-            threads[tid] = Thread(tid, name or f"thread {tid}", False)
+            threads[tid] = TracedThread(tid, name or f"thread {tid}", False)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pprofpy import __version__
 from pprofpy.model.timeline import Arrow, Span, State, Timeline
-from pprofpy.model.trace import Thread
+from pprofpy.model.trace import TracedThread
 
 SUFFIX = ".json"
 
@@ -109,8 +109,8 @@ def _flow(number: int, arrow: Arrow, timeline: Timeline) -> Iterator[Event]:
     yield {"ph": "f", "bp": "e", **common, "pid": _thread(timeline, arrow.wakee_tid).pid, "tid": arrow.wakee_tid}
 
 
-def _thread(timeline: Timeline, tid: int) -> Thread:
-    return timeline.threads.get(tid) or Thread(tid, "thread", False)
+def _thread(timeline: Timeline, tid: int) -> TracedThread:
+    return timeline.threads.get(tid) or TracedThread(tid, "thread", False)
 
 
 def _us(ts_ns: int, timeline: Timeline) -> float:

@@ -105,7 +105,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class GilSlice:
     """A stretch of the recording; times are since its beginning. `wait_ns` is summed over all threads."""
 
     start_ns: int
@@ -131,7 +131,7 @@ class GilRecord:
     waits: tuple[Wait, ...] = ()
     holds: tuple[Hold, ...] = ()
     blocks: tuple[Block, ...] = ()
-    slices: tuple[Slice, ...] = ()
+    slices: tuple[GilSlice, ...] = ()
     time_ns: int = 0
     duration_ns: int = 0
     collection: Collection = field(default_factory=Collection)
@@ -147,7 +147,7 @@ class GilRecord:
             "waits": Table.of(Wait, self.waits),
             "holds": Table.of(Hold, self.holds),
             "blocks": Table.of(Block, self.blocks),
-            "slices": Table.of(Slice, self.slices),
+            "slices": Table.of(GilSlice, self.slices),
         }
         return Recording("gil", self.to_profile(), tables, shown)
 
@@ -163,7 +163,7 @@ class GilRecord:
             waits=tuple(recording.rows("waits", Wait)),
             holds=tuple(recording.rows("holds", Hold)),
             blocks=tuple(recording.rows("blocks", Block)),
-            slices=tuple(recording.rows("slices", Slice)),
+            slices=tuple(recording.rows("slices", GilSlice)),
             time_ns=recording.profile.time_ns,
             duration_ns=recording.profile.duration_ns,
             collection=recording.profile.collection,
@@ -238,7 +238,7 @@ def merge_gil(records: Sequence[GilRecord], *, keep_slices: bool = False) -> Gil
     )
 
 
-def joined_slices(slices: Sequence[Slice]) -> list[Slice]:
+def joined_slices(slices: Sequence[GilSlice]) -> list[GilSlice]:
     """At most MOST_SLICES of them: neighbours become one, again and again."""
     found = list(slices)
     while len(found) > MOST_SLICES:
@@ -246,9 +246,9 @@ def joined_slices(slices: Sequence[Slice]) -> list[Slice]:
     return found
 
 
-def _joined(slices: Sequence[Slice]) -> Slice:
+def _joined(slices: Sequence[GilSlice]) -> GilSlice:
     held_ns, wait_ns = sum(one.held_ns for one in slices), sum(one.wait_ns for one in slices)
-    return Slice(slices[0].start_ns, slices[-1].end_ns, held_ns, wait_ns)
+    return GilSlice(slices[0].start_ns, slices[-1].end_ns, held_ns, wait_ns)
 
 
 _Sum = TypeVar("_Sum", GilThread, Wait, Hold, Block)
@@ -256,7 +256,7 @@ _Sum = TypeVar("_Sum", GilThread, Wait, Hold, Block)
 _MAXIMA = frozenset({"max_ns", "wait_max_ns"})
 
 
-def _later(one: Slice, shift_ns: int) -> Slice:
+def _later(one: GilSlice, shift_ns: int) -> GilSlice:
     return replace(one, start_ns=one.start_ns + shift_ns, end_ns=one.end_ns + shift_ns)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from pprofpy.errors import ProfileFormatError
 from pprofpy.model.latency import (
     BUCKETS,
+    CpuSlice,
     Histogram,
     LatencyRecord,
     LongWait,
     LongWaitRow,
-    Slice,
     StackWaits,
     ThreadWaits,
     Waits,
@@ -277,9 +277,9 @@ def _slice_rows(waits: Iterable[LongWait]) -> list[_SliceRow]:
 
 def _long_waits_of(recording: Recording) -> list[LongWait]:
     rows = recording.rows("long_waits", LongWaitRow)
-    ran: list[list[Slice]] = [[] for _ in rows]
+    ran: list[list[CpuSlice]] = [[] for _ in rows]
     for one in recording.rows("slices", _SliceRow):
-        ran[_place(one.long_wait, rows)].append(Slice(one.tid, one.pid, one.name, one.duration_ns))
+        ran[_place(one.long_wait, rows)].append(CpuSlice(one.tid, one.pid, one.name, one.duration_ns))
     return [
         LongWait(**{field.name: getattr(row, field.name) for field in fields(row)}, ran=tuple(ran[index]))
         for index, row in enumerate(rows)

@@ -224,7 +224,7 @@ class StackWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class CpuSlice:
     """A time during which one thread had a CPU."""
 
     tid: int
@@ -273,7 +273,7 @@ class LongWait(LongWaitRow):
         ran: Who had `cpu` meanwhile, in order.
     """
 
-    ran: tuple[Slice, ...] = ()
+    ran: tuple[CpuSlice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from pprofpy.model.trace import Context, RunqueueWait, Switch, Thread, Trace, Wakeup
+from pprofpy.model.trace import Context, RunqueueWait, Switch, Trace, TracedThread, Wakeup
 
 
 class State(StrEnum):
@@ -93,7 +93,7 @@ class Timeline:
 
     spans: Mapping[int, Sequence[Span]]
     arrows: Sequence[Arrow]
-    threads: Mapping[int, Thread]
+    threads: Mapping[int, TracedThread]
     start_ns: int
     time_ns: int
     duration_ns: int
@@ -232,7 +232,7 @@ class _Track:
             self.spans.append(Span(self.tid, start_ns, end_ns, state, why, cpu, waker))
 
 
-def _waker(event: Wakeup, threads: Mapping[int, Thread]) -> str:
+def _waker(event: Wakeup, threads: Mapping[int, TracedThread]) -> str:
     if event.context == Context.IRQ:
         return "timer/irq"
     if event.context == Context.SOFTIRQ:

@@ -56,7 +56,7 @@ IDLE = 0x402
 _PORTION = 10_000
 
 
-class Thread(NamedTuple):
+class TracedThread(NamedTuple):
     """Who a tid is. `watched`: the recording follows it, so all its switches and wake-ups are there."""
 
     pid: int
@@ -112,7 +112,7 @@ class Trace:
     """
 
     records: NDArray[Any]
-    threads: dict[int, Thread] = field(default_factory=dict)
+    threads: dict[int, TracedThread] = field(default_factory=dict)
     start_ns: int = 0
     time_ns: int = 0
     duration_ns: int = 0
@@ -154,7 +154,7 @@ class Trace:
         times = np.zeros(len(groups), np.int64)
         np.add.at(times, place, waits["wait_ns"].astype(np.int64))
         for (tid, preempted), count, total_ns in zip(groups.tolist(), counts.tolist(), times.tolist(), strict=True):
-            thread = self.threads.get(tid, Thread(tid, f"thread {tid}", True))
+            thread = self.threads.get(tid, TracedThread(tid, f"thread {tid}", True))
             process = self.threads.get(thread.pid, thread)
             kind = "preempted" if preempted else "woken"
             frames = (f"[{kind}]", f"{thread.name} ({tid})", f"{process.name} ({thread.pid})")

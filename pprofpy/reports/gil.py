@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pprofpy.model.gil import UNSEEN, GilRecord, GilThread, Slice
+from pprofpy.model.gil import UNSEEN, GilRecord, GilSlice, GilThread
 from pprofpy.model.profile import Collection, Stack
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.text import shorten, write_lines
@@ -73,7 +73,7 @@ class GilReport:
     holds: list[HoldRow]
     pairs: list[PairRow]
     hidden: dict[str, int]
-    slices: tuple[Slice, ...]
+    slices: tuple[GilSlice, ...]
     processes: int
     held_share: float
     waiting: float
@@ -177,7 +177,7 @@ def _longest(rows: Iterable[Any], time_ns: Callable[[Any], int]) -> list[Any]:
     return sorted(rows, key=time_ns, reverse=True)
 
 
-def _chart(slices: tuple[Slice, ...], locks: int) -> list[str]:
+def _chart(slices: tuple[GilSlice, ...], locks: int) -> list[str]:
     """Two rows of bars: how much of the time the locks were held, and how many threads waited for them."""
     if not slices:
         return []
@@ -193,7 +193,7 @@ def _columns(count: int) -> list[tuple[int, int]]:
     return [(place * count // width, (place + 1) * count // width) for place in range(width)]
 
 
-def _average(slices: tuple[Slice, ...]) -> tuple[float, float]:
+def _average(slices: tuple[GilSlice, ...]) -> tuple[float, float]:
     length_ns = slices[-1].end_ns - slices[0].start_ns
     return sum(one.held_ns for one in slices) / length_ns, sum(one.wait_ns for one in slices) / length_ns
 
@@ -202,7 +202,7 @@ def _bar(share: float) -> str:
     return _BARS[min(round(share * 8 + 0.25), 8)]
 
 
-def _slice_table(slices: tuple[Slice, ...], locks: int) -> list[Text | str]:
+def _slice_table(slices: tuple[GilSlice, ...], locks: int) -> list[Text | str]:
     heading: Text | str = Text(f"{'from':>9} {'to':>9} {'held':>7} {'threads waiting':>16}", "bold")
     lines = (
         f"{one.start_ns / NS_PER_S:>8.2f}s {one.end_ns / NS_PER_S:>8.2f}s {min(share, locks):>7.1%} {waiting:>16.2f}"

@@ -459,7 +459,7 @@ def _run_agent(data: bytes) -> None:
     frames = Frames(Path("/nonexistent"))
     pieces = data.split(_BETWEEN)
     if len(pieces) == 1:
-        samples.to_profile(samples.Reading.of(_decoded(pieces)), frames, {7: (70, "k")}).check_valid()
+        samples.to_profile(samples.SamplerTables.of(_decoded(pieces)), frames, {7: (70, "k")}).check_valid()
     else:
         traced_blocks.to_profile(traced_blocks.TracedBlocks.of(_decoded(pieces)), frames).check_valid()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.cpython import runtime
-from pprofpy.collectors.cpython.objects import Code, Reader
+from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.pystacks import stacks as pystacks
 from pprofpy.collectors.pystacks.stacks import TRUNCATED
@@ -345,7 +345,7 @@ def test_code_is_not_read_again_and_again_when_stacks_were_forgotten(
     read: Counter[tuple[int, int]] = Counter()
     usual = pystacks.PythonStacks._read_code
 
-    def count(stacks: pystacks.PythonStacks, reader: Reader, address: int, fingerprint: int) -> Code | None:
+    def count(stacks: pystacks.PythonStacks, reader: ObjectReader, address: int, fingerprint: int) -> Code | None:
         read[address, fingerprint] += 1
         return usual(stacks, reader, address, fingerprint)
 
@@ -585,7 +585,7 @@ def test_a_walk_that_differs_from_what_is_read_from_outside_ends_the_recording(
     burning = start(PYTHON, str(PROGRAMS / "burn.py"))
     with recorder() as recording:
         recording.watch(open_target(burning.pid))
-        monkeypatch.setattr(Reader, "frames", lambda self, thread: [4711])
+        monkeypatch.setattr(ObjectReader, "frames", lambda self, thread: [4711])
         with pytest.raises(NotPossibleError, match="not those read from outside"):
             let_run(recording, 20)
 

@@ -7,7 +7,7 @@ import errno
 import numpy as np
 import pytest
 
-from pprofpy.collectors.kernel.maps import Table
+from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.errors import PprofpyError
 from tests.fake_kernel import FakeKernel
 
@@ -22,11 +22,13 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     return FakeKernel(monkeypatch)
 
 
-def make(kernel: FakeKernel, kind: int = HASH, key: np.dtype = KEY, value: np.dtype = U8, entries: int = 1000) -> Table:
-    return Table(kernel.create_map(kind, key.itemsize, value.itemsize, entries, 0, "m"), key, value)
+def make(
+    kernel: FakeKernel, kind: int = HASH, key: np.dtype = KEY, value: np.dtype = U8, entries: int = 1000
+) -> MapTable:
+    return MapTable(kernel.create_map(kind, key.itemsize, value.itemsize, entries, 0, "m"), key, value)
 
 
-def filled(kernel: FakeKernel, count: int) -> Table:
+def filled(kernel: FakeKernel, count: int) -> MapTable:
     table = make(kernel)
     for number in range(count):
         table.put((number, number + 1), number * 1000)
@@ -79,7 +81,7 @@ def test_entries_of_another_size_are_refused(kernel: FakeKernel) -> None:
     descriptor = kernel.create_map(HASH, 8, 16, 10, 0, "m")
 
     with pytest.raises(PprofpyError, match=r"entries of \(8, 16\) bytes, not \(8, 8\)"):
-        Table(descriptor, KEY, U8)
+        MapTable(descriptor, KEY, U8)
 
 
 def test_an_entry_that_is_there_stays_what_it_was(kernel: FakeKernel) -> None:

@@ -18,8 +18,8 @@ from pprofpy.collectors.cpython.blocked_stacks import _thread_states
 from pprofpy.collectors.cpython.debugoffsets import COOKIE, TABLE_BYTES, ImplausibleLayoutError, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, UnreadableError
-from pprofpy.collectors.cpython.objects import Reader
-from pprofpy.collectors.cpython.threads import _Dicts
+from pprofpy.collectors.cpython.objects import ObjectReader
+from pprofpy.collectors.cpython.thread_names import _Dicts
 from pprofpy.collectors.cpython.versions import NO_CFRAME, VERSIONS, Layout, spelled
 from pprofpy.errors import ImplausibleTargetError
 
@@ -52,9 +52,9 @@ class Forged(Memory):
         return bytes(content)
 
 
-def reader(layout: Layout, words: Mapping[int, int]) -> tuple[Reader, Forged]:
+def reader(layout: Layout, words: Mapping[int, int]) -> tuple[ObjectReader, Forged]:
     memory = Forged(words)
-    return Reader(memory, layout, CODE_TYPE), memory
+    return ObjectReader(memory, layout, CODE_TYPE), memory
 
 
 def one_thread(layout: Layout) -> dict[int, int]:
@@ -108,7 +108,7 @@ class Endless(Memory):
 @ANY_LAYOUT
 def test_lists_and_stacks_without_end_have_one(layout: Layout) -> None:
     budget = Budget("a test", steps=400_000, seconds=60)
-    ours = Reader(Endless(0, budget), layout, CODE_TYPE)
+    ours = ObjectReader(Endless(0, budget), layout, CODE_TYPE)
 
     with pytest.raises(UnreadableError):
         list(ours.thread_states(RUNTIME))
@@ -117,7 +117,7 @@ def test_lists_and_stacks_without_end_have_one(layout: Layout) -> None:
 
 
 def test_a_budget_ends_what_takes_too_long() -> None:
-    ours = Reader(Endless(0, Budget("a test", steps=1_000)), VERSIONS[3, 12].layout, CODE_TYPE)
+    ours = ObjectReader(Endless(0, Budget("a test", steps=1_000)), VERSIONS[3, 12].layout, CODE_TYPE)
 
     with pytest.raises(ImplausibleTargetError):
         list(ours.thread_states(RUNTIME))
@@ -144,7 +144,7 @@ def test_threads_of_which_all_are_said_to_be_the_same_are_not_compared_each_with
     monkeypatch.setattr("pprofpy.collectors.cpython.blocked_stacks._memory_areas", lambda pid: [area])
     asked = 0
 
-    class Same(Reader):
+    class Same(ObjectReader):
         def thread_states(self, runtime: int) -> object:  # type: ignore[override]
             return iter(range(THREAD, THREAD + count * 4096, 4096))
 

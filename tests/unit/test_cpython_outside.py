@@ -16,7 +16,7 @@ from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
-from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.cpython.versions import version_of
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError

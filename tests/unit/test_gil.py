@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from pprofpy.model.gil import UNSEEN, WAITS, Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.model.gil import UNSEEN, WAITS, Block, GilRecord, GilSlice, GilThread, Hold, Wait
 from pprofpy.model.profile import Collection, Frame, Function
 from pprofpy.reports import gil as report
 
@@ -24,7 +24,7 @@ def record(*blocks: Block, wait_ns: int = 1000) -> GilRecord:
         waits=(Wait(1, (WANT, ROOT), 4, wait_ns, wait_ns // 2),),
         holds=(Hold(2, (HOLD, ROOT), 300, 400),),
         blocks=blocks,
-        slices=(Slice(0, 500, 500, 1000), Slice(500, 1000, 200, 0)),
+        slices=(GilSlice(0, 500, 500, 1000), GilSlice(500, 1000, 200, 0)),
         duration_ns=1000,
         collection=Collection(target="app (pid 9)"),
     )
@@ -77,7 +77,9 @@ def test_the_report_sums_up_by_thread_and_by_place() -> None:
 
 def test_each_process_has_a_lock_of_its_own() -> None:
     threads = (GilThread(9, 1, "one", held_on_ns=900), GilThread(8, 2, "two", held_on_ns=800), GilThread(7, 3, "idle"))
-    found = GilRecord(threads, slices=(Slice(0, 1000, 1700, 0),), duration_ns=1000, collection=Collection(target="app"))
+    found = GilRecord(
+        threads, slices=(GilSlice(0, 1000, 1700, 0),), duration_ns=1000, collection=Collection(target="app")
+    )
     console = Console(file=io.StringIO(), width=80)
 
     report.render(report.build(found), console)
@@ -101,7 +103,7 @@ def test_the_tables_fit_eighty_columns_and_disarm_names() -> None:
                 threads=(evil,),
                 waits=(Wait(1, (hostile,), 1, 10, 10),),
                 blocks=(Block(2, (hostile,), 1, (hostile,), 10),),
-                slices=tuple(Slice(i * 10, i * 10 + 10, 5, 20) for i in range(200)),
+                slices=tuple(GilSlice(i * 10, i * 10 + 10, 5, 20) for i in range(200)),
                 duration_ns=2000,
             )
         ),

@@ -134,3 +134,58 @@ def test_the_help_in_the_docs_is_current() -> None:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# -- names and sizes -----------------------------------------------------------------------------------------------
+
+COMMAND_MODULES = {name.replace("-", "_") for name in COMMANDS}
+SHARED = {
+    "errors": "the errors of a package, which other packages need not know",
+    "losses": "what a recording lacks: counted, kept, put into words",
+    "recorder": "a Recorder, or what several of them share",
+    "recording": "a Recording: the noun, and its file",
+    "refusals": "how refusals are worded",
+    "switches": "switches of threads on CPUs: as they happen, and as records",
+    "text": "text made fit for a terminal",
+}
+"""Names that several modules bear besides those of commands, since they mean the same."""
+
+MOST_LINES = 400
+
+
+def definitions(kind: type[ast.AST]) -> dict[str, list[str]]:
+    """Name -> where something of this kind is defined at the top of a module."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, kind):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))  # type: ignore[attr-defined]
+    return found
+
+
+def test_modules_share_a_name_only_with_what_they_mean() -> None:
+    named: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.stem not in ("__init__", "__main__"):
+            named.setdefault(path.stem, []).append(str(path.relative_to(PACKAGE)))
+    shared = {stem for stem, paths in named.items() if len(paths) > 1}
+
+    assert {stem: named[stem] for stem in shared - COMMAND_MODULES - SHARED.keys()} == {}
+    assert SHARED.keys() - shared == set()
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    """But for `Row`: each report calls so what its `build` makes."""
+    found = {name: paths for name, paths in definitions(ast.ClassDef).items() if len(paths) > 1 and name[0] != "_"}
+
+    assert all(path.startswith("reports/") for path in found.pop("Row"))
+    assert found == {}
+
+
+@pytest.mark.parametrize("suffix", [".py", ".c", ".h"])
+def test_a_file_that_is_long_says_why_in_its_first_lines(suffix: str) -> None:
+    paths = list(PACKAGE.rglob(f"*{suffix}"))
+    long = [path for path in paths if path.read_text().count("\n") > MOST_LINES]
+
+    assert paths
+    assert [path for path in long if "one file because" not in " ".join(path.read_text().split("\n")[:8])] == []

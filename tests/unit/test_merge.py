@@ -8,7 +8,7 @@ import pytest
 
 from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilThread, Hold, Slice, Wait, merge_gil
+from pprofpy.model.gil import MOST_SLICES, Block, GilRecord, GilSlice, GilThread, Hold, Wait, merge_gil
 from pprofpy.model.heap import HeapRecording, MemoryUse, merge_heap
 from pprofpy.model.latencies import Latencies, merge_latencies
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
@@ -35,7 +35,7 @@ def gil_window(number: int, slices: int = 1) -> GilRecord:
         waits=(Wait(2, WORK, 1, 10, number), Wait(2, OTHER, number, 1, 1)),
         holds=(Hold(2, WORK, 3, 2),),
         blocks=(Block(2, WORK, 3, OTHER, 7),),
-        slices=tuple(Slice(at, at + 1, 1, 2) for at in range(slices)),
+        slices=tuple(GilSlice(at, at + 1, 1, 2) for at in range(slices)),
         time_ns=1_000_000 + 1000 * number,
         duration_ns=1000,
         collection=Collection(engine="e", dropped=1),

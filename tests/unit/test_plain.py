@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.collectors.heapagent import plain
-from pprofpy.collectors.heapagent.samples import Reading
+from pprofpy.collectors.heapagent.samples import SamplerTables
 from pprofpy.collectors.heapagent.traced_blocks import TracedBlocks
 from pprofpy.errors import ImplausibleTargetError
 
@@ -104,7 +104,7 @@ TABLES: list[Any] = [
 
 
 def test_tables_are_read() -> None:
-    assert len(Reading.of(iter([tuple(TABLES)])).cells) == 2
+    assert len(SamplerTables.of(iter([tuple(TABLES)])).cells) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_tables_that_contradict_themselves_are_refused(place: int, forged: Any) 
     tables = [*TABLES[:place], forged, *TABLES[place + 1 :]]
 
     with pytest.raises(ImplausibleTargetError, match="makes no sense"):
-        Reading.of(iter([tuple(tables)]))
+        SamplerTables.of(iter([tuple(tables)]))
 
 
 HERE = (("/srv/a.py", 1),)

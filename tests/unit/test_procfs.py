@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pprofpy.collectors.cpython.threads import _outer_tids
+from pprofpy.collectors.cpython.thread_names import _outer_tids
 from pprofpy.target import open_target, procfs
 from pprofpy.target.procfs import MappedArea, SystemCall
 from pprofpy.target.status import MalformedError, Status

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pprofpy.collectors.pyspy.convert import convert
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target import open_target
 

@@ -10,11 +10,11 @@ import pytest
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats import pprof, recording
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.gil import Block, GilRecord, GilThread, Hold, Slice, Wait
+from pprofpy.model.gil import Block, GilRecord, GilSlice, GilThread, Hold, Wait
 from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.model.latencies import Latencies
+from pprofpy.model.latency import CpuSlice as Ran
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
-from pprofpy.model.latency import Slice as Ran
 from pprofpy.model.profile import Collection, Frame, Function, Profile, Stack, ValueType
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
@@ -133,7 +133,7 @@ def test_a_gil_record_comes_back_as_it_was() -> None:
         waits=(Wait(2, WORK, 1, 2, 3),),
         holds=(Hold(-1, OTHER, 4, 5),),
         blocks=(Block(-1, OTHER, 2, WORK, 2),),
-        slices=(Slice(0, 10, 5, 2),),
+        slices=(GilSlice(0, 10, 5, 2),),
         time_ns=7,
         duration_ns=10,
         collection=Collection(engine="e", target="t", dropped=1, notes=("lost a bit",)),

@@ -14,7 +14,7 @@ from pprofpy.events.switches import DATA_BYTES, TRACEPOINTS, Known, reported, to
 from pprofpy.events.words import Narrator
 from pprofpy.formats import eventlog
 from pprofpy.model.profile import Collection
-from pprofpy.model.trace import IDLE, RECORD, Context, Kind, Thread, Trace, state_letter
+from pprofpy.model.trace import IDLE, RECORD, Context, Kind, Trace, TracedThread, state_letter
 
 MAIN, WORKER, OTHER = 10, 11, 99
 LOG = EventLog(TRACEPOINTS, DATA_BYTES, 500, 1_700_000_000_000_000_000)
@@ -52,9 +52,9 @@ def test_a_file_brings_back_what_was_recorded() -> None:
 
     assert again.records.tolist() == [tuple(map(int, row)) for row in ROWS]
     assert again.threads == {
-        MAIN: Thread(MAIN, "MainThread", True),
-        WORKER: Thread(MAIN, "worker", True),
-        OTHER: Thread(OTHER, "other", False),
+        MAIN: TracedThread(MAIN, "MainThread", True),
+        WORKER: TracedThread(MAIN, "worker", True),
+        OTHER: TracedThread(OTHER, "other", False),
     }
     assert (again.start_ns, again.time_ns, again.duration_ns) == (500, LOG.time_ns, 10_000)
     assert again.collection == Collection("test", dropped=2)
@@ -66,7 +66,7 @@ def test_names_that_come_after_all_events_are_read() -> None:
     writer.add(Batch(batch().records))
     writer.add(Batch(np.zeros(0, batch().records.dtype), threads={WORKER: (MAIN, "late")}))
 
-    assert read_again(stream.getvalue()).threads[WORKER] == Thread(MAIN, "late", True)
+    assert read_again(stream.getvalue()).threads[WORKER] == TracedThread(MAIN, "late", True)
 
 
 def test_they_read_as_those_of_tracepoints() -> None:

@@ -15,7 +15,7 @@ from pprofpy.events.scheduling import calls_by_thread, to_trace
 from pprofpy.formats import chrome
 from pprofpy.model.profile import Collection
 from pprofpy.model.timeline import BlockingCall, State, Timeline, build
-from pprofpy.model.trace import RECORD, Context, Kind, Thread, Trace
+from pprofpy.model.trace import RECORD, Context, Kind, Trace, TracedThread
 from pprofpy.reports import timeline as report
 from tests.events import LOG, batch, call, switch, waking
 
@@ -26,9 +26,9 @@ S, D, Z = 1, 2, 32
 def trace(*rows: tuple[Any, ...]) -> Trace:
     """Rows of RECORD: from 1,000 to 2,000 ns on the clock; A and B are watched."""
     threads = {
-        A: Thread(A, "alice", True),
-        B: Thread(A, "bob", True),
-        STRANGER: Thread(STRANGER, "other", False),
+        A: TracedThread(A, "alice", True),
+        B: TracedThread(A, "bob", True),
+        STRANGER: TracedThread(STRANGER, "other", False),
     }
     return Trace(np.array(list(rows), RECORD), threads, 1_000, 10**18, 1_000)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pprofpy.model.profile import Collection
-from pprofpy.model.trace import RECORD, Context, Kind, RunqueueWait, Switch, Thread, Trace, Wakeup, state_letter
+from pprofpy.model.trace import RECORD, Context, Kind, RunqueueWait, Switch, Trace, TracedThread, Wakeup, state_letter
 
 MAIN, WORKER, OTHER = 10, 11, 99
 
@@ -20,9 +20,9 @@ def trace() -> Trace:
         RECORD,
     )
     threads = {
-        MAIN: Thread(MAIN, "main", True),
-        WORKER: Thread(MAIN, "worker", True),
-        OTHER: Thread(OTHER, "other", False),
+        MAIN: TracedThread(MAIN, "main", True),
+        WORKER: TracedThread(MAIN, "worker", True),
+        OTHER: TracedThread(OTHER, "other", False),
     }
     return Trace(records, threads, 500, 1_700_000_000_000_000_000, 10_000, Collection(engine="test", dropped=2))
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.versions import STATUS_BOUND
 from pprofpy.model.profile import Frame, Function
@@ -67,7 +67,7 @@ class _State(NamedTuple):
     mark: int
 
 
-def _thread_states(runtime: Runtime, reader: Reader, stack_pointers: Mapping[int, int]) -> dict[int, int]:
+def _thread_states(runtime: Runtime, reader: ObjectReader, stack_pointers: Mapping[int, int]) -> dict[int, int]:
     """tid -> PyThreadState, of the innermost interpreter that the thread is in."""
     states: list[_State] = []
     with suppress(UnreadableError):
@@ -95,7 +95,7 @@ def _thread_states(runtime: Runtime, reader: Reader, stack_pointers: Mapping[int
     return found
 
 
-def _read_state(runtime: Runtime, reader: Reader, address: int) -> _State:
+def _read_state(runtime: Runtime, reader: ObjectReader, address: int) -> _State:
     memory, layout, mark = reader.memory, runtime.layout, 0
     has_frames = False
     with suppress(UnreadableError):
@@ -125,7 +125,7 @@ def _distance(runtime: Runtime, state: _State, stack_pointer: int) -> int:
 
 
 def _frames(
-    runtime: Runtime, reader: Reader, modules: ModuleNames, lines: LineTables, thread_state: int
+    runtime: Runtime, reader: ObjectReader, modules: ModuleNames, lines: LineTables, thread_state: int
 ) -> list[Frame]:
     layout = runtime.layout
     found = []

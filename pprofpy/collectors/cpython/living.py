@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.memory import UnreadableError
-from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.versions import Layout
 
 _TYPE_NAME = 16
@@ -22,7 +22,7 @@ class NotLivingError(Exception):
     """Why an interpreter is not one that runs."""
 
 
-def prove_living(reader: Reader, runtime: int, code_type: int, *, is_free_threaded: bool = False) -> None:
+def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_threaded: bool = False) -> None:
     """Prove that the interpreter that `reader` reads is in use by threads of its process.
 
     Its type of code objects must be a type of that name (objects have the size that we know, the image is relocated);
@@ -54,12 +54,12 @@ def prove_living(reader: Reader, runtime: int, code_type: int, *, is_free_thread
     raise NotLivingError(problem)
 
 
-def _is_type_of_code(reader: Reader, layout: Layout, code_type: int) -> bool:
+def _is_type_of_code(reader: ObjectReader, layout: Layout, code_type: int) -> bool:
     name = reader.memory.word(code_type + layout.object_type + _TYPE_NAME)
     return reader.memory.read(name, len(_CODE)) == _CODE
 
 
-def _is_thread(reader: Reader, ident: int) -> bool:
+def _is_thread(reader: ObjectReader, ident: int) -> bool:
     """Is this what `pthread_self` returned to a thread? The C library's record of a thread holds its own address."""
     try:
         return ident > 0 and reader.memory.word(ident + x86_64.SELF_POINTER_AT) == ident

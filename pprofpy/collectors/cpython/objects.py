@@ -38,7 +38,7 @@ def decode_text(raw: bytes, width: int) -> str:
     return raw[: len(raw) // max(width, 1) * width].decode(_ENCODINGS.get(width, "latin-1"), "replace")
 
 
-class Reader:
+class ObjectReader:
     """Reads the objects of one interpreter.
 
     All methods raise UnreadableError where memory holds something else.

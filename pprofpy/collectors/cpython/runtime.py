@@ -17,7 +17,7 @@ from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayo
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
-from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.system.blocking import BlockedError, bounded
@@ -53,10 +53,10 @@ class Runtime:
     image: LoadedImage
     is_free_threaded: bool = False
 
-    def reader(self, seconds: float = _SECONDS) -> Reader:
+    def reader(self, seconds: float = _SECONDS) -> ObjectReader:
         """Reads its objects, for one task: so long, and so much, at most."""
         budget = Budget(f"the interpreter of process {self.pid}", size=_MOST_BYTES, seconds=seconds)
-        return Reader(Memory(self.pid, budget), self.layout, self.code_type)
+        return ObjectReader(Memory(self.pid, budget), self.layout, self.code_type)
 
     @property
     def gil(self) -> int:

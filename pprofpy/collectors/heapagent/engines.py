@@ -76,14 +76,14 @@ class Sampling:
 
     def read(self, *, collect: bool) -> Profile:
         """The samples so far."""
-        reading = samples.Reading.of(self._session.say(f"read_sampler({collect})"))
+        reading = samples.SamplerTables.of(self._session.say(f"read_sampler({collect})"))
         self._note_threads()
         return self._profile(reading)
 
     def last_words(self) -> Profile | None:
         """The samples at the target's orderly end."""
         pieces = self._session.last_words()
-        return self._profile(samples.Reading.of(pieces)) if pieces else None
+        return self._profile(samples.SamplerTables.of(pieces)) if pieces else None
 
     def stop(self) -> None:
         """Take the hooks out."""
@@ -92,7 +92,7 @@ class Sampling:
     def _note_threads(self) -> None:
         self._threads |= {thread.inner_tid: (thread.tid, thread.name) for thread in self._session.target.threads()}
 
-    def _profile(self, reading: samples.Reading) -> Profile:
+    def _profile(self, reading: samples.SamplerTables) -> Profile:
         profile = samples.to_profile(reading, self._names, self._threads)
         counts = reading.counts
         lost = counts.lost_live + counts.lost_stacks + counts.busy

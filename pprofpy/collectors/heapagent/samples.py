@@ -63,7 +63,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SamplerTables:
     """The sampler's tables at one moment.
 
     Attributes:
@@ -87,7 +87,7 @@ class Reading:
     own_threads: list[int]
 
     @classmethod
-    def of(cls, pieces: Iterator[Any]) -> Reading:
+    def of(cls, pieces: Iterator[Any]) -> SamplerTables:
         """Check what the agent said.
 
         Raises:
@@ -146,7 +146,7 @@ def _all_below(numbers: NDArray[Any], limit: int) -> bool:
     return len(numbers) == 0 or int(numbers.max()) < limit
 
 
-def to_profile(reading: Reading, frames: Frames, threads: Dict[int, tuple[int, str]]) -> Profile:
+def to_profile(reading: SamplerTables, frames: Frames, threads: Dict[int, tuple[int, str]]) -> Profile:
     """Build a profile; values are estimates of the whole, as Go's are.
 
     Args:

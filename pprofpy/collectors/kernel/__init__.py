@@ -16,7 +16,7 @@ so that even `kill -9` leaves nothing behind. What is written to disk is a cache
 `tables` reads maps and `events` ring buffers into NumPy arrays, `symbols` names kernel addresses.
 """
 
-from pprofpy.collectors.kernel.maps import Table
+from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.collectors.kernel.program import Program, load, require
 
-__all__ = ["Program", "Table", "load", "require"]
+__all__ = ["MapTable", "Program", "load", "require"]

@@ -22,7 +22,7 @@ _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH = 2, 5, 6, 10
 _PER_CPU = frozenset({_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH})
 
 
-class Table:
+class MapTable:
     """One map of a loaded program.
 
     Args:

@@ -25,7 +25,7 @@ from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, put_in_parame
 from pprofpy.collectors.kernel.cache import remembered
 from pprofpy.collectors.kernel.compiler import compile_source, find_bcc
 from pprofpy.collectors.kernel.cpus import online_cpus
-from pprofpy.collectors.kernel.maps import Table, kernel_facts
+from pprofpy.collectors.kernel.maps import MapTable, kernel_facts
 from pprofpy.collectors.kernel.perf import (
     clock_event,
     link_perf_event,
@@ -166,13 +166,13 @@ class Program:
             self._attachments.append(link_perf_event(descriptor, event, cookie))
             start_event(event)
 
-    def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Table:
+    def table(self, name: str, key: np.dtype[Any], value: np.dtype[Any]) -> MapTable:
         """The map `name`, to be read as arrays of these types.
 
         Raises:
             PprofpyError: The sizes are not those of the C side.
         """
-        return Table(self._maps[name], key, value)
+        return MapTable(self._maps[name], key, value)
 
     def events(self, name: str, dtype: np.dtype[Any]) -> EventStream:
         """The ring buffer `name`, whose records all have this type."""

@@ -15,7 +15,7 @@ from pprofpy.session import Recorder
 _DRAIN_NS = 500_000_000
 
 
-class Span(NamedTuple):
+class WindowTimes(NamedTuple):
     """When a window was.
 
     Attributes:
@@ -65,10 +65,10 @@ class KernelRecorder(Recorder):
         self.start_ns, self.time_ns = time.monotonic_ns(), time.time_ns()
         self.window_start_ns = self.start_ns
 
-    def begin_window(self, now_ns: int) -> Span:
+    def begin_window(self, now_ns: int) -> WindowTimes:
         """Begin the next window at a time of the monotonic clock; return when the one before it was."""
         start_ns, self.window_start_ns = self.window_start_ns, now_ns
-        return Span(start_ns, self.time_ns + start_ns - self.start_ns, now_ns - start_ns)
+        return WindowTimes(start_ns, self.time_ns + start_ns - self.start_ns, now_ns - start_ns)
 
     def poll(self) -> None:
         """Take in what is new, and twice a second what the kernel has summed up."""

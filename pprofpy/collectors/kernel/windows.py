@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.collectors.kernel.maps import Records, Table
+from pprofpy.collectors.kernel.maps import MapTable, Records
 from pprofpy.collectors.kernel.program import Program
 
 _U4 = np.dtype("u4")
@@ -44,7 +44,7 @@ class TableWindows:
         self._number = 0
         self._began_ns = 0
 
-    def take(self, table: Table) -> Taken:
+    def take(self, table: MapTable) -> Taken:
         """Take what was counted before this window out of a table; nothing if this window has only just begun."""
         keys, values = table.items()
         numbers = keys["window"]

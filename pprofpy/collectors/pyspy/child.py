@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from pprofpy.collectors.pyspy import executable
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.session import Stop
 from pprofpy.target import Target, procfs
 from pprofpy.units import NS_PER_S

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pprofpy.collectors.cpython.linetable import MOST_LINES
 from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import ImplausibleTargetError
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import (

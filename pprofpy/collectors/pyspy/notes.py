@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S, format_duration
 

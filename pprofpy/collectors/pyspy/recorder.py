@@ -10,7 +10,7 @@ from pprofpy.collectors.pyspy import executable
 from pprofpy.collectors.pyspy.child import BEHIND, SLOWEST_HZ, PySpy
 from pprofpy.collectors.pyspy.convert import convert, empty
 from pprofpy.collectors.pyspy.notes import Piece, missed, on_options, on_pieces
-from pprofpy.collectors.sampling.options import CpuOptions
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.combine import merge
 from pprofpy.model.profile import Collection, Profile

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pprofpy.collectors.cpython.modules import ModuleNames
-from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.threadslot import thread_slot
 from pprofpy.collectors.cpython.versions import Layout
@@ -71,7 +71,7 @@ class Process:
 
     runtime: Runtime
     number: int
-    reader: Reader
+    reader: ObjectReader
     modules: ModuleNames
     root: int
     comparison: Comparison = field(default_factory=Comparison)

@@ -24,7 +24,7 @@ import numpy as np
 from pprofpy import __version__
 from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
-from pprofpy.collectors.cpython.objects import Code, Reader
+from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.numbered import Numbered
@@ -309,7 +309,7 @@ class PythonStacks:
             self._codes[key] = found
         return found
 
-    def _read_code(self, reader: Reader, address: int, fingerprint: int) -> Code | None:
+    def _read_code(self, reader: ObjectReader, address: int, fingerprint: int) -> Code | None:
         """A code object from the process itself, unless another has taken its place."""
 
         def read() -> Code | None:

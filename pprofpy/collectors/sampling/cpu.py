@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pprofpy import __version__
-from pprofpy.collectors.cpython.threads import ThreadNames
+from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.kallsyms import kernel_symbols
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pprofpy.model.gil import MOST_SLICES, Slice, joined_slices
+from pprofpy.model.gil import MOST_SLICES, GilSlice, joined_slices
 from pprofpy.units import NS_PER_S
 
 _FIRST_SLICE_NS = NS_PER_S // 20
@@ -20,7 +20,7 @@ class GilSlices:
     def __init__(self, length_ns: int) -> None:
         self._is_fixed = length_ns > 0
         self._length_ns = length_ns or _FIRST_SLICE_NS
-        self._slices: list[Slice] = []
+        self._slices: list[GilSlice] = []
         self._last = (0, 0, 0)
 
     def is_due(self, now_ns: int) -> bool:
@@ -37,13 +37,15 @@ class GilSlices:
         start_ns, held_before_ns, wait_before_ns = self._last
         if now_ns <= start_ns:
             return
-        self._slices.append(Slice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0)))
+        self._slices.append(
+            GilSlice(start_ns, now_ns, max(held_ns - held_before_ns, 0), max(wait_ns - wait_before_ns, 0))
+        )
         self._last = (now_ns, held_ns, wait_ns)
         if len(self._slices) > MOST_SLICES and not self._is_fixed:
             self._length_ns *= 2
             self._slices = joined_slices(self._slices)
 
-    def take(self, start_ns: int) -> tuple[Slice, ...]:
+    def take(self, start_ns: int) -> tuple[GilSlice, ...]:
         """The slices since the last call, with times since `start_ns`."""
         taken, self._slices = self._slices, []
         return tuple(

@@ -8,7 +8,7 @@ import numpy as np
 
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import comm_text
-from pprofpy.model.latency import LongWait, Slice
+from pprofpy.model.latency import CpuSlice, LongWait
 
 _SLICE = np.dtype([("start_ns", "u8"), ("tid", "u4"), ("tgid", "u4"), ("comm", "S16")])
 LONG_WAIT = np.dtype(
@@ -45,7 +45,7 @@ def long_wait(event: Any) -> LongWait:
     starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
     ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
     ran = tuple(
-        Slice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        CpuSlice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
         for one, start, end in zip(history, starts, ends, strict=True)
         if end > start
     )

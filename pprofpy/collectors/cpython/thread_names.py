@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from pprofpy.collectors.cpython.memory import UnreadableError
-from pprofpy.collectors.cpython.objects import Reader
+from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.versions import Attributes, Objects, version_of
 from pprofpy.errors import ImplausibleTargetError, PprofpyError
@@ -135,7 +135,7 @@ def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
             yield from _threads_of(runtime, reader, interp)
 
 
-def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple[int, str]]:
+def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator[tuple[int, str]]:
     dicts = _Dicts(reader, version_of(runtime.version).objects)
     modules = dicts.by_name(reader.memory.word(interp + runtime.layout.interp_modules))
     if "threading" not in modules:
@@ -156,7 +156,7 @@ def _threads_of(runtime: Runtime, reader: Reader, interp: int) -> Iterator[tuple
 class _Dicts:
     """Reads dictionaries and instances of one version."""
 
-    def __init__(self, reader: Reader, forms: Objects) -> None:
+    def __init__(self, reader: ObjectReader, forms: Objects) -> None:
         self._reader = reader
         self._memory = reader.memory
         self._forms = forms
