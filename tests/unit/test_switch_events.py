@@ -55,6 +55,7 @@ def test_a_file_brings_back_what_was_recorded() -> None:
         MAIN: TracedThread(MAIN, "MainThread", True),
         WORKER: TracedThread(MAIN, "worker", True),
         OTHER: TracedThread(OTHER, "other", False),
+        12: TracedThread(12, "thread 12", False),
     }
     assert (again.start_ns, again.time_ns, again.duration_ns) == (500, LOG.time_ns, 10_000)
     assert again.collection == Collection("test", dropped=2)
