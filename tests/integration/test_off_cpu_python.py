@@ -309,7 +309,9 @@ os.wait()
 
 
 def test_kernel_stacks_lie_on_top_of_pythons_if_they_are_wanted(cli: CommandLine) -> None:
-    done = cli("off-cpu", "-K", "--", sys.executable, "-c", "import time\ndef naps(): time.sleep(0.3)\nnaps()")
+    # The first nap may begin before anybody looks: of that one, only the function that waits may be known.
+    program = "import time\ndef naps():\n    for _ in range(20): time.sleep(0.1)\nnaps()"
+    done = cli("off-cpu", "-K", "--", sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
     profile = decode(cli.recordings[0].read_bytes())
     asleep = [sample for sample in profile.samples() if Label("state", "sleeping") in sample.labels]
