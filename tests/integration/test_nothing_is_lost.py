@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, wait_until
+from tests.cut_short import KINDS, WITHOUT_EBPF, kill_one
+from tests.hostile.harness import load
 
 COMMANDS = {
     "heap": ["heap", "--sample-bytes", "16k"],
@@ -48,3 +52,17 @@ def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLi
     assert "cut short" in shown.stdout
     assert "cut short" in topped.stdout
     assert [one["state"] for one in listed["recordings"]] == ["cut short"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in WITHOUT_EBPF else beside_others) for kind in KINDS],
+)
+def test_what_a_killed_recording_shows_sums_up_to_the_truth(kind: str, tmp_path: Path) -> None:
+    """Of one kill with short windows; `python -m benchmarks.kill_windows` does it often, with those of 10 s."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+
+    outcome = kill_one(kind, folder, random.uniform(2, 3), 0.5, load())
+
+    assert not outcome.wrong, outcome
