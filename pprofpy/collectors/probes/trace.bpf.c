@@ -46,7 +46,7 @@ struct head {
     u16 event; /* tracepoint: user space's number for it; call: the system call's number */
     u32 flags;
     char comm[16];
-    u64 stack; /* the Python stack of whoever did it, as pystacks.py numbers them; 0: none */
+    u64 stack; /* the Python stack of whoever did it, as pystacks/stacks.py numbers them; 0: none */
 };
 
 struct call {

@@ -1,7 +1,7 @@
 """The Python stacks of a recording that goes on without them where they cannot be had.
 
 Processes whose Python cannot be read in the kernel, or that are no Python, are watched all the same. Stacks come from
-the kernel (`pystacks.py`), or from outside for threads that did not move.
+the kernel (`stacks.py`), or from outside for threads that did not move.
 """
 
 from __future__ import annotations
