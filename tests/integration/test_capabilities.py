@@ -27,12 +27,12 @@ def users() -> Iterator[Users]:
 
 @pytest.fixture(scope="module")
 def ours(users: Users) -> int:
-    return users.start(US, PROGRAMS / "burn.py")
+    return users.start(US, PROGRAMS / "paths.py")
 
 
 @pytest.fixture(scope="module")
 def others(users: Users) -> int:
-    return users.start(OTHER, PROGRAMS / "burn.py")
+    return users.start(OTHER, PROGRAMS / "paths.py")
 
 
 def words_of(command: str, pid: int) -> list[str]:
