@@ -64,15 +64,7 @@ BPF_ARRAY(window, u32, 1);
 #define WAKER_STACKS
 #endif
 #include "wakeups.h"
-
-/* Log-linear buckets, 32 to each power of two: a bucket is at most 3.2 % wide. Mirrors pprofpy.model.latency.bucket_edges. */
-static inline u16 bucket_index(u64 wait_ns)
-{
-    if (wait_ns < 32)
-        return wait_ns;
-    u32 log = bpf_log2l(wait_ns) - 1;
-    return ((log - 4) << 5) | ((wait_ns >> (log - 5)) & 31);
-}
+#include "buckets.h"
 
 static inline void count_bucket(u32 tid, u16 was_preempted, u64 wait_ns)
 {

@@ -1,6 +1,8 @@
 /* Events summed up in the kernel, by thread and kind, with the durations of system calls. */
 
 #ifdef SUMMARY
+#include "buckets.h"
+
 struct summary_key {
     u32 tid;
     u16 event;
@@ -28,15 +30,6 @@ struct summary_bucket {
 
 BPF_TABLE("hash", struct summary_key, struct summary, summaries, 65536);
 BPF_TABLE("hash", struct summary_bucket, u64, buckets, 262144);
-
-/* Log-linear buckets, 32 to each power of two: a bucket is at most 3.2 % wide. Mirrors pprofpy.model.latency.bucket_edges. */
-static inline u16 bucket_index(u64 value)
-{
-    if (value < 32)
-        return value;
-    u32 log = bpf_log2l(value) - 1;
-    return ((log - 4) << 5) | ((value >> (log - 5)) & 31);
-}
 
 static inline void count_bucket(u32 tid, u16 event, u64 duration_ns)
 {
