@@ -13,7 +13,7 @@ from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began
 from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option, window_option
-from pprofpy.cli.record import Length, record, spooled, tell_costs
+from pprofpy.cli.record import Length, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -128,7 +128,7 @@ def _record(
                     engines.refuse(error)
                     windows.clear()
                 if verbose:
-                    tell_costs(recorder)
+                    print_costs(recorder)
     collection = made.profile.collection
     made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
     check_began(not len(made.profile), target, interruption)

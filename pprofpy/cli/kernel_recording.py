@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option, window_option
-from pprofpy.cli.record import Length, record, spooled, tell_costs
+from pprofpy.cli.record import Length, print_costs, record, spooled
 from pprofpy.cli.saving import progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target
 from pprofpy.collectors.kernel.scope import Scope
@@ -210,7 +210,7 @@ def record_and_show(
                         partial(on_poll, recorder), partial(on_window, recorder),
                     )  # fmt: skip
                     if plan.verbose:
-                        tell_costs(recorder)
+                        print_costs(recorder)
                     finish(recorder, made)
                 check_began(is_empty(made), target, interruption)
                 show(made, target)

@@ -104,8 +104,8 @@ def record(
     return found
 
 
-def tell_costs(recorder: Recorder) -> None:
-    """Say what the recording takes up: for -v."""
+def print_costs(recorder: Recorder) -> None:
+    """Print the memory and CPU time that the recording uses: for -v."""
     if memory := recorder.memory():
         remark(f"memory: {memory}")
     remark(f"pprofpy itself: {usage()}")

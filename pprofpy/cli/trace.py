@@ -17,7 +17,7 @@ from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, say
 from pprofpy.cli.kernel_recording import recording, wait_for_command
 from pprofpy.cli.options import Duration, verbose_option
-from pprofpy.cli.record import tell_costs
+from pprofpy.cli.record import print_costs
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.trace_view import EventView
 from pprofpy.errors import TargetError, UsageError
@@ -220,7 +220,7 @@ def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None
             list(session.windows())
             stream.end()
             if how.verbose:
-                tell_costs(recorder)
+                print_costs(recorder)
         wait_for_command(interruption.child)
 
 
