@@ -88,3 +88,16 @@ def say_go(program: subprocess.Popen[str]) -> None:
     assert program.stdin is not None
     program.stdin.write("go\n")
     program.stdin.flush()
+
+
+def kernel_lies_on_native_on_python(profile: Profile) -> None:
+    """In each stack, and some stack has all three."""
+    order = [kinds(profile, list(profile.stacks[index])) for index in range(len(profile.stacks))]
+    assert all(kind == "".join(sorted(kind)) for kind in order), order
+    assert any({"k", "n", "p"} <= set(kind) for kind in order), order
+
+
+def kinds(profile: Profile, locations: list[int]) -> str:
+    """Of each place in a stack, leaf-first: kernel, native or Python."""
+    files = [profile.mappings[profile.locations[index].mapping].filename for index in locations]
+    return "".join({"[kernel]": "k", "[python]": "p"}.get(file, "n") for file in files)

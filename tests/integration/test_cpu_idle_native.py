@@ -29,6 +29,7 @@ from tests.cpu import (
     VERSIONS,
     by_thread,
     has_written,
+    kernel_lies_on_native_on_python,
     names_in,
     poll_until,
     recorder,
@@ -130,12 +131,4 @@ def test_the_command_takes_the_kernel_engine_for_both(cli: CommandLine, start: S
     assert "engine: eBPF" in done.stderr
     assert "this is wall-clock time" in done.stdout
     profile = read_profile(str(cli.recordings[-1]))
-    order = [kinds(profile, list(profile.stacks[index])) for index in range(len(profile.stacks))]
-    assert all(kind == "".join(sorted(kind)) for kind in order), order
-    assert any({"k", "n", "p"} <= set(kind) for kind in order), order
-
-
-def kinds(profile: Profile, locations: list[int]) -> str:
-    """Of each place in a stack, leaf-first: kernel, native or Python."""
-    files = [profile.mappings[profile.locations[index].mapping].filename for index in locations]
-    return "".join({"[kernel]": "k", "[python]": "p"}.get(file, "n") for file in files)
+    kernel_lies_on_native_on_python(profile)

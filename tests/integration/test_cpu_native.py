@@ -19,7 +19,7 @@ from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, rounds_until_right
-from tests.cpu import by_thread, differences, installed, let_run, shares
+from tests.cpu import by_thread, differences, installed, kernel_lies_on_native_on_python, let_run, shares
 
 pytestmark = [pytest.mark.ebpf, pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")]
 
@@ -247,15 +247,7 @@ read()
     assert done.returncode == 0, done.stderr
     assert "engine: eBPF" in done.stderr
     profile = read_profile(str(cli.recordings[-1]))
-    order = [kinds(profile, list(profile.stacks[index])) for index in range(len(profile.stacks))]
-    assert all(kind == "".join(sorted(kind)) for kind in order), order
-    assert any({"k", "n", "p"} <= set(kind) for kind in order), order
-
-
-def kinds(profile: Profile, locations: list[int]) -> str:
-    """Of each place in a stack, leaf-first: kernel, native or Python."""
-    files = [profile.mappings[profile.locations[index].mapping].filename for index in locations]
-    return "".join({"[kernel]": "k", "[python]": "p"}.get(file, "n") for file in files)
+    kernel_lies_on_native_on_python(profile)
 
 
 def test_children_have_theirs_too(cli: CommandLine) -> None:
