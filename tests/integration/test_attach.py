@@ -68,6 +68,14 @@ def test_code_runs_in_a_live_interpreter_and_leaves_nothing(version: str, start:
     wait_until(lambda: len(target.threads()) == 2, "the threads of the code have ended")
 
 
+@pytest.mark.parametrize("version", OLD_AND_NEW)
+def test_code_gets_into_a_program_that_makes_system_calls_all_the_while(version: str, start: Start) -> None:
+    """When stopped, it is nearly always at the end of a call, where it might hold a lock of the C library."""
+    target = attach_to(start(interpreter(version), str(PROGRAMS / "burn.py")))
+
+    assert [run(target, "result = 'in'").result for _ in range(5)] == ["in"] * 5
+
+
 @pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13", "3.14"])
 def test_nothing_is_left_in_lists_of_free_objects(version: str, start: Start, tmp_path: Path) -> None:
     """3.11 and 3.12 keep tuples of length 20, and never use them again."""

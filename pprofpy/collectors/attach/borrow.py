@@ -20,6 +20,7 @@ therefore different:
 from __future__ import annotations
 
 import os
+import random
 import signal
 import struct
 import time
@@ -29,7 +30,15 @@ from typing import NoReturn
 
 from pprofpy.arch.x86_64 import machine_code as machine
 from pprofpy.arch.x86_64.registers import Registers, signed
-from pprofpy.collectors.attach.borrowing import EINTR, REPEATED, Borrowable, ProcessParts, can_begin_anew, state_of
+from pprofpy.collectors.attach.borrowing import (
+    EINTR,
+    REPEATED,
+    Borrowable,
+    ProcessParts,
+    can_begin_anew,
+    is_broken_off,
+    state_of,
+)
 from pprofpy.collectors.attach.ptrace import SYNCHRONOUS, GoneError, Tracee, WritableMemory, mask_of, trace
 from pprofpy.target import procfs
 
@@ -39,6 +48,8 @@ _LEAVING_S = 0.25
 _CALL_PATIENCE_S = 1.0
 _PASSING_S = 0.05
 _PAUSE_NS = 100_000
+_MOST_STOPS, _BETWEEN_STOPS_S = 64, (50e-6, 250e-6)
+"""Of one try, and the time in which the thread runs between two of them: random, not in step with what it does."""
 _STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
@@ -114,17 +125,13 @@ class _Loan:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._region = self._error = self._mask = 0
+        self._stopped_at = self._stopped_ns = 0
 
     def take(self, tracee: Tracee) -> Borrowed:
         """Borrow it; it goes on in any case."""
-        self._tracee, started_ns = tracee, time.perf_counter_ns()
+        self._tracee = tracee
         with suppress(_Over):
-            self._halt()
-            self._before = tracee.registers()
-            self._mask = tracee.signal_mask()
-            state = state_of(self._before, self._load.layout, bool(self._mask & self._load.caught))
-            if state is None or not self._before.is_64_bit:
-                self._let_go()
+            state = self._stop_to_borrow()
             self._write_code()
             look_in = self._divert(state)
             self._fill(self._until(machine.AT_FILLED))
@@ -132,13 +139,36 @@ class _Loan:
                 self._leave()
             self._until(machine.AT_FINISH)
             self._put_back()
-        return Borrowed(self._region, self._error, (time.perf_counter_ns() - started_ns) // 1000)
+        self._stopped_ns += time.perf_counter_ns() - self._stopped_at
+        return Borrowed(self._region, self._error, self._stopped_ns // 1000)
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
         with suppress(OSError, GoneError):
             if self._region:
                 self._load.memory.set_word(self._region + machine.CANCEL, 1)
+
+    def _stop_to_borrow(self) -> Borrowable:
+        """Stop it where it may be borrowed.
+
+        A running thread that makes system calls all the while is nearly always stopped at the end of one. It goes on,
+        and is stopped again a moment later.
+        """
+        stops = 0
+        while True:
+            self._stopped_at = time.perf_counter_ns()
+            self._halt()
+            self._before = self._tracee.registers()
+            self._mask = self._tracee.signal_mask()
+            state = state_of(self._before, self._load.layout, bool(self._mask & self._load.caught))
+            if state is not None:
+                return state
+            stops += 1
+            if stops == _MOST_STOPS or is_broken_off(self._before):
+                self._let_go()
+            self._tracee.resume()
+            self._stopped_ns += time.perf_counter_ns() - self._stopped_at
+            time.sleep(random.uniform(*_BETWEEN_STOPS_S))  # noqa: S311 - no secret
 
     def _halt(self) -> None:
         """Stop it, unless a signal comes first: that is delivered, and this is no time."""

@@ -110,15 +110,20 @@ def state_of(registers: Registers, layout: ProcessParts, handles_signal: bool) -
         layout: The process.
         handles_signal: It seems to be in a signal handler: it blocks a signal that the program catches.
     """
-    if not layout.has_room(registers.stack_pointer):
+    if not registers.is_64_bit or not layout.has_room(registers.stack_pointer):
         return None
     number = registers.system_call
     if number < 0:
         return (
             Borrowable.RUNNING if layout.is_interpreter(registers.instruction_pointer) and not handles_signal else None
         )
-    broken_off = -registers.result in REPEATED | {EINTR}
-    return Borrowable.PARKED if broken_off and is_wait(number, registers.arguments[0]) else None
+    is_parked = is_broken_off(registers) and is_wait(number, registers.arguments[0])
+    return Borrowable.PARKED if is_parked else None
+
+
+def is_broken_off(registers: Registers) -> bool:
+    """Does the thread wait in a system call, which was broken off to stop it?"""
+    return registers.system_call >= 0 and -registers.result in REPEATED | {EINTR}
 
 
 def can_begin_anew(number: int, second_argument: int, third_argument: int) -> bool:

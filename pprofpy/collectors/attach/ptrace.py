@@ -93,23 +93,23 @@ def _trace(tid: int, work: Callable[[Tracee], _Result]) -> _Result:
 
 
 class Tracee:
-    """A thread that we trace, from `halt()` to `detach()`. It may run or be stopped.
+    """A thread that we trace, from the making of this object to `detach()`. It may run or be stopped.
 
-    Raises (all methods):
+    Raises (the constructor, and all methods):
         OSError: EPERM: somebody else traces it, or we may not.
         GoneError: There is no such thread any more.
     """
 
     def __init__(self, tid: int) -> None:
         self.tid = tid
+        self._ptrace(_SEIZE)
 
     def halt(self) -> TraceStop:
-        """Trace it and stop it, unless a signal comes first.
+        """Stop it, unless a signal comes first.
 
         Raises:
             StuckError: It did not stop in time.
         """
-        self._ptrace(_SEIZE)
         self._ptrace(_INTERRUPT)
         if stop := self.wait(_STOP_PATIENCE_S):
             return stop
