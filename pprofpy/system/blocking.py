@@ -73,9 +73,11 @@ def bounded(subject: str, read: Callable[[], _T]) -> _T:
     reading = Reading(subject, read)
     reader = _take_reader()
     reader.do(reading)
-    result = reading.result(lambda: reader.tid)
-    _idle.append(reader)
-    return result
+    try:
+        return reading.result(lambda: reader.tid)
+    finally:
+        if not reading.is_left:  # it is free again, even if the reading failed
+            _idle.append(reader)
 
 
 def dismiss_readers() -> None:

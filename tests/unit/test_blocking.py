@@ -37,6 +37,16 @@ def test_it_raises_what_the_reading_raises() -> None:
         bounded("one", fail)
 
 
+def test_the_thread_of_a_reading_that_failed_reads_again() -> None:
+    def fail() -> None:
+        raise ProcessLookupError(threading.get_ident())
+
+    with pytest.raises(ProcessLookupError) as failed:
+        bounded("a process that has ended", fail)
+
+    assert bounded("another", threading.get_ident) == failed.value.args[0]
+
+
 def test_a_reading_within_a_reading_is_done_by_the_same_thread() -> None:
     outer, inner = bounded("one", lambda: (threading.get_ident(), bounded("two", threading.get_ident)))
 
