@@ -19,6 +19,7 @@ from pprofpy.reports.trim import AUTO_UNIT
 from pprofpy.units import format_value
 
 _STANDARD = FlameOptions()
+_OTHER_PICTURES = {".html", ".htm", ".xhtml", ".svgz", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".json", ".gz"}
 
 
 def draw(profile: Profile) -> bytes:
@@ -54,6 +55,7 @@ def command(
     Writes one SVG file. In a browser, a click zooms into a frame, '/' searches, Escape goes back. A frame is as wide
     as it is costly. Siblings are sorted by name, not by time.
     """
+    _check_name(output)
     options = FlameOptions(
         title or _title(view), root == "top", min_percent, "auto" if view.unit == AUTO_UNIT else view.unit
     )
@@ -65,6 +67,15 @@ def command(
     path = Path(output or "flamegraph.svg")
     save(data, path, force=force)
     remark(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser")
+
+
+def _check_name(output: str) -> None:
+    """A browser believes a file's name, and shows SVG as text or not at all under another one."""
+    suffix = Path(output).suffix.lower()
+    if suffix in _OTHER_PICTURES:
+        raise UsageError(
+            f"a flame graph is SVG, not {suffix[1:]}", "give a name that ends in .svg: any browser opens it"
+        )
 
 
 def _svg(view: View, options: FlameOptions, granularity: Granularity, by: str = "") -> bytes:

@@ -12,6 +12,8 @@ from pathlib import PurePath
 from typing import Protocol, cast
 
 from pprofpy.errors import ProfileFormatError, UsageError
+from pprofpy.formats.decoding import UTF_16_MARKS, decode_text
+from pprofpy.formats.strangers import refuse_by_content
 from pprofpy.model.profile import Profile
 
 
@@ -58,6 +60,7 @@ _READERS = {name: one.module for name, one in FORMATS.items()} | {
 _MAGIC = {b"pprofpy spool ": "spool", b"pprofpy event log ": "trace"}
 _JSON_OBJECT = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*["}]')
 """How a JSON object begins; a collapsed stack may begin with a brace, too."""
+_HEAD_BYTES = 4096
 
 
 def format_of(path: str, formats: dict[str, Format] = FORMATS) -> str:
@@ -92,19 +95,22 @@ def format_in(data: bytes) -> str:
     """The format that a file's content is in, if it is any.
 
     Raises:
-        ProfileFormatError: It is empty.
+        ProfileFormatError: It is empty, or of a format that we know by name only.
     """
     if not data:
         raise ProfileFormatError("the file is empty", "record the profile again")
     for magic, name in _MAGIC.items():
         if data.startswith(magic):
             return name
-    if _JSON_OBJECT.match(data):
+    refuse_by_content(data)
+    head = data[:_HEAD_BYTES]
+    if head.startswith(UTF_16_MARKS):
+        head = decode_text(head).encode()
+    if _JSON_OBJECT.match(head):
         return "speedscope"
-    return "collapsed" if _looks_like_text(data) else "pprof"
+    return "collapsed" if _looks_like_text(head) else "pprof"
 
 
-def _looks_like_text(data: bytes) -> bool:
+def _looks_like_text(head: bytes) -> bool:
     """True for text of whole lines; a pprof file has control characters within its first bytes."""
-    head = data[:4096]
     return not any(byte < 0x20 and byte not in b"\t\n\r" for byte in head)

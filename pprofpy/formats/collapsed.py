@@ -2,12 +2,17 @@
 
 The format knows neither units nor labels nor files. Written are function names and how often each stack was seen (the
 first sample type that is a count, failing that the default one); threads are summed up, as py-spy's users expect.
+
+Read are also files of two columns, base and new, as difffolded.pl writes them. Nothing marks the format, and any text
+whose lines end in numbers resembles it: a file must look like stacks for the most part.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,13 +25,21 @@ from pprofpy.model.profile import Collection, Frame, Function, Location, Mapping
 SAMPLE_TYPE = ValueType("samples", "count")
 """What the values of a file are taken for when it is read."""
 
+BASE_AND_NEW = (ValueType("base", "count"), ValueType("new", "count"))
+"""What those of a file of two columns are taken for; shown is the last one."""
+
 MAPPING = Mapping(has_functions=True, has_filenames=True, has_line_numbers=True)
 """Frames read from a file come from a program that the file does not name."""
 
 NO_STACK = "[no stack]"
 """Stands for samples of which no frame is known, so that the sum stays right."""
 
-_LINE = re.compile(r"(.*\S)\s+([+-]?[0-9]{1,19})", re.DOTALL)
+_VALUE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_COMMENT = re.compile(r"#(?:\s|$)")
+_TWO = re.compile(r"\S\s+[+-]?[0-9]{1,19}$", re.ASCII)
+_PROSE = re.compile(r"(?:\[[^\]]*\]|<[^>]*>|\([^)]*\))*[^\s(\[{<]*\s+[^\s(\[{<]")
+"""Words with blanks between them, outside of brackets."""
 _LINE_NUMBER = re.compile(r":(\d{1,9})\)", re.ASCII)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LARGEST_VALUE = 2**63 - 1
@@ -40,46 +53,98 @@ def write(profile: Profile) -> bytes:
     values: dict[str, int] = {}
     for index in np.flatnonzero(weights).tolist():
         stack = ";".join(texts[location] for location in reversed(profile.stacks[index].tolist())) or NO_STACK
+        if _COMMENT.match(stack):
+            stack = f"#_{stack[2:]}"
         values[stack] = values.get(stack, 0) + int(weights[index])
     return "".join(f"{stack} {value}\n" for stack, value in values.items()).encode("utf-8", "replace")
 
 
 def read(data: bytes) -> Profile:
-    """Decode. Frames that py-spy writes, `name (file:line)`, are taken apart; empty lines and `#` comments are skipped.
+    """Decode. Frames that py-spy writes, `name (file:line)`, are taken apart; empty lines and `# comments` are skipped.
 
     Lines without a value are left out, and counted in the profile's notes.
 
     Raises:
-        ProfileFormatError: There is no stack in it, or the values are too large to add up.
+        ProfileFormatError: There is no stack in it, it looks like other text, its values are fractions, or too large to
+            add up.
     """
-    builder = ProfileBuilder([SAMPLE_TYPE], MAPPING)
+    text = decode_text(data)
+    columns = _columns(text)
+    builder = ProfileBuilder(BASE_AND_NEW if columns == 2 else [SAMPLE_TYPE], MAPPING)
     locations = _Locations(builder)
-    strange, total, stacks = 0, 0, 0
-    for line in io.StringIO(decode_text(data), newline="\n"):
-        text = line.strip()
-        match = _LINE.fullmatch(text)
-        if match is None:
-            strange += not (text == "" or text.startswith("#"))
+    total = stacks = without_value = 0
+    for stack, values in _stacks(text, columns):
+        if not values:
+            without_value += 1
             continue
-        value = int(match[2])
-        total += abs(value)
-        frames = [] if match[1] == NO_STACK else match[1].split(";")
+        total += max(map(abs, values))
         stacks += 1
         check_memory(len(locations) * BYTES_OF_FRAME + stacks * BYTES_OF_STACK, len(data))
-        builder.add_locations(tuple(locations[frame] for frame in reversed(frames)), (value,))
+        frames = [] if stack == NO_STACK else stack.split(";")
+        builder.add_locations(tuple(locations[frame] for frame in reversed(frames)), values)
     if total > _LARGEST_VALUE:
         raise ProfileFormatError("the values of its stacks are too large to add up")
     profile = builder.build()
-    if not len(profile):
+    check_expansion(profile, len(data))
+    if without_value:
+        profile.collection = Collection(notes=(_left_out(without_value),))
+    return profile
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Those that say something."""
+    for line in io.StringIO(text, newline="\n"):
+        stripped = line.strip()
+        if stripped and not _COMMENT.match(stripped):
+            yield stripped
+
+
+def _stacks(text: str, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each stack with its values, of which there are none if its line does not end in them."""
+    for line in _lines(text):
+        stack, *values = line.rsplit(maxsplit=columns)
+        is_whole = len(values) == columns and all(map(_VALUE.fullmatch, values))
+        yield stack, tuple(map(int, values)) if is_whole else ()
+
+
+def _columns(text: str) -> int:
+    """How many values each line has: 1 or 2.
+
+    Raises:
+        ProfileFormatError: These are no stacks, or their values are fractions.
+    """
+    seen = Counter[str]()
+    for line in _lines(text):
+        *before_last, last = line.rsplit(maxsplit=1)
+        before = "".join(before_last)
+        seen["lines"] += 1
+        if before and _VALUE.fullmatch(last):
+            seen["stacks"] += _looks_like_a_stack(before)
+            seen["one value"] += 1
+            seen["two values"] += bool(_TWO.search(before))
+        elif ";" in before and _FRACTION.fullmatch(last):
+            seen["fractions"] += 1
+    if seen["fractions"]:
+        raise ProfileFormatError(
+            "its values are fractions, and collapsed stacks count whole samples", "multiply them, and round them off"
+        )
+    if not seen["one value"] or seen["stacks"] * 2 < seen["lines"]:
         raise ProfileFormatError(
             "this is no profile in any format that pprofpy reads",
-            "it reads pprof (.pb.gz), speedscope (.json) and collapsed stacks",
+            "it reads pprof (.pb.gz), speedscope (.json) and collapsed stacks (lines like 'main;work 42')",
         )
-    check_expansion(profile, len(data))
-    if strange:
-        lines = f"{strange} line{'s' * (strange > 1)}"
-        profile.collection = Collection(notes=(f"{lines} of the collapsed file had no value and were left out.",))
-    return profile
+    return 2 if seen["two values"] == seen["one value"] else 1
+
+
+def _looks_like_a_stack(text: str) -> bool:
+    """Are these frames with semicolons between them, or is it one frame, which is a name and no prose?"""
+    return ";" in text or not (_PROSE.match(text) or text.endswith((":", "=")))
+
+
+def _left_out(lines: int) -> str:
+    if lines == 1:
+        return "1 line of the collapsed file had no value and was left out."
+    return f"{lines} lines of the collapsed file had no value and were left out."
 
 
 class _Locations(dict[str, int]):

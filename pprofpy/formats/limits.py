@@ -108,13 +108,22 @@ def check_expansion(profile: Profile, file_bytes: int) -> None:
         np.int64, len(profile.locations),
     )  # fmt: skip
     _check("names of its lines", int(texts.sum()), _NAMES_FLOOR_BYTES, _NAMES_FACTOR, file_bytes)
-    _check("frames", _sum(np.maximum(lines, 1), profile.stacks.locations), _FRAMES_FLOOR, _FRAMES_PER_BYTE, file_bytes)
+    check_frames(_sum(np.maximum(lines, 1), profile.stacks.locations), file_bytes)
     labels = np.fromiter(
         (sum(len(label.key) + len(str(label.value)) for label in labels) for labels in profile.label_sets),
         np.int64, len(profile.label_sets),
     )  # fmt: skip
     written = _sum(texts, profile.stacks.locations) + _sum(labels, profile.sample_labels)
     _check("stacks and labels", written, _TEXT_FLOOR_BYTES, _TEXT_FACTOR, file_bytes)
+
+
+def check_frames(count: int, file_bytes: int) -> None:
+    """Refuse a file whose stacks, written out, have more frames than any file of its size.
+
+    Raises:
+        ProfileFormatError: They have.
+    """
+    _check("frames", count, _FRAMES_FLOOR, _FRAMES_PER_BYTE, file_bytes)
 
 
 def _sum(weights: Ints, places: Ints) -> int:

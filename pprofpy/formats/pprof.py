@@ -8,6 +8,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from dataclasses import replace
+
+import numpy as np
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.formats.limits import check_expansion, check_memory, gunzip
@@ -27,6 +30,8 @@ SUMMARY_WITHIN_BYTES = 16 << 10
 """A summary is found in so many bytes of a file."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_TOO_LARGE_A_SUM = 2**63
+_WRAPS = "Its values add up to more than 2^63: sums of them are wrong."
 
 
 def read(data: bytes) -> Profile:
@@ -55,6 +60,8 @@ def read_extended(data: bytes) -> tuple[Profile, bytes]:
         raise corrupt(str(error)) from error
     profile.check_valid()
     check_expansion(profile, len(data))
+    if np.abs(profile.values.astype(float)).sum(axis=0).max(initial=0) >= _TOO_LARGE_A_SUM:
+        profile.collection = replace(profile.collection, notes=(*profile.collection.notes, _WRAPS))
     start, end = [(0, 0), *raw.messages(EXTENSION_FIELD)][-1]
     return profile, data[start:end]
 

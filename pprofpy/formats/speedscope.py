@@ -1,7 +1,8 @@
 """speedscope's file format: JSON for https://www.speedscope.app, one of its profiles for each thread.
 
 Written is the default sample type, by function. Lost are lines, the other sample types, and all labels but the thread.
-Read are sampled profiles, ours and others'; their times become nanoseconds.
+Read are sampled and evented profiles, ours and others'; their times become nanoseconds. Profiles that count different
+things become sample types of one.
 
 Source: https://github.com/jlfwong/speedscope/blob/main/src/lib/file-format-spec.ts
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from pprofpy import __version__
 from pprofpy.errors import ProfileFormatError, UsageError
 from pprofpy.formats.decoding import clean
 from pprofpy.formats.document import DocumentError, brief, items, members, parse
-from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_memory
+from pprofpy.formats.limits import BYTES_OF_FRAME, BYTES_OF_STACK, check_expansion, check_frames, check_memory
+from pprofpy.formats.open_frames import OpenFrames
+from pprofpy.formats.strangers import refuse_by_members
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import Frame, Function, Label, LabelSet, Mapping, Profile, ValueType
 from pprofpy.model.stack_table import Ints
@@ -30,6 +33,8 @@ THREAD = "thread"
 
 _UNITS = ("none", "bytes", "nanoseconds", "microseconds", "milliseconds", "seconds")
 _TYPES = {"none": ValueType("samples", "count"), "bytes": ValueType("space", "bytes")}
+_SHORTEST_EVENT_BYTES = len('{"type":"O","frame":0,"at":0},')
+_ENTRIES = {"sampled": "samples", "evented": "events"}
 _TIME = ValueType("time", "nanoseconds")
 _LARGEST_VALUE = 2**63 - 1
 MAPPING = Mapping(has_functions=True, has_filenames=True, has_line_numbers=True)
@@ -150,10 +155,12 @@ def read(data: bytes) -> Profile:
     A profile in the file is taken for a thread, unless it is the only one and named like the file.
 
     Raises:
-        ProfileFormatError: It is not JSON, not of this format, or holds no sampled profile.
+        ProfileFormatError: It is not JSON, not of this format, or holds no profile.
     """
     try:
-        profile = _read(members(parse(data)), len(data))
+        document = members(parse(data))
+        refuse_by_members(document)
+        profile = _read(document, len(data))
     except DocumentError as error:
         raise _invalid(str(error)) from error
     check_expansion(profile, len(data))
@@ -162,22 +169,27 @@ def read(data: bytes) -> Profile:
 
 def _read(document: dict[str, Any], size: int) -> Profile:
     frames = items(members(document.get("shared")).get("frames"))
-    threads = [one for one in map(members, items(document.get("profiles"))) if one.get("type") == "sampled"]
-    stacks = sum(len(items(thread.get("samples"))) for thread in threads)
-    check_memory(len(frames) * BYTES_OF_FRAME + stacks * BYTES_OF_STACK, size)
+    threads = [members(thread) for thread in items(document.get("profiles"))]
     if not threads:
-        raise _invalid("it holds no sampled profile")
-    kinds = {_kind(thread) for thread in threads}
-    if len(kinds) > 1:
-        raise _invalid("its profiles count different things: " + ", ".join(sorted(map(str, kinds))))
-    builder = ProfileBuilder(list(kinds), MAPPING)
+        raise _invalid("it holds no profile")
+    stacks = sum(len(items(thread.get(_ENTRIES[_type(thread)]))) for thread in threads)
+    check_memory(len(frames) * BYTES_OF_FRAME + stacks * BYTES_OF_STACK, size)
+    kinds = list(dict.fromkeys(map(_kind, threads)))
+    builder = ProfileBuilder(kinds, MAPPING)
     locations = [builder.frame_location(_read_frame(frame)) for frame in frames]
     total = 0
     for thread in threads:
         alone = len(threads) == 1 and thread.get("name") == document.get("name")
-        total += _read_thread(thread, locations, () if alone else (Label(THREAD, _text(thread, "name")),), builder)
-    if total > _LARGEST_VALUE:
-        raise _invalid("its weights are too large to add up")
+        labels = () if alone else (Label(THREAD, _text(thread, "name")),)
+        column = kinds.index(_kind(thread))
+        read_stacks = _of_samples if _type(thread) == "sampled" else _of_events
+        for stack, value in read_stacks(thread, locations):
+            total += value
+            if total > _LARGEST_VALUE:
+                raise _invalid("its weights are too large to add up")
+            values = [0] * len(kinds)
+            values[column] = value
+            builder.add_locations(stack, values, labels)
     return builder.build()
 
 
@@ -187,19 +199,51 @@ def _read_frame(value: Any) -> Frame:
     return Frame(Function(name, name, _text(frame, "file")), line if type(line) is int and 0 < line < 1 << 31 else 0)
 
 
-def _read_thread(thread: dict[str, Any], locations: Sequence[int], labels: LabelSet, builder: ProfileBuilder) -> int:
-    """Add a thread's samples to the builder; returns what they weigh."""
+def _type(thread: dict[str, Any]) -> str:
+    kind = thread.get("type")
+    if kind not in ("sampled", "evented"):
+        raise _invalid(f"it holds a profile of type {brief(kind)}")
+    return str(kind)
+
+
+def _of_samples(thread: dict[str, Any], locations: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Stacks, leaf-first, each with its weight in the unit of the sample type."""
+    factor = _factor(thread)
     samples, weights = items(thread.get("samples")), items(thread.get("weights"))
     if len(samples) != len(weights):
         raise _invalid(f"it has {len(samples)} samples but {len(weights)} weights")
-    factor, total = _factor(thread), 0
     for sample, weight in zip(samples, weights, strict=True):
-        value = _value(weight, factor)
-        total += value
-        if total > _LARGEST_VALUE:
-            raise _invalid("its weights are too large to add up")
-        builder.add_locations(_stack(sample, locations), (value,), labels)
-    return total
+        stack = tuple([_location(frame, locations) for frame in reversed(items(sample))])
+        yield stack, _value(weight, factor)
+
+
+def _of_events(thread: dict[str, Any], locations: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """As `_of_samples`. The time between an event and the next one belongs to the stack that is open then.
+
+    A frame that is still open after the last event is so until the profile's end.
+    """
+    factor, frames, events = _factor(thread), OpenFrames(), items(thread.get("events"))
+    last = _value(thread.get("startValue", 0), factor)
+    for event in map(members, events):
+        at, location = _value(event.get("at"), factor), _location(event.get("frame"), locations)
+        frames.stay(_passed(last, at))
+        last = at
+        match event.get("type"):
+            case "O":
+                frames.open(location)
+            case "C" if frames.close(location):
+                pass
+            case kind:
+                raise _invalid(f"an event of type {brief(kind)} at {brief(event['at'])} fits no frame that is open")
+    frames.stay(_passed(last, max(last, _value(thread.get("endValue", 0), factor))))
+    check_frames(frames.frame_count(), len(events) * _SHORTEST_EVENT_BYTES)
+    yield from frames.stacks()
+
+
+def _passed(before: int, now: int) -> int:
+    if now < before:
+        raise _invalid("its events are not in the order of their times")
+    return now - before
 
 
 def _value(weight: Any, factor: int) -> int:
@@ -212,14 +256,10 @@ def _value(weight: Any, factor: int) -> int:
     return min(value, _LARGEST_VALUE)
 
 
-def _stack(sample: Any, locations: Sequence[int]) -> tuple[int, ...]:
-    """A sample's locations, leaf-first; the file has frame indices, outermost first."""
-    count = len(locations)
-    indices = items(sample)
-    for index in indices:
-        if type(index) is not int or not 0 <= index < count:
-            raise _invalid(f"a sample refers to a frame {brief(index)} that it does not hold")
-    return tuple(locations[index] for index in reversed(indices))
+def _location(index: Any, locations: Sequence[int]) -> int:
+    if type(index) is not int or not 0 <= index < len(locations):
+        raise _invalid(f"a sample refers to a frame {brief(index)} that it does not hold")
+    return locations[index]
 
 
 def _kind(thread: dict[str, Any]) -> ValueType:
@@ -241,4 +281,6 @@ def _text(mapping: dict[str, Any], key: str) -> str:
 
 
 def _invalid(reason: str) -> ProfileFormatError:
-    return ProfileFormatError(f"this is not a speedscope profile: {reason}", "pprofpy reads its sampled profiles")
+    return ProfileFormatError(
+        f"this is not a speedscope profile: {reason}", "pprofpy reads its sampled and evented ones"
+    )

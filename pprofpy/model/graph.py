@@ -304,8 +304,8 @@ def _thin_levels(
         for number, (key, stacks) in enumerate(sorted(met.items()), size + len(entity)):
             parent.append(key[0])
             entity.append(key[1])
-            total.append(sum(int(weights[stack]) for stack in stacks))
-            own.append(sum(int(weights[stack]) for stack in stacks if len(paths[stack]) == level + 1))
+            total.append(int(weights[stacks].sum()))
+            own.append(int(weights[[stack for stack in stacks if len(paths[stack]) == level + 1]].sum()))
             at.update(dict.fromkeys(stacks, number))
         at = {stack: node for stack, node in at.items() if len(paths[stack]) > level + 1}
     return entity, parent, total, own

@@ -66,7 +66,7 @@ class TestCollapsed:
     def test_lines_without_a_value_are_counted(self) -> None:
         profile = decode(b"main 1\nno value here\n")
 
-        assert profile.collection.notes == ("1 line of the collapsed file had no value and were left out.",)
+        assert profile.collection.notes == ("1 line of the collapsed file had no value and was left out.",)
 
     @pytest.mark.parametrize("data", [b"hello world\n", b"# only a comment\n", b"\n\n", b"12\n"])
     def test_other_text_is_no_profile(self, data: bytes) -> None:
@@ -154,7 +154,8 @@ class TestSpeedscope:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"type": "evented"}, "no sampled profile"),
+            ({"type": "evented"}, "where a list is due"),
+            ({"type": "drawn"}, "a profile of type .drawn"),
             ({"unit": "parsecs"}, "not a unit"),
             ({"unit": ["seconds"]}, "not a unit"),
             ({"samples": [[2], [0]]}, "frame 2"),
