@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.hostile.conftest import Attack, Hostile
-from tests.hostile.recorders import FEW, RECORDERS, pairs_of
+from tests.hostile.recorders import FEW, RECORDERS, Dealer, each_of
 from tests.hostile.test_structures import layout_of_system
 
 WAYS = ["memory", "file_memory", "library", "source", "descriptor", "others"]
@@ -18,16 +18,16 @@ def blocked(way: str, hostile: Hostile) -> subprocess.Popen[str]:
     return hostile("blocked.py", way, layout_of_system(), capabilities=("sys_admin", "sys_ptrace", "dac_override"))
 
 
-@pairs_of(WAYS, FEW, "way")
+@Dealer(FEW).pairs(WAYS, "way")
 def test_it_ends_whatever_is_read(way: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     outcome = attack(blocked(way, hostile), *words, "--pid", "PID", "-d", "500ms")
 
     assert outcome.status == 0 or any(text in outcome.stderr for text in UNREADABLE), outcome.stderr
 
 
-@pairs_of(["memory"], [RECORDERS[2]], "way")
-def test_memory_that_blocks_is_reported(way: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
-    outcome = attack(blocked(way, hostile), *words, "--pid", "PID", "-d", "500ms")
+@each_of([RECORDERS[2]])
+def test_memory_that_blocks_is_reported(words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
+    outcome = attack(blocked("memory", hostile), *words, "--pid", "PID", "-d", "500ms")
 
     assert outcome.status == 4
     assert "does not let itself be read" in outcome.stderr

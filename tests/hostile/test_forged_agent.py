@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.conftest import Attack, Hostile
+from tests.hostile.recorders import Dealer
 
 SECRET = b"nobody but root writes here"
-ENGINES = ["sampling", "tracemalloc"]
+dealer = Dealer([("heap", "--engine", engine) for engine in ("sampling", "tracemalloc")])
 FILES = ["path", "path_only", "named", "fifo", "device", "number", "negative", "inode"]
 ANSWERS = ["frames", "five_bytes", "nested", "itself", "long", "text", "raises"]
 CONTENTS = ["no_end", "zeros", "cut"]
@@ -28,14 +29,13 @@ def victim() -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("mode", FILES)
+@dealer.pairs(FILES, "mode")
 def test_only_the_agents_own_file_is_opened_and_none_is_written(
-    mode: str, engine: str, victim: Path, attack: Attack, hostile: Hostile
+    mode: str, words: tuple[str, ...], victim: Path, attack: Attack, hostile: Hostile
 ) -> None:
     program = hostile("forged_agent.py", mode, str(victim))
 
-    outcome = attack(program, "heap", "--pid", "PID", "-d", "500ms", "--engine", engine, restless=True)
+    outcome = attack(program, *words, "--pid", "PID", "-d", "500ms", restless=True)
 
     assert outcome.status in (3, 4), outcome.stderr
     assert victim.read_bytes() == SECRET
@@ -50,12 +50,13 @@ def test_answers_that_make_no_sense_are_refused(mode: str, attack: Attack, hosti
     assert len(outcome.stderr) < 2000
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("mode", CONTENTS)
-def test_contents_that_make_no_sense_are_refused(mode: str, engine: str, attack: Attack, hostile: Hostile) -> None:
+@dealer.pairs(CONTENTS, "mode")
+def test_contents_that_make_no_sense_are_refused(
+    mode: str, words: tuple[str, ...], attack: Attack, hostile: Hostile
+) -> None:
     program = hostile("forged_agent.py", mode)
 
-    outcome = attack(program, "heap", "--pid", "PID", "-d", "500ms", "--engine", engine, restless=True)
+    outcome = attack(program, *words, "--pid", "PID", "-d", "500ms", restless=True)
 
     assert outcome.status == 4
     assert (

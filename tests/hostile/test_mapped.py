@@ -7,11 +7,9 @@ import sys
 import uuid
 from collections.abc import Callable
 
-import pytest
-
 from tests.conftest import PROGRAMS, Start
 from tests.hostile.conftest import Attack
-from tests.hostile.recorders import pairs_of
+from tests.hostile.recorders import Dealer
 
 Hostile = Callable[..., subprocess.Popen[str]]
 
@@ -24,30 +22,22 @@ RECORDERS = [
 ]
 
 
-@pairs_of(WAYS, RECORDERS, "way")
+@Dealer(RECORDERS).pairs(WAYS, "way")
 def test_what_it_maps_misleads_nobody(way: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     attack(hostile("mapped.py", way), *words, "--pid", "PID", "-d", "1")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_others_are_found_by_name_beside_it(way: str, hostile: Hostile, attack: Attack, start: Start) -> None:
+def test_others_are_found_by_name_and_listed_beside_all_of_them(hostile: Hostile, attack: Attack, start: Start) -> None:
     name = uuid.uuid4().hex
-    hostile("mapped.py", way)
+    for way in WAYS:
+        hostile("mapped.py", way)
+    start(sys.executable, str(PROGRAMS / "sleeper.py"))
     victim = start(sys.executable, str(PROGRAMS / "sleeper.py"), name)
 
-    outcome = attack(victim, "cpu", "--engine", "py-spy", "--name", name, "-d", "1")
+    named = attack(victim, "cpu", "--engine", "py-spy", "--name", name, "-d", "500ms")
+    listed = attack(victim, "cpu", "--engine", "py-spy", "-d", "500ms")
 
-    assert outcome.status == 0, outcome.stderr
-    assert f"pid {victim.pid}," in outcome.stderr
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_others_are_listed_beside_it(way: str, hostile: Hostile, attack: Attack, start: Start) -> None:
-    hostile("mapped.py", way)
-    start(sys.executable, str(PROGRAMS / "sleeper.py"))
-    victim = start(sys.executable, str(PROGRAMS / "sleeper.py"), uuid.uuid4().hex)
-
-    outcome = attack(victim, "cpu", "--engine", "py-spy", "-d", "1")
-
-    assert outcome.status == 3, outcome.stderr
-    assert f"--pid {victim.pid}" in outcome.stderr or "more" in outcome.stderr
+    assert named.status == 0, named.stderr
+    assert f"pid {victim.pid}," in named.stderr
+    assert listed.status == 3, listed.stderr
+    assert f"--pid {victim.pid}" in listed.stderr or "more" in listed.stderr

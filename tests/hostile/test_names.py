@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.hostile.conftest import Attack
-from tests.hostile.recorders import RECORDERS, each_of
+from tests.hostile.recorders import RECORDERS, Dealer, each_of
 
 
 @each_of(RECORDERS)
@@ -13,7 +13,7 @@ def test_names_forge_nothing(words: tuple[str, ...], attack: Attack) -> None:
     assert outcome.status == 0, outcome.stderr
 
 
-@each_of(RECORDERS)
+@Dealer(RECORDERS).some(3)
 def test_one_ctrl_c_ends_it(words: tuple[str, ...], attack: Attack) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "60", interrupt=True)
 

@@ -18,9 +18,9 @@ from pprofpy.formats.files import read_profile
 from tests.conftest import PATIENCE_S, CommandLine, beside_others
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import Condition, harm
-from tests.hostile.recorders import FEW, RECORDERS, each_of, pairs_of
+from tests.hostile.recorders import FEW, RECORDERS, Dealer
 
-by_command = each_of(FEW)
+dealer = Dealer(FEW)
 
 NO_ROOM = {
     "full": 'mount -t tmpfs -o size=16k none "$1" && head -c 16k /dev/zero >"$1/full"; shift; exec "$@"',
@@ -33,7 +33,7 @@ def in_shell(script: str, *words: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-c", script, "sh", *words)
 
 
-@pairs_of(["2>&-", "<&- >&- 2>&-"], FEW, "closed")
+@dealer.pairs(["2>&-", "<&- >&- 2>&-"], "closed")
 def test_closed_standard_streams(closed: str, words: tuple[str, ...], attack: Attack, cli: CommandLine) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'exec "$@" {closed}'))
 
@@ -41,7 +41,7 @@ def test_closed_standard_streams(closed: str, words: tuple[str, ...], attack: At
     assert words[0] == "trace" or cli.recordings
 
 
-@by_command
+@dealer.some()
 def test_the_c_locale(words: tuple[str, ...], attack: Attack) -> None:
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
@@ -50,7 +50,7 @@ def test_the_c_locale(words: tuple[str, ...], attack: Attack) -> None:
     assert outcome.status == 0, outcome.stderr
 
 
-@by_command
+@dealer.some()
 def test_a_terminal_of_one_character(words: tuple[str, ...], hostile: Hostile, cli: CommandLine) -> None:
     program = hostile("names.py")
     before = Condition.of(program.pid)
@@ -87,7 +87,7 @@ def read_terminal(terminal: int) -> bytes:
         return b""
 
 
-@pairs_of(["SIGHUP", "SIGTERM"], FEW, "name")
+@dealer.pairs(["SIGHUP", "SIGTERM"], "name")
 def test_a_signal_that_ends_it_saves_what_there_is(
     name: str, words: tuple[str, ...], attack: Attack, cli: CommandLine
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_signal_that_ends_it_saves_what_there_is(
     assert outcome.status or words[0] == "trace" or cli.recordings
 
 
-@by_command
+@dealer.some()
 def test_it_goes_on_after_it_was_stopped(words: tuple[str, ...], attack: Attack) -> None:
     stops = (signal.SIGTSTP, signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP, signal.SIGCONT)
 
@@ -118,7 +118,7 @@ LIMITS = {
 }
 
 
-@pairs_of([f"{limit}={value}" for limit, values in LIMITS.items() for value in values], FEW, "limit")
+@dealer.pairs([f"{limit}={value}" for limit, values in LIMITS.items() for value in values], "limit")
 def test_limits(limit: str, words: tuple[str, ...], attack: Attack) -> None:
     """It works, or says why not."""
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=("prlimit", f"--{limit}"))
@@ -126,23 +126,23 @@ def test_limits(limit: str, words: tuple[str, ...], attack: Attack) -> None:
     assert outcome.status == 0 or "pprofpy: " in outcome.stderr, outcome.stderr
 
 
-@beside_others
-def test_a_limit_of_cpu_time_harms_nobody(hostile: Hostile, cli: CommandLine) -> None:
+@Dealer(RECORDERS).some(3)
+def test_a_limit_of_cpu_time_harms_nobody(words: tuple[str, ...], hostile: Hostile, cli: CommandLine) -> None:
     """Where it takes more, the kernel ends pprofpy by SIGXCPU; the target does not notice."""
     program = hostile("names.py")
     before = Condition.of(program.pid)
 
-    for words in RECORDERS:
-        command = [sys.executable, "-m", "pprofpy", *words, "--pid", str(program.pid), "-d", "5"]
-        process = subprocess.run(
-            command, env=cli.environment, capture_output=True, timeout=PATIENCE_S, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (1, 1)),
-        )  # fmt: skip
-        assert b"Traceback" not in process.stderr
-        assert harm(program.pid, before) == [], words
+    process = subprocess.run(
+        [sys.executable, "-m", "pprofpy", *words, "--pid", str(program.pid), "-d", "3"],
+        env=cli.environment, capture_output=True, timeout=PATIENCE_S, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (1, 1)),
+    )  # fmt: skip
+
+    assert b"Traceback" not in process.stderr
+    assert harm(program.pid, before) == []
 
 
-@pairs_of(list(NO_ROOM), FEW, "why")
+@dealer.pairs(list(NO_ROOM), "why")
 def test_a_profile_folder_that_takes_nothing(why: str, words: tuple[str, ...], attack: Attack, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
@@ -163,7 +163,7 @@ def test_a_profile_folder_that_takes_nothing(why: str, words: tuple[str, ...], a
             Path(path).unlink()
 
 
-@pairs_of(list(NO_ROOM), FEW, "why")
+@dealer.pairs(list(NO_ROOM), "why")
 def test_a_named_folder_that_takes_nothing(
     why: str, words: tuple[str, ...], attack: Attack, tmp_path: Path, cli: CommandLine
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_named_folder_that_takes_nothing(
     assert "pprofpy: cannot write" in outcome.stderr
 
 
-@pairs_of(["umount -l /proc", "mount -t tmpfs none /proc"], FEW, "hide")
+@dealer.pairs(["umount -l /proc", "mount -t tmpfs none /proc"], "hide")
 def test_no_proc(hide: str, words: tuple[str, ...], attack: Attack) -> None:
     outcome = attack("names.py", *words, "--pid", "PID", "-d", "300ms", prefix=in_shell(f'{hide}; exec "$@"'))
 
@@ -207,7 +207,7 @@ def test_nothing_takes_a_recording(attack: Attack, tmp_path: Path) -> None:
     assert "could not be saved anywhere" in outcome.stderr
 
 
-@by_command
+@dealer.some()
 def test_a_clock_that_jumps(words: tuple[str, ...], attack: Attack, tmp_path: Path) -> None:
     if not shutil.which("cc"):
         pytest.skip("there is no C compiler here")

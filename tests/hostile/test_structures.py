@@ -12,7 +12,7 @@ import pytest
 from pprofpy.collectors.cpython.versions import VERSIONS
 from tests.conftest import beside_others, interpreter
 from tests.hostile.conftest import Attack, Hostile
-from tests.hostile.recorders import pairs_of
+from tests.hostile.recorders import Dealer
 
 pytestmark = beside_others
 
@@ -31,7 +31,7 @@ def layout_of_system() -> str:
     return json.dumps(asdict(VERSIONS[version].layout))
 
 
-@pairs_of(FORGERIES, RECORDERS, "what")
+@Dealer(RECORDERS).pairs(FORGERIES, "what")
 def test_forged_structures_cost_nothing(what: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     process = hostile("structures.py", what, layout_of_system())
 

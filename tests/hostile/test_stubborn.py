@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.hostile.conftest import Attack
-from tests.hostile.recorders import RECORDERS, each_of
+from tests.hostile.recorders import RECORDERS, Dealer
 
 
-@each_of(RECORDERS)
+@Dealer(RECORDERS).some(4)
 def test_a_target_that_forks_and_ignores_signals(words: tuple[str, ...], attack: Attack) -> None:
     attack("stubborn.py", *words, "--pid", "PID", "-d", "1", restless=True)

@@ -16,9 +16,9 @@ import pytest
 from tests.conftest import PATIENCE_S, CommandLine, interpreter, wait_until
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import trouble
-from tests.hostile.recorders import FEW, RECORDERS, each_of, has_no_probes
+from tests.hostile.recorders import FEW, RECORDERS, Dealer, each_of, has_no_probes
 
-by_command, by_each_command = each_of(FEW), each_of(RECORDERS)
+dealer = Dealer(RECORDERS)
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 
@@ -30,7 +30,7 @@ def child_of(pid: int) -> int:
     return pid
 
 
-@by_each_command
+@dealer.some()
 def test_a_target_in_namespaces(words: tuple[str, ...], attack: Attack, hostile: Hostile) -> None:
     outer = hostile("names.py", prefix=("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"))
 
@@ -39,7 +39,7 @@ def test_a_target_in_namespaces(words: tuple[str, ...], attack: Attack, hostile:
     assert outcome.status == 0, outcome.stderr
 
 
-@by_each_command
+@dealer.some()
 def test_a_target_that_lies_in_namespaces_of_its_own(words: tuple[str, ...], attack: Attack, hostile: Hostile) -> None:
     """FIFOs and endless files lie over all of its files, and nothing of use over /proc."""
     attack(hostile("own_world.py"), *words, "--pid", "PID", "-d", "500ms")
@@ -53,20 +53,17 @@ def test_it_does_not_stop_runs_that_look_for_a_target(attack: Attack, hostile: H
     assert outcome.status == 3, outcome.stderr
 
 
-@by_command
+@dealer.some()
 def test_a_target_that_execs_itself_again_and_again(words: tuple[str, ...], attack: Attack) -> None:
     attack("exec_storm.py", *words, "--pid", "PID", "-d", "1", restless=True)
 
 
-@by_command
+@Dealer([words for words in FEW if words[0] in ("cpu", "off-cpu")]).some()
 def test_children_that_come_and_go(words: tuple[str, ...], attack: Attack) -> None:
-    if words[0] not in ("cpu", "off-cpu"):
-        pytest.skip(f"{words[0]} follows no children")
-
     attack("stubborn.py", *words, "--pid", "PID", "-d", "1", "-s", restless=True)
 
 
-@by_each_command
+@dealer.some()
 def test_a_stopped_target_stays_stopped(words: tuple[str, ...], attack: Attack, hostile: Hostile) -> None:
     program = hostile("names.py")
     program.send_signal(signal.SIGSTOP)
@@ -96,19 +93,19 @@ def frozen(hostile: Hostile) -> Iterator[subprocess.Popen[str]]:
             group.rmdir()
 
 
-@by_each_command
+@dealer.some()
 def test_a_frozen_target(words: tuple[str, ...], attack: Attack, frozen: subprocess.Popen[str]) -> None:
     attack(frozen, *words, "--pid", "PID", "-d", "500ms")
 
 
-@by_each_command
+@dealer.some()
 def test_one_ctrl_c_ends_it_on_a_frozen_target(
     words: tuple[str, ...], attack: Attack, frozen: subprocess.Popen[str]
 ) -> None:
     attack(frozen, *words, "--pid", "PID", "-d", "60", interrupt=2.0)
 
 
-@by_each_command
+@dealer.some()
 def test_thousands_of_threads(words: tuple[str, ...], attack: Attack, hostile: Hostile) -> None:
     program = hostile("many_threads.py", os.environ.get("PPROFPY_TEST_THREADS", "3000"))
 

@@ -90,6 +90,8 @@ def burn(seconds):
 thread = threading.Thread(target=bytearray, args=(100_000,))  # the first one costs a signal handler and memory
 thread.start()
 thread.join()
+Path(sys.argv[1]).mkdir()  # others may do something else in the same folder
+os.chdir(sys.argv[1])
 globals()[sys.argv[1]]()
 print("ready", flush=True)
 burn(3600)
