@@ -30,7 +30,11 @@ def draw(profile: Profile) -> bytes:
 @click.command("flamegraph")
 @view_options(granularity=False, as_json=False)
 @click.option(
-    "-o", "--output", metavar="FILE", default="", help="Write to FILE ('-': standard output). Default: flamegraph.svg."
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="flamegraph.svg",
+    help="Write to FILE ('-': standard output). Default: flamegraph.svg.",
 )
 @click.option("--title", default="", help="Set the heading.")
 @click.option("--by", metavar="LABEL", default="", help="Split at the root by this label: thread, tid, pid.")
@@ -64,7 +68,7 @@ def command(
     if output == STDIO:
         write_data(data)
         return
-    path = Path(output or "flamegraph.svg")
+    path = Path(output)
     save(data, path, force=force)
     remark(f"wrote {path} ({format_value(len(data), 'bytes')}): open it in a browser")
 

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.options import Duration, Size, json_option
 from pprofpy.cli.view import print_json
@@ -46,6 +47,7 @@ def command(prune: bool, age_ns: int | None, keep_bytes: int | None, as_json: bo
         raise UsageError(
             "--prune needs --older-than or --keep, and they need --prune", "write, for example, --prune --older-than 7d"
         )
+    confinement.before_reading(prunes=prune)
     entries = folder.recordings()
     if prune:
         _prune(entries, age_ns, keep_bytes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pprofpy.cli import confinement
 from pprofpy.cli.main import COMMANDS
 from pprofpy.cli.options import json_option
 from pprofpy.formats.files import STDIO, latest_recording, read_recording
@@ -34,6 +35,7 @@ def command(path: str, as_json: bool) -> None:
 
     Reads the latest recording, or FILE ('-': standard input). Shows another program's profile as a table of functions.
     """
+    confinement.before_reading()
     path = path or str(latest_recording())
     present(read_recording(path), path, as_json=as_json)
 

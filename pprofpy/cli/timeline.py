@@ -45,7 +45,7 @@ def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) 
     """
     if output and output != STDIO:
         check_free(Path(output), force=force)
-    confinement.before_reading(writes=bool(output))
+    confinement.before_reading(output)
     timeline = _read(path)
     if not output:
         table = report.build(timeline, nodecount)

@@ -142,7 +142,7 @@ def command(
     elif input_path:
         if choice != Choice() or output:
             raise UsageError("--input shows saved events", "leave out the process and -o")
-        confinement.before_reading(writes=False)
+        confinement.before_reading()
         _replay(input_path, wanted, view)
     else:
         _record(choice, wanted, view, _Run(length_ns, subprocesses, stacks, output, force, verbose))

@@ -168,7 +168,7 @@ def print_json(kind: str, data: Mapping[str, Any]) -> None:
 
 def _load(options: dict[str, Any]) -> View:
     """Take the reading options out of a command's keywords and load what they ask for."""
-    confinement.before_reading(writes="output" in options)
+    confinement.before_reading(options.get("output", ""))
     granularity = _pop_granularity(options)
     paths = options.pop("profiles")
     wanted = Filters(

@@ -24,6 +24,7 @@ from pprofpy import target as targets
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import PprofpyError
+from pprofpy.system import landlock
 from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
 from pprofpy.target.usage import usage
@@ -216,9 +217,19 @@ def _confinement() -> Check:
     return Check("confinement", Verdict.WARNING, ", ".join(facts), remedy)
 
 
+def _views() -> Check:
+    """What the kernel can hold commands to that read recordings, should one of these lead them astray."""
+    known = landlock.version()
+    if known:
+        finding = f"write only where they are told (Landlock {known}); other processes and networks are out of reach"
+        return Check("views", Verdict.OK, finding)
+    remedy = "use a kernel with CONFIG_SECURITY_LANDLOCK=y, and landlock in lsm= on its command line"
+    return Check("views", Verdict.WARNING, "can write what this user can: this kernel has no Landlock", remedy)
+
+
 _MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
     _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _other_users, _perf, _btf, _tracefs, _bcc,
-    _heap_sampler,
+    _heap_sampler, _views,
 )  # fmt: skip
 
 

@@ -91,6 +91,18 @@ def is_direct(path: Path) -> bool:
 
 
 @contextmanager
+def places(path: Path) -> Iterator[tuple[int, int]]:
+    """What `writing` there needs to change: its folder's descriptor, or that of the pipe or device itself, else -1.
+
+    Raises:
+        OSError: There is no such folder.
+        OutputError: The path cannot be written to.
+    """
+    with _destination(path, force=True) as found:
+        yield found.folder, -1 if found.is_open else found.direct
+
+
+@contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     """What the system refuses, in our own words, with what to do."""
     try:

@@ -21,6 +21,7 @@ _NOBODY = 65534
 _ASK = -1  # no id: setfsuid(2) changes nothing, and returns the one in effect
 
 _UID = re.compile(r"[0-9]{1,10}")
+_remembered: dict[int, tuple[pwd.struct_passwd, list[int]]] = {}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,8 +35,15 @@ def caller() -> pwd.struct_passwd | None:
     if os.geteuid() != 0 or not _UID.fullmatch(said):
         return None
     with suppress(KeyError, OverflowError):
-        return pwd.getpwuid(int(said))
+        uid = int(said)
+        return _remembered[uid][0] if uid in _remembered else pwd.getpwuid(uid)
     return None
+
+
+def remember_owner() -> None:
+    """Ask once who the owner is: the answer may come from a server (LDAP), which a sandboxed process cannot reach."""
+    if user := caller():
+        _remembered[user.pw_uid] = user, os.getgrouplist(user.pw_name, user.pw_gid)
 
 
 def owner() -> int:
@@ -74,6 +82,9 @@ def as_user(uid: int) -> Iterator[None]:
 
 
 def _groups_of(uid: int) -> tuple[int, list[int]]:
+    if uid in _remembered:
+        user, groups = _remembered[uid]
+        return user.pw_gid, groups
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
