@@ -13,15 +13,17 @@ import pwd
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 
 from pprofpy.arch import system_call_number
 from pprofpy.errors import NotPossibleError
 
-_NOBODY = 65534
+NOBODY = 65534
 _ASK = -1  # no id: setfsuid(2) changes nothing, and returns the one in effect
 
 _UID = re.compile(r"[0-9]{1,10}")
-_remembered: dict[int, tuple[pwd.struct_passwd, list[int]]] = {}
+_remembered: dict[int, pwd.struct_passwd] = {}
+_MOST_USERS = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,14 +38,15 @@ def caller() -> pwd.struct_passwd | None:
         return None
     with suppress(KeyError, OverflowError):
         uid = int(said)
-        return _remembered[uid][0] if uid in _remembered else pwd.getpwuid(uid)
+        return _remembered[uid] if uid in _remembered else pwd.getpwuid(uid)
     return None
 
 
 def remember_owner() -> None:
     """Ask once who the owner is: the answer may come from a server (LDAP), which a sandboxed process cannot reach."""
     if user := caller():
-        _remembered[user.pw_uid] = user, os.getgrouplist(user.pw_name, user.pw_gid)
+        _remembered[user.pw_uid] = user
+        _groups_of(user.pw_uid)
 
 
 def owner() -> int:
@@ -81,14 +84,12 @@ def as_user(uid: int) -> Iterator[None]:
         _set_groups(own_groups)
 
 
+@lru_cache(_MOST_USERS)
 def _groups_of(uid: int) -> tuple[int, list[int]]:
-    if uid in _remembered:
-        user, groups = _remembered[uid]
-        return user.pw_gid, groups
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
-        return _NOBODY, []
+        return NOBODY, []
     return user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
 
 

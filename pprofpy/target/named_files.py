@@ -4,7 +4,8 @@ A target chooses what its paths lead to: a link to a file of ours, a FIFO that n
 terabytes of nothing, a file system of its own that never answers; and it may replace or shorten a file while we read
 it. So a path is walked within the target's own root, links included; what lies there is inspected before it is opened,
 and only regular files are; files are read by `pread`, never mapped: whoever has a file mapped that is cut short gets
-SIGBUS; and all of it is bounded in time.
+SIGBUS; and all of it is bounded in time. What a process only names is opened with its user's rights: root would read
+for it what it may not read itself. (What it has mapped, it could.)
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Self
 
 from pprofpy.system import folders
 from pprofpy.system.blocking import bounded
+from pprofpy.system.rights import NOBODY, as_user
 from pprofpy.target import mounts, procfs
 from pprofpy.target.procfs import MappedArea, Process
+from pprofpy.target.status import MalformedError
 
 MOST_BYTES = 128 << 20
 """What is read at once at most. The symbol names of the largest libraries (libtorch, libxul) are half of that."""
@@ -110,33 +113,57 @@ def open_program(pid: int) -> TargetFile:
     return bounded(subject, lambda: _open_inspected(os.open(program, _INSPECT), pid, subject))
 
 
-def open_within(root: Path, path: str, pid: Process = "self") -> TargetFile:
-    """The file that a path leads to for those whose root folder `root` is; `pid` is one of them.
+class NamedFiles:
+    """The files that a process names: what its user may read of them below its root folder.
 
-    Raises:
-        OSError: There is none, we may not read it, or it is no regular file.
+    Args:
+        root: The process's root folder, as reached from here.
+        pid: The process, or one that sees the same files.
     """
-    subject = _files_of(pid, root)
-    return bounded(subject, lambda: _open_inspected(_walk(root, path, pid), pid, subject))
+
+    def __init__(self, root: Path, pid: Process = "self") -> None:
+        self._root, self._pid = root, pid
+        self._subject = f"a file below {root}" if pid == "self" else _files_of(pid)
+        self._user = _user_of(pid)
+
+    def open(self, path: str) -> TargetFile:
+        """The file that a path leads to.
+
+        Raises:
+            OSError: There is none, the process may not read it, or it is no regular file.
+        """
+        return bounded(self._subject, lambda: self._open(path))
+
+    def has(self, path: str) -> bool:
+        """Is there a regular file? One that does not answer is none."""
+        try:
+            return bounded(self._subject, lambda: self._is_file(path))
+        except OSError:
+            return False
+
+    def _open(self, path: str) -> TargetFile:
+        with as_user(self._user):
+            return _open_inspected(_walk(self._root, path, self._pid), self._pid, self._subject)
+
+    def _is_file(self, path: str) -> bool:
+        with as_user(self._user):
+            inspected = _walk(self._root, path, self._pid)
+        try:
+            return stat.S_ISREG(os.fstat(inspected).st_mode)
+        finally:
+            os.close(inspected)
 
 
-def is_file_within(root: Path, path: str, pid: Process = "self") -> bool:
-    """Do those whose root folder `root` is, as `pid`, see a regular file there? One that does not answer is none."""
+def _user_of(pid: Process) -> int:
+    """As the process itself says: its folder in /proc belongs to root once it has forbidden others to inspect it."""
     try:
-        return bounded(_files_of(pid, root), lambda: _is_file(_walk(root, path, pid)))
-    except OSError:
-        return False
+        return procfs.status(pid).user
+    except (OSError, MalformedError):  # it has ended
+        return NOBODY
 
 
-def _files_of(pid: Process, root: Path | None = None) -> str:
-    return f"a file below {root}" if pid == "self" else f"a file of process {pid}"
-
-
-def _is_file(inspected: int) -> bool:
-    try:
-        return stat.S_ISREG(os.fstat(inspected).st_mode)
-    finally:
-        os.close(inspected)
+def _files_of(pid: Process) -> str:
+    return f"a file of process {pid}"
 
 
 def _open_inspected(inspected: int, pid: Process, subject: str) -> TargetFile:

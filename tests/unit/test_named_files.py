@@ -13,7 +13,7 @@ import pytest
 
 from pprofpy.elf import NotElfError, read_headers
 from pprofpy.target import named_files, procfs
-from pprofpy.target.named_files import is_file_within, open_mapped, open_program, open_within
+from pprofpy.target.named_files import NamedFiles, open_mapped, open_program
 from pprofpy.target.procfs import MappedArea
 
 PID = 7
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def text(root: Path, path: str) -> str:
-    with open_within(root, path) as file:
+    with NamedFiles(root).open(path) as file:
         return file.read(0, 1 << 20).decode()
 
 
@@ -39,7 +39,7 @@ def text(root: Path, path: str) -> str:
 @pytest.mark.parametrize("path", ["/srv/file", "srv/file", "//srv/./file", "/../../srv/file", "/srv/../srv/file"])
 def test_a_path_is_that_of_the_target(path: str, root: Path) -> None:
     assert text(root, path) == "theirs"
-    assert is_file_within(root, path)
+    assert NamedFiles(root).has(path)
 
 
 @pytest.mark.parametrize("link", ["/srv/file", "file", "../../../srv/file", "./../srv/file"])
@@ -56,8 +56,8 @@ def test_no_link_leads_to_a_file_of_ours(link: str, root: Path) -> None:
     (root / "srv" / "link").symlink_to(link.format(ours=root.parent / "ours"))
 
     with pytest.raises(FileNotFoundError):
-        open_within(root, "/srv/link")
-    assert not is_file_within(root, "/srv/link")
+        NamedFiles(root).open("/srv/link")
+    assert not NamedFiles(root).has("/srv/link")
 
 
 def test_a_link_of_proc_says_a_path_and_no_more(root: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_link_of_proc_says_a_path_and_no_more(root: Path) -> None:
         assert Path(link).read_text() == "theirs"
 
         with pytest.raises(FileNotFoundError):
-            open_within(Path("/"), link)
+            NamedFiles(Path("/")).open(link)
 
 
 def test_links_in_a_circle_end(root: Path) -> None:
@@ -79,14 +79,14 @@ def test_links_in_a_circle_end(root: Path) -> None:
 
     for path in ("/a", "/l0/file"):
         with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
-            open_within(root, path)
+            NamedFiles(root).open(path)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\ud800", "x" * 5000, "/srv/" * 900 + "file", "../" * 1300 + "\0"])
 def test_what_is_no_path_is_no_file(path: str, root: Path) -> None:
     with pytest.raises(OSError, match="Errno"):
-        open_within(root, path)
-    assert not is_file_within(root, path)
+        NamedFiles(root).open(path)
+    assert not NamedFiles(root).has(path)
 
 
 def test_no_descriptor_stays_open(root: Path) -> None:
@@ -94,9 +94,9 @@ def test_no_descriptor_stays_open(root: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     for path in ("/srv/file", "/srv/link", "/srv/file/x", "/srv", "/nothing", "/srv/link/x"):
-        is_file_within(root, path)
+        NamedFiles(root).has(path)
         try:
-            open_within(root, path).close()
+            NamedFiles(root).open(path).close()
         except OSError:
             continue
 
@@ -121,14 +121,14 @@ def test_only_regular_files_are_opened(make: Callable[[Path], None], root: Path)
     make(root / "srv" / "odd")
 
     with pytest.raises(OSError, match="not a regular file"):
-        open_within(root, "/srv/odd")
-    assert not is_file_within(root, "/srv/odd")
+        NamedFiles(root).open("/srv/odd")
+    assert not NamedFiles(root).has("/srv/odd")
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/random"])
 def test_devices_are_not_even_opened(device: str) -> None:
     with pytest.raises(OSError, match="not a regular file"):
-        open_within(Path("/"), device)
+        NamedFiles(Path("/")).open(device)
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_eight_terabytes_of_nothing_cost_nothing(root: Path) -> None:
     huge.touch()
     os.truncate(huge, 8 << 40)
 
-    with open_within(root, "/srv/libpython3.11.so") as file:
+    with NamedFiles(root).open("/srv/libpython3.11.so") as file:
         assert file.read(1 << 40, 64) == bytes(64)
         with pytest.raises(OSError, match="128 MB"):
             file.read(0, 4 << 40)
@@ -149,12 +149,12 @@ def test_eight_terabytes_of_nothing_cost_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize(("offset", "size"), [(0, -1), (-1, 4), (6, 4), (1 << 62, 4), (1 << 70, 1 << 70), (0, 0)])
 def test_there_is_nothing_beyond_a_files_end(offset: int, size: int, root: Path) -> None:
-    with open_within(root, "/srv/file") as file:
+    with NamedFiles(root).open("/srv/file") as file:
         assert file.read(offset, size) == b""
 
 
 def test_a_file_that_is_cut_short_while_we_read_it_only_has_less(root: Path) -> None:
-    with open_within(root, "/srv/file") as file:
+    with NamedFiles(root).open("/srv/file") as file:
         os.truncate(root / "srv" / "file", 2)
 
         assert file.read(0, 6) == b"th"
@@ -244,7 +244,7 @@ def test_our_own_program_is_a_file() -> None:
 
 def test_the_same_content_has_one_identity_and_other_content_another(root: Path) -> None:
     def identity() -> tuple[int, ...]:
-        with named_files.open_within(root, "/srv/file") as file:
+        with named_files.NamedFiles(root).open("/srv/file") as file:
             return file.identity
 
     first = identity()

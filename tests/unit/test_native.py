@@ -18,7 +18,7 @@ from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
 from pprofpy.collectors.unwind.image import Image
 from pprofpy.elf import NotElfError
-from pprofpy.target.named_files import open_within
+from pprofpy.target.named_files import NamedFiles
 
 REGISTERS = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)), "ra")
 
@@ -34,7 +34,7 @@ def mapped(name: str) -> Path:
 
 
 def image_of(path: Path) -> Image:
-    return Image(str(path), open_within(Path("/"), str(path)))
+    return Image(str(path), NamedFiles(Path("/")).open(str(path)))
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from pprofpy.target.named_files import is_file_within
+from pprofpy.target.named_files import NamedFiles
 from pprofpy.target.procfs import Process
 
 _FROZEN = re.compile(r"<frozen (?P<module>[\w.]+)>")
@@ -25,7 +25,7 @@ class ModuleNames:
     """
 
     def __init__(self, root: Path, pid: Process = "self") -> None:
-        self._root, self._pid = root, pid
+        self._files = NamedFiles(root, pid)
         self._known: dict[str, str] = {}
 
     def name(self, filename: str) -> str:
@@ -48,7 +48,7 @@ class ModuleNames:
 
     def _is_file(self, path: PurePosixPath) -> bool:
         """Does the target have this file? Relative paths may be relative to anything."""
-        return path.is_absolute() and ".." not in path.parts and is_file_within(self._root, str(path), self._pid)
+        return path.is_absolute() and ".." not in path.parts and self._files.has(str(path))
 
 
 def _after_last(pattern: re.Pattern[str], text: str) -> str:

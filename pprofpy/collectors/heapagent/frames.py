@@ -11,8 +11,7 @@ from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.formats.source_text import LARGEST_BYTES, decoded, definitions
 from pprofpy.model.profile import Frame, Function
 from pprofpy.system.blocking import bounded
-from pprofpy.system.rights import as_user
-from pprofpy.target.named_files import open_within
+from pprofpy.target.named_files import NamedFiles
 from pprofpy.target.procfs import Process
 
 _OURS = re.compile(r"<pprofpy.*>")
@@ -34,7 +33,7 @@ class Frames:
     """
 
     def __init__(self, root: Path, pid: Process = "self") -> None:
-        self._root, self._pid = root, pid
+        self._files, self._subject = NamedFiles(root, pid), f"the source of process {pid}"
         self._modules = ModuleNames(root, pid)
         self._sources: dict[str, _Source] = {}
         self._rest_bytes, self._rest_s = _MOST_SOURCE_BYTES, _MOST_SECONDS
@@ -69,11 +68,24 @@ class Frames:
         if self.is_incomplete():
             return _Source([])
         start = time.monotonic()
-        lines = _read(self._root, filename, self._pid)
+        lines = self._read(filename)
         source = _Source(lines)
         self._rest_bytes -= sum(map(len, lines))
         self._rest_s -= time.monotonic() - start
         return source
+
+    def _read(self, filename: str) -> list[str]:
+        """The lines of a source file of the target's, as its user could read it; empty if there is none."""
+        if not filename.startswith("/"):
+            return []
+        try:
+            return bounded(self._subject, lambda: self._lines(filename))
+        except (OSError, ValueError):
+            return []
+
+    def _lines(self, filename: str) -> list[str]:
+        with self._files.open(filename) as file:
+            return decoded(file.read(0, LARGEST_BYTES)) if file.size <= LARGEST_BYTES else []
 
 
 class _Source:
@@ -90,18 +102,3 @@ class _Source:
     def around(self, line: int) -> tuple[str, int]:
         """The qualified name of the innermost function around a line, and its first line."""
         return self._functions[bisect_right(self._starts, line) - 1]
-
-
-def _read(root: Path, filename: str, pid: Process) -> list[str]:
-    """A source file of the target's, as its owner could read it; empty if there is none."""
-    if not filename.startswith("/"):
-        return []
-    try:
-        return bounded(f"the source of process {pid}", lambda: _lines(root, filename, pid))
-    except (OSError, ValueError):
-        return []
-
-
-def _lines(root: Path, filename: str, pid: Process) -> list[str]:
-    with as_user(root.parent.stat().st_uid), open_within(root, filename, pid) as file:
-        return decoded(file.read(0, LARGEST_BYTES)) if file.size <= LARGEST_BYTES else []
