@@ -58,7 +58,7 @@ COMMANDS = [
 
 OWN = COMMANDS if EVERYTHING else [*COMMANDS[::2], COMMANDS[1]]
 OTHERS = COMMANDS if EVERYTHING else [*COMMANDS[1::2], COMMANDS[2]]
-"""`make hostile` tries each command on both; py-spy and heap, which differ from the others, are tried on both anyway."""
+"""`make hostile` tries each command on both; py-spy and heap, which differ from the others, on both anyway."""
 
 
 @pytest.mark.parametrize("command", OWN)

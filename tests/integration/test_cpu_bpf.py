@@ -90,12 +90,12 @@ def record_until_right(versions: dict[int, str], check: Callable[[str, list[Samp
     What has been recorded is summed up: chance evens out, a profiler that is wrong stays wrong.
     """
     found: dict[int, list[Sample]] = {pid: [] for pid in versions}
-    with recorder() as recording:
+    with recorder(10_000) as recording:
         for pid in versions:
             recording.watch(open_target(pid))
 
         def measure() -> list[str]:
-            let_run(recording, 4)
+            let_run(recording, 2)
             profile = recording.window().profile
             wrong = [f"{profile.collection.errors} errors"] if profile.collection.errors > 50 else []
             new = by_thread(profile)
@@ -104,7 +104,7 @@ def record_until_right(versions: dict[int, str], check: Callable[[str, list[Samp
                 wrong += check(version, found[pid])
             return wrong
 
-        rounds_until_right(measure, rounds=30)
+        rounds_until_right(measure, rounds=60)
 
 
 def test_no_stack_is_shown_that_never_was_however_fast_the_paths_change(start: Start) -> None:
