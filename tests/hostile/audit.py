@@ -56,7 +56,7 @@ def changes(log: Path, folder: Path) -> list[Change]:
             continue
         name, words = match["name"], match["words"]
         if name in _OPENS:
-            if name == "creat" or _WRITES.search(_without_strings(words)):
+            if name == "creat" or writes(words):
                 found.append(Change(name, match["path"] or words))
         elif by_descriptor := _BY_DESCRIPTOR.match(words) if name.startswith("f") and name != "fchmodat" else None:
             found.append(Change(name, by_descriptor["path"]))
@@ -80,6 +80,11 @@ def _whole_lines(text: str) -> list[str]:
         else:
             lines.append(line)
     return lines
+
+
+def writes(words: str) -> bool:
+    """Do the words of an open ask for more than reading?"""
+    return bool(_WRITES.search(_without_strings(words)))
 
 
 def _without_strings(words: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CommandLine
-from tests.hostile.audit import Change, changes, strace
-from tests.hostile.conftest import Attack
+from tests.conftest import PATIENCE_S, CommandLine, beside_others
+from tests.hostile.audit import CALLS, Change, changes, strace, writes
+from tests.hostile.conftest import Attack, Hostile
 from tests.hostile.recorders import each_of
 
 COMMANDS = [
@@ -32,6 +34,9 @@ VIEWS = [
     ("flamegraph", "-o", "OUT/flame.svg"),
     ("export", "-f", "speedscope", "-o", "OUT/speedscope.json"),
 ]
+
+IN_MEMORY = re.compile(r'memfd_create\("pprofpy", |\w+\(\d+</memfd:pprofpy \(deleted\)>')
+"""Calls on files that have no name and no place."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace here: apt-get install strace")
 
@@ -68,6 +73,31 @@ def is_ours(change: Change, folder: Path, pid: int) -> bool:
 @each_of(COMMANDS)
 def test_a_recording_changes_no_file_of_others(words: tuple[str, ...], audited: Attack) -> None:
     audited("names.py", *words, "--pid", "PID", "-d", "500ms")
+
+
+@beside_others
+@pytest.mark.parametrize("engine", ["sampling", "tracemalloc"])
+def test_the_agent_changes_nothing_but_files_of_its_own_in_memory(
+    engine: str, hostile: Hostile, attack: Attack, cli: CommandLine, tmp_path: Path
+) -> None:
+    """strace cannot watch a process that `heap` attaches to; the kernel's tracepoints can."""
+    program, log = hostile("names.py"), tmp_path / "calls.trace"
+    watching = cli.start("trace", "--pid", str(program.pid), "-e", f"{CALLS},memfd_create", "-o", str(log), "-d", "600")
+    try:
+        assert watching.stderr
+        assert watching.stderr.readline().startswith("recording")
+        outcome = attack(program, "heap", "--engine", engine, "--pid", "PID", "-d", "500ms")
+    finally:
+        watching.send_signal(signal.SIGINT)
+        _, remarks = watching.communicate(timeout=PATIENCE_S)
+
+    assert outcome.status == 0, outcome.stderr
+    assert "Lost" not in remarks
+    found = [json.loads(line) for line in cli("trace", "--input", str(log), "--json").stdout.splitlines()]
+    calls = [one["event"] + one["text"] for one in found]
+    changing = [call for call in calls if not call.startswith("open") or writes(call)]
+    assert [call for call in calls if call.startswith("memfd_create(")], "the trace saw nothing"
+    assert [call for call in changing if not IN_MEMORY.match(call)] == []
 
 
 def test_a_view_changes_no_file_of_others(attack: Attack, audited: Attack, cli: CommandLine) -> None:
