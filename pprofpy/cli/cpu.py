@@ -60,7 +60,7 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 )  # fmt: skip
 @verbose_option
 @output_options
-@rows_option(top_report.DEFAULT_NODE_COUNT)
+@rows_option(top_report.DEFAULT_NODE_COUNT, is_n_free=False)
 @json_option
 @click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's exit status.")
 def command(
@@ -78,7 +78,7 @@ def command(
     The process is neither changed nor restarted. Ctrl-C ends the recording early and keeps it.
     Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
     """
-    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
+    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"), others["subprocesses"])
     choice.check()
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     if duration_ns is None:
@@ -98,7 +98,7 @@ def command(
                 path = keep(made, target, output)
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)
-            next_steps(path)
+            next_steps(path, is_empty=not len(made.profile))
         finally:
             status = _wait_for(interruption.child)
     return status if propagate_status else 0

@@ -44,7 +44,7 @@ Examples:
 @target_options
 @length_options
 @output_options
-@rows_option(top_report.DEFAULT_NODE_COUNT)
+@rows_option(top_report.DEFAULT_NODE_COUNT, is_n_free=False)
 @json_option
 @verbose_option
 def command(
@@ -63,7 +63,7 @@ def command(
     The kernel counts every event with the Python stack of the thread that causes it; nothing is sampled.
     Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"])
+    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()

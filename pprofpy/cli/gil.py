@@ -46,7 +46,7 @@ _FASTEST_HZ = 20_000
     help="Show how busy the lock is in each TIME.",
 )
 @output_options
-@rows_option(report.DEFAULT_ROWS, "-n")
+@rows_option(report.DEFAULT_ROWS)
 @json_option
 @verbose_option
 def command(
@@ -66,7 +66,7 @@ def command(
     It records the holder whenever the holder leaves its CPU, and samples it at RATE while it runs.
     Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"])
+    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()

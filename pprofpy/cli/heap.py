@@ -77,7 +77,7 @@ _REMARK_EVERY_S = 1.0
 )  # fmt: skip
 @click.option("--functions", is_flag=True, help="Show one row per function instead of per line.")
 @output_options
-@rows_option(DEFAULT_ROWS, "-n")
+@rows_option(DEFAULT_ROWS)
 @json_option
 def command(
     duration_ns: int | None,
@@ -114,7 +114,7 @@ def command(
                 path = keep(made, target, output)  # last: views take the newest file
             if not output.is_stdout:
                 present(made, str(path), as_json=as_json)
-            next_steps(path, "heap")
+            next_steps(path, "heap", is_empty=not len(made.profile))
             if first and path:
                 _how_to_compare(first, path)
         finally:

@@ -39,7 +39,7 @@ Examples:
 @click.option("--wakers", is_flag=True, help="Put the waker's stack on top of the stack that waited.")
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions on top of Python stacks.")
 @output_options
-@rows_option(report.DEFAULT_ROWS, "-n")
+@rows_option(report.DEFAULT_ROWS)
 @json_option
 @verbose_option
 def command(
@@ -62,7 +62,7 @@ def command(
     waiting for a CPU), and counted for the Python stack that blocked. Without --pid, --name or a COMMAND, pprofpy
     records the kernel stacks of all processes. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"])
+    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")

@@ -58,10 +58,16 @@ def rate_option(default_hz: int, kind: Any, what: str) -> Callable[[_Command], _
     )  # fmt: skip
 
 
-def rows_option(default: int, *names: str) -> Callable[[_Command], _Command]:
-    """Give a command --nodecount (and other names for it), the limit of a table's rows; it receives `nodecount`."""
+def rows_option(default: int, *, is_n_free: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command -N/--nodecount, the limit of a table's rows; it receives `nodecount`.
+
+    Args:
+        default: So many, if the user says nothing.
+        is_n_free: Take -n for it, too, as it was once called: the command has no --native, which is -n everywhere.
+    """
     return click.option(
-        *names,
+        "-N",
+        *(["-n"] if is_n_free else []),
         "--nodecount",
         type=click.IntRange(min=0),
         metavar="N",

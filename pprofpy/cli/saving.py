@@ -117,12 +117,14 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
     return Path(output.path)
 
 
-def next_steps(path: Path | None, kind: str = "cpu") -> None:
+def next_steps(path: Path | None, kind: str = "cpu", *, is_empty: bool = False) -> None:
     """Print where the recording is and what to type next. `kind`: the command that made it."""
     if path is None:
         return
-    quoted = shlex.quote(str(path))
     remark(f"saved: {path}")
+    if is_empty:
+        return
+    quoted = shlex.quote(str(path))
     remark(f"  source by line:  pprofpy list FUNCTION {quoted}")
     remark(f"  flame graph:     pprofpy flamegraph {quoted} -o {kind}.svg")
 

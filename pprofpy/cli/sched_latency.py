@@ -125,7 +125,7 @@ class _Live:
 )
 @click.option("--stacks", "with_stacks", is_flag=True, help="Sum waits by the Python stacks of waiter and waker, too.")
 @output_options
-@rows_option(report.DEFAULT_ROWS, "-n")
+@rows_option(report.DEFAULT_ROWS)
 @json_option
 @verbose_option
 def command(
@@ -146,7 +146,7 @@ def command(
     A wait begins when a thread is woken or preempted; it ends when the thread runs. The kernel measures every wait;
     nothing is sampled. Without --pid, --name or a COMMAND, pprofpy records all processes. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"])
+    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     if with_stacks and choice == Choice():
         raise UsageError("--stacks needs a process", "name it: --pid PID, --name REGEX, or a COMMAND")

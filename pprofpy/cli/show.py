@@ -10,7 +10,8 @@ import click
 from pprofpy.cli import confinement
 from pprofpy.cli.main import COMMANDS
 from pprofpy.cli.options import json_option
-from pprofpy.formats.files import STDIO, latest_recording, read_recording
+from pprofpy.cli.view import latest
+from pprofpy.formats.files import STDIO, read_recording
 from pprofpy.model.recording import Recording
 
 EPILOG = """\b
@@ -36,7 +37,7 @@ def command(path: str, as_json: bool) -> None:
     Reads the latest recording, or FILE ('-': standard input). Shows another program's profile as a table of functions.
     """
     confinement.before_reading()
-    path = path or str(latest_recording())
+    path = path or latest()
     present(read_recording(path), path, as_json=as_json)
 
 

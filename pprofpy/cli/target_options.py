@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -23,11 +23,19 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How the command line names the target: by at most one of the three."""
+    """How the command line names the target: by at most one of the three.
+
+    Attributes:
+        pid: --pid.
+        name: --name.
+        command: What stands after `--`.
+        children: --subprocesses; None where a command does not have it. It names nothing.
+    """
 
     pid: int | None = None
     name: str = ""
     command: tuple[str, ...] = ()
+    children: bool | None = field(default=None, compare=False)
 
     def check(self) -> None:
         """Refuse more than one way to name the target.
@@ -84,11 +92,11 @@ def _running_target(choice: Choice) -> Target:
     if choice.pid is not None:
         return targets.open_target(choice.pid)
     if choice.name:
-        return targets.find_by_name(choice.name)
+        return targets.find_by_name(choice.name, with_children=choice.children)
     candidates = targets.python_processes()
     if len(candidates) > 1 and sys.stdin.isatty() and sys.stderr.isatty():
         return _pick(candidates)
-    return targets.the_only_one(candidates)
+    return targets.the_only_one(candidates, with_children=choice.children)
 
 
 def _pick(candidates: list[Target]) -> Target:

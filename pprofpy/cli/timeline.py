@@ -36,7 +36,7 @@ Examples:
     "-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON to FILE ('-': standard output)."
 )
 @click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
-@rows_option(report.DEFAULT_ROWS, "-n")
+@rows_option(report.DEFAULT_ROWS)
 @json_option
 def command(path: str, output: str, force: bool, nodecount: int, as_json: bool) -> None:
     """Show what each thread did over time: running, runnable or blocked, and why.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pprofpy.cli.console import stdout_console
+from pprofpy.cli.options import rows_option
 from pprofpy.cli.view import View, print_json, view_options
 from pprofpy.reports import top
 from pprofpy.reports.trim import Limits
@@ -24,10 +25,7 @@ def show(view: View, limits: Limits = _STANDARD, *, by_cum: bool = False) -> Non
 @click.command("top")
 @view_options()
 @click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
-@click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), metavar="N", default=_STANDARD.node_count, show_default=True,
-    help="Show at most N rows (0: all).",
-)  # fmt: skip
+@rows_option(_STANDARD.node_count)
 @click.option(
     "--nodefraction", type=float, default=_STANDARD.node_fraction, show_default=True,
     help="Hide rows whose cum is below this share of the total (0 to 1).",

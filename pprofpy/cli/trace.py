@@ -133,7 +133,7 @@ def command(
     A system call is printed when it returns, with the time at which it began. Without --pid, --name or a COMMAND,
     pprofpy traces all processes but itself. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"])
+    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
     view = EventView(not summary, summary or with_summary, as_json, max_events)
     wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
     wanted.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pprofpy.cli.console import stdout_console
+from pprofpy.cli.options import rows_option
 from pprofpy.cli.view import View, print_json, view_options
 from pprofpy.reports import tree
 from pprofpy.reports.trim import Limits
@@ -13,10 +14,7 @@ from pprofpy.reports.trim import Limits
 @click.command("tree")
 @view_options()
 @click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
-@click.option(
-    "-n", "--nodecount", type=click.IntRange(min=0), metavar="N", default=tree.STANDARD.node_count, show_default=True,
-    help="Show at most N functions (0: all).",
-)  # fmt: skip
+@rows_option(tree.STANDARD.node_count)
 @click.option(
     "--nodefraction", type=float, default=tree.STANDARD.node_fraction, show_default=True,
     help="Hide functions whose cum is below this share of the total (0 to 1).",

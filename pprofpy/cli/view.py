@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
@@ -22,7 +24,7 @@ from pprofpy.model.profile import Label, Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.trim import AUTO_UNIT
-from pprofpy.units import scale
+from pprofpy.units import format_duration, scale
 
 SCHEMA_VERSION = 1
 """Of what --json prints: raised when a member of it changes its name or meaning, not when one is added."""
@@ -166,6 +168,15 @@ def print_json(kind: str, data: Mapping[str, Any]) -> None:
     print_data({"schema": f"pprofpy.{kind}", "version": SCHEMA_VERSION, **data})
 
 
+def latest() -> str:
+    """The newest recording, which is named: it may be an older one than the user thinks, of another process."""
+    path = latest_recording()
+    with suppress(OSError):
+        age_ns = max(0, time.time_ns() - path.lstat().st_mtime_ns)
+        remark(f"the latest recording, {format_duration(age_ns)} old: {path}")
+    return str(path)
+
+
 def _load(options: dict[str, Any]) -> View:
     """Take the reading options out of a command's keywords and load what they ask for."""
     confinement.before_reading(options.get("output", ""))
@@ -176,7 +187,7 @@ def _load(options: dict[str, Any]) -> View:
         tag_focus=options.pop("tagfocus"),
         tag_ignore=options.pop("tagignore"),
     )
-    paths = paths or (str(latest_recording()),)
+    paths = paths or (latest(),)
     profile = load_profiles(paths, options.pop("base"), options.pop("diff_base"))
     sample_index, unit = options.pop("sample_index"), options.pop("unit")
     value_index = profile.value_index(sample_index)

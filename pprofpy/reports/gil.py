@@ -240,4 +240,4 @@ def _pair_line(row: PairRow, total_ns: int) -> str:
 
 
 def _more(hidden: int) -> list[Text]:
-    return [Text(f"{'':8}… {hidden} more: -n 0 shows all", "dim")] if hidden else []
+    return [Text(f"{'':8}… {hidden} more: -N 0 shows all", "dim")] if hidden else []

@@ -93,7 +93,7 @@ def render(report: Growth, console: Console) -> None:
     for row in report.rows:
         write_lines(console, _lines(row, span_ns, width))
     if report.hidden:
-        write_lines(console, [Text(f"{'':{_INDENT}}… {report.hidden} more: -n 0 shows all", "dim")])
+        write_lines(console, [Text(f"{'':{_INDENT}}… {report.hidden} more: -N 0 shows all", "dim")])
     if not report.rows:
         write_lines(console, ["nothing has grown"])
 

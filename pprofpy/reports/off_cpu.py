@@ -260,4 +260,4 @@ def _place_line(row: ReasonRow) -> str:
 
 
 def _more(hidden: int) -> list[Text]:
-    return [Text(f"{'':8}… {hidden} more: -n 0 shows all", "dim")] if hidden else []
+    return [Text(f"{'':8}… {hidden} more: -N 0 shows all", "dim")] if hidden else []

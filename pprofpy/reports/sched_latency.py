@@ -281,7 +281,7 @@ def _stack_lines(report: SchedLatency) -> Iterator[Text | str]:
         if one.waker_stack:
             yield Text(f"{'':33}by        {one_line(one.waker_stack)}", "dim")
     if report.hidden_stacks:
-        yield Text(f"{'':8}… {report.hidden_stacks} more: -n 0 shows all", "dim")
+        yield Text(f"{'':8}… {report.hidden_stacks} more: -N 0 shows all", "dim")
 
 
 def _stack_json(one: StackWaits) -> dict[str, Any]:

@@ -88,12 +88,15 @@ def build(
 
 
 def render(top: Top, console: Console) -> None:
-    """Print the table; on a terminal with colour, names cut to fit."""
+    """Print the table; on a terminal with colour, names cut to fit. Without a sample, there is none."""
+    if not (top.rows or top.hidden):
+        write_lines(console, [*header.lines(top.header, top.unit), "There is no sample in it."])
+        return
     write_lines(console, [*header.lines(top.header, top.unit), *top.summary, Text(_COLUMNS, "bold")])
     width = name_width(console, len(_COLUMNS) + 2)
     write_lines(console, (_line(row, top, width) for row in top.rows))
     if top.hidden:
-        more = f"{top.hidden} more row{'s' * (top.hidden > 1)}: -n 0 shows all"
+        more = f"{top.hidden} more row{'s' * (top.hidden > 1)}: -N 0 shows all"
         write_lines(console, [Text(f"{'':{len(_COLUMNS)}}  … {more}", "dim")])
 
 

@@ -7,16 +7,18 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from pprofpy.errors import PprofpyError, TargetError, UsageError
 from pprofpy.target import procfs
 from pprofpy.target.process import Target, open_target
-from pprofpy.target.usage import ancestry, usage
+from pprofpy.target.usage import ancestors, usage
 from pprofpy.text import printable
 
 _LONGEST_S = 10.0
 """Time limit to inspect all processes, in seconds. A thousand take a second."""
+_MOST_SHOWN, _MOST_PARENTS = 20, 5
 
 
 def python_processes(pattern: str = "") -> list[Target]:
@@ -29,7 +31,7 @@ def python_processes(pattern: str = "") -> list[Target]:
     Raises:
         TargetError: It takes too long, since there is much to read in them.
     """
-    ours, regex = ancestry(), re.compile(pattern)
+    ours, regex = {os.getpid(), *ancestors()}, re.compile(pattern)
     found: list[Target] = []
     deadline = time.monotonic() + _LONGEST_S
     for pid in procfs.pids():
@@ -44,8 +46,13 @@ def python_processes(pattern: str = "") -> list[Target]:
     return found
 
 
-def find_by_name(pattern: str) -> Target:
+def find_by_name(pattern: str, *, with_children: bool | None = None) -> Target:
     """The Python process whose command line matches a regular expression (as `pgrep -f` does).
+
+    Args:
+        pattern: The expression.
+        with_children: Its children will be recorded, too: of several that match, the one from which all others descend
+            is meant. None: whoever asks cannot record children.
 
     Raises:
         UsageError: `pattern` is not a regular expression.
@@ -59,16 +66,22 @@ def find_by_name(pattern: str) -> Target:
         ) from error
     if len(matching) == 1:
         return matching[0]
+    if with_children and len(roots := _Families(matching).roots) == 1:
+        return roots[0]
     if matching:
-        raise several(matching, f"match --name {pattern!r}")
+        raise several(matching, f"match --name {pattern!r}", with_children=with_children)
     raise TargetError(
         f"no Python process matches --name {pattern!r}{_unseen()}",
         "the pattern must match the command line; list command lines with 'pgrep -af python'",
     )
 
 
-def the_only_one(candidates: list[Target]) -> Target:
+def the_only_one(candidates: list[Target], *, with_children: bool | None = None) -> Target:
     """The candidate, if there is exactly one.
+
+    Args:
+        candidates: Of which one is to be chosen.
+        with_children: As for `find_by_name`.
 
     Raises:
         TargetError: There is none, or there are several; the hint lists them.
@@ -76,17 +89,55 @@ def the_only_one(candidates: list[Target]) -> Target:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise several(candidates, "run here")
+        raise several(candidates, "run here", with_children=with_children)
     raise TargetError(
         f"no Python process runs here{_unseen()}", "name one with --pid PID, or start one: pprofpy cpu -- COMMAND"
     )
 
 
-def several(candidates: list[Target], what: str) -> TargetError:
-    """The error for a choice that we must not make for the user."""
-    shown = "".join(f"\n    --pid {summary(target)}" for target in candidates[:20])
-    more = f"\n    and {len(candidates) - 20} more" if len(candidates) > 20 else ""
-    return TargetError(f"{len(candidates)} Python processes {what}", f"choose one:{shown}{more}")
+def several(candidates: list[Target], what: str, *, with_children: bool | None = None) -> TargetError:
+    """The error for a choice that we must not make for the user: whom to choose from, children below their parents."""
+    families = _Families(candidates)
+    lines = [f"{'  ' * depth}--pid {summary(target)}" for target, depth in families.in_order()]
+    shown = lines[:_MOST_SHOWN]
+    if len(lines) > len(shown):
+        shown.append(f"and {len(lines) - len(shown)} more")
+    if with_children is False:
+        for parent, count in families.parents()[:_MOST_PARENTS]:
+            children = "child" if count == 1 else f"{count} children"
+            shown.append(f"--pid {parent.pid} --subprocesses: it and its {children}")
+    return TargetError(
+        f"{len(candidates)} Python processes {what}", "choose one:" + "".join(f"\n    {line}" for line in shown)
+    )
+
+
+class _Families:
+    """Processes, each with those of them that it has started, directly or through others."""
+
+    def __init__(self, members: list[Target]) -> None:
+        self.roots: list[Target] = []
+        self._children: dict[int, list[Target]] = {member.pid: [] for member in members}
+        for member in members:
+            above = next((pid for pid in ancestors(member.pid) if pid in self._children), None)
+            (self.roots if above is None else self._children[above]).append(member)
+
+    def in_order(self) -> Iterator[tuple[Target, int]]:
+        """Each process before its children, with its distance from the root of its family."""
+        waiting = [(root, 0) for root in reversed(self.roots)]
+        while waiting:
+            member, depth = waiting.pop()
+            yield member, depth
+            waiting += [(child, depth + 1) for child in reversed(self._children[member.pid])]
+
+    def parents(self) -> list[tuple[Target, int]]:
+        """The roots that have children, and how many descendants each has."""
+        counts: list[tuple[Target, int]] = []
+        for member, depth in self.in_order():
+            if depth:
+                counts[-1] = (counts[-1][0], counts[-1][1] + 1)
+            else:
+                counts.append((member, 0))
+        return [(root, count) for root, count in counts if count]
 
 
 def summary(target: Target) -> str:

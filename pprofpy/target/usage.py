@@ -8,7 +8,6 @@ whatever is read often, is left to `procfs`.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -52,13 +51,13 @@ def usage(pid: int | None = None) -> Usage:
     return Usage(cpu_ns, memory.rss if memory else -1, count)
 
 
-def ancestry() -> set[int]:
-    """The pids of ourselves and of all who started us: sudo, the shell, a test runner; as far as they can be seen."""
+def ancestors(pid: int | None = None) -> list[int]:
+    """The pids of all who started a process, or us: the nearest first, as far as they can be seen."""
     import psutil
 
-    found = {os.getpid()}
+    found: list[int] = []
     with suppress(psutil.Error):
-        process = psutil.Process()
+        process = psutil.Process(pid)
         while process := process.parent():
-            found.add(process.pid)
+            found.append(process.pid)
     return found

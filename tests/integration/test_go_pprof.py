@@ -96,7 +96,7 @@ class TestGoMadeProfiles:
         *table, last = ours("top", "-n", 2, recordings["cpu"])
 
         assert table == theirs("-top", "-nodecount=2", recordings["cpu"])
-        assert last.endswith("-n 0 shows all")
+        assert last.endswith("-N 0 shows all")
 
     @pytest.mark.parametrize("kind", ["inuse_space", "inuse_objects", "alloc_space", "alloc_objects"])
     def test_top_of_heap(self, kind: str, recordings: dict[str, Path], ours: Command, theirs: Command) -> None:

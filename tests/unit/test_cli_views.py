@@ -100,7 +100,18 @@ class TestInput:
         newer = save_recording(pprof.write(profile_of({"new": 1})), "b.pb.gz")
         os.utime(newer, (2**31, 2**31))
 
-        assert "new" in command("top").out
+        result = command("top")
+
+        assert "new" in result.out
+        assert result.err == f"the latest recording, 0 s old: {newer}\n"
+
+    def test_without_a_sample_there_is_no_table(self, command: Command, tmp_path: Path) -> None:
+        (tmp_path / "empty.pb.gz").write_bytes(pprof.write(profile_of({})))
+
+        result = command("top", tmp_path / "empty.pb.gz")
+
+        assert result.out.endswith("There is no sample in it.\n")
+        assert "flat" not in result.out
 
     def test_several_profiles_are_summed_up(self, command: Command, recording: Path) -> None:
         assert command("top", "--json", recording, recording).json["total"] == 18 * PERIOD_NS
@@ -126,6 +137,7 @@ class TestReadingOptions:
             (["--hide", "idle|red"], {"work": 6, "main": 3}),
             (["--nodefraction", "0.5"], {"work": 6}),
             (["-n", "1"], {"work": 6}),
+            (["-N", "1"], {"work": 6}),
         ],
         ids=str,
     )
