@@ -14,7 +14,7 @@ from tests.hostile.recorders import RECORDERS, Dealer, each_of
 
 @each_of(RECORDERS)
 def test_names_forge_nothing(words: tuple[str, ...], attack: Attack) -> None:
-    outcome = attack("names.py", *words, "--pid", "PID", "-d", "1")
+    outcome = attack("names.py", *words, "--pid", "PID", "-d", "500ms")
 
     assert outcome.status == 0, outcome.stderr
 

@@ -35,7 +35,7 @@ def layout_of_system() -> str:
 def test_forged_structures_cost_nothing(what: str, words: tuple[str, ...], hostile: Hostile, attack: Attack) -> None:
     process = hostile("structures.py", what, layout_of_system())
 
-    outcome = attack(process, *words, "--pid", "PID", "-d", "1")
+    outcome = attack(process, *words, "--pid", "PID", "-d", "500ms")
 
     assert outcome.status in (0, 4), outcome.stderr
     if what in ("types", "idents") and words[0] != "off-cpu":
@@ -47,6 +47,6 @@ def test_forged_structures_cost_nothing(what: str, words: tuple[str, ...], hosti
 def test_forged_tables_of_native_code_cost_nothing(what: str, hostile: Hostile, attack: Attack) -> None:
     process = hostile("native_tables.py", what)
 
-    outcome = attack(process, "cpu", "--engine", "bpf", "--native", "--pid", "PID", "-d", "1")
+    outcome = attack(process, "cpu", "--engine", "bpf", "--native", "--pid", "PID", "-d", "500ms")
 
     assert outcome.status == 0, outcome.stderr
