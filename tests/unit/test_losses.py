@@ -47,6 +47,23 @@ def test_words_tell_the_number_once() -> None:
     assert [name for name, words in WORDS.items() if words.count("{}") != 1] == []
 
 
+@pytest.mark.parametrize("name", WORDS)
+def test_one_is_told_as_one_and_more_as_more(name: str) -> None:
+    (one,), (more,) = lines(Collection(losses={name: 1})), lines(Collection(losses={name: 1234}))
+
+    assert "|" not in one + more
+    assert one.replace("1", "1,234") != more
+
+
+def test_a_sentence_agrees_with_its_number() -> None:
+    losses = {"python_threads_hidden": 1, "trace_events": 2}
+
+    assert lines(Collection(losses=losses)) == [
+        "1 thread is beyond a process's first 512: it counts as running no Python.",
+        "lost: 2 events that the trace lacks: they came faster than they could be read",
+    ]
+
+
 def test_notes_come_first_and_a_name_of_a_newer_version_is_shown_as_it_is() -> None:
     collection = Collection(losses={"syscalls": 1234, "brand_new": 2, "trace_events": 0}, notes=("wall-clock time.",))
 
