@@ -19,6 +19,7 @@ from pprofpy.system.blocking import bounded
 from pprofpy.target import procfs
 from pprofpy.target.procfs import Process
 
+_PLACE = re.compile(rb"(\d{1,10}) \d{1,10} (\d{1,8}):(\d{1,8}) ")
 _SERVER = re.compile(rb"(?:^|,)user_id=(\d{1,10})(?:,|$)")
 _FUSE = re.compile(rb"fuse(?:blk)?(?:\.|$)")
 
@@ -48,11 +49,11 @@ def parse_served(content: bytes) -> Iterator[Mount]:
     """The FUSE file systems in /proc/PID/mountinfo: lines of NUMBER PARENT MAJOR:MINOR ... - TYPE SOURCE OPTIONS."""
     for line in content.split(b"\n"):
         about, _, of_type = line.partition(b" - ")
-        words, kind = about.split(b" ", 3), of_type.split(b" ")
+        place, kind = _PLACE.match(about), of_type.split(b" ")
         server = _SERVER.search(kind[-1])
-        if len(words) == 4 and server and _FUSE.match(kind[0]):
-            major, _, minor = words[2].partition(b":")
-            yield Mount(int(words[0]), os.makedev(int(major), int(minor)), int(server[1]))
+        if place and server and _FUSE.match(kind[0]):
+            number, major, minor = map(int, place.groups())
+            yield Mount(number, os.makedev(major, minor), int(server[1]))
 
 
 def served_by_others(pid: Process) -> list[Mount]:

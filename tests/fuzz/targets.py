@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import marshal
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError
 from pprofpy.collectors.heapagent import plain, samples, traced_blocks
 from pprofpy.collectors.heapagent.frames import Frames
+from pprofpy.collectors.pyspy.convert import convert
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.collectors.unwind.cfi import CfiTable
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
@@ -39,6 +42,9 @@ from pprofpy.events.tracepoint import Columns, enumerators_of, parse_format
 from pprofpy.events.words import Narrator
 from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool
 from pprofpy.formats import recording as recordings
+from pprofpy.formats.document import DocumentError, parse
+from pprofpy.formats.folder import Entry
+from pprofpy.formats.protowire import bytes_field
 from pprofpy.model import filters
 from pprofpy.model import timeline as timelines
 from pprofpy.model.combine import merge, root_by_label
@@ -47,12 +53,14 @@ from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, 
 from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
 from pprofpy.model.trace import RECORD
-from pprofpy.reports import flamegraph, header, threads, top, traces, tree
+from pprofpy.reports import flamegraph, header, list_recordings, threads, top, traces, tree
 from pprofpy.reports import list as listing
 from pprofpy.reports import timeline as timeline_report
 from pprofpy.reports.source_finder import SourceFinder
 from pprofpy.reports.trim import EVERYTHING
-from pprofpy.target import procfs
+from pprofpy.target import Target as Process
+from pprofpy.target import open_target, procfs
+from pprofpy.target.mounts import parse_served
 from pprofpy.target.status import MalformedError
 from tests import events
 from tests.fuzz.mutate import Mutator, document, lines, numbers, packed, protobuf, raw, several, tokens
@@ -468,6 +476,53 @@ def _decoded(pieces: list[bytes]) -> Iterator[object]:
     return (plain.decode(piece) for piece in pieces)
 
 
+def _spied() -> list[bytes]:
+    frames = [{"name": "process 12:python x", "file": None, "line": None}, {"name": "thread (34): worker"},
+              {"name": "f", "file": "/x/y.py", "line": 5}, {"name": "g", "file": "y.so", "line": 1}, {"name": "0x7f00"}]  # fmt: skip
+    profiles = [{"samples": [[0, 1, 2], [0, 1, 3, 4]], "weights": [1, 1]}, {"samples": [[1, 2]]}]
+    return [json.dumps({"shared": {"frames": frames}, "profiles": profiles}).encode()]
+
+
+@cache
+def _ourselves() -> Process:
+    return open_target(os.getpid())
+
+
+def _run_spied(data: bytes) -> None:
+    """What py-spy says of a target that may have misled it."""
+    options = CpuOptions(subprocesses=True, native=True, idle=len(data) % 2 == 0)
+    convert(parse(data), options, _ourselves(), {34: 35}).check_valid()
+
+
+def _run_summary(data: bytes) -> None:
+    entry = Entry(Path("/x/cpu-y-1.pb.gz"), 1, 0, recordings.read_summary(data[: pprof.SUMMARY_WITHIN_BYTES]))
+    list_recordings.render([entry], "/x", Console(file=io.StringIO(), width=80))
+    json.dumps(list_recordings.to_json([entry], "/x"))
+
+
+def _summaries() -> list[bytes]:
+    return [recordings.write(Recording(kind, _profile(), {}, {})) for kind in ("cpu", "gil", "x")]
+
+
+def _in_summary(random: Random, data: bytes) -> bytes:
+    if random.random() < 0.2:
+        return several(raw)(random, data)
+    return gzip.compress(bytes_field(pprof.SUMMARY_FIELD, document(random, pprof.read_summary(data))), 1, mtime=0)
+
+
+_MOUNTS = (
+    b"36 35 0:98 / /mnt/dead rw,noatime master:1 - fuse.sshfs x rw,user_id=1000,group_id=1000\n"
+    b"37 35 0:99 /a\\040b /mnt/b rw - fuse /dev/fuse rw,user_id=0\n38 35 8:1 / / rw - ext4 /dev/root rw\n",
+    b"pos:\t0\nflags:\t02100000\nmnt_id:\t36\nino:\t7\n",
+)
+
+
+def _run_mounts(data: bytes) -> None:
+    list(parse_served(data))
+    with suppress(MalformedError):
+        procfs.parse_mount_number(data)
+
+
 # -- the list ------------------------------------------------------------------------------------------------------
 
 TARGETS = {
@@ -493,5 +548,8 @@ TARGETS = {
         Target("offsets", 60_000, _debug_offsets, several(numbers), _run_offsets, (ImplausibleLayoutError,)),
         Target("proc", 40_000, lambda: _PROC, several(lines, raw), _run_proc, (MalformedError,)),
         Target("agent", 60_000, _readings, several(numbers, raw), _run_agent),
+        Target("pyspy", 20_000, _spied, document, _run_spied, (DocumentError,)),
+        Target("summary", 20_000, _summaries, _in_summary, _run_summary),
+        Target("mounts", 15_000, lambda: _MOUNTS, several(lines, raw), _run_mounts, (MalformedError,)),
     )
 }  # fmt: skip

@@ -69,6 +69,11 @@ def each_of(commands: Sequence[Words]) -> pytest.MarkDecorator:
     )
 
 
+def with_subprocesses(words: Words) -> Words:
+    """The command, told to record child processes, too."""
+    return (*words, "--subprocesses")
+
+
 def identity(words: Words) -> str:
     return "-".join(words[:3])
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import PATIENCE_S, CommandLine, interpreter, wait_until
 from tests.hostile.conftest import PROGRAMS, Attack, Hostile
 from tests.hostile.harness import trouble
-from tests.hostile.recorders import FEW, RECORDERS, Dealer, each_of, has_no_probes
+from tests.hostile.recorders import FEW, RECORDERS, Dealer, each_of, has_no_probes, with_subprocesses
 
 dealer = Dealer(RECORDERS)
 
@@ -56,6 +56,32 @@ def test_it_does_not_stop_runs_that_look_for_a_target(attack: Attack, hostile: H
 @dealer.some()
 def test_a_target_that_execs_itself_again_and_again(words: tuple[str, ...], attack: Attack) -> None:
     attack("exec_storm.py", *words, "--pid", "PID", "-d", "1", restless=True)
+
+
+STORMS = {
+    "forks": ("fork_storm.py",),
+    "forks of programs": ("fork_storm.py", "exec"),
+    "exec after exec": ("exec_storm.py",),
+}
+with_children = Dealer([with_subprocesses(words) for words in RECORDERS if words[0] != "heap"])
+
+
+@dealer.pairs(list(STORMS)[:2], "storm")
+def test_a_storm_of_children_that_are_not_recorded(
+    storm: str, words: tuple[str, ...], attack: Attack, hostile: Hostile
+) -> None:
+    outcome = attack(hostile(*STORMS[storm]), *words, "--pid", "PID", "-d", "1", restless=True)
+
+    assert outcome.status == 0 or "busy" in outcome.stderr, outcome.stderr
+
+
+@with_children.pairs(list(STORMS), "storm")
+def test_a_storm_of_children_that_are_recorded(
+    storm: str, words: tuple[str, ...], attack: Attack, hostile: Hostile
+) -> None:
+    outcome = attack(hostile(*STORMS[storm]), *words, "--pid", "PID", "-d", "1", restless=True)
+
+    assert outcome.status == 0, outcome.stderr
 
 
 @Dealer([words for words in FEW if words[0] in ("cpu", "off-cpu")]).some()
