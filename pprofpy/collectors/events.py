@@ -224,6 +224,7 @@ class EventProfileRecorder(KernelRecorder):
         profile = builder.build()
         _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)
         self._sums.clear()
+        self._stacks.end_window()
         profile.period_type, profile.period = _COUNT, 1
         profile.collection = self.collected_since()
         return Recording(self.kind, profile)

@@ -227,6 +227,7 @@ class GilRecorder(KernelRecorder):
         self._threads_before = {one.tid: one for one in live}
         self._gone.clear()
         self._sums.clear()
+        self._stacks.end_window()
         return record
 
     def collected(self) -> Collection:

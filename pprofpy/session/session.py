@@ -15,7 +15,8 @@ from pprofpy.units import NS_PER_S
 FOREVER = None
 """As a duration: until the target ends or `stop` is set."""
 
-WINDOW_NS = 10 * NS_PER_S
+WINDOW_NS = 8 * NS_PER_S
+"""A crash loses the last 10 s at most: on a busy machine a window is 2 s late, which is put together and written."""
 
 _POLL_NS = NS_PER_S // 20
 

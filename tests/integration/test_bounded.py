@@ -26,13 +26,14 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.pystacks import texts
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.log import Batch
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.profile import Profile, Stack
 from pprofpy.session import sums
-from tests.conftest import PROGRAMS, rounds_until_right
+from tests.conftest import PATIENCE_S, PROGRAMS, rounds_until_right
 from tests.recorders import finished, last_events, noun
 
 pytestmark = pytest.mark.ebpf
@@ -229,6 +230,58 @@ def test_waits_for_the_interpreter_lock(monkeypatch: pytest.MonkeyPatch) -> None
 def unreadable(found: GilRecord) -> set[str]:
     stacks = [one.stack for one in found.waits] + [one.stack for one in found.holds]
     return {name for stack in stacks for name in names(stack) if name.startswith("[")}
+
+
+# -- what reads differently each time --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_alike(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A program whose stacks have names that no other had, recorded for long, as far as memory can tell; its pid."""
+    monkeypatch.setattr(pystacks, "_SOME_STACKS", 10)
+    monkeypatch.setattr(pystacks, "_KEEP_NS", 0)
+    monkeypatch.setattr(texts, "_WINDOW_NS", 10**8)
+    with running([sys.executable, str(PROGRAMS / "all_new.py"), "100", "0"]) as program:
+        yield program.pid
+
+
+def test_numbers_of_stacks_are_forgotten_window_by_window(nothing_alike: int) -> None:
+    with EventProfileRecorder(choose(["clock_nanosleep"]), Scope(nothing_alike)) as recorder:
+        found, counted, known = set(), 0, []
+        until = time.monotonic() + PATIENCE_S
+        while len(found) < 300:
+            assert time.monotonic() < until, f"{len(found)} stacks"
+            window = noun(window_after(recorder, 0.3))
+            stacks = [names(stack) for stack, _, _ in window.samples()]
+            found |= {tuple(stack) for stack in stacks if stack[0].startswith("nap_")}
+            counted += len(stacks)
+            known.append(len(recorder._stacks._numbered._numbers))
+    assert counted >= len(found)
+    assert max(known) < 0.5 * len(found), known
+
+
+def window_after(recorder: Any, seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        recorder.poll()
+        time.sleep(0.05)
+    return recorder.window()
+
+
+def test_events_refer_to_stacks_that_were_told_before(nothing_alike: int) -> None:
+    told: dict[int, tuple[str, ...]] = {0: ()}
+    options = TraceOptions(select(["clock_nanosleep"]), Scope(nothing_alike), stacks=True)
+    with EventRecorder(options) as recorder:
+        until = time.monotonic() + PATIENCE_S
+        while len(told) < 300:
+            assert time.monotonic() < until, f"{len(told)} stacks"
+            time.sleep(0.05)
+            batch = recorder.read()
+            told.update(batch.stacks)
+            assert set(batch.all_calls()["head"]["stack"].tolist()) <= told.keys()
+        assert recorder._stacks
+        assert len(recorder._stacks._told) < 0.5 * len(told)
+    assert sum(any("nap_" in frame for frame in stack) for stack in told.values()) > 200
 
 
 # -- threads that come and go ----------------------------------------------------------------------------------------

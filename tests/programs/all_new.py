@@ -2,15 +2,14 @@
 
     all_new.py [RATE [CHILDREN]]     RATE (20) new threads a second, CHILDREN (0.5) forks a second, each tenth an exec
 
-Each thread runs code of its own, from a file of its own: it naps, competes for the interpreter lock, and opens a file
-that nobody has opened before. Nothing is kept: the program itself does not grow.
+Each thread runs code of its own, from a file of its own: it naps, competes for the interpreter lock, and writes to a
+file that it has made. Nothing is kept: the program itself does not grow.
 """
 
 import os
 import sys
 import threading
 import time
-from contextlib import suppress
 
 NAP_S, LOOPS = 0.002, 12_000
 
@@ -24,17 +23,18 @@ def compute_{number}(loops):
 def nap_{number}(seconds, sleep):
     sleep(seconds)
 
-def work_{number}(seconds, loops, sleep, open_file):
-    open_file("/nonexistent/{number}")
+def work_{number}(seconds, loops, sleep, use_file):
+    use_file("file-{number}")
     nap_{number}(seconds, sleep)
     compute_{number}(loops)
     nap_{number}(seconds, sleep)
 """
 
 
-def open_missing(path):
-    with suppress(OSError):
-        os.close(os.open(path, os.O_RDONLY))
+def use_file(name):
+    file = os.memfd_create(name)
+    os.write(file, b"new")
+    os.close(file)
 
 
 def work(number):
@@ -50,7 +50,7 @@ def child(number):
         return pid
     if number % 10 == 0:
         os.execv(sys.executable, [sys.executable, "-S", "-c", f"number = {number}\nfor _ in range(20000): number += 1"])
-    work(number)(NAP_S, LOOPS, time.sleep, open_missing)
+    work(number)(NAP_S, LOOPS, time.sleep, use_file)
     os._exit(0)
 
 
@@ -67,7 +67,7 @@ def main():
             continue
         for _ in range(2):  # two at a time, so that they compete
             number += 1
-            words = (NAP_S, LOOPS, time.sleep, open_missing)
+            words = (NAP_S, LOOPS, time.sleep, use_file)
             alive.append(threading.Thread(target=work(number), args=words, name=f"new-{number}"))
             alive[-1].start()
         while len(alive) > 4:

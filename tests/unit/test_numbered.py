@@ -24,3 +24,20 @@ def test_no_stack_is_number_0() -> None:
     assert stacks.number(()) == 0
     assert stacks[0] == ()
     assert stacks.number((Frame(Function("work")),)) > 0
+
+
+def test_what_was_not_asked_for_between_two_calls_is_forgotten() -> None:
+    stacks: Numbered[tuple[str, ...]] = Numbered(())
+    first, again, kept = (stacks.number((name,)) for name in ("once", "again", "kept"))
+
+    for _ in range(2):
+        assert stacks[first] == ("once",)
+        stacks.forget([kept])
+        assert stacks.number(("again",)) == again
+
+    assert first not in stacks
+    assert stacks[again] == ("again",)
+    assert stacks[kept] == ("kept",)
+    assert stacks[0] == ()
+    assert stacks.number(("once",)) not in (first, again, kept)
+    assert len(stacks) == 4

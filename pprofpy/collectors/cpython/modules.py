@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from pprofpy.recent import Recent
 from pprofpy.target.named_files import NamedFiles
 from pprofpy.target.procfs import Process
 
@@ -13,6 +14,7 @@ _FROZEN = re.compile(r"<frozen (?P<module>[\w.]+)>")
 _LIBRARY_ROOT = re.compile(r"(?:site-packages|dist-packages|lib-dynload|/lib(?:64)?/(?:python|pypy)\d+\.\d+t?)/")
 _ARCHIVE = re.compile(r"\.(?:zip|egg|whl|pyz|pex)/")
 _DEEPEST_PACKAGE = 32
+_MOST_FILES = 20_000
 _SUFFIX = re.compile(r"(?:\.cpython-[\w-]+|\.abi3)?\.(?:pyc?|pyw|pyx|so)$")
 
 
@@ -26,7 +28,7 @@ class ModuleNames:
 
     def __init__(self, root: Path, pid: Process = "self") -> None:
         self._files = NamedFiles(root, pid)
-        self._known: dict[str, str] = {}
+        self._known: Recent[str, str] = Recent(_MOST_FILES)
 
     def name(self, filename: str) -> str:
         """The module that `filename` holds; the file's own name where there is no way to import it.
@@ -34,9 +36,10 @@ class ModuleNames:
         Examples: `/usr/lib/python3.11/json/decoder.py` is json.decoder, `/srv/app/worker.py` is worker (or app.worker
         if there is a `/srv/app/__init__.py`), `<frozen importlib._bootstrap>` is importlib._bootstrap.
         """
-        if filename not in self._known:
-            self._known[filename] = self._derive(filename)
-        return self._known[filename]
+        known = self._known.get(filename)
+        if known is None:
+            self._known[filename] = known = self._derive(filename)
+        return known
 
     def _derive(self, filename: str) -> str:
         if frozen := _FROZEN.fullmatch(filename):

@@ -19,6 +19,7 @@ from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.versions import Attributes, Objects, version_of
 from pprofpy.errors import ImplausibleTargetError, PprofpyError
+from pprofpy.recent import Recent
 from pprofpy.target import open_target, procfs
 
 _DICT_KEYS, _DICT_VALUES = 32, 40
@@ -33,7 +34,7 @@ _SECONDS = 0.5
 """Reading one process's names takes at most this long. Thousands of modules and threads take a tenth of it."""
 
 _MOST_THREADS = 100_000
-"""So many names are kept: programs may start threads for ever."""
+"""Nor are more names kept, twice, however many threads are started at once."""
 
 _MOST_PROCESSES = 10_000
 """So many interpreters are kept, those that were found last: programs may start processes for ever."""
@@ -42,11 +43,14 @@ _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
 class ThreadNames:
-    """The names of threads, by pid and tid (as our pid namespace numbers them). Names are kept when threads end."""
+    """The names of threads, by pid and tid (as our pid namespace numbers them).
+
+    Names are kept when threads end, for as long as they are asked for, and a minute longer.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[tuple[int, int], str] = {}
-        self._tries: dict[tuple[int, int], int] = {}
+        self._names: Recent[tuple[int, int], str] = Recent(_MOST_THREADS)
+        self._tries: Recent[tuple[int, int], int] = Recent(_MOST_THREADS)
         self._implausible: set[int] = set()
 
     def name(self, pid: int, tid: int, otherwise: str = "") -> str:
@@ -74,25 +78,21 @@ class ThreadNames:
     def learn(self, runtime: Runtime, tids: Iterable[int]) -> None:
         """The same for one process. A thread that is only just beginning is tried again."""
         pid = runtime.pid
-        new = [tid for tid in tids if (pid, tid) not in self._names and self._tries.get((pid, tid), 0) < _TRIES]
+        new = [tid for tid in tids if (pid, tid) not in self._names and (self._tries.get((pid, tid)) or 0) < _TRIES]
         if not new or pid in self._implausible:
             return
         outer = _outer_tids(pid)
         try:
             for native_id, name in _active_threads(runtime):
-                thread = pid, outer.get(native_id, native_id)
-                self._names.pop(thread, None)
-                self._names[thread] = name  # at the end: those at the beginning go first
-            self._names.setdefault((pid, pid), "MainThread")  # also before `threading` is imported
+                self._names[pid, outer.get(native_id, native_id)] = name
+            if (pid, pid) not in self._names:  # also before `threading` is imported
+                self._names[pid, pid] = "MainThread"
         except ImplausibleTargetError:
             self._implausible.add(pid)
         except (UnreadableError, PprofpyError):
             pass
         for tid in new:
-            self._tries[pid, tid] = self._tries.get((pid, tid), 0) + 1
-        for known in (self._names, self._tries):
-            for thread in list(known)[:-_MOST_THREADS]:
-                del known[thread]
+            self._tries[pid, tid] = (self._tries.get((pid, tid)) or 0) + 1
 
 
 class Interpreters:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from pprofpy.events.switches import Known
+from pprofpy.recent import Recent
 from pprofpy.units import NS_PER_S
 
 _MOST_NAMES = 20_000
@@ -21,7 +22,7 @@ class KnownThreads:
     def __init__(self, ask: Callable[[int], tuple[Known, str]]) -> None:
         self._ask = ask
         self._known: dict[int, Known] = {}
-        self._told: dict[int, tuple[int, str]] = {}
+        self._told: Recent[int, tuple[int, str]] = Recent(_MOST_NAMES)
         self._new: dict[int, tuple[int, str]] = {}
         self._since_ns = 0
 
@@ -42,5 +43,6 @@ class KnownThreads:
     def take_new(self) -> dict[int, tuple[int, str]]:
         """Watched threads that are new, or have a new name: tid -> process, and name as Python has it."""
         new, self._new = self._new, {}
-        self._told = new if len(self._told) > _MOST_NAMES else self._told | new
+        for tid, about in new.items():
+            self._told[tid] = about
         return new

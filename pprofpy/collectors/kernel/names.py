@@ -14,7 +14,10 @@ from pprofpy.events.log import (
 )
 from pprofpy.events.printfmt import symbol_fields
 from pprofpy.events.tracepoint import Columns, Tracepoint, as_text
+from pprofpy.recent import Recent
 from pprofpy.target import mounts
+
+_MOST_FILES = 20_000
 
 FD_MEMBERS = {
     "TASK_FILES": "task_struct.files",
@@ -30,7 +33,7 @@ class FdPaths:
     """Full paths of open files, looked up while they are open and kept only if they are surely the right ones."""
 
     def __init__(self) -> None:
-        self._known: dict[FdKey, str] = {}
+        self._known: Recent[FdKey, str] = Recent(_MOST_FILES)
 
     def of(self, calls: Records) -> dict[FdKey, str]:
         """The paths of files that these calls used, as far as they were not known before."""

@@ -8,6 +8,7 @@
     number = stacks.number(stack_id)  # to sum up by: the same for all that read the same
     stacks.spelled(number)
     stacks.make_room(in_use)        # after each reading of the program's tables
+    stacks.end_window()             # when sums by number begin anew
 
 New stacks and code objects come through a ring buffer, names included. Reading the process's memory is only needed for
 what the kernel could not send: huge line tables, and code that is new far down in a deep stack.
@@ -15,6 +16,7 @@ what the kernel could not send: huge line tables, and code that is new far down 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -62,6 +64,9 @@ _CodeKey = tuple[int, int, int]
 
 _MANY_STACKS = 32_768
 """Half of what the kernel itself remembers (PYTHON_KNOWN): twice as many may be in memory."""
+
+_SOME_STACKS, _KEEP_NS = 2048, 60_000_000_000
+"""More than this are forgotten once a minute: those that are still met cost the kernel little to send anew."""
 
 _MOST_LARGE_BYTES = 16 << 20
 """Of line tables that the kernel does not send, so much is kept at most."""
@@ -113,8 +118,10 @@ class PythonStacks:
         self._polls = 0
         self._stacks: dict[int, Stack] = {0: ()}
         self._older: dict[int, Stack] = {}
+        self._forgot_ns = time.monotonic_ns()
         self._numbered: Numbered[Stack] = Numbered(())
         self._numbers: dict[int, int] = {}
+        self._added: set[int] = set()
         self.unnamed = 0
         self.unlined = 0
         self._epoch.put(0, 1)
@@ -164,7 +171,7 @@ class PythonStacks:
         return found if found is not None else self._older.get(stack_id, (UNREADABLE,))
 
     def number(self, stack_id: int) -> int:
-        """A number for what a stack reads as, valid for good; 0 for no stack."""
+        """A number for what a stack reads as; 0 for no stack. Valid until `end_window` was called twice."""
         known = self._numbers.get(stack_id)
         if known is not None:
             return known
@@ -177,9 +184,21 @@ class PythonStacks:
         """The stack with such a number, leaf-first."""
         return self._numbered[number]
 
+    def knows(self, number: int) -> bool:
+        """Is this number still valid?"""
+        return number in self._numbered
+
     def add(self, stack: Stack) -> int:
         """An id for a stack that was read from outside: even, and never forgotten. Those of the kernel are odd."""
-        return 2 * self._numbered.number(stack)
+        number = self._numbered.number(stack)
+        self._added.add(number)
+        return 2 * number
+
+    def end_window(self) -> None:
+        """Sums by number begin anew. Where there are many, those that are not given out in a window are forgotten."""
+        if len(self._numbered) > _SOME_STACKS:
+            self._numbered.forget(self._added)
+            self._numbers = {}
 
     def make_room(self, *in_use: Iterable[int]) -> bool:
         """Forget stacks if there are many; returns whether that was so.
@@ -188,7 +207,8 @@ class PythonStacks:
             in_use: Ids that are still in the kernel's tables, all of which have been looked at just now. What threads
                 come across meanwhile stays known until the next time.
         """
-        if len(self._stacks) <= _MANY_STACKS:
+        is_time = time.monotonic_ns() - self._forgot_ns > _KEEP_NS
+        if len(self._stacks) <= (_SOME_STACKS if is_time else _MANY_STACKS):
             return False
         self.forget(*in_use)
         return True
@@ -199,7 +219,7 @@ class PythonStacks:
         self._older, self._stacks = {**still, **self._stacks}, {0: ()}
         self._older_codes, self._codes = self._codes, {}  # stacks in the ring buffer are of code that is not sent anew
         self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}
-        self._large_bytes = 0
+        self._large_bytes, self._forgot_ns = 0, time.monotonic_ns()
         self._epoch.put(0, int(self._epoch.get(0)) + 1)  # so that the kernel sends anew
 
     def __len__(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from pprofpy.collectors.kernel.program import Program
@@ -12,6 +14,10 @@ from pprofpy.events.log import (
 from pprofpy.model.profile import Frame
 from pprofpy.target import open_target
 from pprofpy.text import printable
+from pprofpy.units import NS_PER_S
+
+_WINDOW_NS = 10 * NS_PER_S
+"""Events are spelled far sooner than this after they were numbered."""
 
 
 class StackTexts:
@@ -25,6 +31,7 @@ class StackTexts:
     def __init__(self, program: Program, *, children: bool) -> None:
         self._stacks = PythonStacks(program, children=children)
         self._told: set[int] = {0}
+        self._window_ns = time.monotonic_ns()
 
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked, and of what it has started if that is wanted."""
@@ -33,10 +40,19 @@ class StackTexts:
     def number(self, batch: Batch) -> None:
         """Give equal stacks of new events one number."""
         self._stacks.poll()
+        self._end_window()
         for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
             ids, places = np.unique(heads["stack"], return_inverse=True)
             heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
         self._stacks.make_room()
+
+    def _end_window(self) -> None:
+        """Forget, now and then; not what the batch before this one refers to: some of it may wait to be spelled."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._window_ns > _WINDOW_NS:
+            self._window_ns = now_ns
+            self._stacks.end_window()
+            self._told = {number for number in self._told if self._stacks.knows(number)}
 
     def of(self, batch: Batch) -> dict[int, tuple[str, ...]]:
         """Those of these events that were not met before; each frame as `module.function (file:line)`."""

@@ -105,6 +105,10 @@ class WalkedStacks:
         """See PythonStacks."""
         self._stacks.make_room(*in_use)
 
+    def end_window(self) -> None:
+        """See PythonStacks."""
+        self._stacks.end_window()
+
     @property
     def count(self) -> int:
         """How many stacks are in memory."""

@@ -75,6 +75,8 @@ class OffCpuSums:
         profile = self._build()
         profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
         self._sums.clear()
+        if self._python:
+            self._python.end_window()
         return profile
 
     def _build(self) -> Profile:

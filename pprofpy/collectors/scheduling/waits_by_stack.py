@@ -70,6 +70,7 @@ class WaitsByStack:
         found = (*self._ended, *self._spelled(threads))
         self._ended = []
         self._sums.clear()
+        self._python.end_window()
         return found
 
     def _add(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
