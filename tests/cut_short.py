@@ -28,7 +28,7 @@ from tests.conftest import PATIENCE_S, PROGRAMS, interpreter, wait_until
 
 _COLUMNS = ("time_ns", "cpu_ns", "switches", "sleeper_switches", "calls", "allocated")
 _SAMPLE_BYTES, _LAG_S = 16_384, 0.7
-_WINDOW_ENDS_S = 1.5
+_WINDOW_ENDS_S = 2.0
 """A window may be as late on a free machine: it is put together, written and flushed to the disk."""
 
 
@@ -238,8 +238,10 @@ class Outcome:
     wrong: str = ""
 
 
-def kill_one(kind: str, folder: Path, after_s: float, window_s: float, slack: float = 1.0) -> Outcome:
-    """Record a program of its own, and kill the recording.
+def kill_one(
+    kind: str, folder: Path, after_s: float, window_s: float, slack: float = 1.0, target: Metered | None = None
+) -> Outcome:
+    """Record a program, and kill the recording.
 
     Args:
         kind: One of KINDS.
@@ -247,18 +249,21 @@ def kill_one(kind: str, folder: Path, after_s: float, window_s: float, slack: fl
         after_s: How long after it has begun.
         window_s: The length of its windows.
         slack: By how much the machine stretches time, as `load` says.
+        target: What to record; by default a program of its own.
     """
-    target = Metered(folder.parent)
-    try:
-        with _recording(kind, folder, target, window_s) as process:
-            begun = time.time()
-            time.sleep(after_s)
-            killed = time.time()
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.2)  # the target's account goes a little beyond
-        return _looked_at(kind, folder, target, begun, killed, window_s, slack)
-    finally:
-        target.end()
+    if target is None:
+        target = Metered(folder.parent)
+        try:
+            return kill_one(kind, folder, after_s, window_s, slack, target)
+        finally:
+            target.end()
+    with _recording(kind, folder, target, window_s) as process:
+        begun = time.time()
+        time.sleep(after_s)
+        killed = time.time()
+        process.send_signal(signal.SIGKILL)
+    time.sleep(0.2)  # the target's account goes a little beyond
+    return _looked_at(kind, folder, target, begun, killed, window_s, slack)
 
 
 @contextmanager

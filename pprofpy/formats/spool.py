@@ -29,8 +29,8 @@ SUFFIX = ".spool"
 CUT_SHORT = "The recording was cut short: what its last seconds held is not in it."
 
 _BLOCK = struct.Struct("<II")
-_MOST_WINDOWS = 360
-"""One more, and the older half becomes one: an hour of windows of 10 s."""
+_MOST_WINDOWS = 450
+"""One more, and the older half becomes one: an hour of windows of 8 s."""
 
 
 class Spool:

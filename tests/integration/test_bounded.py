@@ -247,7 +247,8 @@ def nothing_alike(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 def test_numbers_of_stacks_are_forgotten_window_by_window(nothing_alike: int) -> None:
     with EventProfileRecorder(choose(["clock_nanosleep"]), Scope(nothing_alike)) as recorder:
-        found, counted, known = set(), 0, []
+        found: set[tuple[str, ...]] = set()
+        counted, known = 0, []
         until = time.monotonic() + PATIENCE_S
         while len(found) < 300:
             assert time.monotonic() < until, f"{len(found)} stacks"

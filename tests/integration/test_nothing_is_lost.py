@@ -59,7 +59,7 @@ def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLi
     [pytest.param(kind, marks=[] if kind in WITHOUT_EBPF else beside_others) for kind in KINDS],
 )
 def test_what_a_killed_recording_shows_sums_up_to_the_truth(kind: str, tmp_path: Path) -> None:
-    """Of one kill with short windows; `python -m benchmarks.kill_windows` does it often, with those of 10 s."""
+    """Of one kill with short windows; `python -m benchmarks.kill_windows` does it often, with those of 8 s."""
     folder = tmp_path / "profiles"
     folder.mkdir()
 
