@@ -7,7 +7,6 @@ little longer than importing click (benchmarks/bench_startup.py).
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ import click
 from pprofpy import __version__
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
-from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError
+from pprofpy.errors import InterruptedEarly, OutputError, PprofpyError, UsageError
 from pprofpy.text import printable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -124,11 +123,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _report(error)
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(shown)
-        remark(shown.getvalue().removesuffix("\n"))
+    except click.exceptions.NoArgsIsHelpError as error:
+        remark(error.format_message())
         return error.exit_code
+    except click.ClickException as error:
+        return _report(_as_ours(error))
     except (click.Abort, KeyboardInterrupt):
         return _report(InterruptedEarly("interrupted before anything was recorded"))
     except BrokenPipeError:
@@ -152,6 +151,15 @@ def _invoke(words: list[str]) -> object:
     except OSError as error:
         raise _cannot_print(error) from error
     return result
+
+
+def _as_ours(error: click.ClickException) -> PprofpyError:
+    """click's error in our own form."""
+    message = error.format_message().removesuffix(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return UsageError(
+        message[:1].lower() + message[1:], f"'{context.command_path} --help' lists what there is" if context else ""
+    )
 
 
 def _let_a_second_interrupt_end_it() -> None:

@@ -60,6 +60,25 @@ def test_each_error_ends_in_its_status_and_says_what_to_do(
     assert capsys.readouterr() == ("", "pprofpy: it broke\n  hint: mend it\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cpu", "--pid", "abc"], "invalid value for '-p' / '--pid': 'abc' is not a valid integer"),
+        (["top", "--nodecont"], "no such option '--nodecont'"),
+        (["flame"], "no such command 'flame'"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_an_error_like_any_other(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(words) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"pprofpy: {said}")
+    assert re.search(r"\n  hint: 'pprofpy( \w+)? --help' lists what there is\n$", err)
+
+
 def test_every_error_of_the_tree_has_a_status_of_its_own_kind() -> None:
     def all_below(kind: type[PprofpyError]) -> list[type[PprofpyError]]:
         return [kind, *(found for sub in kind.__subclasses__() for found in all_below(sub))]
