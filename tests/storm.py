@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trace": ("trace",),
 }
 WITHOUT_EBPF = {"cpu-py-spy", "heap-sampling", "heap-tracemalloc"}
-PHASES = ("start-up", "recording", "recording", "end")
+PHASES = ("start-up", "recording", "end", "recording")
 
 Launch = Callable[[list[str], int, int], int]
 """Start pprofpy with these words, its standard output and error there, in a session of its own; returns its pid."""

@@ -144,7 +144,7 @@ def test_later_commands_of_the_user_find_what_sudo_recorded(users: Users, caller
 
 
 def test_what_a_kill_leaves_is_the_users_too(users: Users, caller: Path) -> None:
-    pid = users.start(US, PROGRAMS / "burn.py")
+    pid = users.start(US, PROGRAMS / "paths.py")
     command, variables = sudo(
         users, "heap", "--engine", "tracemalloc", "--pid", str(pid), "-d", "600", "--window", "200ms"
     )

@@ -29,7 +29,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_recording_can_be_shown(name: str, start: Start, cli: CommandLine) -> None:
     program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))
-    recording = cli.start(*COMMANDS[name], "--pid", str(program.pid), "-d", "10m", "--window", "500ms")
+    recording = cli.start(*COMMANDS[name], "--pid", str(program.pid), "-d", "10m", "--window", "300ms")
     size = 0
 
     def has_grown() -> bool:
