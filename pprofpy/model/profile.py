@@ -127,6 +127,7 @@ class Collection:
         errors: Samples whose stack could not be read.
         losses: What could not be had, by name; `reports/losses.py` puts it into words.
         notes: Remarks for the reader of the profile, each a sentence.
+        started_ns: When the process started, Unix time in nanoseconds; of several, the first.
     """
 
     engine: str = ""
@@ -139,6 +140,7 @@ class Collection:
     errors: int = -1
     losses: Losses = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    started_ns: int = -1
 
     def since(self, earlier: Collection) -> Collection:
         """Return the increase of the counts since `earlier`, a state of the same recording."""
@@ -166,6 +168,7 @@ class Collection:
             self,
             engine=join(self.engine, other.engine),
             target=join(self.target, other.target),
+            started_ns=min((one.started_ns for one in (self, other) if one.started_ns >= 0), default=-1),
             losses=added(self.losses, other.losses),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
             **counts,

@@ -19,7 +19,10 @@ from pprofpy.reports.header import Header
 from pprofpy.reports.match import matching
 from pprofpy.reports.source_finder import Source, SourceFinder
 from pprofpy.reports.text import heat, write_lines
-from pprofpy.units import format_percent, format_value
+from pprofpy.units import NS_PER_S, format_percent, format_value
+
+_CLOCKS_APART_NS = NS_PER_S // 10
+"""The start of a process and the change of a file are known to some 10 ms."""
 
 MARGIN_LINES = 5
 """How much is shown before the first and after the last line that has a value."""
@@ -89,9 +92,13 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
             continue
         costs, start = lines[name, filename], starts.get((name, filename), 0)
         source = sources.find(filename) if filename else None
+        remarks = _remarks(source, filename, about, costs)
+        if source and source.mtime_ns > _loaded_ns(about) > 0 and source.lacks(name, min(costs), max(costs)):
+            remarks = ["warning: the file was changed, and this function is at other lines now: they are not shown"]
+            source = None
         shown = _lines_of(source, costs, start) if source else [SourceLine(n, *costs[n], None) for n in sorted(costs)]
         flat, cum = int(functions.flat[index]), int(functions.cum[index])
-        routines.append(Routine(name, filename, flat, cum, shown, _remarks(source, filename, about, costs)))
+        routines.append(Routine(name, filename, flat, cum, shown, remarks))
     return Listing(about, sorted(routines, key=lambda routine: (routine.name, routine.filename)), unit)
 
 
@@ -171,9 +178,16 @@ def _remarks(source: Source | None, filename: str, about: Header, costs: dict[in
     remarks = [] if str(source.path) == filename else [f"source: {source.path}"]
     if about.time_ns and source.mtime_ns > about.time_ns:
         remarks.append("warning: the file was changed after the recording began; lines may not match")
+    elif source.mtime_ns > _loaded_ns(about) > 0:
+        remarks.append("warning: the file was changed after the process had started; lines may not match")
     elif max(costs) > len(source.lines):
         remarks.append("warning: the file is shorter than the profile says; it is not the one that was running")
     return remarks
+
+
+def _loaded_ns(about: Header) -> int:
+    """From when on a change of the source may come too late for the process; 0 if unknown."""
+    return about.collection.started_ns + _CLOCKS_APART_NS if about.collection.started_ns > 0 else about.time_ns
 
 
 def _text(line: SourceLine, listing: Listing) -> Text:

@@ -31,12 +31,24 @@ class Source:
 
     def function_around(self, first: int, last: int) -> tuple[int, int] | None:
         """First and last line of the innermost Python function or class that holds lines `first` to `last`."""
-        if self.path.suffix not in (".py", ".pyw"):
-            return None
-        if self._definitions is None:
-            self._definitions = definitions(self.lines)
-        around = [(one.first, one.last) for one in self._definitions if one.first <= first and last <= one.last]
+        around = [(one.first, one.last) for one in self._defined() if one.first <= first and last <= one.last]
         return min(around, key=lambda span: span[1] - span[0], default=None)
+
+    def lacks(self, name: str, first: int, last: int) -> bool:
+        """Is it Python in which no function or class of this name holds these lines? Not told of `<lambda>`."""
+        own = name.rpartition(".")[2]
+        if not self._is_python() or not own.isidentifier():
+            return False
+        of_that_name = (one for one in self._defined() if one.qualified_name.rpartition(".")[2] == own)
+        return not any(one.first <= first and last <= one.last for one in of_that_name)
+
+    def _defined(self) -> list[Definition]:
+        if self._definitions is None:
+            self._definitions = definitions(self.lines) if self._is_python() else []
+        return self._definitions
+
+    def _is_python(self) -> bool:
+        return self.path.suffix in (".py", ".pyw")
 
 
 class SourceFinder:

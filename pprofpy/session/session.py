@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from pprofpy.errors import PprofpyError
@@ -79,7 +80,7 @@ class Session:
                     due_ns += self._window_ns
                     for recorder in self._recorders:
                         if recorder.has_windows:
-                            yield recorder.window()
+                            yield self._of_target(recorder.window())
         except PprofpyError as error:
             self.failure = error
         yield from self._last_windows()
@@ -106,6 +107,13 @@ class Session:
             except PprofpyError as error:
                 self.failure = self.failure or error
                 continue
-            yield last
+            yield self._of_target(last)
         if self.failure:
             raise self.failure
+
+    def _of_target(self, window: Recording) -> Recording:
+        """The window, which knows when its process started: source may be newer."""
+        if self._target:
+            profile = window.profile
+            profile.collection = replace(profile.collection, started_ns=self._target.started_ns())
+        return window

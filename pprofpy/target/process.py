@@ -20,6 +20,7 @@ from pprofpy.target.mounts import served_by_others
 from pprofpy.target.permission import permission_error, user_name
 from pprofpy.target.status import MalformedError
 from pprofpy.text import printable
+from pprofpy.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,10 @@ class Target:
     def age_s(self) -> float:
         """How long ago it started, in seconds."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started_ticks / os.sysconf("SC_CLK_TCK")
+
+    def started_ns(self) -> int:
+        """When it started, Unix time in nanoseconds, to about 10 ms; wrong by what the clock was set since."""
+        return time.time_ns() - round(self.age_s() * NS_PER_S)
 
     def is_alive(self) -> bool:
         """Does it still run? A zombie does not."""

@@ -15,11 +15,12 @@ import pytest
 from pprofpy.errors import PprofpyError
 from pprofpy.formats import pprof
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.profile import Frame, Function
+from pprofpy.model.profile import Collection, Frame, Function
 from pprofpy.reports import header
 from pprofpy.reports import list as listing
 from pprofpy.reports.list import Listing, Routine
 from pprofpy.reports.source_finder import SourceFinder
+from pprofpy.units import NS_PER_S
 from tests.conftest import CommandLine
 from tests.looks import assert_looks, piped
 from tests.stacks import CPU_TYPES, PERIOD_NS
@@ -57,13 +58,18 @@ def listed(code: Path) -> Lister:
     """List a profile in which work (lines 6 and 7) is called by Server.serve (line 13)."""
 
     def build(
-        pattern: str = ".", file: str = str(code), sources: SourceFinder | None = None, time_ns: int = 0, start: int = 0
+        pattern: str = ".",
+        file: str = str(code),
+        sources: SourceFinder | None = None,
+        time_ns: int = 0,
+        start: int = 0,
+        started_ns: int = -1,
     ) -> Listing:
         work, serve = Function("code.work", "work", file, start), Function("code.Server.serve", "serve", file)
         builder = ProfileBuilder(CPU_TYPES)
         for line, count in ((6, 10), (7, 30)):
             builder.add((Frame(work, line), Frame(serve, 13)), (count, count * PERIOD_NS))
-        profile = replace(builder.build(), time_ns=time_ns)
+        profile = replace(builder.build(), time_ns=time_ns, collection=Collection(started_ns=started_ns))
         about = header.build(profile, 1, profile.total(1))
         return listing.build(about, profile, 1, pattern, sources or SourceFinder(), "minimum")
 
@@ -180,6 +186,29 @@ class TestSource:
 
         assert listed("work", time_ns=2_000).routines[0].remarks == []
         assert "changed after the recording" in listed("work", time_ns=1_999).routines[0].remarks[0]
+
+    def test_a_file_changed_after_the_process_had_started_may_be_newer_than_the_code(
+        self, listed: Lister, code: Path
+    ) -> None:
+        os.utime(code, ns=(5 * NS_PER_S, 5 * NS_PER_S))
+
+        before = listed("work", time_ns=9 * NS_PER_S, started_ns=6 * NS_PER_S)
+        after = listed("work", time_ns=9 * NS_PER_S, started_ns=4 * NS_PER_S)
+
+        assert before.routines[0].remarks == []
+        assert "changed after the process had started" in after.routines[0].remarks[0]
+        assert after.routines[0].lines == before.routines[0].lines
+
+    def test_lines_that_are_no_longer_the_functions_are_not_shown(self, listed: Lister, code: Path) -> None:
+        code.write_text("# new\n" * 20 + code.read_text())
+        os.utime(code, ns=(5 * NS_PER_S, 5 * NS_PER_S))
+
+        (work,) = listed("work", time_ns=9 * NS_PER_S, started_ns=4 * NS_PER_S).routines
+
+        assert work.remarks == [
+            "warning: the file was changed, and this function is at other lines now: they are not shown"
+        ]
+        assert [(line.number, line.text) for line in work.lines] == [(6, None), (7, None)]
 
     def test_a_file_that_is_too_short_is_another_one(self, listed: Lister, code: Path) -> None:
         code.write_text("x = 1\n")
