@@ -67,6 +67,9 @@ class Mortal:
     def __init__(self, times: int) -> None:
         self._left = times
 
+    def started_ns(self) -> int:
+        return 7
+
     def is_alive(self) -> bool:
         self._left -= 1
         return self._left >= 0
@@ -99,9 +102,10 @@ def test_somebody_may_say_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_ends_with_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Counting()
 
-    found = kinds(Session([recorder], Clock(monkeypatch), target=cast(Target, Mortal(4)), duration_ns=FOREVER))
+    session = Session([recorder], Clock(monkeypatch), target=cast(Target, Mortal(4)), duration_ns=FOREVER)
+    (last,) = session.windows()
 
-    assert found == ["last"]
+    assert (last.kind, last.profile.collection.started_ns) == ("last", 7)
     assert recorder.calls.count("poll") == 5
 
 
