@@ -212,9 +212,8 @@ def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None
             view.begin(recorder.log)
             if target and wanted.tid:
                 _check_thread(target, wanted.tid)
-            if not view.lines or keep:
-                length = f" for {format_duration(how.length_ns)}" if how.length_ns else ""
-                remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
+            length = f" for {format_duration(how.length_ns)}" if how.length_ns else ""
+            remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
             stream = _Stream(recorder, view, keep, interruption)
             session = Session([recorder], stream, target=target, duration_ns=how.length_ns, on_poll=stream.take)
             list(session.windows())
@@ -257,6 +256,8 @@ class _Stream:
             self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
             self.view.sum_up(self.recorder.summary())
+        if self.view.lines and not (self.view.shown or self.keep):
+            remark("no event: nothing that is traced has happened")
         for note in lines(collection):
             remark(note)
         if collection.dropped:

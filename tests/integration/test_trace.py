@@ -249,6 +249,17 @@ def _read(path: Path) -> str:
     return ""
 
 
+def test_an_idle_process_is_told_from_a_tool_that_does_nothing(cli: CommandLine, start: Start) -> None:
+    program = start(sys.executable, str(PROGRAMS / "sleeper.py"))
+
+    done = cli("trace", "--pid", str(program.pid), "-d", "0.3")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    began, ended = done.stderr.splitlines()
+    assert re.match(rf"recording .*\(pid {program.pid}, ", began)
+    assert ended == "no event: nothing that is traced has happened"
+
+
 def test_a_command_is_traced_from_its_first_instruction_on(cli: CommandLine) -> None:
     # Given a program that lives for a moment only
     words = (sys.executable, "-c", "import os, time; os.getppid(); time.sleep(0.5)")
