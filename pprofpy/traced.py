@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
-from pprofpy.events.event_profile import EventSums, frames_of
+from pprofpy.events.event_profile import EventSums
 from pprofpy.events.log import Batch
-from pprofpy.events.words import EventLine, Narrator
+from pprofpy.events.words import Narrator, TracedEvent
 from pprofpy.formats import eventlog
 from pprofpy.formats.output import writing
-from pprofpy.model.profile import Stack
 from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
 from pprofpy.session import Recorder
@@ -20,30 +19,6 @@ from pprofpy.target import Target
 
 MOST_EVENTS = 100_000
 """In words, a window has at most this many; a file has all."""
-
-
-@dataclass(frozen=True, slots=True)
-class TracedEvent:
-    """A row of the table `events`.
-
-    Attributes:
-        at_ns: When it happened, since the recording began; of a call: when it began.
-        duration_ns: How long a call took; -1 for what has no duration.
-        cpu, pid, tid, thread: Where and who.
-        event: A system call's name, or `group:event`.
-        text: Its arguments (and of a call its result) in words.
-        stack: The Python stack; empty if it was not recorded.
-    """
-
-    at_ns: int
-    duration_ns: int
-    cpu: int
-    pid: int
-    tid: int
-    thread: str
-    event: str
-    text: str
-    stack: Stack
 
 
 class TracedRecorder(Recorder):
@@ -62,7 +37,7 @@ class TracedRecorder(Recorder):
         self._events = EventRecorder(options)
         self._path, self._force = path, force
         self._writer: eventlog.EventWriter | None = None
-        self._lines: list[EventLine] = []
+        self._lines: list[TracedEvent] = []
         self._missing = 0
 
     def open(self) -> None:
@@ -115,10 +90,4 @@ class TracedRecorder(Recorder):
             collection = replace(collection, notes=(*collection.notes, note))
         profile = self._sums.take(self._log.time_ns + began_ns - self._log.start_ns, end_ns - began_ns, collection)
         lines, self._lines, self._missing = self._lines, [], 0
-        rows = Table.of(TracedEvent, map(self._row, lines))
-        return Recording(self.kind, profile, {"events": rows})
-
-    def _row(self, line: EventLine) -> TracedEvent:
-        fields = line._asdict()
-        at_ns, stack = fields.pop("ts_ns") - self._log.start_ns, frames_of(fields.pop("stack"))
-        return TracedEvent(at_ns=at_ns, stack=stack, **fields)
+        return Recording(self.kind, profile, {"events": Table.of(TracedEvent, lines)})

@@ -46,11 +46,12 @@ def command(pid: int | None, name: str | None, as_json: bool) -> int:
     if as_json:
         print_json("doctor", {"cpu_works": works, "checks": [asdict(check) for check in checks]})
     else:
-        _render(checks, works, stdout_console())
+        render(checks, works, stdout_console())
     return 0 if works else NotPossibleError.exit_code
 
 
-def _render(checks: list[Check], works: bool, console: Console) -> None:
+def render(checks: list[Check], works: bool, console: Console) -> None:
+    """Print the checks, and whether 'pprofpy cpu' works."""
     width = max(len(check.topic) for check in checks)
     for check in checks:
         write_lines(console, _lines(check, width))

@@ -33,12 +33,11 @@ class EventView:
     shown: int = 0
     _printer: trace_lines.LinePrinter | None = None
     _narrator: Narrator | None = None
-    _start_ns: int = 0
 
     def begin(self, log: EventLog) -> None:
         """Prepare for this log; call it before the first batch."""
-        self._narrator, self._start_ns = Narrator(log), log.start_ns
-        self._printer = trace_lines.LinePrinter(stdout_console(), log.start_ns)
+        self._narrator = Narrator(log)
+        self._printer = trace_lines.LinePrinter(stdout_console())
 
     @property
     def is_full(self) -> bool:
@@ -55,7 +54,7 @@ class EventView:
         self.shown += len(lines)
         if self.as_json:
             for one in lines:
-                print_data(trace_lines.to_json(one, self._start_ns), indent=None)
+                print_data(trace_lines.to_json(one), indent=None)
         else:
             self._printer.print(lines)
         sys.stdout.flush()

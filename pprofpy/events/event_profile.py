@@ -21,7 +21,7 @@ from pprofpy.model.profile import PYTHON_MAPPING, Collection, Frame, Function, L
 
 EVENT_TYPES = ValueType("events", "count"), ValueType("time", "nanoseconds")
 _FRAME = re.compile(r"(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]{1,9})\)", re.DOTALL)
-"""As a recording of events has a frame in words; see collectors.trace."""
+"""See `frame_text`."""
 
 
 class EventSums:
@@ -85,8 +85,14 @@ def _builder() -> ProfileBuilder:
 
 
 def frames_of(words: Iterable[str]) -> Stack:
-    """A stack from its frames in words, innermost first: `module.function (file:line)`."""
+    """A stack from its frames in words, leaf-first: inverse of `frame_text`."""
     return tuple(map(_frame, words))
+
+
+def frame_text(frame: Frame) -> str:
+    """A frame in words, as a recording of events has it: `module.function (file:line)`."""
+    function = frame.function
+    return f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name
 
 
 @lru_cache(1 << 14)

@@ -1,4 +1,4 @@
-"""An event as a line of text: what happened, to whom, for how long."""
+"""An event in words: what happened, to whom, for how long."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.events.event_profile import frames_of
 from pprofpy.events.log import FD_NAME_BYTES, Batch, EventLog, FdKey, Records, call_name, has_fd_name
 from pprofpy.events.printfmt import Formatter, compile_format
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS, Syscall, arguments_in_words, result_in_words
 from pprofpy.events.syscalls import syscall as syscall_by_number
 from pprofpy.events.tracepoint import Columns, as_text
+from pprofpy.model.profile import Stack
 
 
-class EventLine(NamedTuple):
-    """One event.
+class TracedEvent(NamedTuple):
+    """One event: a line that is printed, and a row of the table `events`.
 
     Attributes:
-        ts_ns: When it happened; of a call: when it began.
+        at_ns: When it happened, since the recording began; of a call: when it began.
         duration_ns: How long a call took; -1 for what has no duration.
         cpu, pid, tid: Where and who; of a call: where it returned.
         thread: The thread's name, safe to print.
         event: `group:event`, or a system call's name.
         text: Its arguments (and of a call its result) in words.
-        stack: The Python stack of the thread, innermost function first; empty if it was not recorded.
+        stack: The Python stack of the thread, leaf-first; empty if it was not recorded.
     """
 
-    ts_ns: int
+    at_ns: int
     duration_ns: int
     cpu: int
     pid: int
@@ -35,7 +37,7 @@ class EventLine(NamedTuple):
     thread: str
     event: str
     text: str
-    stack: tuple[str, ...] = ()
+    stack: Stack = ()
 
 
 class Narrator:
@@ -50,17 +52,17 @@ class Narrator:
         self._formatters: dict[int, Formatter] = {}
         self._paths: dict[FdKey, str] = {}
         self._symbols: dict[int, str] = {}
-        self._stacks: dict[int, tuple[str, ...]] = {}
+        self._stacks: dict[int, Stack] = {}
 
-    def lines(self, batch: Batch) -> list[EventLine]:
+    def lines(self, batch: Batch) -> list[TracedEvent]:
         """All events of a batch, in order of time."""
         self._paths.update(batch.fd_paths)
         self._symbols.update(batch.symbols)
-        self._stacks.update(batch.stacks)
-        texts: list[EventLine] = [*self._records(batch.records), *self._calls(batch)]
+        self._stacks.update((number, frames_of(words)) for number, words in batch.stacks.items())
+        texts: list[TracedEvent] = [*self._records(batch.records), *self._calls(batch)]
         return [texts[place] for place in batch.order().tolist()]
 
-    def _records(self, records: Records) -> list[EventLine]:
+    def _records(self, records: Records) -> list[TracedEvent]:
         events = records["head"]["event"]
         words: list[tuple[str, str]] = [("", "")] * len(records)
         for event in np.unique(events).tolist():
@@ -76,7 +78,7 @@ class Narrator:
             self._formatters[event] = compile_format(self._log.tracepoints[event], self._symbols)
         return self._formatters[event]
 
-    def _calls(self, batch: Batch) -> list[EventLine]:
+    def _calls(self, batch: Batch) -> list[TracedEvent]:
         calls = batch.all_calls()
         heads, first_with_strings = calls["head"], len(batch.calls)
         kinds = heads["event"].astype(np.int64) | (heads["flags"].astype(np.int64) & _KIND) << 16
@@ -95,11 +97,13 @@ class Narrator:
         durations = np.where(heads["flags"] & _TIMELESS != 0, -1, calls["duration_ns"].astype(np.int64))
         return self._with_heads(heads, durations.tolist(), words)
 
-    def _with_heads(self, heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[EventLine]:
+    def _with_heads(self, heads: Records, durations_ns: list[int], words: list[tuple[str, str]]) -> list[TracedEvent]:
         columns = (heads[name].tolist() for name in ("ts_ns", "cpu", "tgid", "tid", "comm", "stack"))
-        stacks = self._stacks
+        start_ns, stacks = self._log.start_ns, self._stacks
         return [
-            EventLine(ts_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ()))
+            TracedEvent(
+                ts_ns - start_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ())
+            )
             for ts_ns, cpu, tgid, tid, comm, stack, duration_ns, (event, text) in zip(
                 *columns, durations_ns, words, strict=True
             )

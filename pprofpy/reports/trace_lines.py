@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from pprofpy.events.words import EventLine
+from pprofpy.events.event_profile import frame_text
+from pprofpy.events.words import TracedEvent
 from pprofpy.text import printable
 from pprofpy.units import NS_PER_S, format_short
 
@@ -30,17 +31,15 @@ class LinePrinter:
 
     Args:
         console: Where to.
-        start_ns: When the recording began: times are since then.
     """
 
-    def __init__(self, console: Console, start_ns: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._write = console.file.write
-        self._start_ns = start_ns
         self._thread_width = _NARROWEST_THREAD
         self._in_colour = console.is_terminal and not console.no_color
         self._has_heading = False
 
-    def print(self, lines: Sequence[EventLine]) -> None:
+    def print(self, lines: Sequence[TracedEvent]) -> None:
         """Append these lines."""
         if not lines:
             return
@@ -53,17 +52,17 @@ class LinePrinter:
         make = self._coloured if self._in_colour else self._plain
         self._write("".join([make(line) for line in lines]))
 
-    def _plain(self, line: EventLine) -> str:
-        ts_ns, duration_ns, cpu, _, tid, thread, event, text, stack = line
+    def _plain(self, line: TracedEvent) -> str:
+        at_ns, duration_ns, cpu, _, tid, thread, event, text, stack = line
         gap = " " if duration_ns < 0 and ":" in event else ""
         who = f"{printable(thread)}/{tid}"
         return (
-            f"{(ts_ns - self._start_ns) / NS_PER_S:10.6f} {_took(duration_ns)} {cpu:3} "
+            f"{at_ns / NS_PER_S:10.6f} {_took(duration_ns)} {cpu:3} "
             f"{who:<{self._thread_width}} {printable(f'{event}{gap}{text}')}\n"
-            + "".join([f"{'':{_STACK_INDENT}}{printable(frame)}\n" for frame in stack])
+            + "".join([f"{'':{_STACK_INDENT}}{printable(frame_text(frame))}\n" for frame in stack])
         )
 
-    def _coloured(self, line: EventLine) -> str:
+    def _coloured(self, line: TracedEvent) -> str:
         """The same for a terminal: slow calls bold, failed ones red."""
         text, _, stack = self._plain(line).partition("\n")
         head, body = text[:22], text[22:]
@@ -81,9 +80,9 @@ def _took(duration_ns: int) -> str:
     return f"{format_short(duration_ns, 'ns') if duration_ns >= 0 else '':>7}"
 
 
-def to_json(line: EventLine, start_ns: int) -> dict[str, Any]:
+def to_json(line: TracedEvent) -> dict[str, Any]:
     """A line for programs; times in nanoseconds, `at_ns` since the recording began."""
-    fields = line._asdict()
+    fields = line._asdict() | {"stack": list(map(frame_text, line.stack))}
     if not line.stack:
         del fields["stack"]
-    return {"at_ns": fields.pop("ts_ns") - start_ns, **fields} | ({"duration_ns": None} if line.duration_ns < 0 else {})
+    return fields | ({"duration_ns": None} if line.duration_ns < 0 else {})

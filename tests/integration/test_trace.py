@@ -23,7 +23,7 @@ from pprofpy.collectors.kernel.tracefs import tracing_folder
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
 from pprofpy.events.log import Batch, EventSummary
-from pprofpy.events.words import EventLine, Narrator
+from pprofpy.events.words import Narrator, TracedEvent
 from pprofpy.reports.losses import lines
 from pprofpy.text import printable
 from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
@@ -71,7 +71,7 @@ def program(start: Start) -> Program:
 
 def record(
     program: Program, *names: str, slower_than_ns: int = 0, lines: bool = True
-) -> tuple[list[EventLine], EventSummary]:
+) -> tuple[list[TracedEvent], EventSummary]:
     """Everything that the program does, in words, and the kernel's own sums of it."""
     options = TraceOptions(select(names), Scope(program.pid), slower_than_ns=slower_than_ns, lines=lines, summary=True)
     with EventRecorder(options) as recorder:

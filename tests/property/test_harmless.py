@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pprofpy import errors
 from pprofpy.cli import main
 from pprofpy.cli.console import remark
-from pprofpy.events.words import EventLine
+from pprofpy.events.words import TracedEvent
 from pprofpy.formats import pprof
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import (
@@ -212,8 +212,9 @@ def test_the_profile_folders_name_is_printed_harmlessly(tmp_path: Path, monkeypa
 @given(text=HOSTILE)
 @patiently
 def test_events_as_lines(text: str) -> None:
-    line = EventLine(1_000, 2_000, 0, 1, 2, text, text, text, (text, text))
+    stack = Frame(Function(text, text, text), 3), Frame(Function(text))
+    line = TracedEvent(1_000, 2_000, 0, 1, 2, text, text, text, stack)
     for printed in (piped, on_terminal):
-        shown = printed(lambda console: trace_lines.LinePrinter(console, 0).print([line]))
+        shown = printed(lambda console: trace_lines.LinePrinter(console).print([line]))
         assert harmful(shown) == []
         assert shown.count("\n") == 4

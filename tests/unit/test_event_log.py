@@ -33,12 +33,12 @@ def texts(events: Batch) -> list[str]:
 def test_lines_are_in_the_order_in_which_things_were_over() -> None:
     lines = Narrator(LOG).lines(BATCH)
 
-    assert [(line.ts_ns, line.duration_ns, line.event) for line in lines] == [
-        (2_000, 500, "read"),
-        (5_000, -1, "sched:sched_switch"),
-        (7_000, -1, "sched:sched_waking"),
-        (1_000, 6_500, "openat"),
-        (6_000, 2_000, "read"),
+    assert [(line.at_ns, line.duration_ns, line.event) for line in lines] == [
+        (1_000, 500, "read"),
+        (4_000, -1, "sched:sched_switch"),
+        (6_000, -1, "sched:sched_waking"),
+        (0, 6_500, "openat"),
+        (5_000, 2_000, "read"),
     ]
     assert lines[0].text == "(3<hosts>, buf=0x10, count=100) = 100"
     assert lines[1].text == "10 => 11"

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
-from pprofpy.cli import confinement
+from pprofpy.cli import confinement, doctor, target_options
 from pprofpy.cli.main import run
+from pprofpy.collectors.doctor import Check, Verdict
+from pprofpy.events.event_profile import frames_of
 from pprofpy.events.log import EventStats, EventSummary
-from pprofpy.events.words import EventLine
-from pprofpy.formats import recording
+from pprofpy.events.words import TracedEvent
+from pprofpy.formats import eventlog, recording
 from pprofpy.formats.folder import UNFINISHED, Entry
 from pprofpy.formats.recording import Summary
 from pprofpy.model.latency import Histogram
 from pprofpy.reports import list_recordings, timeline, trace_lines, trace_summary
+from pprofpy.target import Target, choice
+from pprofpy.target.interpreter import Interpreter
+from pprofpy.target.usage import Usage
+from tests.events import LOG, batch, call, call_with_strings, switch, waking
 from tests.looks import GOLDEN, Render, assert_looks, on_terminal, piped
 from tests.recordings import HARMFUL, MB, MS, RECORDINGS, SECOND, TIME_NS, collection
 from tests.unit.test_timeline import EXAMPLE
 
+READ, OPENAT = 0, 257
 REPORTS = Path(trace_lines.__file__).parent
 
 
@@ -88,13 +97,13 @@ def trace_sums(console: Console) -> None:
 
 
 def trace_events(console: Console) -> None:
-    stack = ("shop.price (/app/shop.py:12)", "shop.main (/app/shop.py:50)")
-    printer = trace_lines.LinePrinter(console, SECOND)
+    stack = frames_of(["shop.price (/app/shop.py:12)", "shop.main (/app/shop.py:50)"])
+    printer = trace_lines.LinePrinter(console)
     printer.print(
         [
-            EventLine(SECOND + 22_357_000, 7_800, 1, 42, 42, "python", "openat", '(AT_FDCWD, "/etc/hostname") = 3', ()),
-            EventLine(SECOND + 22_434_000, -1, 1, 42, 42, "python", "sched:sched_switch", "prev_pid=42", ()),
-            EventLine(SECOND + 90_000_000, 25 * MS, 0, 42, 43, "worker", "read", "(3</srv/x>) = -1 EIO", stack),
+            TracedEvent(22_357_000, 7_800, 1, 42, 42, "python", "openat", '(AT_FDCWD, "/etc/hostname") = 3', ()),
+            TracedEvent(22_434_000, -1, 1, 42, 42, "python", "sched:sched_switch", "prev_pid=42", ()),
+            TracedEvent(90_000_000, 25 * MS, 0, 42, 43, "worker", "read", "(3</srv/x>) = -1 EIO", stack),
         ]
     )
 
@@ -111,11 +120,21 @@ def several_recordings(console: Console) -> None:
     list_recordings.render(entries, "/var/lib/pprofpy", console)
 
 
+CHECKS = [
+    Check("kernel", Verdict.OK, "Linux 6.1.58"),
+    Check("py-spy", Verdict.WARNING, "py-spy 0.4.1 knows 3.3 to 3.13", "pip install -U py-spy", "cpu"),
+    Check("process 42", Verdict.OK, f"{HARMFUL} is CPython 3.11.7"),
+    Check("eBPF", Verdict.FAILED, "lacks CAP_BPF", "run it with sudo", "kernel stacks"),
+]
+
+
 TABLES: dict[str, Render] = {
     "trace_lines": trace_events,
     "trace_summary": trace_sums,
     "timeline": lambda console: timeline.render(timeline.build(EXAMPLE), console),
     "list_recordings": several_recordings,
+    "doctor": lambda console: doctor.render(CHECKS, True, console),
+    "doctor.none": lambda console: doctor.render(CHECKS[-1:], False, console),
     "list_recordings.none": lambda console: list_recordings.render([], "/var/lib/pprofpy", console),
 }
 
@@ -131,6 +150,98 @@ def test_each_table_looks(name: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_terminal_of_80_columns_is_wide_enough(name: str) -> None:
     assert_looks(on_terminal(TABLES[name]), f"{name}.terminal80.txt")
+
+
+# -- recordings of events ------------------------------------------------------------------------------------------
+
+TRACE_VIEWS = {
+    "trace.input.txt": ("trace", "--input"),
+    "trace.input.json": ("trace", "--json", "--input"),
+    "trace.summary.txt": ("trace", "-s", "--input"),
+    "trace.summary.json": ("trace", "-s", "--json", "--input"),
+    "trace.show.txt": ("show",),
+    "trace.top.json": ("top", "--json"),
+    "trace.tree.txt": ("tree",),
+    "trace.traces.txt": ("traces",),
+    "trace.timeline.txt": ("timeline",),
+    "trace.collapsed.txt": ("export", "-f", "collapsed"),
+}
+
+
+@pytest.fixture
+def traced(folder: Path) -> str:
+    """A recording of events with stacks and, as another user's program may call them, harmful names."""
+    price, main = f"shop.{HARMFUL} (/app/shop.py:12)", "shop.main (/app/shop.py:50)"
+    name = HARMFUL.encode()[:15]
+    events_of = batch(
+        [switch(5_000, 10, 11, 1), waking(7_000, 11, 10, comm=name), switch(9_000, 11, 10, stack=2)],
+        [
+            call(2_000, READ, 500, 100, 3, 0x10, 100, fd_name=b"hosts", inode=77, stack=1),
+            call(6_000, READ, 2_000, -11, 3, 0x10, 100, tid=11, comm=name, stack=2),
+        ],
+        [call_with_strings(call(1_000, OPENAT, 6_500, 3, -100, 0x20, stack=1), b"/etc/hosts")],
+    )
+    events_of = replace(events_of, stacks={1: (price, main), 2: (main,)})
+    with (folder / "app.trace").open("wb") as stream:
+        writer = eventlog.EventWriter(stream, replace(LOG, time_ns=TIME_NS))
+        writer.add(events_of)
+        writer.end(SECOND, collection(dropped=3, losses={"syscalls": 3}))
+    return "app.trace"
+
+
+@pytest.mark.parametrize("name", TRACE_VIEWS)
+def test_each_view_of_recorded_events_looks(name: str, traced: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, *TRACE_VIEWS[name], traced)
+
+    assert HARMFUL not in text
+    assert_looks(text, f"{name}")
+
+
+# -- whom to record, and what works --------------------------------------------------------------------------------
+
+
+def process(pid: int, user: str, *command: str) -> Target:
+    python = Interpreter("CPython", "3.11.7", is_shared=False, is_stripped=False, path="/usr/bin/python3")
+    return Target(pid, command[0], command, user, python, False, False, pid)
+
+
+PROCESSES = [
+    process(4242, "alice", "python", "shop.py", "--port", "80"),
+    process(4243, "alice", "python", "shop.py", "--worker"),
+    process(77, "1001", "/usr/bin/python3", HARMFUL),
+    process(1234567, "www-data", "python", "-c", "x" * 100),
+]
+
+
+@pytest.fixture
+def _processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four, of which one has started another, and one has ended meanwhile."""
+    used = {4242: Usage(12 * SECOND, 84 * MB, 9), 4243: Usage(90 * MS, 61 * MB, 9), 77: Usage(0, MB, 9)}
+    monkeypatch.setattr(choice, "usage", lambda pid: used.get(pid, Usage(-1, -1, -1)))
+    monkeypatch.setattr(choice, "ancestors", lambda pid: [4242, 1] if pid == 4243 else [1])
+
+
+@pytest.mark.usefixtures("_processes")
+def test_the_processes_to_choose_from_look() -> None:
+    error = choice.several(PROCESSES, "run here", with_children=False)
+
+    assert HARMFUL not in str(error.hint)
+    assert_looks(f"{error.message}\n{error.hint}\n", "choice.several.txt")
+
+
+@pytest.mark.usefixtures("_processes")
+def test_the_question_which_process_looks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str, **_: object) -> str:
+        click.echo(f"{text}: 2", err=True)
+        return "2"
+
+    monkeypatch.setattr("click.prompt", answer)
+
+    assert target_options._pick(PROCESSES) is PROCESSES[1]
+
+    asked = capsys.readouterr().err
+    assert HARMFUL not in asked
+    assert_looks(asked, "choice.question.txt")
 
 
 # -- none is missing -------------------------------------------------------------------------------------------------

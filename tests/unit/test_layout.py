@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,30 @@ def test_the_table_has_no_package_that_is_gone_and_no_cycle() -> None:
 
     assert rooms == MAY_IMPORT.keys()
     assert left == {}
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph = {
+        module: {name for name in imported_at_once(path, paths.keys()) if name != module}
+        for module, path in paths.items()
+    }
+
+    assert any("pprofpy.target.procfs" in names for names in graph.values())
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def imported_at_once(path: Path, modules: Collection[str]) -> Iterator[str]:
+    """The modules that a file imports while it is imported itself."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module in modules:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from (names & set(modules)) or {node.module}
 
 
 @pytest.mark.parametrize("name", ["cli", "collectors", "reports"])

@@ -8,9 +8,8 @@ import numpy as np
 
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.stacks import PythonStacks
-from pprofpy.events.log import (
-    Batch,
-)
+from pprofpy.events.event_profile import frame_text
+from pprofpy.events.log import Batch
 from pprofpy.model.profile import Frame
 from pprofpy.target import open_target
 from pprofpy.text import printable
@@ -59,7 +58,7 @@ class StackTexts:
         numbers = np.concatenate([batch.records["head"]["stack"], batch.all_calls()["head"]["stack"]])
         new = set(np.unique(numbers).tolist()) - self._told
         self._told |= new
-        return {number: tuple(map(_frame_text, self._stacks.spelled(number))) for number in new}
+        return {number: tuple(map(_words, self._stacks.spelled(number))) for number in new}
 
     @property
     def count(self) -> int:
@@ -75,6 +74,5 @@ class StackTexts:
         self._stacks.close()
 
 
-def _frame_text(frame: Frame) -> str:
-    function = frame.function
-    return printable(f"{function.name} ({function.filename}:{frame.line})" if function.filename else function.name)
+def _words(frame: Frame) -> str:
+    return printable(frame_text(frame))
