@@ -212,10 +212,10 @@ class EventRecorder(KernelRecorder):
                 tracepoint.number, "on_tracepoint", _cookie(place, tracepoint, self.log.data_bytes)
             )
         if options.selection.syscalls:
+            program.attach_raw("sys_enter", "on_sys_enter")  # first: else calls return whose beginning was not seen
             if options.stacks:
                 program.attach_raw("sys_exit", "on_sys_exit_walk")
             program.attach_raw("sys_exit", "on_sys_exit")
-            program.attach_raw("sys_enter", "on_sys_enter")
 
     def watch(self, target: Target) -> None:
         """Watch a process. Its threads are entered here; later ones as they begin."""

@@ -249,6 +249,33 @@ def _read(path: Path) -> str:
     return ""
 
 
+@pytest.mark.parametrize("everybody", [False, True])
+def test_only_what_goes_on_at_the_beginning_began_before(everybody: bool, start: Start) -> None:
+    code = """
+import os, threading
+def ask():
+    while True: os.getppid()
+for _ in range(4): threading.Thread(target=ask, daemon=True).start()
+print("ready", flush=True)
+ask()
+"""
+    process = start(sys.executable, "-c", code)
+    seen: list[EventLine] = []
+
+    def has_seen_enough() -> bool:
+        seen.extend(narrator.lines(recorder.read()))
+        return len(seen) > 1000
+
+    scope = Scope() if everybody else Scope(process.pid)
+    with EventRecorder(TraceOptions(select(["getppid"]), scope)) as recorder:
+        narrator = Narrator(recorder.log)
+        wait_until(has_seen_enough, "it makes calls")
+
+    of_it = [event.text for event in seen if event.pid == process.pid]
+    assert len(of_it) > 900
+    assert sum("began before" in text for text in of_it) <= 5  # of each thread the one that it was in
+
+
 def test_an_idle_process_is_told_from_a_tool_that_does_nothing(cli: CommandLine, start: Start) -> None:
     program = start(sys.executable, str(PROGRAMS / "sleeper.py"))
 
