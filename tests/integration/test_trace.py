@@ -260,7 +260,7 @@ print("ready", flush=True)
 ask()
 """
     process = start(sys.executable, "-c", code)
-    seen: list[EventLine] = []
+    seen: list[TracedEvent] = []
 
     def has_seen_enough() -> bool:
         seen.extend(narrator.lines(recorder.read()))
