@@ -4,7 +4,7 @@ The first line marks the file as ours. Blocks follow: four letters that tell wha
 what comes, and the content, zlib-compressed: JSON, or records as the kernel's programs wrote them (see `events.log`).
 
     LOG_  JSON  what was watched: always the first
-    RECS CALL STRS  records
+    RECS CALL STRS  records: of one portion at most one of each, in this order
     PATH  JSON  paths of open files
     SYMS  JSON  names of kernel addresses
     STKS  JSON  Python stacks in words
@@ -20,7 +20,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, BinaryIO
@@ -43,6 +43,9 @@ _BLOCK = struct.Struct("<4sII")
 _LARGEST_BYTES = 256 << 20
 _LONGEST_NS = 10**18
 _LATEST = np.uint64(LARGEST)
+_EVENTS = (b"RECS", b"CALL", b"STRS")
+"""Blocks of events, in the order in which those of one portion are written."""
+
 _MOST_DATA_BYTES = 8192
 _MOST_ID = (1 << 32) - 1
 _LEVEL = 1
@@ -79,7 +82,7 @@ class EventWriter:
             self._json(b"STKS", list(batch.stacks.items()))
         if batch.threads:
             self._json(b"THRD", [[tid, *about] for tid, about in batch.threads.items()])
-        for tag, records in ((b"RECS", batch.records), (b"CALL", batch.calls), (b"STRS", batch.calls_with_strings)):
+        for tag, records in zip(_EVENTS, (batch.records, batch.calls, batch.calls_with_strings), strict=True):
             if len(records):
                 self._block(tag, records.tobytes())
         self._stream.flush()
@@ -122,16 +125,19 @@ class EventReader:
         self.collection = Collection(notes=("the recording was cut short: its end, and what was lost, is unknown",))
 
     def batches(self) -> Iterator[Batch]:
-        """The events, in the portions they were written in.
+        """The events, in the portions they were written in: those of all kinds together, in order of time.
 
         Raises:
             ProfileFormatError: A block contradicts itself. One that is not all there just ends the file.
         """
         names: dict[str, Any] = {"fd_paths": {}, "symbols": {}, "stacks": {}, "threads": {}}
         dtypes = {b"RECS": record_dtype(self.log.data_bytes), b"CALL": CALL, b"STRS": CALL_WITH_STRINGS}
-        places = {b"RECS": "records", b"CALL": "calls", b"STRS": "calls_with_strings"}
+        found: dict[bytes, Records] = {}
         while block := self._next():
             tag, content = block
+            if found and not _goes_on(found, tag):
+                yield _batch(dtypes, found, names)
+                found = {}
             if tag == b"PATH":
                 names["fd_paths"] = _paths(content)
             elif tag == b"SYMS":
@@ -140,13 +146,13 @@ class EventReader:
                 names["stacks"] = _stacks(content)
             elif tag == b"THRD":
                 names["threads"] = _threads(content)
-                yield Batch(np.zeros(0, dtypes[b"RECS"]), **names)  # the last ones come after all events
+                yield _batch(dtypes, {}, names)  # the last ones come after all events
             elif tag == b"SUMM":
                 self._finish(content)
             elif tag in dtypes:
-                records = self._records(content, dtypes[tag])
-                given: dict[str, Any] = {"records": np.zeros(0, dtypes[b"RECS"]), places[tag]: records}
-                yield Batch(**given, **names)
+                found[tag] = self._records(content, dtypes[tag])
+        if found:
+            yield _batch(dtypes, found, names)
 
     def _records(self, content: bytes, dtype: np.dtype[Any]) -> Records:
         if len(content) % dtype.itemsize:
@@ -204,6 +210,16 @@ def read(data: bytes) -> Profile:
     profile = sums.take(reader.log.time_ns, reader.duration_ns, reader.collection)
     check_expansion(profile, len(data))
     return profile
+
+
+def _goes_on(found: Mapping[bytes, Records], tag: bytes) -> bool:
+    """Is a block of the portion that is being read? A writer writes one of each kind at most, in this order."""
+    return tag in _EVENTS and all(_EVENTS.index(before) < _EVENTS.index(tag) for before in found)
+
+
+def _batch(dtypes: Mapping[bytes, np.dtype[Any]], found: Mapping[bytes, Records], names: Mapping[str, Any]) -> Batch:
+    records, calls, with_strings = (found.get(tag, np.zeros(0, dtypes[tag])) for tag in _EVENTS)
+    return Batch(records, calls, with_strings, **names)
 
 
 @contextmanager

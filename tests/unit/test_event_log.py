@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_file_brings_everything_back() -> None:
 
     lines, reader = read(saved(named, BATCH))
 
-    assert sorted(lines) == sorted(texts(named) * 2)  # whoever has named a file once is known from then on
+    assert lines == texts(named) * 2  # in order; whoever has named a file once is known from then on
     assert reader.log == LOG
     assert (reader.duration_ns, reader.collection.dropped) == (5 * 10**9, 3)
 
@@ -141,7 +142,8 @@ def test_a_file_cut_short_is_readable_up_to_its_last_whole_block() -> None:
         except ProfileFormatError as error:
             assert "what was watched" in error.message  # noqa: PT017 - cut within the first block
             continue
-        assert lines == whole[: len(lines)]
+        assert not Counter(lines) - Counter(whole)
+        assert len(lines) < len(BATCH) or lines[: len(BATCH)] == whole[: len(BATCH)]
         assert reader.duration_ns == 0
         assert "cut short" in reader.collection.notes[0]
 
