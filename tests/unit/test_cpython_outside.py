@@ -252,6 +252,15 @@ start(Own(name="own"))
 many = start(Own(name="many attributes"))
 for number in range(40): setattr(many, "a%d" % number, number)
 start(Own(name="dict taken")).__dict__
+class Entry: pass
+def add(name, native_id):
+    entry = threading._active[len(threading._active)] = Entry()
+    entry._name, entry._native_id = name, native_id
+add("beta", threading.get_native_id())  # as gevent does it
+later = start(Own(name="later"))
+threading._active.pop(later.ident)
+add("Dummy-7", later.native_id)  # of an ended thread of that number
+threading._active[later.ident] = later
 print("ready", flush=True)
 time.sleep(3600)
 """
@@ -266,7 +275,7 @@ def test_threads_have_the_names_that_the_program_gave_them(version: str, start: 
     tids = [thread.tid for thread in target.threads()]
     names.learn(find_runtime(target), tids)
 
-    expected = {"MainThread", "wérker €", "own", "many attributes", "dict taken"}
+    expected = {"MainThread", "wérker €", "own", "many attributes", "dict taken", "later"}
     assert {names.name(process.pid, tid) for tid in tids} == expected
     assert names.name(process.pid, process.pid) == "MainThread"
     assert names.name(process.pid, 1) == "thread 1"

@@ -39,6 +39,9 @@ _MOST_THREADS = 100_000
 _MOST_PROCESSES = 10_000
 """So many interpreters are kept, those that were found last: programs may start processes for ever."""
 
+_MADE_UP = "Dummy-"
+"""How `threading` calls a thread that it has not started. Such an entry outlives its thread."""
+
 _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
@@ -127,6 +130,7 @@ def _outer_tids(pid: int) -> dict[int, int]:
 def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
     """(thread number in its own namespace, name) of every thread that a `threading` module knows.
 
+    Of several entries for one thread the first counts: the others are gevent's, of greenlets that run in it.
     Each interpreter has one of its own; what the main interpreter says, the oldest, comes last.
     """
     reader = runtime.reader(_SECONDS)
@@ -143,14 +147,14 @@ def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator
     module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
     if "_active" not in module:
         return
+    names: dict[int, str] = {}
     for _, thread in dicts.entries(module["_active"]):
         with suppress(UnreadableError, KeyError):
             attributes = dicts.attributes(thread)
-            name = reader.string(attributes["_name"])
-            yield (
-                dicts.integer(attributes["_native_id"]),
-                name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…",
-            )
+            native_id, name = dicts.integer(attributes["_native_id"]), reader.string(attributes["_name"])
+            if names.get(native_id, _MADE_UP).startswith(_MADE_UP):
+                names[native_id] = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    yield from names.items()
 
 
 class _Dicts:
