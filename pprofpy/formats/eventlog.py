@@ -115,6 +115,7 @@ class EventReader:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._packed = self._unpacked = 0
+        self._calls_ns = 0.0
         if stream.read(len(MAGIC)) != MAGIC:
             raise ProfileFormatError("this is no recording of events", "record one with 'pprofpy trace -o FILE.trace'")
         first = self._next()
@@ -158,11 +159,16 @@ class EventReader:
         if len(content) % dtype.itemsize:
             raise _damaged("a record is cut off")
         records: Records = np.frombuffer(content, dtype)
-        heads = records["call"]["head"] if "call" in (dtype.names or ()) else records["head"]
+        calls = records["call"] if "call" in (dtype.names or ()) else records
+        heads = calls["head"]
         if "data" in (dtype.names or ()) and (heads["event"] >= len(self.log.tracepoints)).any():
             raise _damaged("an event of an unknown kind")
         if (heads["ts_ns"] > _LATEST).any():
             raise _damaged("an event at an impossible time")
+        if "duration_ns" in (calls.dtype.names or ()):
+            self._calls_ns += float(calls["duration_ns"].sum(dtype=np.float64))
+            if self._calls_ns >= LARGEST:
+                raise _damaged("its system calls take longer than can be")
         return records
 
     def _finish(self, content: bytes) -> None:

@@ -39,6 +39,7 @@ _OF_MEMORY = {"cmdline", "maps", "smaps_rollup"}
 _CHUNK_BYTES = 1 << 16
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _FUNCTION_NAME = re.compile(rb"^\[<\w+>\] ([\w.]+)\+", re.MULTILINE)
+_SHIFTED = re.compile(rb"^(?:monotonic|1) +(?:[^0 ]|0 +[^0 ])", re.MULTILINE)
 _MOUNT_NUMBER = re.compile(rb"\nmnt_id:\t(\d{1,10})\n")
 _MAPPING = re.compile(
     rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) ([0-9a-f]{1,16}) ([0-9a-f]{1,3}):([0-9a-f]{1,5}) (\d{1,20})"
@@ -216,6 +217,14 @@ def wait_channel(pid: Process, tid: int = 0) -> str:
 def mount_number(pid: Process, descriptor: int, tid: int = 0) -> int:
     """The number of the mount that a descriptor's file is on; its file system is not asked."""
     return parse_mount_number(_content(pid, tid, f"fdinfo/{descriptor}"))
+
+
+def is_monotonic_clock_shifted() -> bool:
+    """Does our monotonic clock show another time than the kernel's own? Source: man 7 time_namespaces."""
+    try:
+        return bool(_SHIFTED.search(_content("self", 0, "timens_offsets")))
+    except OSError:  # a kernel without time namespaces
+        return False
 
 
 def parse_mount_number(content: bytes) -> int:

@@ -242,3 +242,15 @@ def test_four_recorders_on_one_target(attack: Attack, hostile: Hostile) -> None:
 
     assert failed == []
     assert harm(program.pid, before) == []
+
+
+@beside_others
+@pytest.mark.parametrize(("seconds", "status"), [("100000", 4), ("0", 0)])
+def test_a_clock_that_is_not_the_kernels(seconds: str, status: int, attack: Attack) -> None:
+    """The real monotonic clock cannot jump; a time namespace shows it shifted, and eBPF programs do not see that."""
+    shifted = ("unshare", "--time", "--fork", "--monotonic", seconds)
+
+    outcome = attack("names.py", "off-cpu", "--pid", "PID", "-d", "300ms", prefix=shifted)
+
+    assert outcome.status == status, outcome.stderr
+    assert status == 0 or "time namespace" in outcome.stderr

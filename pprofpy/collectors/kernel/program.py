@@ -291,6 +291,11 @@ def require() -> None:
             "we are in a pid namespace of our own, where the kernel's thread numbers mean nothing",
             "run pprofpy on the host, or start the container with --pid=host",
         )
+    if procfs.is_monotonic_clock_shifted():
+        raise NotPossibleError(
+            "we are in a time namespace whose clock is not the kernel's: all times would be wrong by the difference",
+            "run pprofpy in the host's: nsenter --target 1 --time -- pprofpy ...",
+        )
     if not VMLINUX.exists():
         Btf.of_running_kernel()
     find_bcc()
