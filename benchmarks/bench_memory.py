@@ -4,9 +4,10 @@
 
 Recorders of each KIND (all of them; see KINDS) run side by side on one program, `tests/programs/all_new.py`, that makes
 RATE (20) new threads a second with new names, new code and new files, and new children. Each 10 seconds of the
-MINUTES (30), the memory, CPU time and files of each recorder are noted. Printed: the memory by minute (MB of PSS: what
-is shared counts once), its slope after minute 5 (kB a minute, by least squares), CPU time as a share of one CPU, and
-what its folder holds at the end. A recorder that ends early is told of, and the status is 1.
+MINUTES (30), the memory, CPU time and files of each recorder are noted. Printed: the memory by minute (MB that are its
+own, without files and without the rings that it shares with the kernel, which have a fixed size), its slope after
+minute 5 (kB a minute, by least squares), CPU time as a share of one CPU, and what its folder holds at the end. A
+recorder that ends early is told of, and the status is 1.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class Watched:
         try:
             mine = psutil.Process(self.process.pid)
             everyone = [mine, *mine.children(recursive=True)]
-            megabytes = sum(one.memory_full_info().pss for one in everyone) / 1e6
+            megabytes = sum(own_bytes(one.pid) for one in everyone) / 1e6
             times = [one.cpu_times() for one in everyone]
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return
         self.minutes.append(minute)
         self.megabytes.append(megabytes)
@@ -72,6 +73,12 @@ class Watched:
         """What it grew by, in kB a minute, since it should be settled."""
         later = [pair for pair in zip(self.minutes, self.megabytes, strict=True) if pair[0] >= SETTLED_MINUTES]
         return linear_regression(*zip(*later, strict=True)).slope * 1000 if len(later) > 2 else float("nan")
+
+
+def own_bytes(pid: int) -> int:
+    """The anonymous memory of a process; what several share counts in part."""
+    rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return int(rows["Pss_Anon"].split()[0]) * 1024
 
 
 def begin(kind: str, folder: Path, pid: int, seconds: int) -> Watched:
