@@ -282,6 +282,16 @@ def test_threads_have_the_names_that_the_program_gave_them(version: str, start: 
     assert names.name(1, process.pid, "python3") == "python3"
 
 
+def test_a_thousand_threads_have_their_names(start: Start) -> None:
+    process = start(sys.executable, str(PROGRAMS / "crowd.py"), "1000")
+    target = open_target(process.pid)
+    names, tids = ThreadNames(), [thread.tid for thread in target.threads()]
+
+    names.learn(find_runtime(target), tids)
+
+    assert len({names.name(process.pid, tid, "") for tid in tids} - {f"thread {tid}" for tid in tids}) == len(tids)
+
+
 def test_memory_that_is_not_there_is_told_from_a_process_that_is_gone() -> None:
     with pytest.raises(UnreadableError):
         Memory(os.getpid()).read(16, 8)

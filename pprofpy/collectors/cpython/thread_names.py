@@ -10,6 +10,7 @@ versions is in versions.py.
 from __future__ import annotations
 
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
 from pprofpy.collectors.cpython.versions import Attributes, Objects, version_of
 from pprofpy.errors import ImplausibleTargetError, PprofpyError
 from pprofpy.recent import Recent
+from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import open_target, procfs
 
 _DICT_KEYS, _DICT_VALUES = 32, 40
@@ -32,6 +34,10 @@ _MOST_ENTRIES = 100_000
 _LONGEST_NAME = 200
 _SECONDS = 0.5
 """Reading one process's names takes at most this long. Thousands of modules and threads take a tenth of it."""
+
+_PAUSES = 10
+"""So many times as long as the names of a process took to read, they are not read again: programs start threads all the
+while."""
 
 _MOST_THREADS = 100_000
 """Nor are more names kept, twice, however many threads are started at once."""
@@ -55,6 +61,7 @@ class ThreadNames:
         self._names: Recent[tuple[int, int], str] = Recent(_MOST_THREADS)
         self._tries: Recent[tuple[int, int], int] = Recent(_MOST_THREADS)
         self._implausible: set[int] = set()
+        self._not_before_s: Recent[int, float] = Recent(_MOST_PROCESSES)
 
     def name(self, pid: int, tid: int, otherwise: str = "") -> str:
         """A thread's name.
@@ -84,16 +91,20 @@ class ThreadNames:
         new = [tid for tid in tids if (pid, tid) not in self._names and (self._tries.get((pid, tid)) or 0) < _TRIES]
         if not new or pid in self._implausible:
             return
-        outer = _outer_tids(pid)
+        began_s = time.monotonic()
+        if began_s < (self._not_before_s.get(pid) or 0):
+            return
         try:
-            for native_id, name in _active_threads(runtime):
+            outer, names = bounded(f"process {pid}", lambda: (_outer_tids(pid), _read_names(runtime)))
+            for native_id, name in names.items():
                 self._names[pid, outer.get(native_id, native_id)] = name
             if (pid, pid) not in self._names:  # also before `threading` is imported
                 self._names[pid, pid] = "MainThread"
         except ImplausibleTargetError:
             self._implausible.add(pid)
-        except (UnreadableError, PprofpyError):
+        except (UnreadableError, PprofpyError, BlockedError):
             pass
+        self._not_before_s[pid] = began_s + _PAUSES * (time.monotonic() - began_s)
         for tid in new:
             self._tries[pid, tid] = (self._tries.get((pid, tid)) or 0) + 1
 
@@ -127,19 +138,26 @@ def _outer_tids(pid: int) -> dict[int, int]:
     return found
 
 
-def _active_threads(runtime: Runtime) -> Iterator[tuple[int, str]]:
-    """(thread number in its own namespace, name) of every thread that a `threading` module knows.
+def _read_names(runtime: Runtime) -> dict[int, str]:
+    """Thread number in its own namespace -> name, of every thread that a `threading` module knows.
 
-    Of several entries for one thread the first counts: the others are gevent's, of greenlets that run in it.
-    Each interpreter has one of its own; what the main interpreter says, the oldest, comes last.
+    Each interpreter has one of its own; what the main interpreter says, the oldest, comes last. Of more threads than
+    can be read in the time that there is, some have names.
     """
-    reader = runtime.reader(_SECONDS)
-    for interp in reader.interpreters(runtime.address):
-        with suppress(UnreadableError):
-            yield from _threads_of(runtime, reader, interp)
+    reader, found = runtime.reader(_SECONDS), dict[int, str]()
+    try:
+        for interp in reader.interpreters(runtime.address):
+            with suppress(UnreadableError):
+                for native_id, name in _threads_of(runtime, reader, interp):
+                    found[native_id] = name
+    except ImplausibleTargetError:
+        if not found:
+            raise
+    return found
 
 
 def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator[tuple[int, str]]:
+    """(thread number, name). Of several entries for one thread the first counts: the others are gevent's greenlets."""
     dicts = _Dicts(reader, version_of(runtime.version).objects)
     modules = dicts.by_name(reader.memory.word(interp + runtime.layout.interp_modules))
     if "threading" not in modules:
@@ -147,14 +165,15 @@ def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator
     module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
     if "_active" not in module:
         return
-    names: dict[int, str] = {}
+    named: set[int] = set()
     for _, thread in dicts.entries(module["_active"]):
         with suppress(UnreadableError, KeyError):
             attributes = dicts.attributes(thread)
             native_id, name = dicts.integer(attributes["_native_id"]), reader.string(attributes["_name"])
-            if names.get(native_id, _MADE_UP).startswith(_MADE_UP):
-                names[native_id] = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-    yield from names.items()
+            if native_id not in named:
+                yield native_id, name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+                if not name.startswith(_MADE_UP):
+                    named.add(native_id)
 
 
 class _Dicts:
@@ -164,13 +183,21 @@ class _Dicts:
         self._reader = reader
         self._memory = reader.memory
         self._forms = forms
+        self._strings: dict[int, str] = {}
 
     def by_name(self, address: int) -> dict[str, int]:
         """A dict with str keys: key -> address of the value. Other keys are left out."""
         found = {}
         for key, value in self.entries(address):
             with suppress(UnreadableError):
-                found[self._reader.string(key)] = value
+                found[self._string(key)] = value
+        return found
+
+    def _string(self, address: int) -> str:
+        """A key. The names of attributes are the same objects in all instances: they are read once."""
+        found = self._strings.get(address)
+        if found is None:
+            found = self._strings[address] = self._reader.string(address)
         return found
 
     def entries(self, address: int) -> list[tuple[int, int]]:
@@ -192,7 +219,7 @@ class _Dicts:
         if not values:
             return self.by_name(self._memory.word(instance - 24))
         keys = self._memory.word(kind + self._forms.cached_keys)
-        return {self._reader.string(key): value for key, value in self._with_values(keys, values)}
+        return {self._string(key): value for key, value in self._with_values(keys, values)}
 
     def integer(self, address: int) -> int:
         """An int below 2**60."""
