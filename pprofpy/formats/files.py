@@ -21,7 +21,8 @@ from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
 from pprofpy.formats.spool import create_locked, is_being_written
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
-from pprofpy.system.folders import make_own_folder, names_in, opened_folder, own_file, reopen, write_file
+from pprofpy.system.blocking import BlockedError
+from pprofpy.system.folders import check_answers, make_own_folder, names_in, opened_folder, own_file, reopen, write_file
 from pprofpy.system.rights import as_user, caller, owner
 
 STDIO = "-"
@@ -48,6 +49,7 @@ def open_input(path: str) -> BinaryIO:
         if descriptor is not None:
             return _noted(os.fdopen(os.dup(descriptor), "rb"))
         is_owners = Path(path).parent == profile_folder()
+        check_answers(Path(path), owner() if is_owners else os.geteuid())
         with as_user(owner()) if is_owners else nullcontext():
             return _noted(_open_file(path))
     except FileNotFoundError as error:
@@ -145,8 +147,21 @@ def in_profile_folder(*, create: bool = False) -> Iterator[int]:
     Raises:
         OSError: There is no such folder, or it cannot be made.
     """
+    check_answers(profile_folder(), owner())
     with as_user(owner()), opened_folder(profile_folder(), create=create) as folder:
         yield folder
+
+
+def require_folder() -> None:
+    """Refuse a profile folder that does not answer. (One that is missing is just empty.)
+
+    Raises:
+        ProfileFormatError: It is on a file system whose server is gone.
+    """
+    try:
+        check_answers(profile_folder(), owner())
+    except BlockedError as error:
+        raise _cannot_read(str(profile_folder()), error) from error
 
 
 def latest_recording() -> Path:
@@ -155,6 +170,7 @@ def latest_recording() -> Path:
     Raises:
         ProfileFormatError: There is none yet.
     """
+    require_folder()
     folder, found = profile_folder(), []
     with suppress(OSError), in_profile_folder() as opened:
         found = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pprofpy.formats import eventlog, pprof
 from pprofpy.formats import recording as file_format
-from pprofpy.formats.files import in_profile_folder, profile_folder
+from pprofpy.formats.files import in_profile_folder, profile_folder, require_folder
 from pprofpy.formats.recording import Summary
 from pprofpy.formats.spool import SUFFIX as SPOOL_SUFFIX
 from pprofpy.formats.spool import is_being_written
@@ -43,7 +43,12 @@ class Entry:
 
 
 def recordings() -> list[Entry]:
-    """What is in the profile folder, newest first: files of ours, neither links nor pipes that somebody put there."""
+    """What is in the profile folder, newest first: files of ours, neither links nor pipes that somebody put there.
+
+    Raises:
+        ProfileFormatError: The folder does not answer.
+    """
+    require_folder()
     place = profile_folder()
     found: list[Entry] = []
     with suppress(OSError), in_profile_folder() as folder:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pprofpy.errors import OutputError
-from pprofpy.system.folders import create_beside, discard, open_folder, place, reopen, trusted_users
+from pprofpy.system.folders import check_answers, create_beside, discard, open_folder, place, reopen, trusted_users
 from pprofpy.system.interrupts import UNFINISHED
 from pprofpy.system.rights import as_user, owner
 
@@ -176,6 +176,7 @@ def _destination(path: Path, *, force: bool) -> Iterator[_Destination]:
         return
     if path.name in ("", ".."):
         raise _is_folder(path)
+    check_answers(path, os.geteuid())
     folder = open_folder(path.parent)
     entry = -1
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pprofpy.formats.source_text import Definition, SourceText, definitions, read_source
-from pprofpy.system.folders import opened_folder
+from pprofpy.system.folders import check_answers, opened_folder
 from pprofpy.system.rights import as_user
 
 
@@ -95,6 +95,10 @@ class SourceFinder:
             is_named: The user said that the source is in that folder.
         """
         text: SourceText | None = None
+        try:
+            check_answers(path, os.geteuid())
+        except OSError:
+            return None
         with suppress(OSError, ValueError):
             if is_named and os.geteuid() == 0:
                 text = _read_within(path)

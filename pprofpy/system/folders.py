@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
+from pprofpy.system.blocking import bounded
 from pprofpy.system.interrupts import UNFINISHED
-from pprofpy.system.rights import acting_user, owner
+from pprofpy.system.rights import acting_user, as_user, owner
 
 PROC_MAGIC = 0x9FA0
 """`f_type` of procfs (linux/magic.h)."""
@@ -204,6 +205,20 @@ def filesystem_type(descriptor: int) -> int:
     if _libc.fstatfs(descriptor, buffer):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return int(buffer[0]) & 0xFFFFFFFF
+
+
+def check_answers(path: Path, user: int) -> None:
+    """Look at a place once, as a user, so that whoever goes there next does not sleep: its server may be gone.
+
+    Raises:
+        BlockedError: The file system does not answer in time.
+    """
+
+    def look() -> None:
+        with suppress(OSError), as_user(user):
+            path.stat()
+
+    bounded(str(path), look)
 
 
 # -- steps ---------------------------------------------------------------------------------------------------------

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from pprofpy.formats.recording import write
+from pprofpy.model.recording import Recording
+from tests.conftest import CommandLine
 from tests.hostile.conftest import Attack, Hostile
-from tests.hostile.recorders import FEW, RECORDERS, Dealer, each_of
+from tests.hostile.recorders import EVERYTHING, FEW, RECORDERS, Dealer, each_of
 from tests.hostile.test_structures import layout_of_system
+from tests.stacks import profile_of
 
 WAYS = ["memory", "file_memory", "library", "source", "descriptor", "others"]
 UNREADABLE = ("does not let itself be read", "has files mapped that a program", "did not begin to sample")
@@ -46,3 +51,33 @@ def test_others_are_found_beside_it(way: str, hostile: Hostile, attack: Attack) 
     outcome = attack(victim, "cpu", "--engine", "py-spy", "--name", f"{hostile.folder}/", "-d", "500ms")
 
     assert outcome.status == 0, outcome.stderr
+
+
+PLACES = {
+    "profile": ("top", "DEAD/data"),
+    "folder": ("top",),
+    "list": ("list-recordings",),
+    "output": ("export", "PROFILE", "-f", "collapsed", "-o", "DEAD/data"),
+    "source": ("list", "work", "PROFILE", "--source-path", "DEAD"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES if EVERYTHING else ["list", "output"])
+def test_a_place_of_our_own_on_a_dead_file_system(
+    place: str, hostile: Hostile, attack: Attack, cli: CommandLine, tmp_path: Path
+) -> None:
+    """Its server is gone, or takes no request; so do network file systems."""
+    program = blocked("descriptor", hostile)
+    profile = tmp_path / "some.pb.gz"
+    profile.write_bytes(write(Recording("cpu", profile_of({"main > work": 7}))))
+    words = [word.replace("DEAD", f"{hostile.folder}/dead").replace("PROFILE", str(profile)) for word in PLACES[place]]
+    extra = {"PPROFPY_DIR": f"{hostile.folder}/dead"} if place in ("folder", "list") else {}
+    inside = ("nsenter", f"--mount=/proc/{program.pid}/ns/mnt", f"--wd={tmp_path}")
+
+    outcome = attack(program, *words, prefix=inside, extra=extra, restless=True)
+
+    if place == "source":
+        assert outcome.status == 0, outcome.stderr
+    else:
+        assert "does not answer" in outcome.stderr
+        assert outcome.status == (1 if place == "output" else 5)
