@@ -42,6 +42,20 @@ def test_only_the_agents_own_file_is_opened_and_none_is_written(
     assert SECRET.decode() not in outcome.stdout + outcome.stderr
 
 
+@dealer.some(2)
+def test_a_file_that_changes_all_the_time_leads_nowhere(
+    words: tuple[str, ...], victim: Path, attack: Attack, hostile: Hostile
+) -> None:
+    """It is cut, exchanged for another and shared with children while both sides use it."""
+    program = hostile("forged_agent.py", "race", str(victim))
+
+    outcome = attack(program, *words, "--pid", "PID", "-d", "500ms", restless=True)
+
+    assert outcome.status in (0, 1, 3, 4), outcome.stderr
+    assert victim.read_bytes() == SECRET
+    assert SECRET.decode() not in outcome.stdout + outcome.stderr
+
+
 @pytest.mark.parametrize("mode", ANSWERS)
 def test_answers_that_make_no_sense_are_refused(mode: str, attack: Attack, hostile: Hostile) -> None:
     outcome = attack(hostile("forged_agent.py", mode), "heap", "--pid", "PID", "-d", "500ms", restless=True)

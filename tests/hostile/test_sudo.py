@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.errors import ProfileFormatError
+from pprofpy.errors import OutputError, ProfileFormatError
 from pprofpy.formats import files, folder, spool
 from pprofpy.formats.files import read_recording, save, save_recording
 from pprofpy.formats.recording import write
@@ -41,6 +41,22 @@ while True:
     os.symlink(private, place)
     os.unlink(place)
     os.rename(place + ".kept", place)
+"""
+
+
+SWAP_FILES = """
+import os, sys
+place, private = sys.argv[1:]
+print("ready", flush=True)
+while True:
+    for name in os.listdir(place):
+        if not name.endswith(".part"):
+            continue
+        try:
+            os.rename(place + "/" + name, place + "/kept")
+            os.symlink(private, place + "/" + name)
+        except OSError:
+            pass
 """
 
 
@@ -237,6 +253,37 @@ def test_a_folder_that_is_exchanged_all_the_time_leads_nowhere_else(home: Path, 
     made = [path for where in (home, resort) for path in where.rglob("*") if path.suffix in (".gz", ".spool")]
     assert len(made) > 100
     assert {owner_and_mode(path) for path in made} == {(US, 0o600)}
+    assert sorted(path.name for path in private.iterdir()) == [NAME]
+
+
+@pytest.mark.parametrize("is_sudo", [True, False], ids=["sudo", "root"])
+def test_files_that_are_exchanged_before_they_get_their_name_lead_nowhere_else(
+    is_sudo: bool, home: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of `-o` belongs to another user, who puts a link to root's file in place of each temporary one."""
+    if not is_sudo:
+        monkeypatch.delenv("SUDO_UID")
+    words = ["setpriv", *AS_CALLER, "/usr/bin/python3", "-c", SWAP_FILES]
+    swapping = subprocess.Popen([*words, str(home), str(private / NAME)], stdout=subprocess.PIPE)
+    exchanged = 0
+    try:
+        assert swapping.stdout
+        if swapping.stdout.readline() != b"ready\n":
+            pytest.skip("another user cannot run /usr/bin/python3")
+        for number in range(2_000):
+            with suppress(OutputError):
+                save(OWN, home / f"{number}.pb.gz", force=True)
+            exchanged += (home / f"{number}.pb.gz").is_symlink()
+            if exchanged > 20:
+                break
+    finally:
+        swapping.kill()
+        with swapping:
+            swapping.wait()
+
+    assert exchanged, "the attacker was never fast enough: nothing was tried"
+    assert (private / NAME).read_bytes() == SECRET
+    assert owner_and_mode(private / NAME) == (0, 0o600)
     assert sorted(path.name for path in private.iterdir()) == [NAME]
 
 

@@ -4,7 +4,9 @@ import marshal
 import os
 import posix
 import sys
+import threading
 import time
+from pathlib import Path
 
 mode, victim = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
 memfd_create, dumps = posix.memfd_create, marshal.dumps
@@ -44,6 +46,32 @@ def changed(change):
         return done
 
     posix.pwrite = os.pwrite = write
+
+
+def race():
+    """Take turns in all that can be done to a control file while it is in use: from a thread, and from children."""
+    pipe, others = os.pipe(), os.open(victim, os.O_PATH)
+    own = named()
+    os.write(own, bytes(1 << 16))
+    while True:
+        for link in Path("/proc/self/fd").iterdir():
+            try:
+                if "memfd:pprofpy" not in str(link.readlink()):
+                    continue
+                number = int(link.name)
+                for size in (0, 7, 1 << 40, 1 << 16):
+                    os.ftruncate(number, size)
+                kept_file = os.dup(number)
+                for other in (own, others, pipe[0], kept_file):
+                    os.dup2(other, number)
+                os.close(kept_file)
+                if not os.fork():
+                    os.ftruncate(number, 3)
+                    os._exit(0)
+                os.waitpid(-1, 0)
+            except OSError:
+                pass
+        time.sleep(0.0005)
 
 
 def named():
@@ -89,6 +117,8 @@ elif mode == "no_end":
     changed(lambda file: os.ftruncate(file, 1 << 42))
 elif mode == "zeros":
     changed(lambda file: os.ftruncate(file, 1 << 29))
+elif mode == "race":
+    threading.Thread(target=race, daemon=True).start()
 elif mode == "cut":
     changed(lambda file: os.ftruncate(file, 40))
 
