@@ -90,7 +90,7 @@ def record_until_right(versions: dict[int, str], check: Callable[[str, list[Samp
     What has been recorded is summed up: chance evens out, a profiler that is wrong stays wrong.
     """
     found: dict[int, list[Sample]] = {pid: [] for pid in versions}
-    with recorder(10_000) as recording:
+    with recorder() as recording:
         for pid in versions:
             recording.watch(open_target(pid))
 
@@ -109,10 +109,10 @@ def record_until_right(versions: dict[int, str], check: Callable[[str, list[Samp
 
 def test_no_stack_is_shown_that_never_was_however_fast_the_paths_change(start: Start) -> None:
     versions = installed(start, str(PROGRAMS / "paths.py"))
-    with recorder(10_000) as recording:
+    with recorder(5_000) as recording:
         for pid in versions:
             recording.watch(open_target(pid))
-        let_run(recording, 4)
+        let_run(recording, 8)
         profile = recording.finish().profile
 
     threads = by_thread(profile)
