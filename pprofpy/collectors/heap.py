@@ -32,8 +32,8 @@ DEFAULT_SAMPLE_BYTES = 512 << 10
 _TICK_S = 0.05
 _STARTING_S, _CLEARING_S = 3.0, 3.0
 _TYPES, _EXAMPLES, _REFERRERS = 20, 20, 3
-_READ_SHARE, _WAITING = 50, 10
-"""Reading a heap may take a fiftieth of our CPU time; on a busy machine, nine tenths of the time go by in waiting."""
+_READ_SHARE, _WAITING = 50, 50
+"""Reading a heap may take a fiftieth of our CPU time; on a busy machine, nearly all of its time goes by in waiting."""
 
 _CLASS = re.compile(r"<class '(.*)'>", re.DOTALL)
 _MOST_FRAMES = 256
