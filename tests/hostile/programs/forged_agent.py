@@ -6,6 +6,7 @@ import posix
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 mode, victim = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
@@ -60,13 +61,15 @@ def race():
                     continue
                 number = int(link.name)
                 for size in (0, 7, 1 << 40, 1 << 16):
-                    os.ftruncate(number, size)
+                    with suppress(OSError):  # it may be sealed
+                        os.ftruncate(number, size)
                 kept_file = os.dup(number)
                 for other in (own, others, pipe[0], kept_file):
                     os.dup2(other, number)
                 os.close(kept_file)
                 if not os.fork():
-                    os.ftruncate(number, 3)
+                    with suppress(OSError):
+                        os.ftruncate(number, 3)
                     os._exit(0)
                 os.waitpid(-1, 0)
             except OSError:
