@@ -109,9 +109,13 @@ def compiled_library(folder: Path, name: str) -> Path:
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C even where a shell has started the tests in the background: what they start would ignore it, too."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Take Ctrl-C even where a shell has started the tests in the background, and SIGHUP where nohup has.
+
+    What the tests start would ignore them, too.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)

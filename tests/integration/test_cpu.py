@@ -274,8 +274,10 @@ def begun(recording: subprocess.Popen[str]) -> int:
 
     def is_sampling() -> bool:
         children = descendants_of(recording.pid)
-        found[:] = [pid for pid in children if comm(pid) == "py-spy"]
-        return bool(found) and ticks_of(found[0]) >= 3
+        with suppress(OSError):  # one that tells its version has ended meanwhile
+            found[:] = [pid for pid in children if comm(pid) == "py-spy"]
+            return bool(found) and ticks_of(found[0]) >= 3
+        return False
 
     wait_until(is_sampling, "py-spy samples")
     return found[0]

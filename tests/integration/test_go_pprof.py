@@ -334,4 +334,7 @@ def test_any_difference_gives_the_same_table(
         tmp_path / "later",
     )
     reference = theirs("-top", f"-nodefraction={fraction}", f"-{option}={tmp_path / 'base'}", tmp_path / "later")
-    assert without_header(table) == without_header(reference)
+    if table[-1] == "There is no sample in it.":
+        assert without_header(reference)[2:] == []
+    else:
+        assert without_header(table) == without_header(reference)

@@ -108,12 +108,12 @@ def test_the_unit_may_be_chosen() -> None:
     assert "9970ms" in table(profile_of({"a": 997}), unit="ms").summary[0]
 
 
-def test_an_empty_profile_is_an_empty_table() -> None:
+def test_an_empty_profile_has_no_table() -> None:
     found = table(profile_of({}))
 
     assert found.rows == []
     assert found.summary == ["Showing nodes accounting for 0, 0% of 0 total"]
-    assert piped(lambda console: top.render(found, console)).endswith("cum%\n")
+    assert piped(lambda console: top.render(found, console)).endswith("There is no sample in it.\n")
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
