@@ -47,6 +47,7 @@ WORDS = {
     "python_interrupted": "{} stack|stacks could not be walked because an event interrupted another.",
     "python_threads_beyond": "{} stack|stacks was|were of threads beyond a process's first 512; "
     "it|they counts|count as running no Python.",
+    "python_children_full": "{} child process|processes found no room: its|their stacks are missing.",
     "python_threads_hidden": "{} thread|threads is|are beyond a process's first 512: it|they "
     "counts|count as running no Python.",
     "python_unnamed": "{} function|functions was|were gone before it|they could be named.",

@@ -20,7 +20,9 @@ from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.pystacks import processes
 from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.stacks import TRUNCATED
+from pprofpy.collectors.sampling import cpu
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
@@ -500,6 +502,31 @@ parent_work()
         os.kill(child, signal.SIGKILL)
     assert recording.returncode == 0, messages
     assert {"<string>.parent_work", "<string>.child_work", "<string>.other_work"} <= names_of(cli)
+
+
+@beside_others
+def test_children_that_find_no_room_are_counted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "python_constants", lambda: python_constants() | {"PYTHON_MAX_PROCESSES": 3})
+    code = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(5):
+    if not os.fork():
+        sys.stdin.read()
+        os._exit(0)
+sys.stdin.read()
+"""
+    parent = start(PYTHON, "-c", code, stdin=subprocess.PIPE)
+    assert parent.stdin is not None
+    with recorder(children=True) as recording:
+        recording.watch(open_target(parent.pid))
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        wait_until(lambda: len(descendants_of(parent.pid)) == 5, "it has five children")
+        losses = recording.finish().profile.collection.losses
+
+    assert losses["python_children_full"] == 3
 
 
 @beside_others

@@ -94,10 +94,10 @@ static inline u64 python_stack(void)
 
 /* -- fork and exec ------------------------------------------------------------------------------------------------ */
 
-static inline void python_send_event(u32 kind, u32 tgid, u32 parent_tgid)
+static inline bool python_send_event(u32 kind, u32 tgid, u32 parent_tgid)
 {
     struct python_process_event event = {.kind = kind, .tgid = tgid, .parent_tgid = parent_tgid};
-    python_records.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP);
+    return !python_records.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP);
 }
 
 /* Raw tracepoint sched_process_fork: a child has its parent's memory, at the same addresses. */
@@ -109,8 +109,8 @@ int python_on_fork(struct bpf_raw_tracepoint_args *ctx)
     if (!target || child == tgid || !(target->flags & PYTHON_TARGET_FOLLOW))
         return 1;
     struct python_target copy = *target;
-    if (!python_targets.update(&child, &copy))
-        python_send_event(PYTHON_RECORD_FORK, child, tgid);
+    if (python_targets.update(&child, &copy) || !python_send_event(PYTHON_RECORD_FORK, child, tgid))
+        python_count(PYTHON_CHILD_LOST);
     return 1;
 }
 

@@ -16,6 +16,9 @@
 #ifndef PYTHON_MAX_THREADS
 #define PYTHON_MAX_THREADS 512
 #endif
+#ifndef PYTHON_MAX_PROCESSES
+#define PYTHON_MAX_PROCESSES 4096
+#endif
 #define PYTHON_NAME_BYTES 256
 #define PYTHON_FILE_BYTES 512
 #define PYTHON_TABLE_BYTES 4096
@@ -31,6 +34,7 @@ enum {
     PYTHON_CODE_LOST,
     PYTHON_BUSY, /* an event within an event */
     PYTHON_TOO_MANY_THREADS, /* its state is not among the first PYTHON_MAX_THREADS, and glibc does not tell it */
+    PYTHON_CHILD_LOST, /* no room for a child process, or for the news of it */
     PYTHON_REASONS
 };
 
@@ -170,7 +174,7 @@ struct python_walk {
     u32 unused;
 };
 
-BPF_TABLE("hash", u32, struct python_target, python_targets, 4096);
+BPF_TABLE("hash", u32, struct python_target, python_targets, PYTHON_MAX_PROCESSES);
 BPF_TABLE("lru_hash", u32, u64, python_threads, 16384);
 BPF_TABLE("lru_hash", u64, u32, python_stacks_seen, PYTHON_KNOWN);
 BPF_TABLE("lru_hash", u64, u32, python_codes_seen, PYTHON_KNOWN);

@@ -84,6 +84,7 @@ _MISSED = (
     "python_names_full",
     "python_interrupted",
     "python_threads_beyond",
+    "python_children_full",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
 
