@@ -9,7 +9,7 @@ import numpy as np
 
 from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.profile import Function, LabelSet, Line, Location, Profile
+from pprofpy.model.profile import Function, Label, LabelSet, Line, Location, Profile
 from pprofpy.model.stack_table import Ints, Stacks, offsets_of
 
 
@@ -62,6 +62,31 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         comments=tuple(dict.fromkeys(comment for profile in profiles for comment in profile.comments)),
         collection=collection,
     ).compact()
+
+
+def with_last_names(profile: Profile) -> Profile:
+    """The same samples, those of one thread (pid and tid) under its last name: it knows all that came before."""
+    last: dict[tuple[object, object], Label] = {}
+    threads = []
+    for labels in profile.label_sets:
+        facts = {label.key: label for label in labels}
+        thread = (facts["pid"].value if "pid" in facts else 0, facts["tid"].value if "tid" in facts else 0)
+        threads.append(thread)
+        if thread[1] and "thread" in facts:
+            last[thread] = facts["thread"]
+    ids: dict[LabelSet, int] = {}
+    index = np.array(
+        [
+            ids.setdefault(
+                tuple(last.get(thread, label) if label.key == "thread" else label for label in labels), len(ids)
+            )
+            for thread, labels in zip(threads, profile.label_sets, strict=True)
+        ],
+        np.int64,
+    )
+    if list(ids) == profile.label_sets:
+        return profile
+    return replace(profile, label_sets=list(ids), sample_labels=index[profile.sample_labels]).compact()
 
 
 def root_by_label(profile: Profile, key: str) -> Profile:

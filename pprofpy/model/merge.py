@@ -14,7 +14,7 @@ from pprofpy.model.recording import Recording
 
 
 def merge_recordings(windows: Sequence[Recording]) -> Recording:
-    """Merge windows into one recording.
+    """Merge windows into one recording. A thread that had several names has its last one, which tells of all of them.
 
     Args:
         windows: In order of time; at least one, all of one kind.
@@ -29,7 +29,9 @@ def merge_recordings(windows: Sequence[Recording]) -> Recording:
     if len(kinds) > 1:
         raise UsageError(f"recordings of different commands cannot be merged: {', '.join(kinds)}")
     merge = _MERGERS.get(kinds[0], _merge_profiles)
-    return windows[0] if len(windows) == 1 and merge is not _merge_events else merge(windows)
+    merged = windows[0] if len(windows) == 1 and merge is not _merge_events else merge(windows)
+    profile = combine.with_last_names(merged.profile)
+    return merged if profile is merged.profile else replace(merged, profile=profile)
 
 
 def _merge_profiles(windows: Sequence[Recording]) -> Recording:

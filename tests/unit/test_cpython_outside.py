@@ -282,6 +282,35 @@ def test_threads_have_the_names_that_the_program_gave_them(version: str, start: 
     assert names.name(1, process.pid, "python3") == "python3"
 
 
+def test_a_thread_that_takes_the_name_of_each_job_has_them_all(start: Start) -> None:
+    code = """
+import sys, threading
+print("ready", flush=True)
+for line in sys.stdin:
+    threading.current_thread().name = line.strip()
+    print("ready", flush=True)
+"""
+    process = start(sys.executable, "-c", code, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    runtime, names = find_runtime(open_target(process.pid)), ThreadNames()
+
+    seen = []
+    for job in ("red", "blue", "red", "green", "yellow", "pink"):
+        process.stdin.write(f"{job}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"
+
+        def has_read_again(before: object = names._read_at.get(process.pid)) -> bool:
+            names.learn(runtime, [process.pid])
+            return names._read_at.get(process.pid) != before
+
+        wait_until(has_read_again, "names are read again")
+        seen.append(names.name(process.pid, process.pid))
+
+    assert seen == ["red", "red, blue", "red, blue", *["red, blue, green"], *["red, blue, green, …"] * 2]
+
+
 def test_a_thousand_threads_have_their_names(start: Start) -> None:
     process = start(sys.executable, str(PROGRAMS / "crowd.py"), "1000")
     target = open_target(process.pid)

@@ -13,8 +13,9 @@ from pprofpy.model.heap import HeapRecording, MemoryUse, merge_heap
 from pprofpy.model.latencies import Latencies, merge_latencies
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.merge import merge_recordings
-from pprofpy.model.profile import Collection, Frame, Function, Profile, Stack, ValueType
+from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Profile, Stack, ValueType
 from pprofpy.model.recording import Recording
+from tests.stacks import PERIOD_NS, profile_of
 
 WORK: Stack = (Frame(Function("shop.work")),)
 OTHER: Stack = (Frame(Function("shop.other")),)
@@ -156,3 +157,24 @@ def test_every_kind_goes_through_its_tables() -> None:
 def test_windows_of_different_commands_are_refused() -> None:
     with pytest.raises(UsageError, match="cpu, gil"):
         merge_recordings([Recording("cpu", cpu_profile(1)), replace(gil_window(0).to_recording({}))])
+
+
+def test_a_thread_with_several_names_has_its_last_one_in_the_whole() -> None:
+    def window(stacks: dict[tuple[str, LabelSet], int]) -> Recording:
+        return Recording("cpu", profile_of(stacks))
+
+    def worker(name: str, tid: int = 7) -> LabelSet:
+        return Label("thread", name), Label("tid", tid)
+
+    whole = merge_recordings(
+        [
+            window({("main > red", worker("red")): 1, ("main > red", worker("red, blue")): 2, ("main", ()): 5}),
+            window({("main > red", worker("red, blue")): 4, ("main > red", worker("other", 8)): 1}),
+        ]
+    ).profile
+
+    assert {sample.labels: sample.values[1] // PERIOD_NS for sample in whole.samples()} == {
+        worker("red, blue"): 7,
+        worker("other", 8): 1,
+        (): 5,
+    }

@@ -39,6 +39,10 @@ _PAUSES = 10
 """So many times as long as the names of a process took to read, they are not read again: programs start threads all the
 while."""
 
+_RENAMED_S = 0.4
+"""Names are read again after this: programs give their threads the names of their jobs."""
+_MOST_NAMES, _AND_MORE = 3, "…"
+
 _MOST_THREADS = 100_000
 """Nor are more names kept, twice, however many threads are started at once."""
 
@@ -54,14 +58,15 @@ _INT_VALUE, _INT_DIGIT_BITS = 24, 30
 class ThreadNames:
     """The names of threads, by pid and tid (as our pid namespace numbers them).
 
-    Names are kept when threads end, for as long as they are asked for, and a minute longer.
+    A thread that takes the name of each job has all of its names, in the order in which they were seen. Names are kept
+    when threads end, for as long as they are asked for, and a minute longer.
     """
 
     def __init__(self) -> None:
-        self._names: Recent[tuple[int, int], str] = Recent(_MOST_THREADS)
+        self._names: Recent[tuple[int, int], tuple[str, ...]] = Recent(_MOST_THREADS)
         self._tries: Recent[tuple[int, int], int] = Recent(_MOST_THREADS)
         self._implausible: set[int] = set()
-        self._not_before_s: Recent[int, float] = Recent(_MOST_PROCESSES)
+        self._read_at: Recent[int, tuple[float, float]] = Recent(_MOST_PROCESSES)
 
     def name(self, pid: int, tid: int, otherwise: str = "") -> str:
         """A thread's name.
@@ -70,10 +75,11 @@ class ThreadNames:
             pid, tid: Which.
             otherwise: What to call it if Python has no name for it; by default its number in words.
         """
-        return self._names.get((pid, tid)) or otherwise or ("MainThread" if tid == pid else f"thread {tid}")
+        names = ", ".join(self._names.get((pid, tid)) or ())
+        return names or otherwise or ("MainThread" if tid == pid else f"thread {tid}")
 
     def learn_all(self, runtimes: Mapping[int, Runtime], threads: Iterable[tuple[int, int]]) -> None:
-        """Read the names of threads that are new.
+        """Read the names of threads that are new, and now and then those of all, which may have other names now.
 
         Args:
             runtimes: pid -> its Python, as far as that is known.
@@ -89,24 +95,36 @@ class ThreadNames:
         """The same for one process. A thread that is only just beginning is tried again."""
         pid = runtime.pid
         new = [tid for tid in tids if (pid, tid) not in self._names and (self._tries.get((pid, tid)) or 0) < _TRIES]
-        if not new or pid in self._implausible:
-            return
         began_s = time.monotonic()
-        if began_s < (self._not_before_s.get(pid) or 0):
+        if pid in self._implausible or not self._is_due(pid, began_s, has_new=bool(new)):
             return
         try:
             outer, names = bounded(f"process {pid}", lambda: (_outer_tids(pid), _read_names(runtime)))
             for native_id, name in names.items():
-                self._names[pid, outer.get(native_id, native_id)] = name
+                self._add((pid, outer.get(native_id, native_id)), name)
             if (pid, pid) not in self._names:  # also before `threading` is imported
-                self._names[pid, pid] = "MainThread"
+                self._add((pid, pid), "MainThread")
         except ImplausibleTargetError:
             self._implausible.add(pid)
         except (UnreadableError, PprofpyError, BlockedError):
             pass
-        self._not_before_s[pid] = began_s + _PAUSES * (time.monotonic() - began_s)
+        self._read_at[pid] = began_s, time.monotonic() - began_s
         for tid in new:
             self._tries[pid, tid] = (self._tries.get((pid, tid)) or 0) + 1
+
+    def _is_due(self, pid: int, now_s: float, *, has_new: bool) -> bool:
+        """Programs start threads all the while: what takes long to read is not read that often."""
+        last = self._read_at.get(pid)
+        if last is None:
+            return has_new
+        read_s, took_s = last
+        return now_s > read_s + (_PAUSES * took_s if has_new else max(_RENAMED_S, 5 * _PAUSES * took_s))
+
+    def _add(self, thread: tuple[int, int], name: str) -> None:
+        known = self._names.get(thread) or ()
+        if name in known or known[-1:] == (_AND_MORE,):
+            return
+        self._names[thread] = (*known, name) if len(known) < _MOST_NAMES else (*known, _AND_MORE)
 
 
 class Interpreters:
