@@ -13,7 +13,7 @@ from rich.text import Text
 from pprofpy.model.gil import UNSEEN, GilRecord, GilSlice, GilThread
 from pprofpy.model.profile import Collection, Stack
 from pprofpy.reports.losses import sentences
-from pprofpy.reports.text import shorten, write_lines
+from pprofpy.reports.text import more_rows, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 10
@@ -151,17 +151,17 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
     )
     threads = [replace(one, name=f"{one.pid} {one.name}") for one in report.threads] if several else report.threads
     write_lines(console, ["", Text(heading, "bold"), *map(_thread_line, threads)])
-    write_lines(console, _more(report.hidden["threads"]))
+    write_lines(console, more_rows(report.hidden["threads"]))
     heading = f"{'waited':>8} {'waits':>7} {'avg':>7} {'longest':>8}  waited for the GIL in"
     write_lines(console, ["", Text(heading, "bold"), *map(_place_line, report.places)])
-    write_lines(console, _more(report.hidden["places"]))
+    write_lines(console, more_rows(report.hidden["places"]))
     heading = f"{'held':>8} {'running':>8} {'off cpu':>8}  held the GIL in"
     write_lines(console, ["", Text(heading, "bold"), *map(_hold_line, report.holds)])
-    write_lines(console, _more(report.hidden["holds"]))
+    write_lines(console, more_rows(report.hidden["holds"]))
     total_ns = sum(row.total_ns for row in report.places)
     heading = f"{'blocked':>8} {'share':>6}  {'held in':{_PAIR_WIDTH}}  while waited in"
     write_lines(console, ["", Text(heading, "bold"), *(_pair_line(row, total_ns) for row in report.pairs)])
-    write_lines(console, _more(report.hidden["pairs"]))
+    write_lines(console, more_rows(report.hidden["pairs"]))
 
 
 def to_json(report: GilReport) -> dict[str, Any]:
@@ -237,7 +237,3 @@ def _pair_line(row: PairRow, total_ns: int) -> str:
     holder, waiter = (shorten(one, _PAIR_WIDTH) for one in (row.holder, row.waiter))
     share = f"{row.total_ns / max(total_ns, 1):.1%}"
     return f"{format_short(row.total_ns, 'ns'):>8} {share:>6}  {holder:{_PAIR_WIDTH}}  {waiter}"
-
-
-def _more(hidden: int) -> list[Text]:
-    return [Text(f"{'':8}… {hidden} more: -N 0 shows all", "dim")] if hidden else []

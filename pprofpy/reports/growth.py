@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pprofpy.model.heap import Snapshots
 from pprofpy.model.profile import Frame, Stack
-from pprofpy.reports.text import name_width, shorten, write_lines
+from pprofpy.reports.text import more_rows, name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 10
@@ -92,8 +92,7 @@ def render(report: Growth, console: Console) -> None:
     width = name_width(console, _INDENT)
     for row in report.rows:
         write_lines(console, _lines(row, span_ns, width))
-    if report.hidden:
-        write_lines(console, [Text(f"{'':{_INDENT}}… {report.hidden} more: -N 0 shows all", "dim")])
+    write_lines(console, more_rows(report.hidden, _INDENT))
     if not report.rows:
         write_lines(console, ["nothing has grown"])
 

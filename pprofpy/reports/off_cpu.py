@@ -17,7 +17,7 @@ from pprofpy.model.waits import STATES, unchain
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stack_lines import line, one_line, stack_json
-from pprofpy.reports.text import shorten, write_lines
+from pprofpy.reports.text import more_rows, shorten, write_lines
 from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 15
@@ -166,16 +166,16 @@ def render(report: OffCpu, console: Console) -> None:
     )
     write_lines(console, [title, *losses, "", Text(heading, "bold")])
     write_lines(console, [_thread_line(row) for row in report.threads])
-    write_lines(console, _more(report.hidden_threads))
+    write_lines(console, more_rows(report.hidden_threads))
     heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} {'where':{_PLACE_WIDTH}} ended by"
     write_lines(console, ["", Text(heading, "bold"), *(_place_line(row) for row in report.places)])
-    write_lines(console, _more(report.hidden_places))
+    write_lines(console, more_rows(report.hidden_places))
     if report.chains:
         heading = f"{'total':>8} {'times':>8} {'avg':>7} chains: what waited, and what ended it"
         write_lines(
             console, ["", Text(heading, "bold"), *(text for row in report.chains for text in _chain_lines(row))]
         )
-        write_lines(console, _more(report.hidden_chains))
+        write_lines(console, more_rows(report.hidden_chains))
 
 
 def to_json(report: OffCpu) -> dict[str, Any]:
@@ -257,7 +257,3 @@ def _place_line(row: ReasonRow) -> str:
     waker = shorten(row.waker, _WAKER_WIDTH)
     what = f"{row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}"
     return f"{total:>8} {row.count:>8} {average:>7} {what}".rstrip()
-
-
-def _more(hidden: int) -> list[Text]:
-    return [Text(f"{'':8}… {hidden} more: -N 0 shows all", "dim")] if hidden else []

@@ -26,7 +26,7 @@ from pprofpy.reports import histogram
 from pprofpy.reports.histogram import Bar
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.stack_lines import one_line, stack_json
-from pprofpy.reports.text import shorten, write_lines
+from pprofpy.reports.text import more_rows, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 20
@@ -280,8 +280,7 @@ def _stack_lines(report: SchedLatency) -> Iterator[Text | str]:
         yield f"{format_short(one.total_ns, 'ns'):>8} {one.count:>7} {times} {kind:9} {one_line(one.stack) or '?'}"
         if one.waker_stack:
             yield Text(f"{'':33}by        {one_line(one.waker_stack)}", "dim")
-    if report.hidden_stacks:
-        yield Text(f"{'':8}… {report.hidden_stacks} more: -N 0 shows all", "dim")
+    yield from more_rows(report.hidden_stacks)
 
 
 def _stack_json(one: StackWaits) -> dict[str, Any]:

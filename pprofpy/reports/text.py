@@ -72,6 +72,11 @@ def flat_and_cum(row: Spent, total: int, worded: Callable[[int], str]) -> tuple[
     )
 
 
+def more_rows(hidden: int, indent: int = 8, noun: str = "") -> list[Text]:
+    """The line below a table that was cut: how many rows are hidden, and how to see them; none if it was not."""
+    return [Text(f"{'':{indent}}… {hidden} more{noun}: -N 0 shows all", "dim")] if hidden else []
+
+
 def write_lines(console: Console, lines: Iterable[Text | str]) -> None:
     """Print line by line, made harmless; into a pipe or file plainly, since a million lines of it are possible."""
     if console.is_terminal:

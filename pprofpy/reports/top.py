@@ -12,7 +12,7 @@ from rich.text import Text
 from pprofpy.model.graph import Entity, Graph
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import flat_and_cum, name_width, shorten, write_lines
+from pprofpy.reports.text import flat_and_cum, more_rows, name_width, shorten, write_lines
 from pprofpy.reports.trim import AUTO_UNIT, Limits, Trimmed, trim
 from pprofpy.units import format_value
 
@@ -95,9 +95,8 @@ def render(top: Top, console: Console) -> None:
     write_lines(console, [*header.lines(top.header, top.unit), *top.summary, Text(_COLUMNS, "bold")])
     width = name_width(console, len(_COLUMNS) + 2)
     write_lines(console, (_line(row, top, width) for row in top.rows))
-    if top.hidden:
-        more = f"{top.hidden} more row{'s' * (top.hidden > 1)}: -N 0 shows all"
-        write_lines(console, [Text(f"{'':{len(_COLUMNS)}}  … {more}", "dim")])
+    noun = " row" if top.hidden == 1 else " rows"
+    write_lines(console, more_rows(top.hidden, len(_COLUMNS) + 2, noun))
 
 
 def to_json(top: Top) -> dict[str, Any]:
