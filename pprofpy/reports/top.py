@@ -88,8 +88,8 @@ def build(
 
 
 def render(top: Top, console: Console) -> None:
-    """Print the table; on a terminal with colour, names cut to fit. Without a sample, there is none."""
-    if not (top.rows or top.hidden):
+    """Print the table; on a terminal with colour, names cut to fit. There is none for a profile without a sample."""
+    if not (top.rows or top.hidden or top.header.total):
         write_lines(console, [*header.lines(top.header, top.unit), "There is no sample in it."])
         return
     write_lines(console, [*header.lines(top.header, top.unit), *top.summary, Text(_COLUMNS, "bold")])

@@ -33,7 +33,7 @@ def roots_package() -> Iterator[Path]:
         package = Path(place) / "package"
         package.mkdir()
         (package / "__init__.py").touch()
-        (package / "secret.py").write_text("class Hush:\n    def only_root_knows_this(self):\n        return 1\n")
+        (package / "secret.py").write_text("class Private:\n    def only_root_knows_this(self):\n        return 1\n")
         yield Path(place)
 
 

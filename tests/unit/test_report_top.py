@@ -116,6 +116,13 @@ def test_an_empty_profile_has_no_table() -> None:
     assert piped(lambda console: top.render(found, console)).endswith("There is no sample in it.\n")
 
 
+def test_rows_that_are_all_dropped_are_no_empty_profile() -> None:
+    found = table(profile_of({"a": 1, "b": 1}), limits=Limits(0, 0.9))
+
+    assert found.rows == []
+    assert piped(lambda console: top.render(found, console)).endswith("cum%\n")
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
 def test_a_share_is_between_0_and_1(fraction: float) -> None:
     with pytest.raises(UsageError, match="not a share"):
