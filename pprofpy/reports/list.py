@@ -93,7 +93,7 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
         costs, start = lines[name, filename], starts.get((name, filename), 0)
         source = sources.find(filename) if filename else None
         remarks = _remarks(source, filename, about, costs)
-        if source and source.mtime_ns > _loaded_ns(about) > 0 and source.lacks(name, min(costs), max(costs)):
+        if source and _may_be_newer(source, about) and source.lacks(name, min(costs), max(costs)):
             remarks = ["warning: the file was changed, and this function is at other lines now: they are not shown"]
             source = None
         shown = _lines_of(source, costs, start) if source else [SourceLine(n, *costs[n], None) for n in sorted(costs)]
@@ -178,16 +178,18 @@ def _remarks(source: Source | None, filename: str, about: Header, costs: dict[in
     remarks = [] if str(source.path) == filename else [f"source: {source.path}"]
     if about.time_ns and source.mtime_ns > about.time_ns:
         remarks.append("warning: the file was changed after the recording began; lines may not match")
-    elif source.mtime_ns > _loaded_ns(about) > 0:
+    elif _may_be_newer(source, about):
         remarks.append("warning: the file was changed after the process had started; lines may not match")
     elif max(costs) > len(source.lines):
         remarks.append("warning: the file is shorter than the profile says; it is not the one that was running")
     return remarks
 
 
-def _loaded_ns(about: Header) -> int:
-    """From when on a change of the source may come too late for the process; 0 if unknown."""
-    return about.collection.started_ns + _CLOCKS_APART_NS if about.collection.started_ns > 0 else about.time_ns
+def _may_be_newer(source: Source, about: Header) -> bool:
+    """Was it changed too late for the process to have loaded it so? Not told where the profile knows no time."""
+    started_ns = about.collection.started_ns
+    loaded_ns = started_ns + _CLOCKS_APART_NS if started_ns > 0 else about.time_ns
+    return source.mtime_ns > loaded_ns > 0
 
 
 def _text(line: SourceLine, listing: Listing) -> Text:
