@@ -28,6 +28,11 @@ def text_of(content: bytes) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def without_numbers(name: str) -> str:
+    """Put `*` for each number in a thread's name: `job-7` and `job-8` become `job-*`."""
+    return re.sub(r"\d+", "*", name)
+
+
 def printable_lines(text: str) -> str:
     """As `printable`, for text of several lines: the line breaks are meant."""
     return "\n".join(map(printable, text.split("\n")))

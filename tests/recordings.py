@@ -62,7 +62,9 @@ def off_cpu() -> Recording:
     ):
         facts = [Label("state", state), Label("reason", reason), *([Label("waker", waker)] if waker else [])]
         builder.add(frames, (count, delay_ns), thread(name, tid, *facts))
-    return Recording("off-cpu", finished(builder, collection(losses={"hidden_switches": 3})), shown={"nodecount": 15})
+    return Recording(
+        "off-cpu", finished(builder, collection(losses={"hidden_switches": 3})), shown={"nodecount": 15, "wakers": True}
+    )
 
 
 def gil() -> Recording:
@@ -70,7 +72,7 @@ def gil() -> Recording:
         threads=(
             GilThread(42, 42, "MainThread", 900, 4_100 * MS, 25 * MS, 300 * MS, 20 * MS, 340 * MS, 7 * MS),
             GilThread(42, 43, HARMFUL, 12, 600 * MS, 80 * MS, 5_200 * MS, 800 * MS, 5_900 * MS),
-            GilThread(42, -1, "Thread-N", held_on_ns=1),
+            GilThread(42, -1, "Thread-*", held_on_ns=1),
         ),
         waits=(Wait(42, LOCK, 890, 4_000 * MS, 25 * MS), Wait(43, RECEIPT, 12, 600 * MS, 80 * MS)),
         holds=(Hold(43, PRICE, 5_200 * MS, 800 * MS), Hold(42, LOCK, 300 * MS, 20 * MS)),

@@ -12,7 +12,15 @@ import click
 from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began
-from pprofpy.cli.options import duration_option, json_option, rate_option, rows_option, verbose_option, window_option
+from pprofpy.cli.options import (
+    duration_option,
+    json_option,
+    no_fold_option,
+    rate_option,
+    rows_option,
+    verbose_option,
+    window_option,
+)
 from pprofpy.cli.record import Length, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
@@ -22,6 +30,7 @@ from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
+from pprofpy.model.sleepers import fold_sleepers
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
@@ -61,6 +70,7 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @verbose_option
 @output_options
 @rows_option(top_report.DEFAULT_NODE_COUNT, is_n_free=False)
+@no_fold_option
 @json_option
 @click.option("--propagate-status", is_flag=True, help="Exit with the COMMAND's exit status.")
 def command(
@@ -68,6 +78,7 @@ def command(
     engine: str,
     threads: bool,
     nodecount: int,
+    no_fold: bool,
     as_json: bool,
     propagate_status: bool,
     verbose: bool,
@@ -85,7 +96,7 @@ def command(
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
     length = Length(duration_ns, others.pop("window_ns"))
     options = CpuOptions(duration_ns=duration_ns, **others)
-    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads}
+    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads, "no_fold": no_fold}
     status = 0
     with interruptible() as interruption:
         try:
@@ -139,9 +150,11 @@ def _record(
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:
     """Print the top table of a recording, and the thread table if it was asked for. `source`: its file."""
-    view = view_of(recording.profile, source)
+    fold = not (as_json or recording.flag("no_fold"))
+    profile = fold_sleepers(recording.profile) if fold else recording.profile
+    view = view_of(profile, source)
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
-    by_thread = threads_report.build(recording.profile, view.value_index) if recording.flag("threads") else None
+    by_thread = threads_report.build(profile, view.value_index) if recording.flag("threads") else None
     if as_json:
         table = top_report.build(view.header(), view.graph(), limits)
         data = {**top_report.to_json(table), "path": source}

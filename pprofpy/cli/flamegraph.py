@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pprofpy.cli.console import remark, write_data
+from pprofpy.cli.options import no_fold_option
 from pprofpy.cli.view import View, view_of, view_options
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import STDIO, save
 from pprofpy.model.combine import root_by_label
 from pprofpy.model.graph import Granularity, build_graph
-from pprofpy.model.profile import Profile
+from pprofpy.model.recording import Recording
+from pprofpy.model.sleepers import find_sleepers, in_words
 from pprofpy.reports import flamegraph
 from pprofpy.reports.flamegraph import FlameOptions
 from pprofpy.reports.trim import AUTO_UNIT
-from pprofpy.units import format_value
+from pprofpy.units import format_duration, format_value
 
 _STANDARD = FlameOptions()
 _OTHER_PICTURES = {".html", ".htm", ".xhtml", ".svgz", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".json", ".gz"}
 
 
-def draw(profile: Profile) -> bytes:
+def draw(recording: Recording) -> bytes:
     """A recording as a picture, with standard options."""
-    return _svg(view_of(profile), _STANDARD, Granularity.FILEFUNCTIONS)
+    fold = not recording.flag("no_fold")
+    return _svg(view_of(recording.profile), _STANDARD, Granularity.FILEFUNCTIONS, fold=fold)
 
 
 @click.command("flamegraph")
@@ -50,9 +54,18 @@ def draw(profile: Profile) -> bytes:
     "--min-percent", type=click.FloatRange(0, 100), default=_STANDARD.min_percent, show_default=True,
     help="Hide frames narrower than this share, in percent.",
 )  # fmt: skip
+@no_fold_option
 @click.option("--force", is_flag=True, help="Replace FILE even if pprofpy did not write it.")
 def command(
-    view: View, output: str, title: str, by: str, by_line: bool, root: str, min_percent: float, force: bool
+    view: View,
+    output: str,
+    title: str,
+    by: str,
+    by_line: bool,
+    root: str,
+    min_percent: float,
+    no_fold: bool,
+    force: bool,
 ) -> None:
     """Draw a flame graph of the latest recording, or of the sum of the PROFILE files.
 
@@ -64,7 +77,7 @@ def command(
         title or _title(view), root == "top", min_percent, "auto" if view.unit == AUTO_UNIT else view.unit
     )
     granularity = Granularity.LINES if by_line else Granularity.FILEFUNCTIONS
-    data = _svg(view, options, granularity, by)
+    data = _svg(view, options, granularity, by, fold=not no_fold)
     if output == STDIO:
         write_data(data)
         return
@@ -82,8 +95,13 @@ def _check_name(output: str) -> None:
         )
 
 
-def _svg(view: View, options: FlameOptions, granularity: Granularity, by: str = "") -> bytes:
+def _svg(view: View, options: FlameOptions, granularity: Granularity, by: str = "", *, fold: bool) -> bytes:
     profile = view.profile
+    sleepers = find_sleepers(profile) if fold else None
+    if sleepers:
+        profile = profile.select(~sleepers.rows)
+        left_out = f"Not drawn: {in_words(sleepers)}: {format_duration(sleepers.time_ns)}; --no-fold draws them"
+        options = replace(options, left_out=left_out)
     if by:
         keys = {label.key for labels in profile.label_sets for label in labels}
         if by not in keys:

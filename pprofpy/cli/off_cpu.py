@@ -8,7 +8,7 @@ import click
 
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
-from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
+from pprofpy.cli.options import Duration, json_option, no_fold_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, target_options
@@ -17,6 +17,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
+from pprofpy.model.sleepers import fold_sleepers
 from pprofpy.reports import off_cpu as report
 from pprofpy.target import Target
 
@@ -40,6 +41,7 @@ Examples:
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions on top of Python stacks.")
 @output_options
 @rows_option(report.DEFAULT_ROWS)
+@no_fold_option
 @json_option
 @verbose_option
 def command(
@@ -51,6 +53,7 @@ def command(
     wakers: bool,
     kernel_stacks: bool,
     nodecount: int,
+    no_fold: bool,
     as_json: bool,
     verbose: bool,
     **others: Any,
@@ -67,7 +70,7 @@ def command(
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
-    shown: dict[str, Option] = {"nodecount": nodecount}
+    shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "no_fold": no_fold}
     plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
     def start(scope: Scope) -> OffCpuRecorder:
@@ -88,7 +91,13 @@ def command(
 
 def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
     """Print a recording."""
-    table = report.build(recording.profile, recording.number("nodecount", report.DEFAULT_ROWS))
+    fold = not (as_json or recording.flag("no_fold"))
+    table = report.build(
+        fold_sleepers(recording.profile) if fold else recording.profile,
+        recording.number("nodecount", report.DEFAULT_ROWS),
+        by_waker=recording.flag("wakers"),
+        pools=fold,
+    )
     if as_json:
         print_json("off-cpu", report.to_json(table))
     else:

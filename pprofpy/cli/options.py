@@ -47,6 +47,8 @@ subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help="R
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+no_fold_option = click.option("--no-fold", is_flag=True, help="Show each thread, also those that did not run.")
+
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Report how much memory the recording used.")
 
 

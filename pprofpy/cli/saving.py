@@ -26,7 +26,7 @@ from pprofpy.units import format_duration
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PICTURES = {"svg": "pprofpy.cli.flamegraph"}
-"""Formats that cannot be read again -> module with `draw(profile) -> bytes`. The recording is kept as well."""
+"""Formats that cannot be read again -> module with `draw(recording) -> bytes`. The recording is kept as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def progress_bar(what: str, duration_ns: int | None) -> Iterator[Callable[[int],
 
 def _encoded(recording: Recording, format_name: str) -> bytes:
     if format_name in PICTURES:
-        drawn: bytes = import_module(PICTURES[format_name]).draw(recording.profile)
+        drawn: bytes = import_module(PICTURES[format_name]).draw(recording)
         return drawn
     if format_name == "pprof":
         return write_recording(recording)

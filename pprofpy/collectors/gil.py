@@ -36,8 +36,8 @@ from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.model.gil import GilRecord, GilThread
 from pprofpy.model.profile import Collection
 from pprofpy.model.recording import Recording
-from pprofpy.session.sums import numberless
 from pprofpy.target import Target, open_target, procfs
+from pprofpy.text import without_numbers
 from pprofpy.units import NS_PER_S
 
 DEFAULT_RATE_HZ = 997
@@ -154,7 +154,7 @@ class GilRecorder(KernelRecorder):
         """By name: there are very many."""
         groups: dict[tuple[int, str], list[GilThread]] = {}
         for one in self._gone:
-            groups.setdefault((one.pid, numberless(one.name)), []).append(one)
+            groups.setdefault((one.pid, without_numbers(one.name)), []).append(one)
         which = {key: self._group_ids.setdefault(key, -1 - len(self._group_ids)) for key in groups}
         self._sums.join({one.tid: which[key] for key, group in groups.items() for one in group})
         self._gone = [joined_threads(which[key], key[1], group) for key, group in groups.items()]

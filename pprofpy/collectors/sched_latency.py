@@ -46,8 +46,8 @@ from pprofpy.model.latency import (
 )
 from pprofpy.model.recording import Recording
 from pprofpy.model.trace import RECORD
-from pprofpy.session.sums import numberless
 from pprofpy.target import Target
+from pprofpy.text import without_numbers
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
@@ -336,6 +336,6 @@ class SchedRecorder(SwitchRecorder):
     def _fold(self) -> None:
         """Sum up the half of the ended threads that waited least, by name, whatever numbers are in it."""
         self._ended.sort(key=lambda one: one.woken.total_ns + one.preempted.total_ns)
-        alike = [replace(one, name=numberless(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
+        alike = [replace(one, name=without_numbers(one.name)) for one in self._ended[: _KEEP_ENDED // 2]]
         self._folded = sum_by_name([*self._folded, *alike])
         del self._ended[: _KEEP_ENDED // 2]

@@ -18,6 +18,9 @@ STATES = ("sleeping", "disk", "runqueue")
 STILL_WAITING = "(still waiting)"
 """As `waker`: the recording ended first."""
 
+OFF_CPU = "off-cpu"
+"""As `state` in profiles of wall-clock time: measured intervals off the CPU, not samples of a running thread."""
+
 WOKEN_BY = Frame(Function("--- woken by ---"))
 """Separates a blocked stack from the waker's stack above it."""
 

@@ -59,12 +59,14 @@ class FlameOptions:
         root_at_top: Grow downwards ("icicle") rather than upwards.
         min_percent: Frames narrower than this share of everything are not drawn.
         unit: The unit of values; "auto" chooses for each.
+        left_out: What of the profile was left out of the picture, in a sentence; empty for nothing.
     """
 
     title: str = "Flame graph"
     root_at_top: bool = True
     min_percent: float = 0.05
     unit: str = "auto"
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,8 @@ def _subtitle(flame: FlameGraph, options: FlameOptions) -> list[str]:
     found += [line for line in lines if line.startswith("Note:")]
     if flame.about.filters:
         found.append("Shown: " + ", ".join(f"{name} {value}" for name, value in flame.about.filters.items()))
+    if options.left_out:
+        found.append(options.left_out)
     if flame.is_difference:
         found.append("A difference: red grew, blue shrank; width is the sum of all changes, up and down.")
     if flame.hidden:

@@ -18,11 +18,14 @@ from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
 from pprofpy.reports.stack_lines import line, one_line, stack_json
 from pprofpy.reports.text import more_rows, shorten, write_lines
+from pprofpy.text import without_numbers
 from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 15
 
-_NAME_WIDTH, _REASON_WIDTH, _PLACE_WIDTH, _WAKER_WIDTH = 15, 10, 26, 19
+_SMALLEST_POOL = 3
+_NAME_WIDTH, _REASON_WIDTH, _PLACE_WIDTH, _WAKER_WIDTH = 20, 10, 26, 19
+_WAKER_AT = 8 + 1 + 8 + 1 + 7 + 1 + _REASON_WIDTH + 1 + _PLACE_WIDTH + 1
 _NOBODY = ("timer/irq", "softirq")
 """Who ended a wait without being a thread: no link of a chain."""
 
@@ -31,10 +34,11 @@ _SYSTEM_CALL = re.compile(r"__(?:x64|ia32)_sys_(\w+)")
 
 @dataclass(slots=True)
 class ThreadRow:
-    """One thread.
+    """One thread, or several.
 
     Attributes:
         pid, tid, name: Who.
+        threads: How many: more than one for a pool, and for those that did not run; 0 if nobody knows.
         count: How many off-CPU intervals it had, run-queue waits included.
         total_ns: How long in all.
         by_state_ns: Its off-CPU time in each of STATES.
@@ -46,17 +50,26 @@ class ThreadRow:
     count: int = 0
     total_ns: int = 0
     by_state_ns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    threads: int = 1
+
+    def add(self, other: ThreadRow) -> None:
+        """Sum up another thread's times."""
+        self.threads = self.threads + other.threads if self.threads and other.threads else 0
+        self.count += other.count
+        self.total_ns += other.total_ns
+        for state, time_ns in other.by_state_ns.items():
+            self.by_state_ns[state] = self.by_state_ns.get(state, 0) + time_ns
 
 
 @dataclass(slots=True)
 class ReasonRow:
-    """One reason to be off the CPU: what it waited for, where, and who ended it.
+    """One reason to be off the CPU: what was waited for, and where.
 
     Attributes:
         state: One of STATES.
         reason: Such as `lock`; empty in profiles of other programs.
         place: The line that waited; without Python, the kernel's function.
-        waker: In words.
+        waker: Who ended it, in words; empty where wakers were not asked for: there is one row a place then.
     """
 
     state: str
@@ -107,12 +120,14 @@ class OffCpu:
     collection: Collection
 
 
-def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
+def build(profile: Profile, limit: int = DEFAULT_ROWS, *, by_waker: bool = False, pools: bool = False) -> OffCpu:
     """Sum up a profile of `contentions/count, delay/nanoseconds`.
 
     Args:
         profile: As `pprofpy off-cpu` records it.
         limit: Show at most this many rows of each table (0: all).
+        by_waker: Tell places apart by who ended the waits.
+        pools: Sum up threads whose names differ in numbers alone.
 
     Raises:
         ProfileFormatError: It has other sample types.
@@ -130,7 +145,7 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         whose = tid, "" if tid else str(facts["thread"])  # 0: threads of that name that have ended
         thread = threads.setdefault(whose, _thread_row(facts))
         thread.by_state_ns[state] = thread.by_state_ns.get(state, 0) + time_ns
-        place = state, reason, _place(blocked), str(facts["waker"])
+        place = state, reason, _place(blocked), str(facts["waker"]) if by_waker else ""
         rows: list[Any] = [thread, places.setdefault(place, ReasonRow(*place))]
         if woken_by and facts["waker"] not in _NOBODY:
             chain = reason, _without_pseudo_frames(blocked), woken_by
@@ -138,7 +153,8 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS) -> OffCpu:
         for row in rows:
             row.count += count
             row.total_ns += time_ns
-    shown_threads, hidden_threads = _longest(threads.values(), limit)
+    rows_of_threads = _by_pool(threads.values()) if pools else threads.values()
+    shown_threads, hidden_threads = _longest(rows_of_threads, limit)
     shown_places, hidden_places = _longest(places.values(), limit)
     shown_chains, hidden_chains = _longest(chains.values(), limit)
     return OffCpu(
@@ -167,8 +183,10 @@ def render(report: OffCpu, console: Console) -> None:
     write_lines(console, [title, *losses, "", Text(heading, "bold")])
     write_lines(console, [_thread_line(row) for row in report.threads])
     write_lines(console, more_rows(report.hidden_threads))
-    heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} {'where':{_PLACE_WIDTH}} ended by"
-    write_lines(console, ["", Text(heading, "bold"), *(_place_line(row) for row in report.places)])
+    heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} where"
+    by_waker = any(row.waker for row in report.places)
+    heading = f"{heading:{_WAKER_AT}}ended by" if by_waker else heading
+    write_lines(console, ["", Text(heading, "bold"), *(_place_line(row, by_waker) for row in report.places)])
     write_lines(console, more_rows(report.hidden_places))
     if report.chains:
         heading = f"{'total':>8} {'times':>8} {'avg':>7} chains: what waited, and what ended it"
@@ -191,7 +209,26 @@ def _facts(labels: LabelSet) -> defaultdict[str, Any]:
 
 
 def _thread_row(facts: defaultdict[str, Any]) -> ThreadRow:
-    return ThreadRow(_number(facts, "pid"), _number(facts, "tid"), str(facts["thread"]))
+    tid = _number(facts, "tid")
+    return ThreadRow(_number(facts, "pid"), tid, str(facts["thread"]), threads=1 if tid else _number(facts, "threads"))
+
+
+def _by_pool(threads: Iterable[ThreadRow]) -> list[ThreadRow]:
+    """One row for each pool: the threads of a process whose names differ in their numbers alone, from three on."""
+    pools: defaultdict[tuple[int, str], list[ThreadRow]] = defaultdict(list)
+    for row in threads:
+        pools[row.pid, without_numbers(row.name)].append(row)
+    found = []
+    for (_, name), rows in pools.items():
+        if len(rows) < _SMALLEST_POOL:
+            found += rows
+            continue
+        pool = replace(rows[0], tid=0, by_state_ns=dict(rows[0].by_state_ns))
+        for row in rows[1:]:
+            pool.name = pool.name if row.name == pool.name else name
+            pool.add(row)
+        found.append(pool)
+    return found
 
 
 def _number(facts: dict[str, str | int], key: str) -> int:
@@ -247,13 +284,15 @@ def _chain_json(row: ChainRow) -> dict[str, Any]:
 def _thread_line(row: ThreadRow) -> str:
     times = [row.total_ns, *(row.by_state_ns.get(state, 0) for state in STATES)]
     total, sleeping, disk, queue = (format_short(one, "ns") for one in times)
-    who = f"{row.tid:>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
+    number = row.tid if row.tid else f"({row.threads:,})" if row.threads else "(ended)"
+    who = f"{number:>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
     return f"{who} {row.count:>8} {total:>8} {sleeping:>9} {disk:>8} {queue:>10}"
 
 
-def _place_line(row: ReasonRow) -> str:
+def _place_line(row: ReasonRow, by_waker: bool) -> str:
     total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
-    place = shorten(row.place, _PLACE_WIDTH)
-    waker = shorten(row.waker, _WAKER_WIDTH)
-    what = f"{row.reason or row.state:{_REASON_WIDTH}} {place:{_PLACE_WIDTH}} {waker}"
+    width = _PLACE_WIDTH if by_waker else _PLACE_WIDTH + 1 + _WAKER_WIDTH
+    what = f"{row.reason or row.state:{_REASON_WIDTH}} {shorten(row.place, width):{width}}"
+    if by_waker:
+        what += f" {shorten(row.waker, _WAKER_WIDTH)}"
     return f"{total:>8} {row.count:>8} {average:>7} {what}".rstrip()

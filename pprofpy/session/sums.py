@@ -1,17 +1,17 @@
 """Sums by thread, in bounded memory even for programs that start threads for ever.
 
 Each thread has sums of its own up to a limit. Beyond it, threads that have ended are summed by name, without
-the numbers in it: `Thread-7 (serve)` and `Thread-8 (serve)` become `Thread-N (serve)`.
+the numbers in it: `Thread-7 (serve)` and `Thread-8 (serve)` become `Thread-* (serve)`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from pprofpy.model.profile import Label, LabelSet
 from pprofpy.target import procfs
+from pprofpy.text import without_numbers
 
 MANY = 50_000
 """Number of sums above which ended threads are merged; about 20 MB."""
@@ -56,7 +56,7 @@ class ThreadSums(Generic[_What]):
         alive = living({who.pid for who, _ in self._sums})
         sums, self._sums = self._sums, {}
         for (who, what), values in sums.items():
-            owner = who if who.tid in alive else Who(who.pid, 0, numberless(who.name))
+            owner = who if who.tid in alive else Who(who.pid, 0, without_numbers(who.name))
             self.add(owner, self._alike(what, alive), values)
         self._many = max(MANY, 2 * len(self._sums))
 
@@ -70,11 +70,6 @@ class ThreadSums(Generic[_What]):
 
     def __len__(self) -> int:
         return len(self._sums)
-
-
-def numberless(name: str) -> str:
-    """Replace the numbers in a thread's name by N: `Thread-7 (work)` becomes `Thread-N (work)`."""
-    return re.sub(r"\d+", "N", name)
 
 
 def living(pids: Iterable[int]) -> set[int]:

@@ -10,11 +10,12 @@ from collections import Counter
 
 import pytest
 
-from pprofpy.collectors.kernel.switches import OFF_CPU
+from pprofpy.collectors.kernel import switches
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
+from pprofpy.model.waits import OFF_CPU
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, installed_versions, interpreter, rounds_until_right
 from tests.cpu import (
@@ -78,6 +79,12 @@ def differences(profile: Profile, program: subprocess.Popen[str]) -> list[str]:
     # It has waited where it was when we came, all the time
     if abs(time_ns(profile, tids["stays"], "stays") - profile.duration_ns) > 0.02 * profile.duration_ns:
         wrong.append(f"stays {time_ns(profile, tids['stays'], 'stays'):,} ns of {profile.duration_ns:,}")
+    states = {
+        (sample.labels[1].value, sample.stack[0].function.name, sample.labels[-1]) for sample in profile.samples()
+    }
+    wrong += [f"{leaf} runs" for tid, leaf, last in states if tid == tids["stays"] and last.value != OFF_CPU]
+    if not any("computes" in leaf and last.value != OFF_CPU for _, leaf, last in states):
+        wrong.append("nobody runs")
     wrong += [
         f"the {thread} thread lasts {time_ns(profile, tids[thread])} ns of {profile.duration_ns}"
         for thread in ("main", "stays")
@@ -139,7 +146,7 @@ def takes_for_waiting(recording: CpuRecorder, tid: int) -> bool:
     """Have the recorder believe that a thread waits."""
     assert isinstance(recording, WallRecorder)
     entry = recording._intervals._threads.get(tid)
-    entry["track"]["where"], entry["stack"] = OFF_CPU, 0
+    entry["track"]["where"], entry["stack"] = switches.OFF_CPU, 0
     recording._intervals._threads.put(tid, entry)
     return True
 

@@ -129,7 +129,7 @@ def test_a_column_of_another_type_is_refused() -> None:
 
 def test_a_gil_record_comes_back_as_it_was() -> None:
     record = GilRecord(
-        threads=(GilThread(1, 2, "worker", 3, 4, 5, 6, 7, 8, 9), GilThread(1, -1, "Thread-N")),
+        threads=(GilThread(1, 2, "worker", 3, 4, 5, 6, 7, 8, 9), GilThread(1, -1, "Thread-*")),
         waits=(Wait(2, WORK, 1, 2, 3),),
         holds=(Hold(-1, OTHER, 4, 5),),
         blocks=(Block(-1, OTHER, 2, WORK, 2),),

@@ -62,7 +62,7 @@ def test_the_place_is_the_users_own_line_and_a_chain_joins_threads_only() -> Non
     by_thread = chain((REASON, WAIT, GET, START), (PUT, START)), "lock", "python (8)", 3_000_000
     by_timer = chain((REASON, GET), (Frame(Function("[timer/irq]")),)), "sleep", "timer/irq", 1_000_000
 
-    report = off_cpu.build(profile_of(by_thread, by_timer))
+    report = off_cpu.build(profile_of(by_thread, by_timer), by_waker=True)
 
     assert [(row.place, row.reason, row.waker) for row in report.places] == [
         ("app.take:7", "lock", "python (8)"),

@@ -25,8 +25,9 @@ from pprofpy.collectors.sampling.intervals import (
     Place,
     interval_constants,
 )
-from pprofpy.model.profile import Collection, Frame, Function, Profile, ValueType
+from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Profile, ValueType
 from pprofpy.model.recording import Recording
+from pprofpy.model.waits import OFF_CPU
 from pprofpy.target import Target
 
 WALL_TYPES = (ValueType("samples", "count"), ValueType("wall", "nanoseconds"))
@@ -113,8 +114,12 @@ class WallRecorder(CpuRecorder):
                 self._running_ns[place.pid, place.tid] += total_ns
             else:
                 self._builder.add_locations(
-                    self._interval_location(place), (count, total_ns), self._labels(place.pid, place.tid)
+                    self._interval_location(place), (count, total_ns), self._labels_of_wait(place)
                 )
+
+    def _labels_of_wait(self, place: Place) -> LabelSet:
+        labels = self._labels(place.pid, place.tid)
+        return labels if place.stack == UNKNOWN else (*labels, Label("state", OFF_CPU))
 
     def _interval_location(self, place: Place) -> tuple[int, ...]:
         return self._location(place.stack, place.kernel_stack)

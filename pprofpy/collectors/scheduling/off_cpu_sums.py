@@ -16,7 +16,8 @@ from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import PYTHON_MAPPING, Frame, Function, Label, Profile
 from pprofpy.model.waits import OFF_CPU_TYPES, STILL_WAITING, WOKEN_BY
-from pprofpy.session.sums import ThreadSums, Who, numberless
+from pprofpy.session.sums import ThreadSums, Who
+from pprofpy.text import without_numbers
 
 _U4 = np.dtype("u4")
 _STACK = np.dtype([("addresses", "u8", 127)])
@@ -136,7 +137,7 @@ class OffCpuSums:
 def _alike(what: What, alive: set[int]) -> What:
     """Return the key with a waker that has ended reduced to its name."""
     found = re.search(r"\((\d+)\)( in softirq)?$", what.waker)
-    return what._replace(waker=numberless(what.waker)) if found and int(found[1]) not in alive else what
+    return what._replace(waker=without_numbers(what.waker)) if found and int(found[1]) not in alive else what
 
 
 def _pseudo(text: str) -> Frame:

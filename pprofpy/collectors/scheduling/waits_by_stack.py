@@ -15,7 +15,7 @@ from pprofpy.collectors.kernel.switches import TIMES
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.latency import StackWaits, ThreadWaits, sum_stacks
-from pprofpy.session.sums import numberless
+from pprofpy.text import without_numbers
 
 _STACK_KEY = np.dtype(
     [("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("window", "u2")]
@@ -59,7 +59,7 @@ class WaitsByStack:
         for key in [key for key in self._sums if key.tid in threads]:
             del self._sums[key]
         if len(self._ended) > _KEEP_ENDED:
-            self._ended = sum_stacks(replace(one, name=numberless(one.name)) for one in self._ended)
+            self._ended = sum_stacks(replace(one, name=without_numbers(one.name)) for one in self._ended)
 
     def take_rest(self) -> None:
         """Take in everything, when nobody writes any more."""
