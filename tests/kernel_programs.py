@@ -24,7 +24,8 @@ from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
-from pprofpy.collectors.kernel.bytecode import Bytecode
+from pprofpy.collectors.kernel import types as kernel_types
+from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters
 from pprofpy.collectors.kernel.cache import cache_folder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import select
@@ -111,31 +112,60 @@ class CompiledError(Exception):
 
     def __init__(self, *found: Any) -> None:
         super().__init__()
-        self.found = Variant(found[1], found[0], found[2])
+        self.found = Variant(found[1], found[0], *found[2:])
 
 
 class Variant(NamedTuple):
     source: str
     bytecode: Bytecode
     parameters: Sequence[int]
+    functions: Sequence[int]
 
 
-def compiled(variant: str, pid: int = 0) -> Variant:
+LOOPS = [
+    "cpu --native -K",
+    "cpu --idle --native",
+    "gil",
+    "events",
+    "off-cpu --wakers",
+    "sched-latency --stacks",
+    "trace --stacks",
+]
+"""Variants that have every loop of every source."""
+
+
+def compiled(variant: str, pid: int = 0, *, iterators: bool = True) -> Variant:
     """A variant's bytecode, and what is put into it for a process (by default for this one).
+
+    Args:
+        variant: One of VARIANTS.
+        pid: The process; 0 is this one.
+        iterators: May it use those of the kernel? Else it is what kernels before Linux 6.4 get.
 
     Raises:
         NotPossibleError: It cannot be compiled here.
     """
 
-    def stop(bytecode: Bytecode, source: str, parameters: Sequence[int] = ()) -> None:
-        raise CompiledError(bytecode, source, parameters)
+    def stop(bytecode: Bytecode, source: str, parameters: Sequence[int], functions: Sequence[int]) -> None:
+        raise CompiledError(bytecode, source, parameters, functions)
 
-    with patch.object(loader, "Program", stop):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(loader, "Program", stop))
+        if not iterators:
+            patches.enter_context(patch.object(loader, "loop_iterator", dict))
         try:
             VARIANTS[variant](pid or os.getpid()).open()
         except CompiledError as instead:
             return instead.found
     raise AssertionError(f"{variant} loads no program")
+
+
+def as_loaded(variant: Variant) -> dict[str, bytes]:
+    """The code of each function with all that is put into it, but for the maps: their places stand in it."""
+    return {
+        name: put_in_kernel_functions(put_in_parameters(code, variant.parameters), variant.functions)
+        for name, code in variant.bytecode.functions.items()
+    }
 
 
 def copy_kept_programs(folder: Path) -> None:
@@ -145,13 +175,13 @@ def copy_kept_programs(folder: Path) -> None:
             shutil.copyfile(kept, folder / kept.name)
 
 
-def packed(name: str, bytecode: Bytecode) -> Iterator[bytes]:
+def packed(name: str, variant: Variant) -> Iterator[bytes]:
     """For scripts/kernel_init.c: a variant's name, its maps, its functions. References to maps are their places."""
     yield b"V" + name.encode().ljust(63, b"\0")
-    for one in bytecode.maps:
+    for one in variant.bytecode.maps:
         yield b"M" + one.name.encode()[:15].ljust(63, b"\0")
         yield struct.pack("<5I", one.kind, one.key_bytes, one.value_bytes, one.entries, one.flags)
-    for function, code in bytecode.functions.items():
+    for function, code in as_loaded(variant).items():
         yield b"F" + function.encode().ljust(63, b"\0")
         yield struct.pack("<2I", KINDS.get(function, RAW_TRACEPOINT), len(code) // 8) + code
 
@@ -160,11 +190,11 @@ def main(output: str, types: str = "", release: str = "") -> None:
     with ExitStack() as patches:
         if types:
             patches.enter_context(patch.object(btf, "VMLINUX", Path(types)))
-            patches.enter_context(patch.object(loader, "VMLINUX", Path(types)))
+            patches.enter_context(patch.object(kernel_types, "VMLINUX", Path(types)))
             patches.enter_context(patch.object(platform, "release", lambda: release))
             folder = patches.enter_context(TemporaryDirectory())
             patches.enter_context(patch.dict(os.environ, XDG_CACHE_HOME=folder))
-        parts = [part for name in VARIANTS for part in packed(name, compiled(name).bytecode)]
+        parts = [part for name in VARIANTS for part in packed(name, compiled(name))]
     Path(output).write_bytes(b"".join(parts))
     with suppress(BrokenPipeError):
         print(f"{len(VARIANTS)} variants compiled{f' for Linux {release}' if release else ''}")

@@ -20,11 +20,11 @@ from pprofpy import __version__
 from pprofpy.arch import system_call_number, x86_64
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
-from pprofpy.collectors.kernel.program import struct_offsets
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.tracepoints import Selection
+from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (

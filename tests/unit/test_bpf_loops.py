@@ -1,7 +1,8 @@
 """Loops in compiled eBPF programs: each ends by a comparison that the verifier of every kernel can bound.
 
-Verifiers before Linux 6.8 lose the bounds of a counter that runs to `!= number`, and refuse what the loop reads. Such
-loops are LLVM's work, not seen in the source (see bpf/loops.h).
+Where the kernel has iterators (Linux 6.4), loops go through these. Verifiers before Linux 6.8 lose the bounds of a
+counter that runs to `!= number`, and refuse what the loop reads. Such loops are made by LLVM, not seen in the source
+(see probes/loops.h).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from pprofpy.collectors.kernel.bytecode import INSTRUCTION
-from tests.kernel_programs import VARIANTS, compiled
+from pprofpy.collectors.kernel import btf
+from pprofpy.collectors.kernel.bytecode import INSTRUCTION, kernel_function, put_in_kernel_functions
+from tests.kernel_programs import LOOPS, VARIANTS, as_loaded, compiled
 
 CALL, EXIT, JUMP = 0x8, 0x9, 0x0
 BOUNDS = {0x2: ">", 0x3: ">=", 0x6: "s>", 0x7: "s>=", 0xA: "<", 0xB: "<=", 0xC: "s<", 0xD: "s<="}
@@ -21,6 +23,8 @@ WRITING = (0, 1, 4, 7)
 """Classes of instructions that write a register: LD, LDX, ALU, ALU64."""
 ADD_NUMBER, SET_NUMBER = (0x04, 0x07), (0xB4, 0xB7)
 FROM_REGISTER = 0x8
+KERNEL_FUNCTION = 2
+"""In a call, where the register to read would stand: it is no helper's."""
 
 
 class Instruction(NamedTuple):
@@ -155,10 +159,15 @@ def test_a_loop_that_counts_up_to_a_bound_is_told_from_one_that_counts_down() ->
     assert [is_bounded(down, loop) for loop in loops(down)] == [False]
 
 
+def calls(code: list[Instruction]) -> Iterator[int]:
+    """The numbers of the functions of the kernel's (not helpers) that are called."""
+    yield from (one.number for one in code if one.operation == 0x85 and one.other == KERNEL_FUNCTION)
+
+
 @pytest.mark.ebpf(needs="compiler")
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_loop_ends_by_a_bound(variant: str) -> None:
-    for function, raw in compiled(variant).bytecode.functions.items():
+@pytest.mark.parametrize("variant", LOOPS)
+def test_without_iterators_every_loop_ends_by_a_bound(variant: str) -> None:
+    for function, raw in compiled(variant, iterators=False).bytecode.functions.items():
         code = disassemble(raw)
         unbounded = [sorted(loop) for loop in loops(code) if not is_bounded(code, loop)]
 
@@ -167,6 +176,39 @@ def test_every_loop_ends_by_a_bound(variant: str) -> None:
 
 @pytest.mark.ebpf(needs="compiler")
 def test_there_are_loops_to_be_looked_at() -> None:
-    functions = compiled("cpu --native -K").bytecode.functions.values()
+    functions = compiled("cpu --native -K", iterators=False).bytecode.functions.values()
 
     assert sum(1 for raw in functions for _ in loops(disassemble(raw))) > 4
+
+
+@pytest.mark.ebpf(needs="compiler")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_iterators_the_verifier_is_spared_every_loop(variant: str) -> None:
+    """All but those whose rounds are few enough to be written out, which are no loops then."""
+    for function, raw in as_loaded(compiled(variant)).items():
+        code = disassemble(raw)
+
+        for loop in loops(code):
+            assert set(calls([code[at] for at in loop])), f"{function}: a loop from instruction {min(loop)} on"
+
+
+@pytest.mark.ebpf(needs="compiler")
+def test_iterators_are_those_of_the_running_kernel() -> None:
+    found = compiled("cpu")
+    numbers = btf.Btf.of_running_kernel().functions(["bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy"])
+    if not numbers:
+        pytest.skip("this kernel has no iterators (Linux 6.4)")
+
+    called = {number for raw in as_loaded(found).values() for number in calls(disassemble(raw))}
+
+    assert called == set(numbers.values())
+
+
+def test_a_call_by_place_becomes_one_of_the_kernels_function() -> None:
+    place = int(kernel_function(1), 0)
+    call, helper = INSTRUCTION.pack(0x85, 0, 0, place), INSTRUCTION.pack(0x85, 0, 0, 14)
+    constant = INSTRUCTION.pack(0xB7, 1, 0, place)
+
+    patched = put_in_kernel_functions(call + helper + constant, [4000, 4001])
+
+    assert patched == INSTRUCTION.pack(0x85, 2 << 4, 0, 4001) + helper + constant

@@ -10,7 +10,7 @@ import pytest
 
 from pprofpy.collectors.kernel.bytecode import INSTRUCTION
 from pprofpy.collectors.kernel.refusals import HELPERS, reason_in, refused, refused_program
-from tests.kernel_programs import VARIANTS, compiled
+from tests.kernel_programs import VARIANTS, as_loaded, compiled
 
 TOO_FAR = """\
 invalid access to map value, value_size=8784 off=8788 size=4
@@ -115,7 +115,7 @@ def test_an_error_number_has_its_remedy(code: int, words: str, remedy: str) -> N
 def test_the_version_of_every_function_of_the_kernel_that_is_called_is_known(variant: str) -> None:
     called = {
         number
-        for code in compiled(variant).bytecode.functions.values()
+        for code in as_loaded(compiled(variant)).values()
         for operation, registers, _, number in INSTRUCTION.iter_unpack(code)
         if operation == 0x85 and not registers
     }

@@ -19,7 +19,7 @@ VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 _MAGIC = 0xEB9F
 (_PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT) = (2, 3, 4, 5, 6, 8, 9, 10, 11)
-(_FUNC_PROTO, _VAR, _DATASEC, _TYPE_TAG, _ENUM64) = (13, 14, 15, 18, 19)
+(_FUNC, _FUNC_PROTO, _VAR, _DATASEC, _TYPE_TAG, _ENUM64) = (12, 13, 14, 15, 18, 19)
 _MODIFIERS = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
 # Bytes that follow a type's header: for each of its `vlen` entries, or once.
 _ENTRY_SIZE = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
@@ -135,6 +135,15 @@ class Btf:
             for text, value in struct.iter_unpack(layout, entries):
                 if (name := self._name(text)) in wanted:
                     found[name.decode()] = int(value)
+        return found
+
+    def functions(self, names: Collection[str]) -> dict[str, int]:
+        """The numbers by which programs call those of these functions that the kernel has."""
+        wanted = {name.encode() for name in names}
+        found: dict[str, int] = {}
+        for number, item in enumerate(self._types):
+            if item.kind == _FUNC and (name := self._name(item.name)) in wanted:
+                found.setdefault(name.decode(), number)
         return found
 
     def percpu_offset(self, variable: str) -> int:

@@ -88,6 +88,35 @@ def put_in_parameters(instructions: bytes, values: Sequence[int]) -> bytes:
     return bytes(code)
 
 
+_CALL, _KERNEL_FUNCTION = 0x85, 2
+_FUNCTION_NUMBERS = 0x7071_0000
+
+
+def kernel_function(place: int) -> str:
+    """C, for the address of a function of the kernel's (see `put_in_kernel_functions`).
+
+    Args:
+        place: Which one, from 0 on.
+    """
+    return f"{_FUNCTION_NUMBERS + place:#x}"
+
+
+def put_in_kernel_functions(instructions: bytes, numbers: Sequence[int]) -> bytes:
+    """Code that calls the running kernel's functions.
+
+    Args:
+        instructions: Functions whose source has `kernel_function(place)`.
+        numbers: Of the functions, in the kernel's types; by place.
+    """
+    code = bytearray(instructions)
+    for place in range(0, len(code), INSTRUCTION.size):
+        operation, _, offset, value = INSTRUCTION.unpack_from(code, place)
+        if operation == _CALL and 0 <= value - _FUNCTION_NUMBERS < len(numbers):
+            number = numbers[value - _FUNCTION_NUMBERS]
+            INSTRUCTION.pack_into(code, place, _CALL, _KERNEL_FUNCTION << 4, offset, number)
+    return bytes(code)
+
+
 def renumber_maps(instructions: bytes, numbers: dict[int, int]) -> bytes:
     """Code with each reference to a map replaced, from its key in `numbers` to the value."""
     code = bytearray(instructions)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pprofpy.collectors.kernel.apart import in_child
-from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, parameter, renumber_maps
+from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, kernel_function, parameter, renumber_maps
 from pprofpy.collectors.kernel.cache import remembered
 from pprofpy.collectors.kernel.maps import kernel_facts
 from pprofpy.errors import NotPossibleError, PprofpyError, exhausted_in
@@ -44,7 +44,11 @@ _INSTALL_HINT = (
 
 
 def compile_source(
-    source: str, constants: Mapping[str, int], layouts: Mapping[str, np.dtype[Any]], parameters: Sequence[str] = ()
+    source: str,
+    constants: Mapping[str, int],
+    layouts: Mapping[str, np.dtype[Any]],
+    parameters: Sequence[str] = (),
+    functions: Sequence[str] = (),
 ) -> Bytecode:
     """Compile one of the C files of this package, or take what came out of it the last time.
 
@@ -53,13 +57,15 @@ def compile_source(
         constants: What to define (`-DNAME=value`) when compiling.
         layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
         parameters: Names of what is defined when it is loaded, in the order in which `put_in_parameters` takes them.
+        functions: Those of the kernel's that it may call, in the order in which `put_in_kernel_functions` takes them.
 
     Raises:
         NotPossibleError: bcc is missing.
         PprofpyError: It does not compile.
     """
-    defined = "".join(f"#define {name} {parameter(place)}\n" for place, name in enumerate(parameters))
-    text = defined + _source_text(source) + _layout_checks(layouts)
+    defined = [f"#define {name} {parameter(place)}\n" for place, name in enumerate(parameters)]
+    defined += [f"#define {name.upper()} {kernel_function(place)}\n" for place, name in enumerate(functions)]
+    text = "".join(defined) + _source_text(source) + _layout_checks(layouts)
     flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
     headers = [path.read_text() for path in sorted(_HEADERS.rglob("*.h"))]
     version = (find_bcc() / "version.py").read_text()

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import inspect
-import json
 import os
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, wraps
-from pathlib import Path
+from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec
 
@@ -21,8 +17,13 @@ import numpy as np
 from pprofpy import arch
 from pprofpy.collectors.kernel import syscall as kernel
 from pprofpy.collectors.kernel.btf import VMLINUX, Btf
-from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, put_in_parameters, renumber_maps
-from pprofpy.collectors.kernel.cache import remembered
+from pprofpy.collectors.kernel.bytecode import (
+    Bytecode,
+    MapShape,
+    put_in_kernel_functions,
+    put_in_parameters,
+    renumber_maps,
+)
 from pprofpy.collectors.kernel.compiler import compile_source, find_bcc
 from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.maps import MapTable, kernel_facts
@@ -36,6 +37,7 @@ from pprofpy.collectors.kernel.perf import (
 )
 from pprofpy.collectors.kernel.refusals import refused, refused_program
 from pprofpy.collectors.kernel.ring import EventStream, RecordStream
+from pprofpy.collectors.kernel.types import loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
 from pprofpy.target import procfs, with_sudo
@@ -59,6 +61,7 @@ class Program:
         bytecode: What it was compiled to.
         source: The source's name, for messages.
         parameters: The values of its parameters, in order.
+        functions: The numbers of the kernel's functions that it calls, in order.
 
     Attributes:
         remarks: What the user should know, as the recording begins, of what it will not see.
@@ -67,9 +70,12 @@ class Program:
         NotPossibleError: The kernel does not make its maps.
     """
 
-    def __init__(self, bytecode: Bytecode, source: str, parameters: Sequence[int] = ()) -> None:
+    def __init__(
+        self, bytecode: Bytecode, source: str, parameters: Sequence[int] = (), functions: Sequence[int] = ()
+    ) -> None:
         self._bytecode = bytecode
         self._parameters = parameters
+        self._kernel_functions = functions
         self._source = source
         self.remarks: list[str] = []
         self._functions: dict[str, int] = {}
@@ -97,6 +103,7 @@ class Program:
         if name not in self._functions:
             code = renumber_maps(self._bytecode.functions[name], self._numbers)
             code = put_in_parameters(code, self._parameters)
+            code = put_in_kernel_functions(code, self._kernel_functions)
             try:
                 self._functions[name] = kernel.load_program(kind, code, name)
             except kernel.RefusedError as error:
@@ -267,8 +274,10 @@ def load(
     """
     require()
     names = sorted(parameters or {})
-    bytecode = compile_source(source, constants or {}, layouts or {}, names)
-    return Program(bytecode, source, [parameters[name] for name in names] if parameters else ())
+    iterator = loop_iterator()
+    bytecode = compile_source(source, constants or {}, layouts or {}, names, list(iterator))
+    values = [parameters[name] for name in names] if parameters else ()
+    return Program(bytecode, source, values, list(iterator.values()))
 
 
 def require() -> None:
@@ -299,59 +308,6 @@ def require() -> None:
     if not VMLINUX.exists():
         Btf.of_running_kernel()
     find_bcc()
-
-
-@cache
-def kernel_types() -> Btf:
-    """The running kernel's type information, read once."""
-    return Btf.of_running_kernel()
-
-
-def kernel_constants(find_out: Callable[[Btf], dict[str, int]]) -> dict[str, int]:
-    """What a function finds in the running kernel's types; it is asked again only when it or the kernel has changed."""
-    key = (_types_digest(), find_out.__qualname__, Path(inspect.getfile(find_out)).read_text())
-    return remembered("types", key, lambda: json.dumps(find_out(kernel_types())), _offsets)
-
-
-def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]:
-    """Where members of the running kernel's structs lie: name of a constant -> offset.
-
-    Args:
-        members: Name of the constant -> `struct.member` (dots descend further).
-        complaint: What it means if one of them does not exist.
-
-    Raises:
-        NotPossibleError: It does not.
-    """
-
-    def find_out() -> str:
-        types = kernel_types()
-        return json.dumps({name: types.offset(*path.split(".", 1)) for name, path in members.items()})
-
-    try:
-        key = (_types_digest(), *(f"{name}={path}" for name, path in members.items()))
-        return remembered("types", key, find_out, _offsets)
-    except KeyError as error:
-        raise NotPossibleError(
-            f"this kernel has no {error.args[0]}: {complaint}", "please report it with the output of 'uname -a'"
-        ) from error
-
-
-def _offsets(text: str) -> dict[str, int]:
-    """Raises ValueError for anything but names and whole numbers."""
-    found = json.loads(text)
-    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
-        raise ValueError("these are no offsets")
-    return found
-
-
-@cache
-def _types_digest() -> str:
-    """Tells one kernel's types from another's; empty if there are none."""
-    try:
-        return hashlib.sha256(VMLINUX.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _make_map(shape: MapShape) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.names import FD_MEMBERS
-from pprofpy.collectors.kernel.program import Program, struct_offsets
+from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.events.syscalls import SYSCALLS, Syscall
 from pprofpy.target import mounts
 from pprofpy.target.procfs import Process, SystemCall

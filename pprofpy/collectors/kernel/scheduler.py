@@ -8,7 +8,7 @@ from functools import cache
 
 from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.btf import Btf
-from pprofpy.collectors.kernel.program import kernel_constants
+from pprofpy.collectors.kernel.types import kernel_constants
 from pprofpy.errors import NotPossibleError
 
 CONTEXTS = ("task", "irq", "softirq")

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from pprofpy.collectors.kernel.program import kernel_types
 from pprofpy.collectors.kernel.tracefs import tracing_folder
+from pprofpy.collectors.kernel.types import kernel_types
 from pprofpy.errors import NotPossibleError
 from pprofpy.events.selection import matching
 from pprofpy.events.syscalls import SYSCALLS

@@ -11,7 +11,7 @@ import numpy as np
 from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
-from pprofpy.collectors.kernel.program import struct_offsets
+from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.processes import TARGET
 
 _MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
