@@ -7,6 +7,7 @@ The scaling rules (1024-based bytes written kB/MB/GB; ns, us, ms, s, hrs; two de
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pprofpy.errors import UsageError
@@ -20,7 +21,7 @@ class Unit:
 
     name: str
     aliases: tuple[str, ...]
-    factor: int
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,15 @@ _TIMES = (
     Unit("hrs", ("hour", "hr"), 3600 * NS_PER_S),
 )
 _FAMILIES = (UnitFamily(_BYTES, _BYTES[0]), UnitFamily(_TIMES, _TIMES[3]))
+_COLUMN_FAMILIES = (
+    _FAMILIES[0],
+    UnitFamily(
+        (*_TIMES[:4], Unit("min", ("min", "minute"), 60 * NS_PER_S), Unit("h", ("h", "hour"), 3600 * NS_PER_S)),
+        _TIMES[0],
+    ),
+)
+"""For columns of our own, in which hours of many threads stand beside seconds: pprof goes from seconds to hours."""
+
 _PLAIN_UNITS = frozenset({"count", "sample", "unit", "minimum", "auto"})
 
 
@@ -97,12 +107,47 @@ def format_value(value: int, from_unit: str, to_unit: str = "auto") -> str:
     return "0" if text in ("0", "-0") else text + name
 
 
+def format_column(values: Sequence[int], from_unit: str) -> list[str]:
+    """`values` with three significant digits, all in one unit: that in which the largest stays below 1000.
+
+    A value too small for five decimals of that unit is `<0.00001s`; nothing is a bare "0".
+    """
+    unit = _column_unit(max(map(abs, values), default=0), from_unit)
+    return [_three_digits(value / unit.factor, unit.name) if value else "0" for value in values]
+
+
 def format_short(value: int, from_unit: str) -> str:
-    """`value` with three digits at most, for narrow columns: `915us`, `1.52ms`, a bare "0" for nothing."""
-    number, name = scale(value, from_unit, "auto")
-    text = f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "0" else text + name
+    """`value` with three significant digits: `915us`, `1.52ms`, a bare "0" for nothing."""
+    return format_column([value], from_unit)[0]
+
+
+def format_share(value: int, total: int) -> str:
+    """`value` as a share of `total`, with three significant digits and at most two decimals: `87.9%`, `<0.01%`."""
+    percent = 100 * value / total if total else 0.0
+    return _three_digits(percent, "%", most_decimals=2) if value and total else "0%"
+
+
+def _column_unit(largest: int, from_unit: str) -> Unit:
+    """The smallest unit in which this value has at most three digits before its point; counts have none."""
+    family = next((one for one in _COLUMN_FAMILIES if one.find(from_unit)), None)
+    if family is None:
+        return Unit("" if from_unit in _PLAIN_UNITS else from_unit, (), 1)
+    source = family.find(from_unit) or family.default
+    base = largest * source.factor
+    target = next((unit for unit in family.units if base < 999.5 * unit.factor), family.units[-1])
+    return Unit(target.name, (), target.factor / source.factor)
+
+
+def _three_digits(number: float, name: str, most_decimals: int = 5) -> str:
+    size = abs(number)
+    least = 10.0**-most_decimals
+    if size < least / 2:  # it would be shown as nothing
+        return f"{'-' * (number < 0)}<{least:.{most_decimals}f}{name}"
+    decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    while decimals < most_decimals and size < 0.9995 * 10.0 ** (2 - decimals):
+        decimals += 1
+    text = f"{number:.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if decimals else text) + name
 
 
 def format_percent(value: int, total: int) -> str:

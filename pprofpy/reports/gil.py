@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,15 +12,15 @@ from rich.text import Text
 
 from pprofpy.model.gil import UNSEEN, GilRecord, GilSlice, GilThread
 from pprofpy.model.profile import Collection, Stack
+from pprofpy.reports.columns import layout, names, numbers, quantities, shares
 from pprofpy.reports.losses import sentences
-from pprofpy.reports.text import more_rows, shorten, write_lines
-from pprofpy.units import NS_PER_S, format_duration, format_short
+from pprofpy.reports.text import more_rows, write_lines
+from pprofpy.units import NS_PER_S, format_duration
 
 DEFAULT_ROWS = 10
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _CHART_WIDTH = 55
-_NAME_WIDTH, _PLACE_WIDTH, _PAIR_WIDTH = 15, 40, 29
 NO_FRAME = "(no Python function)"
 
 
@@ -144,23 +144,17 @@ def render(report: GilReport, console: Console, *, by_interval: bool = False) ->
     write_lines(console, [title, summary, *losses, ""])
     write_lines(
         console,
-        _slice_table(report.slices, report.processes) if by_interval else _chart(report.slices, report.processes),
+        _slice_table(report.slices, report.processes, console)
+        if by_interval
+        else _chart(report.slices, report.processes),
     )
-    heading = (
-        f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'held':>8} {'running':>8} {'waited':>8} {'waits':>7} {'avg':>7} longest"
-    )
-    threads = [replace(one, name=f"{one.pid} {one.name}") for one in report.threads] if several else report.threads
-    write_lines(console, ["", Text(heading, "bold"), *map(_thread_line, threads)])
+    write_lines(console, ["", *_thread_table(report.threads, console, with_pids=several)])
     write_lines(console, more_rows(report.hidden["threads"]))
-    heading = f"{'waited':>8} {'waits':>7} {'avg':>7} {'longest':>8}  waited for the GIL in"
-    write_lines(console, ["", Text(heading, "bold"), *map(_place_line, report.places)])
+    write_lines(console, ["", *_place_table(report.places, console)])
     write_lines(console, more_rows(report.hidden["places"]))
-    heading = f"{'held':>8} {'running':>8} {'off cpu':>8}  held the GIL in"
-    write_lines(console, ["", Text(heading, "bold"), *map(_hold_line, report.holds)])
+    write_lines(console, ["", *_hold_table(report.holds, console)])
     write_lines(console, more_rows(report.hidden["holds"]))
-    total_ns = sum(row.total_ns for row in report.places)
-    heading = f"{'blocked':>8} {'share':>6}  {'held in':{_PAIR_WIDTH}}  while waited in"
-    write_lines(console, ["", Text(heading, "bold"), *(_pair_line(row, total_ns) for row in report.pairs)])
+    write_lines(console, ["", *_pair_table(report.pairs, sum(row.total_ns for row in report.places), console)])
     write_lines(console, more_rows(report.hidden["pairs"]))
 
 
@@ -202,38 +196,68 @@ def _bar(share: float) -> str:
     return _BARS[min(round(share * 8 + 0.25), 8)]
 
 
-def _slice_table(slices: tuple[GilSlice, ...], locks: int) -> list[Text | str]:
-    heading: Text | str = Text(f"{'from':>9} {'to':>9} {'held':>7} {'threads waiting':>16}", "bold")
-    lines = (
-        f"{one.start_ns / NS_PER_S:>8.2f}s {one.end_ns / NS_PER_S:>8.2f}s {min(share, locks):>7.1%} {waiting:>16.2f}"
-        for one in slices
-        for share, waiting in (_average((one,)),)
-    )
-    return [heading, *lines]
-
-
-def _thread_line(thread: GilThread) -> str:
-    held, running, waited = (format_short(one, "ns") for one in (thread.held_ns, thread.held_on_ns, thread.wait_ns))
-    average = format_short(thread.wait_ns // max(thread.wait_count, 1), "ns")
-    name = shorten(thread.name, _NAME_WIDTH)
-    return (
-        f"{max(thread.tid, 0):>7} {name:{_NAME_WIDTH}} {held:>8} {running:>8} {waited:>8} {thread.wait_count:>7} "
-        f"{average:>7} {format_short(thread.wait_max_ns, 'ns'):>7}"
+def _slice_table(slices: tuple[GilSlice, ...], locks: int, console: Console) -> list[Text]:
+    averages = [_average((one,)) for one in slices]
+    return layout(
+        [
+            numbers("from", (f"{one.start_ns / NS_PER_S:.2f}s" for one in slices)),
+            numbers("to", (f"{one.end_ns / NS_PER_S:.2f}s" for one in slices)),
+            numbers("held", (f"{min(share, locks):.1%}" for share, _ in averages)),
+            numbers("threads waiting", (f"{waiting:.2f}" for _, waiting in averages)),
+        ],
+        console,
     )
 
 
-def _place_line(row: PlaceRow) -> str:
-    times = (row.total_ns, row.total_ns // max(row.count, 1), row.max_ns)
-    total, average, longest = (format_short(one, "ns") for one in times)
-    return f"{total:>8} {row.count:>7} {average:>7} {longest:>8}  {shorten(row.place, _PLACE_WIDTH)}"
+def _thread_table(threads: list[GilThread], console: Console, *, with_pids: bool) -> list[Text]:
+    return layout(
+        [
+            *([numbers("pid", (one.pid for one in threads))] if with_pids else []),
+            numbers("tid", (one.tid if one.tid > 0 else "(ended)" for one in threads)),
+            names("thread", (one.name for one in threads)),
+            quantities("held", [one.held_ns for one in threads]),
+            quantities("running", [one.held_on_ns for one in threads]),
+            quantities("waited", [one.wait_ns for one in threads]),
+            numbers("waits", (one.wait_count for one in threads)),
+            quantities("avg", [one.wait_ns // max(one.wait_count, 1) for one in threads]),
+            quantities("longest", [one.wait_max_ns for one in threads]),
+        ],
+        console,
+    )
 
 
-def _hold_line(row: HoldRow) -> str:
-    total, running, off = (format_short(one, "ns") for one in (row.on_ns + row.off_ns, row.on_ns, row.off_ns))
-    return f"{total:>8} {running:>8} {off:>8}  {shorten(row.place, _PLACE_WIDTH)}"
+def _place_table(rows: list[PlaceRow], console: Console) -> list[Text]:
+    return layout(
+        [
+            quantities("waited", [row.total_ns for row in rows]),
+            numbers("waits", (row.count for row in rows)),
+            quantities("avg", [row.total_ns // max(row.count, 1) for row in rows]),
+            quantities("longest", [row.max_ns for row in rows]),
+            names("waited for the GIL in", (row.place for row in rows)),
+        ],
+        console,
+    )
 
 
-def _pair_line(row: PairRow, total_ns: int) -> str:
-    holder, waiter = (shorten(one, _PAIR_WIDTH) for one in (row.holder, row.waiter))
-    share = f"{row.total_ns / max(total_ns, 1):.1%}"
-    return f"{format_short(row.total_ns, 'ns'):>8} {share:>6}  {holder:{_PAIR_WIDTH}}  {waiter}"
+def _hold_table(rows: list[HoldRow], console: Console) -> list[Text]:
+    return layout(
+        [
+            quantities("held", [row.on_ns + row.off_ns for row in rows]),
+            quantities("running", [row.on_ns for row in rows]),
+            quantities("off cpu", [row.off_ns for row in rows]),
+            names("held the GIL in", (row.place for row in rows)),
+        ],
+        console,
+    )
+
+
+def _pair_table(rows: list[PairRow], total_ns: int, console: Console) -> list[Text]:
+    return layout(
+        [
+            quantities("blocked", [row.total_ns for row in rows]),
+            shares("share", (row.total_ns for row in rows), total_ns),
+            names("held in", (row.holder for row in rows)),
+            names("while waited in", (row.waiter for row in rows)),
+        ],
+        console,
+    )

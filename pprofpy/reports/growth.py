@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,11 +12,12 @@ from rich.text import Text
 
 from pprofpy.model.heap import Snapshots
 from pprofpy.model.profile import Frame, Stack
+from pprofpy.reports.columns import layout, names, numbers, quantities
 from pprofpy.reports.text import more_rows, name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 10
-_INDENT = 35
+_CALLER_AT = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,12 @@ def render(report: Growth, console: Console) -> None:
     span_ns = report.times_ns[-1] - report.times_ns[0]
     first, last = (format_short(report.totals_bytes[index], "bytes") for index in (0, -1))
     title = f"Growth over {len(report.times_ns)} snapshots in {format_duration(span_ns)}: {first} -> {last} in use"
-    heading = f"{'growth':>8} {'a minute':>9} {'rises':>6} {'now':>8}  where"
-    write_lines(console, [title, Text(heading, "bold")])
-    width = name_width(console, _INDENT)
-    for row in report.rows:
-        write_lines(console, _lines(row, span_ns, width))
-    write_lines(console, more_rows(report.hidden, _INDENT))
+    write_lines(console, [title])
     if not report.rows:
-        write_lines(console, ["nothing has grown"])
+        write_lines(console, ["Nothing has grown."])
+        return
+    write_lines(console, _table(report.rows, span_ns, console))
+    write_lines(console, more_rows(report.hidden))
 
 
 def to_json(report: Growth) -> dict[str, Any]:
@@ -112,14 +112,24 @@ def to_json(report: Growth) -> dict[str, Any]:
     return data
 
 
-def _lines(row: GrowthRow, span_ns: int, width: int) -> list[str]:
-    a_minute = round(row.growth_bytes * 60 * NS_PER_S / max(span_ns, 1))
-    sizes = row.growth_bytes, a_minute, row.bytes_by_snapshot[-1]
-    growth, speed, now = (format_short(size, "bytes") for size in sizes)
-    rises = f"{row.rises}/{len(row.bytes_by_snapshot) - 1}"
-    places = [shorten(_place(frame), width) for frame in row.stack[:2]]
-    lines = [f"{growth:>8} {speed:>9} {rises:>6} {now:>8}  {places[0] if places else '?'}"]
-    return lines + [f"{'':{_INDENT}}from {place}" for place in places[1:]]
+def _table(rows: list[GrowthRow], span_ns: int, console: Console) -> Iterator[Text]:
+    a_minute = [round(row.growth_bytes * 60 * NS_PER_S / max(span_ns, 1)) for row in rows]
+    heading, *lines = layout(
+        [
+            quantities("growth", [row.growth_bytes for row in rows], "bytes"),
+            quantities("a minute", a_minute, "bytes"),
+            numbers("rises", (f"{row.rises}/{len(row.bytes_by_snapshot) - 1}" for row in rows)),
+            quantities("now", [row.bytes_by_snapshot[-1] for row in rows], "bytes"),
+            names("where", (_place(row.stack[0]) if row.stack else "?" for row in rows)),
+        ],
+        console,
+    )
+    yield heading
+    width = name_width(console, _CALLER_AT + 5)
+    for row, line in zip(rows, lines, strict=True):
+        yield line
+        for caller in row.stack[1:2]:
+            yield Text(f"{'':{_CALLER_AT}}from {shorten(_place(caller), width)}", "dim")
 
 
 def _place(frame: Frame) -> str:

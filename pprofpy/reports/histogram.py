@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pprofpy.model.latency import Histogram
 from pprofpy.reports.text import write_lines
-from pprofpy.units import format_percent, format_short
+from pprofpy.units import format_share, format_short
 
 _BAR_WIDTH = 36
 
@@ -46,7 +46,7 @@ def _line(bar: Bar, most: int, total: int, block: str) -> Text:
     length = max(round(bar.count / most * _BAR_WIDTH), 1) if bar.count else 0
     return Text.assemble(
         f"{format_short(bar.low_ns, 'ns'):>8} {format_short(bar.high_ns, 'ns'):>8} {bar.count:>10} ",
-        f"{format_percent(bar.count, total)}",
+        f"{format_share(bar.count, total):>6}",
         (f"  {block * length}" if length else "", "cyan"),
     )
 

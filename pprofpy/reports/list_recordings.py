@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.formats.folder import Entry
-from pprofpy.reports.text import name_width, shorten, write_lines
+from pprofpy.reports.columns import layout, names, numbers, quantities
+from pprofpy.reports.text import counted, name_width, shorten, write_lines
 from pprofpy.units import NS_PER_S, format_duration, format_short
-
-_KIND_WIDTH = 13
 
 
 def render(entries: Sequence[Entry], folder: str, console: Console) -> None:
@@ -22,12 +21,22 @@ def render(entries: Sequence[Entry], folder: str, console: Console) -> None:
     if not entries:
         write_lines(console, [f"No recordings in {folder}."])
         return
-    heading = f"{'when':16} {'kind':{_KIND_WIDTH}} {'length':>8} {'size':>8}  file, and what was recorded"
-    width = name_width(console, 2)
     total = format_short(sum(entry.size_bytes for entry in entries), "bytes")
-    write_lines(console, [f"{len(entries)} recordings in {folder}, {total}", Text(heading, "bold")])
-    for entry in entries:
-        write_lines(console, [_line(entry), Text(f"  {shorten(_target(entry), width)}", "dim")])
+    heading, *lines = layout(
+        [
+            names("when", map(_when, entries)),
+            names("kind", (entry.summary.kind or "?" for entry in entries)),
+            numbers("length", map(_length, entries)),
+            quantities("size", [entry.size_bytes for entry in entries], "bytes"),
+            names("file, and what was recorded", (entry.path.name for entry in entries)),
+        ],
+        console,
+        indent=0,
+    )
+    write_lines(console, [f"{counted(len(entries), 'recording')} in {folder}, {total}", heading])
+    width = name_width(console, 2)
+    for entry, line in zip(entries, lines, strict=True):
+        write_lines(console, [line, Text(f"  {shorten(_target(entry), width)}", "dim")])
 
 
 def to_json(entries: Sequence[Entry], folder: str) -> dict[str, Any]:
@@ -40,13 +49,12 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     return facts | asdict(entry.summary) | {"state": entry.state}
 
 
-def _line(entry: Entry) -> str:
-    moment_ns = entry.summary.time_ns or entry.mtime_ns
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(moment_ns // NS_PER_S))
-    length = format_duration(entry.summary.duration_ns) if entry.summary.duration_ns else entry.state or "?"
-    size = format_short(entry.size_bytes, "bytes")
-    name = entry.path.name
-    return f"{when:16} {entry.summary.kind or '?':{_KIND_WIDTH}} {length:>8} {size:>8}  {name}"
+def _when(entry: Entry) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime((entry.summary.time_ns or entry.mtime_ns) // NS_PER_S))
+
+
+def _length(entry: Entry) -> str:
+    return format_duration(entry.summary.duration_ns) if entry.summary.duration_ns else entry.state or "?"
 
 
 def _target(entry: Entry) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -14,18 +14,17 @@ from rich.text import Text
 from pprofpy.errors import ProfileFormatError
 from pprofpy.model.profile import Collection, LabelSet, Profile, Stack
 from pprofpy.model.waits import STATES, unchain
+from pprofpy.reports.columns import Column, layout, names, numbers, quantities
 from pprofpy.reports.losses import sentences
 from pprofpy.reports.origin import is_own
-from pprofpy.reports.stack_lines import line, one_line, stack_json
-from pprofpy.reports.text import more_rows, shorten, write_lines
+from pprofpy.reports.stack_lines import below, line, one_line, stack_json, stack_width
+from pprofpy.reports.text import more_rows, write_lines
 from pprofpy.text import without_numbers
-from pprofpy.units import format_duration, format_short
+from pprofpy.units import format_duration
 
 DEFAULT_ROWS = 15
 
 _SMALLEST_POOL = 3
-_NAME_WIDTH, _REASON_WIDTH, _PLACE_WIDTH, _WAKER_WIDTH = 20, 10, 26, 19
-_WAKER_AT = 8 + 1 + 8 + 1 + 7 + 1 + _REASON_WIDTH + 1 + _PLACE_WIDTH + 1
 _NOBODY = ("timer/irq", "softirq")
 """Who ended a wait without being a thread: no link of a chain."""
 
@@ -171,28 +170,18 @@ def build(profile: Profile, limit: int = DEFAULT_ROWS, *, by_waker: bool = False
 
 
 def render(report: OffCpu, console: Console) -> None:
-    """Print both tables, 80 columns wide."""
+    """Print the tables; no line of a terminal of 80 columns wraps."""
     title = f"Off-CPU time: {report.collection.target}, {format_duration(report.duration_ns)}"
     losses = sentences(report.collection)
     if not report.threads:
         write_lines(console, [title, *losses, "No off-CPU intervals."])
         return
-    heading = (
-        f"{'tid':>7} {'thread':{_NAME_WIDTH}} {'times':>8} {'off cpu':>8} {'sleeping':>9} {'disk':>8} {'run queue':>10}"
-    )
-    write_lines(console, [title, *losses, "", Text(heading, "bold")])
-    write_lines(console, [_thread_line(row) for row in report.threads])
+    write_lines(console, [title, *losses, "", *_thread_table(report.threads, console)])
     write_lines(console, more_rows(report.hidden_threads))
-    heading = f"{'total':>8} {'times':>8} {'avg':>7} {'reason':{_REASON_WIDTH}} where"
-    by_waker = any(row.waker for row in report.places)
-    heading = f"{heading:{_WAKER_AT}}ended by" if by_waker else heading
-    write_lines(console, ["", Text(heading, "bold"), *(_place_line(row, by_waker) for row in report.places)])
+    write_lines(console, ["", *_place_table(report.places, console)])
     write_lines(console, more_rows(report.hidden_places))
     if report.chains:
-        heading = f"{'total':>8} {'times':>8} {'avg':>7} chains: what waited, and what ended it"
-        write_lines(
-            console, ["", Text(heading, "bold"), *(text for row in report.chains for text in _chain_lines(row))]
-        )
+        write_lines(console, ["", *_chain_table(report.chains, console)])
         write_lines(console, more_rows(report.hidden_chains))
 
 
@@ -268,31 +257,58 @@ def _without_pseudo_frames(stack: Stack) -> Stack:
     return python or stack
 
 
-def _chain_lines(row: ChainRow) -> list[Text | str]:
-    total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
+def _thread_table(rows: list[ThreadRow], console: Console) -> list[Text]:
+    who = (row.tid or (f"({row.threads:,})" if row.threads else "(ended)") for row in rows)
+    times = [[row.by_state_ns.get(state, 0) for row in rows] for state in STATES]
+    columns = [
+        numbers("tid", who),
+        names("thread", (row.name for row in rows)),
+        numbers("times", (row.count for row in rows)),
+        quantities("off cpu", [row.total_ns for row in rows]),
+        *map(quantities, ("sleeping", "disk", "run queue"), times),
+    ]
+    return layout(columns, console)
+
+
+def _place_table(rows: list[ReasonRow], console: Console) -> list[Text]:
+    columns = [
+        *_sums(rows),
+        names("reason", (row.reason or row.state for row in rows)),
+        names("where", (row.place for row in rows)),
+    ]
+    if any(row.waker for row in rows):
+        columns.append(names("ended by", (row.waker for row in rows)))
+    return layout(columns, console)
+
+
+def _chain_table(rows: list[ChainRow], console: Console) -> list[Text]:
+    width = stack_width(console)
+    heading, *lines = layout(
+        [
+            *_sums(rows),
+            names("reason", (row.reason for row in rows)),
+            names("what waited, and what ended it", (one_line(row.blocked, width) for row in rows)),
+        ],
+        console,
+    )
     return [
-        Text(f"{total:>8} {row.count:>8} {average:>7} {row.reason:{_REASON_WIDTH}} {one_line(row.blocked)}".rstrip()),
-        Text(f"{'':26}ended by   {one_line(row.woken_by)}", "dim"),
+        heading,
+        *(
+            line
+            for row, first in zip(rows, lines, strict=True)
+            for line in (first, below("ended by", row.woken_by, console))
+        ),
+    ]
+
+
+def _sums(rows: Sequence[ReasonRow | ChainRow]) -> list[Column]:
+    return [
+        quantities("total", [row.total_ns for row in rows]),
+        numbers("times", (row.count for row in rows)),
+        quantities("avg", [row.total_ns // max(row.count, 1) for row in rows]),
     ]
 
 
 def _chain_json(row: ChainRow) -> dict[str, Any]:
     stacks = {"blocked": stack_json(row.blocked), "woken_by": stack_json(row.woken_by)}
     return {"reason": row.reason, "count": row.count, "total_ns": row.total_ns, **stacks}
-
-
-def _thread_line(row: ThreadRow) -> str:
-    times = [row.total_ns, *(row.by_state_ns.get(state, 0) for state in STATES)]
-    total, sleeping, disk, queue = (format_short(one, "ns") for one in times)
-    number = row.tid if row.tid else f"({row.threads:,})" if row.threads else "(ended)"
-    who = f"{number:>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
-    return f"{who} {row.count:>8} {total:>8} {sleeping:>9} {disk:>8} {queue:>10}"
-
-
-def _place_line(row: ReasonRow, by_waker: bool) -> str:
-    total, average = format_short(row.total_ns, "ns"), format_short(row.total_ns // max(row.count, 1), "ns")
-    width = _PLACE_WIDTH if by_waker else _PLACE_WIDTH + 1 + _WAKER_WIDTH
-    what = f"{row.reason or row.state:{_REASON_WIDTH}} {shorten(row.place, width):{width}}"
-    if by_waker:
-        what += f" {shorten(row.waker, _WAKER_WIDTH)}"
-    return f"{total:>8} {row.count:>8} {average:>7} {what}".rstrip()

@@ -23,16 +23,17 @@ from pprofpy.model.latency import (
 )
 from pprofpy.model.profile import Collection
 from pprofpy.reports import histogram
+from pprofpy.reports.columns import Column, layout, names, numbers, quantities
 from pprofpy.reports.histogram import Bar
 from pprofpy.reports.losses import sentences
-from pprofpy.reports.stack_lines import one_line, stack_json
-from pprofpy.reports.text import more_rows, shorten, write_lines
+from pprofpy.reports.stack_lines import below, one_line, stack_json, stack_width
+from pprofpy.reports.text import more_rows, write_lines
+from pprofpy.text import printable
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 DEFAULT_ROWS = 20
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
-_NAME_WIDTH = 15
 _NOTABLE_NS = 100_000_000
 """A wait that is not over yet is worth a line if it is as long as this."""
 _TALKATIVE = 2
@@ -135,12 +136,12 @@ def render(report: SchedLatency, console: Console, *, with_histogram: bool = Tru
         return
     rows = [*report.rows, *([report.rest] if report.rest else []), *([report.total] if len(report.rows) > 1 else [])]
     write_lines(console, [_title(report), *_losses(report), ""])
-    write_lines(console, [Text(_heading(report), "bold"), *(_latency_line(row, report) for row in rows)])
+    write_lines(console, _latency_table(rows, report, console))
     if with_histogram:
-        write_lines(console, ["", *_kind_headings(), *(_kind_line(row, report) for row in rows), ""])
+        write_lines(console, ["", *_kind_table(rows, report, console), ""])
         histogram.render(report.bars, console)
     if report.stacks and with_histogram:
-        write_lines(console, ["", *_stack_lines(report)])
+        write_lines(console, ["", *_stack_lines(report, console)])
     still = [row for row in report.rows if row.waiting_ns >= _NOTABLE_NS] if with_histogram else []
     write_lines(console, (_still_waiting(row) for row in still))
 
@@ -166,7 +167,7 @@ def to_json(report: SchedLatency) -> dict[str, Any]:
 def render_long_waits(waits: Iterable[LongWait], start_ns: int, console: Console) -> None:
     """Print each wait: when, how long, who; then who had the CPU meanwhile and who ended the sleep before it."""
     for wait in waits:
-        who = f"{shorten(wait.name, _NAME_WIDTH)} ({wait.tid})"
+        who = f"{printable(wait.name)} ({wait.tid})"
         how = "preempted" if wait.was_preempted else f"woken by {_waker(wait)}"
         came = f", came from cpu {wait.cpu_before}" if wait.cpu_before not in (-1, wait.cpu) else ""
         when = _since(wait.end_ns, start_ns)
@@ -174,7 +175,7 @@ def render_long_waits(waits: Iterable[LongWait], start_ns: int, console: Console
         write_lines(console, [first, Text(f"{'':20}cpu {wait.cpu} ran {_who_ran(wait)}{came}", "dim")])
         for what, stack in (("at", wait.stack), ("woken at", wait.waker_stack)):
             if stack:
-                write_lines(console, [Text(f"{'':20}{what} {one_line(stack)}", "dim")])
+                write_lines(console, [below(what, stack, console, indent=20)])
 
 
 def long_wait_json(wait: LongWait, start_ns: int) -> dict[str, Any]:
@@ -269,17 +270,24 @@ def _same_stacks(stacks: Iterable[StackWaits]) -> list[StackWaits]:
     return sum_stacks(replace(one, name="") for one in stacks if one.stack or one.waker_stack)
 
 
-def _stack_lines(report: SchedLatency) -> Iterator[Text | str]:
-    yield Text(
-        f"{'total':>8} {'waits':>7} {'avg':>7} {'max':>7}           where they waited, and who had woken them", "bold"
+def _stack_lines(report: SchedLatency, console: Console) -> Iterator[Text]:
+    stacks, width = report.stacks, stack_width(console)
+    heading, *lines = layout(
+        [
+            quantities("total", [one.total_ns for one in stacks]),
+            numbers("waits", (one.count for one in stacks)),
+            quantities("avg", [round(one.total_ns / max(one.count, 1)) for one in stacks]),
+            quantities("max", [one.max_ns for one in stacks]),
+            names("", ("preempted" if one.was_preempted else "woken" for one in stacks)),
+            names("where they waited, and who had woken them", (one_line(one.stack, width) or "?" for one in stacks)),
+        ],
+        console,
     )
-    for one in report.stacks:
-        average_ns = round(one.total_ns / max(one.count, 1))
-        times = " ".join(f"{format_short(time_ns, 'ns'):>7}" for time_ns in (average_ns, one.max_ns))
-        kind = "preempted" if one.was_preempted else "woken"
-        yield f"{format_short(one.total_ns, 'ns'):>8} {one.count:>7} {times} {kind:9} {one_line(one.stack) or '?'}"
+    yield heading
+    for one, line in zip(stacks, lines, strict=True):
+        yield line
         if one.waker_stack:
-            yield Text(f"{'':33}by        {one_line(one.waker_stack)}", "dim")
+            yield below("woken by", one.waker_stack, console)
     yield from more_rows(report.hidden_stacks)
 
 
@@ -310,41 +318,37 @@ def _losses(report: SchedLatency) -> list[str]:
     return sentences(report.collection)
 
 
-def _heading(report: SchedLatency) -> str:
-    who = f"{'pid':>7} {'process':{_NAME_WIDTH}}" if report.per_process else f"{'tid':>7} {'thread':{_NAME_WIDTH}}"
-    return f"{who} {'waits':>7} {'avg':>7}" + "".join(f" {name:>7}" for name in QUANTILES) + f" {'max':>7}"
+def _who(rows: Sequence[Row], report: SchedLatency) -> list[Column]:
+    ids = ((row.pid if report.per_process else row.tid) or "" for row in rows)
+    kinds = ("pid", "process") if report.per_process else ("tid", "thread")
+    return [numbers(kinds[0], ids), names(kinds[1], (row.name for row in rows))]
 
 
-def _who(row: Row, report: SchedLatency) -> str:
-    number = row.pid if report.per_process else row.tid
-    return f"{number or '':>7} {shorten(row.name, _NAME_WIDTH):{_NAME_WIDTH}}"
+def _latency_table(rows: Sequence[Row], report: SchedLatency, console: Console) -> list[Text]:
+    times = {
+        "avg": [row.waits.avg_ns for row in rows],
+        **{name: [row.quantiles_ns[place] for row in rows] for place, name in enumerate(QUANTILES)},
+        "max": [row.waits.max_ns for row in rows],
+    }
+    coloured = (replace(quantities(name, found), styles=list(map(_alarm, found))) for name, found in times.items())
+    return layout([*_who(rows, report), numbers("waits", (row.waits.count for row in rows)), *coloured], console)
 
 
-def _latency_line(row: Row, report: SchedLatency) -> Text:
-    times = [row.waits.avg_ns, *row.quantiles_ns, row.waits.max_ns]
-    return Text.assemble(
-        f"{_who(row, report)} {row.waits.count:>7}", *((f" {format_short(one, 'ns'):>7}", _alarm(one)) for one in times)
-    )
-
-
-def _kind_headings() -> list[Text]:
-    blank = f"{'':8}{'':{_NAME_WIDTH}}"
-    return [
-        Text(f"{blank} {'--- after a sleep ---':>22} {'---- preempted ----':>20}", "bold"),
-        Text(
-            f"{blank} {'waits':>7} {'avg':>7} {'max':>6} {'waits':>6} {'avg':>6} {'max':>6} {'moves':>6} {'max at':>8}",
-            "bold",
-        ),
+def _kind_table(rows: Sequence[Row], report: SchedLatency, console: Console) -> list[Text]:
+    """How the waits began: after a sleep, or because another thread took the CPU."""
+    kinds = {"woken": [row.woken for row in rows], "preempted": [row.preempted for row in rows]}
+    columns = [
+        column
+        for kind, waits in kinds.items()
+        for column in (
+            numbers(kind, (one.count for one in waits)),
+            quantities("avg", [one.avg_ns for one in waits]),
+            quantities("max", [one.max_ns for one in waits]),
+        )
     ]
-
-
-def _kind_line(row: Row, report: SchedLatency) -> str:
-    def cells(waits: Waits, width: int) -> str:
-        times = f"{format_short(waits.avg_ns, 'ns'):>6} {format_short(waits.max_ns, 'ns'):>6}"
-        return f"{waits.count:>{width}} {times}"
-
-    at = _since(row.max_at_ns, 0)
-    return f"{_who(row, report)} {cells(row.woken, 8)} {cells(row.preempted, 6)} {row.migrations:>6} {at:>8}"
+    moves = numbers("moves", (row.migrations for row in rows))
+    at = numbers("max at", (_since(row.max_at_ns, 0) if row.waits.count else "" for row in rows))
+    return layout([*_who(rows, report), *columns, moves, at], console)
 
 
 def _still_waiting(row: Row) -> Text:

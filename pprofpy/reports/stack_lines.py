@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from pprofpy.model.profile import Frame, Stack
 from pprofpy.reports.origin import is_own
+from pprofpy.reports.text import NARROWEST_NAME, shorten
 from pprofpy.text import printable
 
 WIDTH = 66
+"""What a stack may take where there is no terminal, or a wide one."""
+
+_OTHER_COLUMNS = 36
+"""What stands before a stack in a table, about."""
 
 _THREAD_START = re.compile(r"threading\.(Thread\.)?(run|_bootstrap|_bootstrap_inner)$")
 
@@ -17,6 +25,19 @@ _THREAD_START = re.compile(r"threading\.(Thread\.)?(run|_bootstrap|_bootstrap_in
 def line(frame: Frame) -> str:
     """As in `shop.reserve_stock:158`."""
     return f"{frame.function.name}:{frame.line}" if frame.line else frame.function.name
+
+
+def stack_width(console: Console, taken: int = _OTHER_COLUMNS) -> int:
+    """How wide a stack may be. `taken`: what else stands in its line."""
+    return min(WIDTH, max(console.width - taken, NARROWEST_NAME)) if console.is_terminal else WIDTH
+
+
+def below(what: str, stack: Stack, console: Console, indent: int = 12) -> Text:
+    """A second stack, in a line below that of the first: `ended by  shop.Desk.do_POST:122`."""
+    lead = f"{'':{indent}}{what}  "
+    width = stack_width(console, len(lead))
+    text = one_line(stack, width)
+    return Text(lead + (shorten(text, width) if console.is_terminal else text), "dim")
 
 
 def one_line(stack: Stack, width: int = WIDTH) -> str:

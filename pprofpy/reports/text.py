@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Protocol
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Span, Text
 
@@ -21,17 +22,22 @@ NARROWEST_NAME = 24
 
 
 def shorten(text: str, width: int) -> str:
-    """`text`, made harmless, in at most `width` characters: a long one loses its middle, since both ends matter."""
+    """`text`, made harmless, at most `width` columns wide: a long one loses its middle, since both ends matter."""
     text = printable(text)
-    if len(text) <= width:
+    if cell_len(text) <= width:
         return text
     tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+    return f"{set_cell_size(text, width - 1 - tail)}…{set_cell_size(text[::-1], tail)[::-1]}"
 
 
 def name_width(console: Console, taken: int) -> int:
     """How many characters of a line are left for a name; no limit where nobody watches."""
     return max(console.width - taken, NARROWEST_NAME) if console.is_terminal else 1 << 30
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 thread`, `1,001 threads`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def heat(value: int, total: int) -> str:

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from pprofpy.model.timeline import Span, State, Timeline
-from pprofpy.reports.text import shorten, write_lines
-from pprofpy.units import format_duration, format_percent, format_short
+from pprofpy.reports.columns import layout, names, quantities, shares
+from pprofpy.reports.text import counted, more_rows, write_lines
+from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 20
 
-_NAME_WIDTH = 24
-_REASONS = 2
+_MOST_REASONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +74,15 @@ def build(timeline: Timeline, limit: int = DEFAULT_ROWS) -> TimelineTable:
 
 def render(report: TimelineTable, console: Console) -> None:
     """Print the table."""
-    threads = len(report.rows) + report.hidden
-    title = f"{threads} threads, {format_duration(report.duration_ns)}, {report.wakeups} wake-ups between threads"
-    heading = f"{'THREAD':<{_NAME_WIDTH}} {'running':>8} {'':6} {'runnable':>8} {'blocked':>8}  blocked in"
-    note = [f"Note: {report.holes} events are missing; times around them are wrong."] if report.holes else []
-    write_lines(
-        console, [title, *note, "", Text(heading, "bold"), *(_line(row, report.duration_ns) for row in report.rows)]
+    threads, holes = len(report.rows) + report.hidden, report.holes
+    title = (
+        f"{counted(threads, 'thread')}, {format_duration(report.duration_ns)}, "
+        f"{counted(report.wakeups, 'wake-up')} between threads"
     )
-    if report.hidden:
-        write_lines(console, [f"({report.hidden} more)"])
+    missing = "events are" if holes != 1 else "event is"
+    note = [f"Note: {holes:,} {missing} missing; times around {'it' if holes == 1 else 'them'} are wrong."]
+    write_lines(console, [title, *(note if holes else []), "", *_table(report, console)])
+    write_lines(console, more_rows(report.hidden))
 
 
 def to_json(report: TimelineTable) -> dict[str, Any]:
@@ -112,10 +112,20 @@ def _row(tid: int, spans: Iterable[Span], timeline: Timeline) -> Row:
     )
 
 
-def _line(row: Row, duration_ns: int) -> str:
-    name = shorten(f"{row.name}/{row.tid}", _NAME_WIDTH)
-    reasons = ", ".join(f"{what} {format_short(time_ns, 'ns')}" for what, time_ns in row.reasons[:_REASONS])
-    times = (format_short(one, "ns") for one in (row.running_ns, row.runnable_ns, row.blocked_ns))
-    running, runnable, blocked = times
-    share = format_percent(row.running_ns, duration_ns)
-    return f"{name:<{_NAME_WIDTH}} {running:>8} {share} {runnable:>8} {blocked:>8}  {reasons}".rstrip()
+def _table(report: TimelineTable, console: Console) -> list[Text]:
+    rows = report.rows
+    return layout(
+        [
+            names("thread", (f"{row.name}/{row.tid}" for row in rows)),
+            quantities("running", [row.running_ns for row in rows]),
+            shares("share", (row.running_ns for row in rows), report.duration_ns),
+            quantities("runnable", [row.runnable_ns for row in rows]),
+            quantities("blocked", [row.blocked_ns for row in rows]),
+            names("blocked in", map(_reasons, rows)),
+        ],
+        console,
+    )
+
+
+def _reasons(row: Row) -> str:
+    return ", ".join(f"{what} {format_short(time_ns, 'ns')}" for what, time_ns in row.reasons[:_MOST_REASONS])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +13,10 @@ from rich.text import Text
 from pprofpy.events.log import EventStats, EventSummary
 from pprofpy.model.latency import Histogram
 from pprofpy.model.profile import Collection
+from pprofpy.reports.columns import Column, layout, names, numbers, quantities
 from pprofpy.reports.losses import lines
-from pprofpy.reports.text import write_lines
-from pprofpy.units import format_duration, format_short
+from pprofpy.reports.text import counted, more_rows, write_lines
+from pprofpy.units import format_duration
 
 DEFAULT_THREADS = 10
 DEFAULT_EVENTS = 20
@@ -95,7 +96,7 @@ def build(summary: EventSummary, threads: int = DEFAULT_THREADS, events: int = D
     tables = [_table(pid, tid, f"{_latest_name(stats)}/{tid}", stats, events) for (pid, tid), stats in shown]
     if others := ranked[len(shown) :]:
         stats = [one for _, group in others for one in group]
-        tables.append(_table(0, 0, f"{len(others)} more threads", stats, events))
+        tables.append(_table(0, 0, f"{counted(len(others), 'more thread')}", stats, events))
     return TraceSummary(tables, summary.duration_ns, summary.collection)
 
 
@@ -103,11 +104,8 @@ def render(report: TraceSummary, console: Console) -> None:
     """Print a table for each thread, 80 columns wide."""
     for table in report.tables:
         write_lines(console, ["", Text(_title(table, report.duration_ns), "bold")])
-        if any(row.is_call for row in table.rows):
-            write_lines(console, [_heading()])
-        write_lines(console, (_line(row) for row in table.rows))
-        if table.hidden:
-            write_lines(console, [f"{'':58}({table.hidden} more)"])
+        write_lines(console, _lines(table.rows, console))
+        write_lines(console, more_rows(table.hidden))
     if not report.tables:
         write_lines(console, ["Nothing happened."])
     write_lines(console, ["", *found] if (found := lines(report.collection)) else [])
@@ -168,20 +166,28 @@ def _title(table: ThreadTable, duration_ns: int) -> str:
     parts = []
     if table.calls:
         failed = f", {table.errors:,} failed" if table.errors else ""
-        parts.append(f"{table.calls:,} call{'s' * (table.calls != 1)}{failed}")
+        parts.append(counted(table.calls, "call") + failed)
     if table.events:
-        parts.append(f"{table.events:,} event{'s' * (table.events != 1)}")
+        parts.append(counted(table.events, "event"))
     within = f" in {format_duration(duration_ns)}" if duration_ns else ""
     return f"{table.title}: {' and '.join(parts)}{within}"
 
 
-def _heading() -> str:
-    return f"{'calls':>9} {'failed':>7} {'total':>7} {'min':>7} {'avg':>7} {'p99':>7} {'max':>7}  call"
+def _lines(rows: Sequence[Row], console: Console) -> list[Text]:
+    """The calls, and below them the events, which take no time."""
+    columns = [
+        numbers("calls", (f"{row.count:,}" for row in rows)),
+        numbers("failed", (row.errors or "" for row in rows)),
+        *(
+            _of_calls(quantities(name, [getattr(row, f"{name}_ns") for row in rows]), rows)
+            for name in ("total", "min", "avg", "p99", "max")
+        ),
+        names("call", (row.event for row in rows)),
+    ]
+    if not any(row.is_call for row in rows):
+        return layout([columns[0], columns[-1]], console)[1:]
+    return layout(columns, console)
 
 
-def _line(row: Row) -> str:
-    if not row.is_call:
-        return f"{row.count:>9,} {'':47}  {row.event}"
-    times = (row.total_ns, row.min_ns, row.avg_ns, row.p99_ns, row.max_ns)
-    cells = " ".join(f"{format_short(time_ns, 'ns'):>7}" for time_ns in times)
-    return f"{row.count:>9,} {row.errors or '':>7} {cells}  {row.event}"
+def _of_calls(column: Column, rows: Sequence[Row]) -> Column:
+    return replace(column, cells=[cell if row.is_call else "" for cell, row in zip(column.cells, rows, strict=True)])

@@ -88,14 +88,15 @@ def test_each_process_has_a_lock_of_its_own() -> None:
     assert "The GILs of 2 processes: app and its children" in text
     assert "Held 170.0% of the time" in text
     assert "of 200%" in text
-    assert "9 one" in text
-    assert "8 two" in text
+    assert " pid  tid  thread" in text
+    assert "   9    1  one" in text
+    assert "   8    2  two" in text
 
 
 def test_the_tables_fit_eighty_columns_and_disarm_names() -> None:
     hostile = Frame(Function("app.\x1b[31m" + "x" * 200), 1)
     evil = GilThread(9, 1, "\x1b]0;evil", wait_ns=10**13, wait_count=10**6, wait_max_ns=10**12)
-    console = Console(file=io.StringIO(), width=80)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
 
     report.render(
         report.build(

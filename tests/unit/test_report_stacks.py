@@ -85,5 +85,5 @@ def test_both_ends_of_a_chain_are_printed() -> None:
     off_cpu.render(off_cpu.build(profile_of(by_thread)), Console(file=output, width=80))
 
     waited, ended = output.getvalue().splitlines()[-2:]
-    assert waited == "     3ms        1     3ms lock       threading.Condition.wait:320 < app.take:7"
-    assert ended == "                          ended by   app.put:12"
+    assert waited == "   3ms      1  3ms  lock    threading.Condition.wait:320 < app.take:7"
+    assert ended == "            ended by  app.put:12"

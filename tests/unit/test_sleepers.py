@@ -139,7 +139,7 @@ def test_sleepers_are_one_row_of_each_table_of_off_cpu(capsys: pytest.CaptureFix
 
     text = shown(capsys, "off-cpu", profile)
 
-    assert "   (16) did not run" in text
+    assert " (16)  did not run" in text
     assert "[16 threads did not run]" in text
     assert "ended by" not in text
     assert "job-10" not in text
@@ -201,4 +201,4 @@ def test_how_many_threads_have_ended_is_not_guessed() -> None:
 
     off_cpu.render(table(profile, pools=True), Console(file=output, width=80))
 
-    assert "(ended) job-*" in output.getvalue()
+    assert "(ended)  job-*" in output.getvalue()

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pprofpy.errors import UsageError
-from pprofpy.units import common_unit, format_duration, format_percent, format_value, parse_duration_ns, scale
+from pprofpy.units import (
+    common_unit,
+    format_column,
+    format_duration,
+    format_percent,
+    format_share,
+    format_short,
+    format_value,
+    parse_duration_ns,
+    scale,
+)
 
 SECOND = 1_000_000_000
 
@@ -99,3 +113,54 @@ def test_a_table_takes_a_unit_in_which_its_smallest_value_still_shows() -> None:
 )
 def test_durations_are_printed_as_one_says_them(duration_ns: int, expected: str) -> None:
     assert format_duration(duration_ns) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "expected"),
+    [
+        ([2_900_990_000], "nanoseconds", ["2.9s"]),
+        (
+            [5 * SECOND, 4_460_000_000, 294_000, 1, 0, -3 * SECOND],
+            "ns",
+            ["5s", "4.46s", "0.00029s", "<0.00001s", "0", "-3s"],
+        ),
+        ([10_730 * SECOND, 30 * SECOND], "ns", ["179min", "0.5min"]),
+        ([700_000 * SECOND], "ns", ["194h"]),
+        ([999_600_000, 28_300_000], "ns", ["1s", "0.0283s"]),
+        ([999_400_000], "ns", ["999ms"]),
+        ([8 << 20, 1000], "bytes", ["8MB", "0.00095MB"]),
+        ([1023], "bytes", ["0.999kB"]),
+        ([1_234_567, 3], "count", ["1234567", "3"]),
+        ([7, 5], "pages", ["7pages", "5pages"]),
+        ([0, 0], "ns", ["0", "0"]),
+        ([], "ns", []),
+    ],
+)
+def test_a_column_has_one_unit_and_three_significant_digits(values: list[int], unit: str, expected: list[str]) -> None:
+    assert format_column(values, unit) == expected
+
+
+@given(st.lists(st.integers(-(10**17), 10**17), min_size=1))
+def test_no_value_of_a_column_is_off_by_more_than_its_third_digit(values_ns: list[int]) -> None:
+    units = {"ns": 1, "us": 10**3, "ms": 10**6, "min": 60 * SECOND, "s": SECOND, "h": 3600 * SECOND}
+    largest = max(map(abs, values_ns))
+
+    for value_ns, text in zip(values_ns, format_column(values_ns, "ns"), strict=True):
+        number, name = re.fullmatch(r"(-?<?[\d.]+)([a-z]*)", text).groups()  # type: ignore[union-attr]
+        assert name in {"", format_short(largest, "ns").lstrip("0123456789.-")}
+        if "<" in number:
+            assert 0 < abs(value_ns) < 0.00001 * units[name]
+        else:
+            shown_ns = float(number) * units.get(name, 1)
+            assert abs(shown_ns - value_ns) <= max(0.0051 * abs(value_ns), 0.0000051 * units.get(name, 1))
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        (1, 3, "33.3%"), (10, 10, "100%"), (26, 10_000_000, "<0.01%"), (-26, 10_000_000, "-<0.01%"),
+        (321, 10_000, "3.21%"), (412, 1_000_000, "0.04%"), (0, 5, "0%"), (5, 0, "0%"),
+    ],
+)  # fmt: skip
+def test_shares_of_our_own_tables_have_three_digits_and_two_decimals(part: int, whole: int, expected: str) -> None:
+    assert format_share(part, whole) == expected
