@@ -16,7 +16,9 @@ from pprofpy.collectors.heap import HeapOptions
 from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.traced_blocks import TRACED_TYPES
-from tests.conftest import Start, interpreter, rounds_until_right
+from pprofpy.target.launch import Interruption
+from pprofpy.units import NS_PER_S
+from tests.conftest import PROGRAMS, Start, interpreter, rounds_until_right
 from tests.heap import LOAD, VERSIONS, at_line, first_line, line_of, off_by, record, record_tasks, task, thread_names
 
 FINE = HeapOptions(engine="sampling", sample_bytes=64 << 10)
@@ -213,6 +215,21 @@ def test_nothing_of_ours_is_taken_for_the_programs(load: Callable[..., subproces
 
     assert list(recording.profile.samples()) == []
     assert len(recording.snapshots) > 1
+
+
+@needs_sampler
+@pytest.mark.parametrize(("version", "how"), [("3.10", "inside"), ("3.11", "borrowed"), ("3.10", "borrowed")])
+def test_memory_of_other_interpreters_has_its_stack_or_a_note(start: Start, version: str, how: str) -> None:
+    """The C library knows a thread's first interpreter only; mod_wsgi runs programs in others."""
+    program = start(interpreter(version), str(PROGRAMS / "subinterpreters.py"), how, "keep")
+    options = HeapOptions(engine="sampling", sample_bytes=1000, duration_ns=NS_PER_S // 5)
+
+    profile = record(program.pid, options, Interruption()).profile
+
+    found = {stack[0].function.system_name for stack, _, _ in profile.samples()}
+    noted = [note for note in profile.collection.notes if "100% of what was allocated is [outside Python]" in note]
+    is_told = (version, how) == ("3.10", "borrowed")  # its frames do not tell on whose stack they run
+    assert ("keep_there" in found, len(noted)) == (not is_told, is_told)
 
 
 @needs_sampler

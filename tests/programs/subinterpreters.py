@@ -1,9 +1,9 @@
-"""Goes into other interpreters of its process and there spends its time as burn.py does, or sleeps. Prints `ready`.
+"""Goes into other interpreters of its process; burns (as burn.py does), sleeps or keeps memory there. Prints `ready`.
 
 Nothing but the functions of the inner program belongs to a stack then: where it was entered is another interpreter's.
 Runs on every Python from 3.8 on.
 
-    subinterpreters.py HOW (burn | sleep)
+    subinterpreters.py HOW (burn | sleep | keep)
 
     inside    the main thread is in one interpreter
     nested    it is in an old one, which it has entered from a newer one
@@ -30,6 +30,17 @@ def sleep_there():
         time.sleep(0.01)
 sleep_there()
 """
+KEEP = """
+import time
+kept = []
+def keep_there():
+    print("ready", flush=True)
+    while len(kept) < 3000:
+        kept.append(bytearray(10_000))
+        time.sleep(0.001)
+    time.sleep(3600)
+keep_there()
+"""
 ENTER = """
 try:
     import _interpreters as interpreters
@@ -50,7 +61,8 @@ def make_and_enter(source):
 
 
 def main(how, work):
-    source = SLEEP if work == "sleep" else NO_ARGUMENTS + Path(__file__).with_name("burn.py").read_text()
+    plans = {"sleep": SLEEP, "keep": KEEP}
+    source = plans.get(work) or NO_ARGUMENTS + Path(__file__).with_name("burn.py").read_text()
     old = interpreters.create()
     if how == "inside":
         make_and_enter(source)

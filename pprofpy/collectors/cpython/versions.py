@@ -377,6 +377,7 @@ def _sampler_row(number: tuple[int, int], layout: Layout) -> str:
         "instruction": layout.frame_instruction if has_addresses else -1,
         "owner": -1 if layout.frame_owner == NONE else layout.frame_owner,
         "bytecode": layout.code_instructions,
+        "id": layout.thread_id,
         "is_current_by_thread": int(not layout.runtime_current),
     }
     return "{" + ", ".join(f".{name} = {value}" for name, value in members.items()) + "}"

@@ -18,6 +18,7 @@ NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
 NO_LOCK = "the sampler needs an interpreter with a global lock"
 _SPACE = ValueType("space", "bytes")
 _PROGRESS_PERIOD_S = 0.2
+_WORTH_A_NOTE = 0.05
 _SINCE_ATTACH = "since attach"
 _SINCE_TRACING = "since it began to trace, before the attach"
 
@@ -99,6 +100,11 @@ class Sampling:
         notes = [f"One sample in {self._sample_bytes} bytes on average: values are estimates.", *self._notes]
         if counts.lost_live:
             notes.append(f"{counts.lost_live} sampled blocks found no room: they are missing from what is in use.")
+        if (share := samples.share_outside(profile)) >= _WORTH_A_NOTE:
+            notes.append(
+                f"{share:.0%} of what was allocated is {samples.OUTSIDE_PYTHON}: by threads that ran no Python "
+                "function, or ran one in an interpreter that another thread had made (up to Python 3.10)."
+            )
         if not reading.is_hooked:
             notes.append("Something in the program replaced the allocators meanwhile: this is only a part.")
         profile.period_type, profile.period = _SPACE, self._sample_bytes

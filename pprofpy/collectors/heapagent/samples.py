@@ -175,6 +175,15 @@ def to_profile(reading: SamplerTables, frames: Frames, threads: Dict[int, tuple[
     return builder.build()
 
 
+def share_outside(profile: Profile) -> float:
+    """The share of `alloc_space` that was allocated outside Python: 0 to 1."""
+    column = SAMPLED_TYPES.index(ALLOC_SPACE)
+    sums = {True: 0, False: 0}
+    for stack, values, _ in profile.samples():
+        sums[stack[0].function.name == OUTSIDE_PYTHON] += values[column]
+    return sums[True] / max(sum(sums.values()), 1)
+
+
 def _whole(values: list[int]) -> tuple[int, ...]:
     alloc_n, alloc_bytes, live_n, live_bytes = values
     return round(alloc_n / _FIXED_POINT), alloc_bytes, round(live_n / _FIXED_POINT), live_bytes

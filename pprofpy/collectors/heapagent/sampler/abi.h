@@ -60,6 +60,7 @@ extern void Py_DecRef(PyObject *);
 extern int PyCode_Addr2Line(PyObject *, int);
 extern int PyFrame_GetLineNumber(void *);
 extern void *PyGILState_GetThisThreadState(void);
+extern unsigned long PyThread_get_thread_ident(void);
 extern int Py_AddPendingCall(int (*)(void *), void *);
 extern int Py_IsInitialized(void);
 extern const char *Py_GetVersion(void);

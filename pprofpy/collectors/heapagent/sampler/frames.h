@@ -10,6 +10,7 @@ typedef struct {
     int instruction;    /* offset of the instruction pointer; -1: PyFrame_GetLineNumber() tells the line */
     int owner;          /* offset of the kind of frame; -1: there is but one */
     int bytecode;       /* offset of the instructions in a code object */
+    int id;             /* offset in the thread state of the thread that made it */
     int is_current_by_thread; /* the current thread state is kept by thread; else it is whoever holds the lock */
 } Layout;
 
@@ -31,13 +32,32 @@ static int read_carefully(const void *from, void *to, size_t size)
     return pwrite(control_fd, from, size, 0) != (ssize_t)size || pread(control_fd, to, size, 0) != (ssize_t)size;
 }
 
+/* Does this lie on the running thread's stack? A stack ends at the thread's own record, whose address is its identity;
+ * only the main thread's lies above all of them. */
+static int is_on_own_stack(const char *address, const char *record)
+{
+    const char *here = __builtin_frame_address(0);
+    return address > here && (address < record || record < here);
+}
+
+/* Is it this thread that runs with a state that is in use? The state may be of another interpreter than the thread's
+ * first, which alone the C library knows of. The thread that made the state may have left it to another one: what the
+ * interpreter's loop keeps on the stack of whoever runs it tells, where there is such a thing. */
+static int is_own(const char *state)
+{
+    if (state == PyGILState_GetThisThreadState()) return 1;
+    unsigned long self = PyThread_get_thread_ident();
+    if (layout->thread_cframe >= 0) return is_on_own_stack(*(char *const *)(state + layout->thread_cframe), (char *)self);
+    return *(const unsigned long *)(state + layout->id) == self;
+}
+
 /* This thread's state if it holds its interpreter's lock, else NULL. */
 static char *attached_thread(void)
 {
     if (PyThreadState_GetUnchecked) return PyThreadState_GetUnchecked();
     char *current = _PyThreadState_UncheckedGet ? _PyThreadState_UncheckedGet() : NULL;
-    if (layout->is_current_by_thread) return current;
-    return current == PyGILState_GetThisThreadState() ? current : NULL;
+    if (layout->is_current_by_thread || !current) return current;
+    return is_own(current) ? current : NULL;
 }
 
 /* Read the stack of a thread, leaf-first; returns its depth, -1 if memory was not readable. */
