@@ -46,7 +46,7 @@ def cpu() -> Recording:
     ):  # fmt: skip
         builder.add(frames, (count, count * PERIOD_NS), labels)
     profile = finished(builder, collection(asked=860, got=853, late=4, dropped=2, truncated=1, errors=3,
-                                           notes=("Only threads that held the lock were counted.",)))  # fmt: skip
+                                           basis=("Only threads that held the lock were counted.",)))  # fmt: skip
     shown = {"nodecount": 25, "threads": True}
     return Recording("cpu", replace(profile, period_type=CPU_TYPES[1], period=PERIOD_NS), shown=shown)
 
@@ -113,7 +113,7 @@ def heap() -> Recording:
         builder = ProfileBuilder(types)
         builder.add(PRICE, (900, 90 * MB, 10 * price_mb, price_mb * MB))
         builder.add(RECEIPT, (300, 3 * MB, 100, MB))
-        return finished(builder, collection(got=1200, notes=("Values are estimates.",)))
+        return finished(builder, collection(got=1200, basis=("Values are estimates.",)))
 
     record = HeapRecording.of([(second * SECOND, snapshot(second)) for second in (2, 4, 6, 8)])
     record.memory = MemoryUse(96 * MB, 90 * MB, 88 * MB, 40 * MB, 31 * MB, 22 * MB)

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import check_began
 from pprofpy.cli.options import (
@@ -31,6 +30,7 @@ from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.sleepers import fold_sleepers
+from pprofpy.reports import costs
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
@@ -96,7 +96,7 @@ def command(
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
     length = Length(duration_ns, others.pop("window_ns"))
     options = CpuOptions(duration_ns=duration_ns, **others)
-    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads, "no_fold": no_fold}
+    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads, "no_fold": no_fold, "verbose": verbose}
     status = 0
     with interruptible() as interruption:
         try:
@@ -152,15 +152,15 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
     """Print the top table of a recording, and the thread table if it was asked for. `source`: its file."""
     fold = not (as_json or recording.flag("no_fold"))
     profile = fold_sleepers(recording.profile) if fold else recording.profile
-    view = view_of(profile, source)
+    view = replace(view_of(profile, source), verbose=recording.flag("verbose"))
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
     by_thread = threads_report.build(profile, view.value_index) if recording.flag("threads") else None
+    table = top_report.build(view.header(), view.graph(), limits, ties_by_name=False)
     if as_json:
-        table = top_report.build(view.header(), view.graph(), limits)
         data = {**top_report.to_json(table), "path": source}
         print_json("cpu", data | ({"threads": threads_report.to_json(by_thread)} if by_thread else {}))
         return
-    top.show(view, limits)
+    costs.render(table, stdout_console())
     if by_thread:
         say()
         threads_report.render(by_thread, stdout_console())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pprofpy.cli import top
-from pprofpy.cli.console import remark
+from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
 from pprofpy.cli.options import json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
@@ -19,6 +19,7 @@ from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.kernel.program import require
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.model.recording import Option, Recording
+from pprofpy.reports import costs
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.target import Target
@@ -68,7 +69,7 @@ def command(
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()
     wanted = choose(events, weight)
-    shown: dict[str, Option] = {"nodecount": nodecount}
+    shown: dict[str, Option] = {"nodecount": nodecount, "verbose": verbose}
     plan = Plan("events", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose, everybody=False)
 
     def start(scope: Scope) -> EventProfileRecorder:
@@ -91,10 +92,10 @@ def command(
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:
     """Print a recording. `source`: its file."""
-    view = view_of(recording.profile, source)
+    view = replace(view_of(recording.profile, source), verbose=recording.flag("verbose"))
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
+    table = top_report.build(view.header(), view.graph(), limits, ties_by_name=False)
     if as_json:
-        table = top_report.build(view.header(), view.graph(), limits)
         print_json("events", {**top_report.to_json(table), "path": source})
     else:
-        top.show(view, limits)
+        costs.render(table, stdout_console())

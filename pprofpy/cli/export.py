@@ -20,7 +20,7 @@ _TEXT_FORMATS = frozenset({"collapsed", "speedscope"})
 
 
 @click.command("export")
-@view_options(granularity=False, as_json=False)
+@view_options(granularity=False, is_table=False)
 @click.option("-o", "--output", metavar="FILE", default=STDIO, help="Write to FILE ('-': standard output).")
 @click.option(
     "-f",

@@ -32,7 +32,7 @@ def draw(recording: Recording) -> bytes:
 
 
 @click.command("flamegraph")
-@view_options(granularity=False, as_json=False)
+@view_options(granularity=False, is_table=False)
 @click.option(
     "-o",
     "--output",

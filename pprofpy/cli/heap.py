@@ -12,11 +12,10 @@ from typing import Any
 
 import click
 
-from pprofpy.cli import top
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
-from pprofpy.cli.options import Size, duration_option, json_option, rows_option, window_option
-from pprofpy.cli.record import Length, record, spooled
+from pprofpy.cli.options import Size, duration_option, json_option, rows_option, verbose_option, window_option
+from pprofpy.cli.record import Length, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
 from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
@@ -27,7 +26,7 @@ from pprofpy.model.graph import Granularity, total_of
 from pprofpy.model.heap import HeapRecording
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Option, Recording
-from pprofpy.reports import growth
+from pprofpy.reports import costs, growth
 from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
@@ -79,6 +78,7 @@ _REMARK_EVERY_S = 1.0
 @output_options
 @rows_option(DEFAULT_ROWS)
 @json_option
+@verbose_option
 def command(
     duration_ns: int | None,
     window_ns: int,
@@ -86,6 +86,7 @@ def command(
     functions: bool,
     nodecount: int,
     as_json: bool,
+    verbose: bool,
     **others: Any,
 ) -> None:
     """Record which code allocates a running Python process's memory, and how much stays in use.
@@ -102,7 +103,12 @@ def command(
         duration_ns = FOREVER if choice.command and others["snapshots"] == 1 else DEFAULT_DURATION_NS
     options = HeapOptions(duration_ns=duration_ns, **others)
     options.check()
-    shown: dict[str, Option] = {"nodecount": nodecount, "sample_index": sample_index, "functions": functions}
+    shown: dict[str, Option] = {
+        "nodecount": nodecount,
+        "sample_index": sample_index,
+        "functions": functions,
+        "verbose": verbose,
+    }
     with interruptible() as interruption:
         try:
             with ExitStack() as spool:
@@ -167,6 +173,8 @@ def _record(
     with HeapRecorder(options, remark, fetching) as recorder, progress_bar("recording", duration_ns) as progress:
         recorder.watch(target)
         made = record([recorder], windows, shown, Length(duration_ns, window_ns), interruption, target, progress)
+        if shown.get("verbose"):
+            print_costs(recorder)
     return made, recorder.first_snapshot if options.snapshots > 1 else None
 
 
@@ -181,16 +189,17 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
         sample_index=sample_index,
         value_index=value_index,
         total=total_of(profile, value_index),
+        verbose=recording.flag("verbose"),
         granularity=Granularity.FUNCTIONS if recording.flag("functions") else Granularity.LINES,
     )
     grown = growth.build(record.snapshots, nodecount) if len(record.snapshots) > 1 else None
+    table = top_report.build(view.header(), view.graph(), Limits(nodecount), ties_by_name=False)
     if as_json:
-        table = top_report.build(view.header(), view.graph(), Limits(nodecount))
         data = {**top_report.to_json(table), **heap_report.to_json(record), "path": source}
         print_json("heap", data | ({"growth": growth.to_json(grown)} if grown else {}))
         return
     console = stdout_console()
-    top.show(view, Limits(nodecount))
+    costs.render(table, console)
     if grown:
         say()
         growth.render(grown, console)

@@ -49,7 +49,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 no_fold_option = click.option("--no-fold", is_flag=True, help="Show each thread, also those that did not run.")
 
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Report how much memory the recording used.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Report how it was recorded, and how much memory the recording used."
+)
+
+header_option = click.option("-v", "--verbose", is_flag=True, help="Report how the profile was recorded, too.")
 
 
 def rate_option(default_hz: int, kind: Any, what: str) -> Callable[[_Command], _Command]:

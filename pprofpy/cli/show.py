@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from pprofpy.cli import confinement
 from pprofpy.cli.main import COMMANDS
-from pprofpy.cli.options import json_option
+from pprofpy.cli.options import header_option, json_option, no_fold_option
 from pprofpy.cli.view import latest
 from pprofpy.formats.files import STDIO, read_recording
 from pprofpy.model.recording import Recording
@@ -30,15 +31,19 @@ _OTHERS = "events"
 
 @click.command("show", epilog=EPILOG)
 @click.argument("path", metavar="[FILE]", default="")
+@header_option
+@no_fold_option
 @json_option
-def command(path: str, as_json: bool) -> None:
+def command(path: str, as_json: bool, no_fold: bool, verbose: bool) -> None:
     """Print a recording as the command that made it did.
 
     Reads the latest recording, or FILE ('-': standard input). Shows another program's profile as a table of functions.
     """
     confinement.before_reading()
     path = path or latest()
-    present(read_recording(path), path, as_json=as_json)
+    recording = read_recording(path)
+    asked = {name: True for name, is_on in (("no_fold", no_fold), ("verbose", verbose)) if is_on}
+    present(replace(recording, shown={**recording.shown, **asked}), path, as_json=as_json)
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ import click
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import print_data, remark
-from pprofpy.cli.options import json_option
+from pprofpy.cli.options import header_option, json_option
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import latest_recording, read_profile
 from pprofpy.model import filters
@@ -46,6 +46,7 @@ class View:
         granularity: What a row stands for.
         filters: The filters that were applied.
         as_json: Print JSON instead of a table.
+        verbose: Tell how the profile was recorded, too.
     """
 
     profile: Profile
@@ -57,6 +58,7 @@ class View:
     granularity: Granularity
     filters: Filters
     as_json: bool
+    verbose: bool = False
 
     def graph(self, granularity: Granularity | None = None) -> Graph:
         """Flat and cum of this view, in its granularity unless another is given."""
@@ -64,7 +66,7 @@ class View:
 
     def header(self) -> Header:
         """What stands above each report on this view."""
-        return header.build(self.profile, self.value_index, self.total, self.filters.active())
+        return header.build(self.profile, self.value_index, self.total, self.filters.active(), verbose=self.verbose)
 
 
 def view_of(profile: Profile, *sources: str) -> View:
@@ -106,12 +108,12 @@ _OPTIONS = (
 _GRANULARITIES = (Granularity.FUNCTIONS, Granularity.LINES, Granularity.FILES)
 
 
-def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[[_Command], _Command]:
+def view_options(*, granularity: bool = True, is_table: bool = True) -> Callable[[_Command], _Command]:
     """Give a command the PROFILE argument and the reading options; it receives them as `view: View`.
 
     Args:
         granularity: Offer --functions, --lines and --files.
-        as_json: Offer --json.
+        is_table: Offer --json and --verbose.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -120,8 +122,8 @@ def view_options(*, granularity: bool = True, as_json: bool = True) -> Callable[
             return command(view=_load(options), **options)
 
         decorated: Any = wrapper
-        if as_json:
-            decorated = json_option(decorated)
+        if is_table:
+            decorated = header_option(json_option(decorated))
         for option in reversed(_OPTIONS):
             decorated = option(decorated)
         if granularity:
@@ -206,6 +208,7 @@ def _load(options: dict[str, Any]) -> View:
         granularity,
         wanted,
         options.pop("as_json", False),
+        options.pop("verbose", False),
     )
 
 

@@ -98,8 +98,9 @@ def collection(value: Any) -> Collection:
             known[name] = given
         elif isinstance(given, str) and isinstance(default, str):
             known[name] = clean(given)
-    notes = saved.get("notes")
-    known["notes"] = tuple(clean(note) for note in notes if isinstance(note, str)) if isinstance(notes, list) else ()
+    for name in ("notes", "basis"):
+        texts = saved.get(name)
+        known[name] = tuple(clean(text) for text in texts if isinstance(text, str)) if isinstance(texts, list) else ()
     losses = saved.get("losses")
     known["losses"] = {
         clean(name): count

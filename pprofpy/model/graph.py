@@ -99,12 +99,20 @@ class Graph:
         """Indices of the entities that have a value: int64, rising."""
         return np.flatnonzero((self.flat != 0) | (self.cum != 0))
 
-    def order(self, *, by_cum: bool = False) -> list[int]:
-        """Indices of the touched entities: largest first, ties by name, as `go tool pprof` sorts."""
+    def order(self, *, by_cum: bool = False, ties_by_name: bool = True) -> list[int]:
+        """Indices of the touched entities, largest first.
+
+        Args:
+            by_cum: By cum, not by flat.
+            ties_by_name: Of equal ones, the first by name comes first, as in `go tool pprof`; else the one that is
+                larger in the other value.
+        """
         flat, cum = np.abs(self.flat).tolist(), np.abs(self.cum).tolist()
         first, second = (cum, flat) if by_cum else (flat, cum)
         names = {index: str(self.entities[index]) for index in self.touched().tolist()}
-        return sorted(names, key=lambda index: (-first[index], names[index], -second[index]))
+        if ties_by_name:
+            return sorted(names, key=lambda index: (-first[index], names[index], -second[index]))
+        return sorted(names, key=lambda index: (-first[index], -second[index], names[index]))
 
     def without(self, dropped: Mask) -> Graph:
         """The graph as if the flagged entities were not there: their callers call their callees.

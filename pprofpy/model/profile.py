@@ -126,7 +126,8 @@ class Collection:
         truncated: Stacks whose root side was cut off.
         errors: Samples whose stack could not be read.
         losses: What could not be had, by name; `reports/losses.py` puts it into words.
-        notes: Remarks for the reader of the profile, each a sentence.
+        notes: What a reader must know of the profile, each a sentence.
+        basis: What its values are by the options that were given, each a sentence: no loss.
         started_ns: When the process started, Unix time in nanoseconds; of several, the first.
     """
 
@@ -140,6 +141,7 @@ class Collection:
     errors: int = -1
     losses: Losses = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    basis: tuple[str, ...] = ()
     started_ns: int = -1
 
     def since(self, earlier: Collection) -> Collection:
@@ -171,6 +173,7 @@ class Collection:
             started_ns=min((one.started_ns for one in (self, other) if one.started_ns >= 0), default=-1),
             losses=added(self.losses, other.losses),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            basis=tuple(dict.fromkeys(self.basis + other.basis)),
             **counts,
         )
 

@@ -6,7 +6,7 @@ On a terminal, names lose their middle where a line would wrap. A pipe or a file
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -77,9 +77,10 @@ def layout(columns: Sequence[Column], console: Console, indent: int = 1) -> list
     """
     room = console.width - indent - len(GAP) * (len(columns) - 1) if console.is_terminal else 0
     widths = _cut_to(room, columns) if room else [min(column.width, _WIDEST_PADDING) for column in columns]
-    titles = [_aligned(column.title, width, column) for column, width in zip(columns, widths, strict=True)]
     rows = (_row(columns, widths, number, is_cut=bool(room)) for number in range(len(columns[0].cells)))
-    lines = [Text(GAP.join(titles), "bold"), *rows]
+    heading = _row([replace(one, cells=[one.title], styles=()) for one in columns], widths, 0, is_cut=bool(room))
+    heading.style = "bold"
+    lines = [heading, *rows]
     for line in lines:
         line.pad_left(indent)
         line.rstrip()

@@ -229,7 +229,7 @@ def _whole(flame: FlameGraph) -> str:
 
 def _subtitle(flame: FlameGraph, options: FlameOptions) -> list[str]:
     """What is shown, how it was recorded, and what is missing."""
-    lines = header.lines(flame.about, options.unit)
+    lines = header.lines(replace(flame.about, verbose=True), options.unit)
     groups = [("Type:", "Time:", "Duration:"), ("Recorded:", "Samples:")]
     found = [" · ".join(line for line in lines if line.startswith(group)) for group in groups]
     found += [line for line in lines if line.startswith("Note:")]

@@ -8,9 +8,11 @@ from typing import Any
 
 from pprofpy.model.profile import COUNTS, Collection, Profile, ValueType
 from pprofpy.reports.losses import lines as loss_lines
+from pprofpy.reports.text import counted
 from pprofpy.units import NS_PER_S, format_percent, format_value, scale
 
 _LONGEST_FILTER = 80
+_COUNT_WORDS = {"got": "taken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Header:
         total: What 100 % is, in the unit of `sample_type`.
         filters: The filters in force, by option name.
         collection: How it was recorded and what was lost.
+        verbose: Tell how it was recorded also if nothing was lost.
     """
 
     file: str
@@ -40,9 +43,17 @@ class Header:
     total: int
     filters: dict[str, str]
     collection: Collection
+    verbose: bool = False
 
 
-def build(profile: Profile, value_index: int, total: int, filters: dict[str, str] | None = None) -> Header:
+def build(
+    profile: Profile,
+    value_index: int,
+    total: int,
+    filters: dict[str, str] | None = None,
+    *,
+    verbose: bool = False,
+) -> Header:
     """Gather the facts.
 
     Args:
@@ -50,6 +61,7 @@ def build(profile: Profile, value_index: int, total: int, filters: dict[str, str
         value_index: The sample type shown.
         total: What 100 % is.
         filters: The filters in force, by option name.
+        verbose: Tell how it was recorded also if nothing was lost.
     """
     mapping = profile.mappings[0] if profile.mappings else None
     return Header(
@@ -63,6 +75,7 @@ def build(profile: Profile, value_index: int, total: int, filters: dict[str, str
         total=total,
         filters=filters or {},
         collection=profile.collection,
+        verbose=verbose,
     )
 
 
@@ -73,18 +86,32 @@ def lines(header: Header, unit: str) -> list[str]:
         header: The facts.
         unit: The unit that the table below uses.
     """
-    return [*_identity(header, unit), *_filters(header), *losses(header.collection)]
+    return [*_identity(header, unit), *_filters(header), *losses(header.collection, verbose=header.verbose)]
 
 
-def losses(collection: Collection) -> list[str]:
-    """How the samples came about and how many did not; only what is known, so perhaps nothing."""
-    counts = [f"{value} {name}" for name in COUNTS if (value := getattr(collection, name)) >= 0]
+def losses(collection: Collection, *, verbose: bool = False) -> list[str]:
+    """What is missing from a profile, and what a reader must know of it; perhaps nothing.
+
+    Args:
+        collection: How it was recorded.
+        verbose: Tell that, too, and what the options mean for its values.
+    """
+    counts = [_count(name, value) for name in COUNTS if (value := getattr(collection, name)) >= 0]
+    is_whole = all(getattr(collection, name) <= 0 for name in COUNTS if name not in ("asked", "got"))
     found = []
-    if collection.engine or collection.target:
+    if verbose and (collection.engine or collection.target):
         found.append("Recorded: " + ", ".join(filter(None, (collection.target, collection.engine))))
-    if counts:
+    if counts and (verbose or not is_whole):
         found.append("Samples: " + ", ".join(counts))
-    return [*found, *(f"Note: {line}" for line in loss_lines(collection))]
+    basis = collection.basis if verbose else ()
+    return [*found, *(f"Note: {line}" for line in (*basis, *loss_lines(collection)))]
+
+
+def _count(name: str, value: int) -> str:
+    """A count of a Collection in words. How many samples CPU time asks for is no promise: there may be more."""
+    if name == "asked":
+        return f"about {value:,} expected"
+    return counted(value, "error") if name == "errors" else f"{value:,} {_COUNT_WORDS.get(name, name)}"
 
 
 def to_json(header: Header) -> dict[str, Any]:

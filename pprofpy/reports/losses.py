@@ -53,6 +53,11 @@ WORDS = {
     "python_unnamed": "{} function|functions was|were gone before it|they could be named.",
     "python_undecoded": "{} record|records of Python stacks or names was|were malformed.",
     "python_unlined": "{} line table|tables could not be read: its|their functions' samples count for the first line.",
+    # the heap
+    "heap_blocks_full": "lost: {} sampled block|blocks that found no room: it|they is|are missing from what is in use",
+    "heap_stacks_full": "lost: {} sample|samples whose stack found no room: there are too many different ones",
+    "heap_busy": "lost: {} sample|samples that came while the sampler was at work",
+    "traced_stacks_full": "lost: the stack|stacks of {} block|blocks: there are too many different ones",
     # native stacks
     "native_no_tables": "{} native stack|stacks led through code without unwinding tables.",
     "native_broken": "{} native stack|stacks could not be followed.",

@@ -279,7 +279,7 @@ def _stack_lines(report: SchedLatency, console: Console) -> Iterator[Text]:
             quantities("avg", [round(one.total_ns / max(one.count, 1)) for one in stacks]),
             quantities("max", [one.max_ns for one in stacks]),
             names("", ("preempted" if one.was_preempted else "woken" for one in stacks)),
-            names("where they waited, and who had woken them", (one_line(one.stack, width) or "?" for one in stacks)),
+            names("where they waited", (one_line(one.stack, width) or "?" for one in stacks)),
         ],
         console,
     )
@@ -309,8 +309,8 @@ def _title(report: SchedLatency) -> str:
     started = time.strftime("%H:%M:%S", time.localtime(report.time_ns // NS_PER_S))
     waits = report.total.waits
     return (
-        f"Waiting for a CPU: {report.collection.target}, {format_duration(report.duration_ns)} from {started}, "
-        f"{format_short(waits.total_ns, 'ns')} in all"
+        f"Waiting for a CPU: {report.collection.target}, {format_duration(report.duration_ns)} from {started}: "
+        f"{format_short(waits.total_ns, 'ns')}"
     )
 
 

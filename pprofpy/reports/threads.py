@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from pprofpy.model.profile import LabelSet, Profile
+from pprofpy.reports.columns import layout, names, numbers, quantities, shares
 from pprofpy.reports.text import write_lines
-from pprofpy.units import format_percent, format_value
+from pprofpy.units import format_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,18 @@ def build(profile: Profile, value_index: int) -> Threads:
 
 def render(threads: Threads, console: Console) -> None:
     """Print the table."""
-    lines = [f"{'cost':>10} {'cost%':>6} {'tid':>8}  thread: hottest function (its share of the thread)"]
-    for row in threads.rows:
-        share = format_percent(row.hottest_value, row.value).strip()
-        where = f"{row.thread} (pid {row.pid})" if row.pid else row.thread
-        lines.append(
-            f"{format_value(row.value, threads.unit):>10} {format_percent(row.value, threads.total)} "
-            f"{row.tid or '?':>8}  {where}: {row.hottest} ({share})"
-        )
-    write_lines(console, lines)
+    rows = threads.rows
+    several = len({row.pid for row in rows if row.pid}) > 1
+    columns = [
+        quantities("cost", [row.value for row in rows], threads.unit),
+        shares("cost%", (row.value for row in rows), threads.total),
+        *([numbers("pid", (row.pid or "" for row in rows))] if several else []),
+        numbers("tid", (row.tid or "" for row in rows)),
+        names("thread", (row.thread for row in rows)),
+        numbers("of it", (format_share(row.hottest_value, row.value) for row in rows)),
+        names("hottest function", (row.hottest for row in rows)),
+    ]
+    write_lines(console, layout(columns, console))
 
 
 def to_json(threads: Threads) -> list[dict[str, Any]]:

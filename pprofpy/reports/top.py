@@ -49,6 +49,7 @@ class Top:
         summary: What is shown and what is not.
         rows: Largest first.
         hidden: How many further rows a larger node count would show.
+        dropped: How many are too small to be listed: below this share of everything, `smallest`.
         unit: The unit in which values are printed; those in `rows` are in that of the header's sample type.
     """
 
@@ -57,6 +58,8 @@ class Top:
     rows: list[Row]
     hidden: int
     unit: str
+    dropped: int = 0
+    smallest: float = 0.0
 
 
 def build(
@@ -65,6 +68,7 @@ def build(
     limits: Limits = Limits(DEFAULT_NODE_COUNT),  # noqa: B008 - immutable
     *,
     by_cum: bool = False,
+    ties_by_name: bool = True,
     unit: str = AUTO_UNIT,
 ) -> Top:
     """Choose and sort the rows.
@@ -74,9 +78,10 @@ def build(
         graph: Flat and cum.
         limits: What to leave out.
         by_cum: Sort by cum rather than flat.
+        ties_by_name: Sort equal ones by name, not by the other value.
         unit: The unit to print in; the report chooses if it is "minimum".
     """
-    trimmed = trim(graph, limits, by_cum=by_cum)
+    trimmed = trim(graph, limits, by_cum=by_cum, ties_by_name=ties_by_name)
     marks = _inline_marks(trimmed)
     flat, cum = trimmed.graph.flat[trimmed.order].tolist(), trimmed.graph.cum[trimmed.order].tolist()
     rows = [
@@ -84,7 +89,8 @@ def build(
         for index, own, running, all_of_it in zip(trimmed.order, flat, accumulate(flat), cum, strict=True)
     ]
     unit = trimmed.unit(unit)
-    return Top(about, trimmed.summary(unit), rows, trimmed.candidates - len(rows), unit)
+    hidden = trimmed.candidates - len(rows)
+    return Top(about, trimmed.summary(unit), rows, hidden, unit, trimmed.dropped, limits.node_fraction)
 
 
 def render(top: Top, console: Console) -> None:

@@ -87,8 +87,8 @@ class Trimmed:
         return lines
 
 
-def trim(graph: Graph, limits: Limits, *, by_cum: bool = False) -> Trimmed:
-    """Drop small entities, then all but the first `limits.node_count`.
+def trim(graph: Graph, limits: Limits, *, by_cum: bool = False, ties_by_name: bool = True) -> Trimmed:
+    """Drop small entities, then all but the first `limits.node_count` in `Graph.order`.
 
     Entities in which a difference cancels out are never listed; those that they call still have them as callers, unless
     something is dropped, as in `go tool pprof`.
@@ -99,7 +99,7 @@ def trim(graph: Graph, limits: Limits, *, by_cum: bool = False) -> Trimmed:
     small = np.abs(graph.cum) < node_cutoff
     if small[touched].any():
         graph = graph.without(small)
-    order = graph.order(by_cum=by_cum)
+    order = graph.order(by_cum=by_cum, ties_by_name=ties_by_name)
     candidates = len(order)
     if 0 < limits.node_count < candidates:
         order = order[: limits.node_count]

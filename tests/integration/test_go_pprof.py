@@ -209,7 +209,7 @@ class TestPythonProfiles:
     def test_go_prints_our_table_save_what_was_lost(self, recording: Path, ours: Command, theirs: Command) -> None:
         table = ours("top", recording)
 
-        assert "Samples: 500 asked, 400 got, 100 late" in table
+        assert "Samples: about 500 expected, 400 taken, 100 late" in table
         assert [line for line in table if not line.startswith(("Samples:", "Recorded:"))] == theirs("-top", recording)
 
     def test_go_lists_the_source_with_our_values(self, recording: Path, ours: Command, theirs: Command) -> None:

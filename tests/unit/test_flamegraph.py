@@ -99,7 +99,7 @@ def test_losses_are_written_above_the_picture() -> None:
 
     text = flamegraph.render(flame_of(profile))
 
-    assert "10 asked, 7 got" in text
+    assert "about 10 expected, 7 taken" in text
     assert "Note: Beware." in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,9 +26,11 @@ from pprofpy.reports import list_recordings, timeline, trace_lines, trace_summar
 from pprofpy.target import Target, choice
 from pprofpy.target.interpreter import Interpreter
 from pprofpy.target.usage import Usage
+from tests import recordings
 from tests.events import LOG, batch, call, call_with_strings, switch, waking
 from tests.looks import GOLDEN, Render, assert_looks, on_terminal, piped
 from tests.recordings import HARMFUL, MB, MS, RECORDINGS, SECOND, TIME_NS, collection
+from tests.stacks import stack
 from tests.unit.test_timeline import EXAMPLE
 
 READ, OPENAT = 0, 257
@@ -73,6 +76,65 @@ def test_each_recording_looks(kind: str, folder: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("kind", RECORDINGS)
 def test_each_recording_has_its_json(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_looks(printed(capsys, "show", "--json", f"{kind}.pb.gz"), f"show.{kind}.json")
+
+
+@pytest.mark.parametrize("kind", RECORDINGS)
+def test_each_recording_fits_a_terminal_of_80_columns(
+    kind: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = printed(capsys, "show", f"{kind}.pb.gz")
+
+    assert_looks(text, f"show.{kind}.terminal80.txt")
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = printed(capsys, "show", f"{kind}.pb.gz")
+    assert without_styles(plain) == without_styles(text)
+    assert not re.search(COLOUR, plain)
+
+
+LONG = "package.module." + "Class." * 30 + "method"
+
+
+@pytest.fixture
+def _long_names(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """All functions and threads have names that no line has room for."""
+    monkeypatch.setattr(recordings, "PRICE", stack(f"{LONG}.main:50 > {LONG}.serve:20 > {LONG}.price:12"))
+    monkeypatch.setattr(recordings, "LOCK", stack(f"{LONG}.main:50 > {LONG}.lock:7"))
+    monkeypatch.setattr(recordings, "HARMFUL", f"{LONG}.thread")
+    for kind in RECORDINGS:
+        made = getattr(recordings, kind.replace("-", "_"))()
+        (folder / f"{kind}.pb.gz").write_bytes(recording.write(made))
+
+
+VIEWS = [("show",), ("top",), ("tree",), ("peek", "price"), ("top", "--lines")]
+
+
+@pytest.mark.parametrize("kind", RECORDINGS)
+@pytest.mark.parametrize("words", VIEWS, ids=" ".join)
+@pytest.mark.usefixtures("_long_names")
+def test_no_table_wraps_on_a_terminal_and_no_name_is_cut_in_a_pipe(
+    words: tuple[str, ...], kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pipe = printed(capsys, *words, f"{kind}.pb.gz")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    on_terminal = without_styles(printed(capsys, *words, f"{kind}.pb.gz"))
+
+    assert "\x1b" not in in_pipe
+    assert f"{LONG}.price" in in_pipe
+    assert len(in_pipe.splitlines()) == len(on_terminal.splitlines())
+    for line in on_terminal.splitlines():
+        assert len(line) <= 80 or line.lstrip().startswith(SENTENCES), line
+
+
+SENTENCES = ("Samples:", "Recorded:", "cpu 1 ran ")
+"""Lines that are no rows of a table may wrap."""
+
+STYLE, COLOUR = r"\x1b\[[\d;]*m", r"\x1b\[(?:\d+;)*[34]\d[\d;]*m"
+
+
+def without_styles(text: str) -> str:
+    return re.sub(STYLE, "", text)
 
 
 # -- tables that stand alone -----------------------------------------------------------------------------------------
@@ -248,6 +310,7 @@ def test_the_question_which_process_looks(capsys: pytest.CaptureFixture[str], mo
 
 SHOWN_IN = {
     "calls": "tree",
+    "costs": "show.cpu",
     "gil": "show.gil",
     "growth": "show.heap",
     "heap": "show.heap",

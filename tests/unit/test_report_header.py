@@ -54,15 +54,31 @@ def test_filters_in_force_are_listed_and_long_ones_cut() -> None:
 
 
 def test_losses_are_said_as_far_as_they_are_known() -> None:
-    collection = Collection("py-spy 1", "pid 7 (app)", asked=100, got=90, late=8, errors=2, notes=("Clock jumped.",))
+    notes, basis = ("Clock jumped.",), ("Idle, too.",)
+    collection = Collection("py-spy 1", "pid 7 (app)", asked=1000, got=990, late=8, errors=1, notes=notes, basis=basis)
 
-    assert header.losses(collection) == [
+    samples = "Samples: about 1,000 expected, 990 taken, 8 late, 1 error"
+    assert header.losses(collection) == [samples, "Note: Clock jumped."]
+    assert header.losses(collection, verbose=True) == [
         "Recorded: pid 7 (app), py-spy 1",
-        "Samples: 100 asked, 90 got, 8 late, 2 errors",
+        samples,
+        "Note: Idle, too.",
         "Note: Clock jumped.",
     ]
-    assert header.losses(Collection()) == []
-    assert header.losses(Collection(dropped=0)) == ["Samples: 0 dropped"]
+
+
+@pytest.mark.parametrize(
+    ("collection", "words"),
+    [
+        (Collection(), ""),
+        (Collection(dropped=0), "Samples: 0 dropped"),
+        # CPU time divided by the period: chance, and its rounding, may give more
+        (Collection(asked=154, got=159, late=0, errors=0), "Samples: about 154 expected, 159 taken, 0 late, 0 errors"),
+    ],
+)
+def test_a_whole_profile_needs_no_line_unless_one_asks(collection: Collection, words: str) -> None:
+    assert header.losses(collection) == []
+    assert header.losses(collection, verbose=True) == ([words] if words else [])
 
 
 @pytest.mark.parametrize("time_ns", [2**63 - 1, -(2**63), 10**30])

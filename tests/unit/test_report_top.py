@@ -10,6 +10,7 @@ from pprofpy.errors import UsageError
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.graph import Granularity, build_graph
 from pprofpy.model.profile import Collection, Function, Line, Location, Profile
+from pprofpy.reports import costs as recorded_costs
 from pprofpy.reports import header, top
 from pprofpy.reports.top import Top
 from pprofpy.reports.trim import EVERYTHING, Limits
@@ -169,4 +170,36 @@ class TestLooks:
         text = on_terminal(lambda console: top.render(table(SERVICE), console), width)
 
         assert "serve" in text
-        assert "a_function_w…ls].wrapper" in text
+        assert "a_functi…wrapper" in text
+
+
+# -- the table of recording commands ---------------------------------------------------------------------------------
+
+
+def recorded(nodecount: int = 0, *, verbose: bool = False) -> str:
+    profile = profile_of({"main > serve > parse": 300, "main > idle": 20, "main > alone > z": 9, "main > tiny": 1})
+    collection = Collection("eBPF", "shop", asked=300, got=330, late=0)
+    profile = replace(profile, duration_ns=4 * 10**9, collection=collection)
+    graph = build_graph(profile, 1)
+    about = header.build(profile, 1, profile.total(1), verbose=verbose)
+    shown = top.build(about, graph, Limits(nodecount), ties_by_name=False)
+    return piped(lambda console: recorded_costs.render(shown, console))
+
+
+def test_of_equal_rows_the_one_that_contains_most_comes_first_in_a_recording() -> None:
+    names = [line.split()[-1] for line in recorded().splitlines()[2:8]]
+
+    assert names == ["parse", "idle", "z", "main", "serve", "alone"]
+
+
+def test_a_recording_has_one_line_of_title_and_more_only_if_one_asks() -> None:
+    assert recorded().splitlines()[0] == "CPU time: shop, 4 s: 3.3s in 330 samples"
+    assert "Samples:" not in recorded()
+    assert "Recorded: shop, eBPF\nSamples: about 300 expected, 330 taken, 0 late\n" in recorded(verbose=True)
+
+
+def test_what_a_recording_does_not_show_is_told() -> None:
+    assert recorded(2).splitlines()[-2:] == [
+        "        … 4 more: -N 0 shows all",
+        "        … 1 row below 0.5%: 'pprofpy top --nodefraction 0' shows all",
+    ]

@@ -12,7 +12,7 @@ from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.heapagent.link import LONG_S, Agent
 from pprofpy.errors import NotPossibleError
 from pprofpy.model.profile import Collection, Profile, ValueType
-from pprofpy.units import format_value
+from pprofpy.units import format_short
 
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
 NO_LOCK = "the sampler needs an interpreter with a global lock"
@@ -97,9 +97,7 @@ class Sampling:
         profile = samples.to_profile(reading, self._names, self._threads)
         counts = reading.counts
         lost = counts.lost_live + counts.lost_stacks + counts.busy
-        notes = [f"One sample in {self._sample_bytes} bytes on average: values are estimates.", *self._notes]
-        if counts.lost_live:
-            notes.append(f"{counts.lost_live} sampled blocks found no room: they are missing from what is in use.")
+        notes = list(self._notes)
         if (share := samples.share_outside(profile)) >= _WORTH_A_NOTE:
             notes.append(
                 f"{share:.0%} of what was allocated is {samples.OUTSIDE_PYTHON}: by threads that ran no Python "
@@ -107,6 +105,11 @@ class Sampling:
             )
         if not reading.is_hooked:
             notes.append("Something in the program replaced the allocators meanwhile: this is only a part.")
+        losses = {
+            "heap_blocks_full": counts.lost_live,
+            "heap_stacks_full": counts.lost_stacks,
+            "heap_busy": counts.busy,
+        }
         profile.period_type, profile.period = _SPACE, self._sample_bytes
         profile.collection = Collection(
             engine=f"pprofpy {__version__}, sampled allocations",
@@ -114,7 +117,9 @@ class Sampling:
             got=counts.samples,
             dropped=lost,
             truncated=counts.truncated,
+            losses=losses,
             notes=tuple(notes),
+            basis=(f"One sample in {self._sample_bytes:,} bytes on average: values are estimates.",),
         )
         return profile
 
@@ -168,14 +173,9 @@ class Tracing:
     def _profile(self, found: traced_blocks.TracedBlocks) -> Profile:
         profile = traced_blocks.to_profile(found, self._names)
         profile.period_type, profile.period = _SPACE, 1
-        notes = [
-            "Functions are named by the source files as they are now.",
-            f"tracemalloc itself takes {format_value(found.tracer_bytes, 'bytes')} to remember them.",
-        ]
+        notes = []
         if self._names.is_incomplete():
             notes.append("Not all functions are named: the process has too many source files, or too large ones.")
-        if found.lost_stacks:
-            notes.append(f"The stacks of {found.lost_stacks} blocks found no room: there are too many different ones.")
         since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
         profile.collection = Collection(
             engine=f"tracemalloc, {self._frames} frame{'s' * (self._frames > 1)}",
@@ -183,7 +183,12 @@ class Tracing:
             got=found.count,
             dropped=found.lost_stacks,
             truncated=found.truncated,
+            losses={"traced_stacks_full": found.lost_stacks},
             notes=tuple(notes),
+            basis=(
+                "Functions are named by the source files as they are now.",
+                f"tracemalloc itself takes {format_short(found.tracer_bytes, 'bytes')} to remember them.",
+            ),
         )
         return profile
 

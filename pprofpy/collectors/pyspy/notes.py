@@ -40,13 +40,18 @@ def missed(asked: int, got: int) -> int:
     return asked - got if asked - got > 4 * math.sqrt(asked) else 0
 
 
-def on_options(options: CpuOptions) -> tuple[str, ...]:
-    """What the options mean for the samples: of each window."""
-    notes = ["Threads waiting for the interpreter lock may have been counted as running."]
+def basis(options: CpuOptions) -> tuple[str, ...]:
+    """What the options ask for."""
     if options.gil:
-        notes = ["Only threads that held the interpreter lock were counted."]
-    elif options.idle:
-        notes = ["Waiting threads were counted too: this is wall-clock time."]
+        return ("Only threads that held the interpreter lock were counted.",)
+    return ("Waiting threads were counted, too: this is wall-clock time.",) if options.idle else ()
+
+
+def on_options(options: CpuOptions) -> tuple[str, ...]:
+    """What the options do to the samples: of each window."""
+    notes = []
+    if not (options.gil or options.idle):
+        notes.append("Threads waiting for the interpreter lock may have been counted as running.")
     if options.nonblocking:
         notes.append("The target was not paused while its stacks were read: some may be torn.")
     return tuple(notes)

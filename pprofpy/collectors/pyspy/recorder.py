@@ -9,7 +9,7 @@ from dataclasses import replace
 from pprofpy.collectors.pyspy import executable
 from pprofpy.collectors.pyspy.child import BEHIND, SLOWEST_HZ, PySpy
 from pprofpy.collectors.pyspy.convert import convert, empty
-from pprofpy.collectors.pyspy.notes import Piece, missed, on_options, on_pieces
+from pprofpy.collectors.pyspy.notes import Piece, basis, missed, on_options, on_pieces
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
 from pprofpy.model.combine import merge
@@ -113,7 +113,7 @@ class PySpyRecorder(Recorder):
         nothing = empty(self._options)
         nothing.collection = Collection(self._engine, str(self._target), asked=0, got=0, late=0, errors=0)
         profile = merge(profiles or [nothing])
-        profile.collection = replace(profile.collection, notes=notes)
+        profile.collection = replace(profile.collection, notes=notes, basis=basis(self._options))
         return Recording(self.kind, profile)
 
     def _start(self) -> bool:

@@ -292,6 +292,7 @@ class CpuRecorder(KernelRecorder):
             errors=self.stacks.failed,
             losses=lost | self.stacks.losses() | self._native_losses(),
             notes=tuple(self._notes()),
+            basis=("Only threads that held the interpreter lock were counted.",) if self._options.gil else (),
         )
 
     def collected_since(self) -> Collection:
@@ -304,7 +305,7 @@ class CpuRecorder(KernelRecorder):
         return {}
 
     def _notes(self) -> list[str]:
-        notes = ["Only threads that held the interpreter lock were counted."] if self._options.gil else []
+        notes = []
         if self._target and not self._target.is_alive():
             notes.append("The target ended during the recording.")
         return notes if self._kernel_stacks is None else [*notes, *kernel_symbols().notes]

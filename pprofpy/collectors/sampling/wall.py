@@ -168,5 +168,5 @@ class WallRecorder(CpuRecorder):
         found = super().collected()
         return replace(
             found,
-            notes=("Waiting threads were counted, too: this is wall-clock time.", *found.notes),
+            basis=("Waiting threads were counted, too: this is wall-clock time.", *found.basis),
         )
