@@ -86,9 +86,8 @@ def record(
     session = Session(
         recorders, stop, target=target, duration_ns=length.duration_ns, window_ns=length.window_ns, on_poll=on_poll
     )
-    for recorder in recorders:
-        for text in recorder.remarks:
-            remark(text)
+    for text in (*session.remarks, *(text for recorder in recorders for text in recorder.remarks)):
+        remark(text)
     told = ""
     for window in session.windows():
         windows.append(replace(on_window(window), shown=shown))

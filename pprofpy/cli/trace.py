@@ -216,6 +216,8 @@ def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None
             remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
             stream = _Stream(recorder, view, keep, interruption)
             session = Session([recorder], stream, target=target, duration_ns=how.length_ns, on_poll=stream.take)
+            for text in session.remarks:
+                remark(text)
             list(session.windows())
             stream.end()
             if how.verbose:

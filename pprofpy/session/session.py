@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pprofpy.errors import PprofpyError
 from pprofpy.model.recording import Recording
+from pprofpy.session.circumstances import Circumstances
 from pprofpy.session.recorder import Recorder
 from pprofpy.target import Target
 from pprofpy.units import NS_PER_S
@@ -45,6 +46,7 @@ class Session:
 
     Attributes:
         failure: The error that ended the session early; its windows up to then are yielded all the same.
+        remarks: What the user should know of the target's circumstances as the recording begins.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Session:
         self._on_poll = on_poll
         self._start_ns = start_ns or time.monotonic_ns()
         self.failure: PprofpyError | None = None
+        self._circumstances = Circumstances(target) if target else None
+        self.remarks = self._circumstances.remarks if self._circumstances else ()
 
     def windows(self) -> Iterator[Recording]:
         """Yield the windows of each recorder as they end, and the last ones when the session ends.
@@ -107,7 +111,7 @@ class Session:
             except PprofpyError as error:
                 self.failure = self.failure or error
                 continue
-            yield self._of_target(last)
+            yield self._noted(self._of_target(last))
         if self.failure:
             raise self.failure
 
@@ -117,3 +121,10 @@ class Session:
             profile = window.profile
             profile.collection = replace(profile.collection, started_ns=self._target.started_ns())
         return window
+
+    def _noted(self, last: Recording) -> Recording:
+        """The last window, with what is to be known of the circumstances."""
+        profile = last.profile
+        notes = self._circumstances.notes() if self._circumstances else ()
+        profile.collection = replace(profile.collection, notes=(*profile.collection.notes, *notes))
+        return last

@@ -25,11 +25,11 @@ def refuse_frozen(target: Target) -> None:
     Raises:
         NotPossibleError: It is.
     """
-    if frozen := _frozen_by(target.pid):
+    if frozen := frozen_by(target.pid):
         raise NotPossibleError(f"{target} is frozen (by {frozen})", "thaw it first")
 
 
-def _frozen_by(pid: int) -> str:
+def frozen_by(pid: int) -> str:
     """The file that says that the process's control group is frozen; empty if there is none.
 
     Source: cgroup-v1/freezer-subsystem.rst and cgroup-v2.rst in the kernel's admin guide.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pprofpy.budget import Budget
@@ -30,7 +30,7 @@ _MOST_READ_BYTES, _LONGEST_S = 256 << 20, 2.0
 """What is read of one process's files, and how long that may take."""
 _MOST_CONSTANT_BYTES = 32 << 20
 """In which versions are searched for; CPython has two megabytes."""
-_CHUNK_BYTES, _LONGEST_VERSION, _MOST_NUMBERS = 1 << 20, 32, 1000
+_CHUNK_BYTES, _LONGEST_CONSTANT, _MOST_NUMBERS = 1 << 20, 32, 1000
 _NUMBER_PARTS = {bytes([char]) for char in b"0123456789."}
 
 
@@ -195,14 +195,19 @@ class _Reader:
 def _versions(read: Read, headers: Headers) -> set[str]:
     """What could be the interpreter's version, among the file's constants."""
     found: set[str] = set()
+    for content in constants(read, headers):
+        matches = itertools.islice(_VERSION.finditer(content, 1), _MOST_NUMBERS)
+        found.update(match[0].decode("ascii") for match in matches if _stands_alone(match, content))
+    return found
+
+
+def constants(read: Read, headers: Headers) -> Iterator[bytes]:
+    """A file's constants, in pieces: each begins with the byte before it, and what is short is whole in one of them."""
     for section in headers.sections:
         if section.is_constant and section.size <= _MOST_CONSTANT_BYTES:
             for start in range(section.offset, section.offset + section.size, _CHUNK_BYTES):
-                size = min(_CHUNK_BYTES + _LONGEST_VERSION, section.offset + section.size - start)
-                content = read(max(0, start - 1), size + 1)
-                matches = itertools.islice(_VERSION.finditer(content, 1), _MOST_NUMBERS)
-                found.update(match[0].decode("ascii") for match in matches if _stands_alone(match, content))
-    return found
+                size = min(_CHUNK_BYTES + _LONGEST_CONSTANT, section.offset + section.size - start)
+                yield read(max(0, start - 1), size + 1)
 
 
 def _stands_alone(match: re.Match[bytes], content: bytes) -> bool:

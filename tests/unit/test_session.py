@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import cast
 
@@ -64,11 +65,16 @@ class Clock:
 class Mortal:
     """A target that is seen alive so many times."""
 
+    pid = os.getpid()
+
     def __init__(self, times: int) -> None:
         self._left = times
 
     def started_ns(self) -> int:
         return 7
+
+    def state(self) -> str:
+        return "R"
 
     def is_alive(self) -> bool:
         self._left -= 1
