@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +21,29 @@ from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.session.sums import Who
 from pprofpy.system.privileges import Capability
 
-ZEROS = "0000000000000000 T do_futex\n0000000000000000 t schedule\n"
-HIDDEN = KernelSymbols("", "why")
+ZEROS = b"0000000000000000 T do_futex\n0000000000000000 t schedule\n"
+HIDDEN = KernelSymbols(b"", "why")
 
 
 def test_an_address_has_the_name_of_the_function_around_it() -> None:
-    symbols = KernelSymbols("ffff000000000010 T schedule\nffff000000000030 t do_futex\t[module]\n")
+    symbols = KernelSymbols(b"ffff000000000010 T schedule\nffff000000000030 t do_futex\t[module]\n")
 
     assert [symbols.name(0xFFFF000000000000 + one) for one in (0x1F, 0x30, 0x8)] == [
         "schedule", "do_futex", "0xffff000000000008",
     ]  # fmt: skip
     assert symbols.notes == ()
+
+
+def test_order_and_kind_of_lines_do_not_matter() -> None:
+    functions = [(0xFFFFFFFF81000000 + 0x1F * number, f"function_{number:x}") for number in range(300)]
+    lines = [f"{address:016x} {'tTwW'[place % 4]} {name}" for place, (address, name) in enumerate(functions)]
+    lines += ["ffffffff81000001 d data", "ffffffff81000002 B more", "", "short", "0000000000000000 A absolute"]
+    random.Random(7).shuffle(lines)
+
+    symbols = KernelSymbols("\n".join([*lines, "ffffffff81000003 t unended"]).encode())
+
+    assert [symbols.name(address + 0x1E) for address, _ in functions] == [name for _, name in functions]
+    assert symbols.name(0xFFFFFFFF80000000) == "0xffffffff80000000"
 
 
 @pytest.mark.parametrize(

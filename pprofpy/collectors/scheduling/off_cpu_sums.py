@@ -111,16 +111,17 @@ class OffCpuSums:
     def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
         """The kernel stacks in use, by number, leaf-first."""
         wanted = {what.kernel_stack for (_, what), _ in self._sums.items() if self._shows_kernel_stack(what)}
-        symbols = kernel_symbols()
         stacks = {
             number: tuple(
-                symbols.name(address) for address in self._kernel_stacks.get(number)["addresses"].tolist() if address
+                kernel_symbols().name(address)
+                for address in self._kernel_stacks.get(number)["addresses"].tolist()
+                if address
             )
             for number in wanted
             if 0 <= number < _FIRST_SEEDED_STACK
         }
         if any(stacks.values()):
-            self.notes = symbols.notes
+            self.notes = kernel_symbols().notes
         seeded = (number for number in wanted if number >= _FIRST_SEEDED_STACK)
         stacks |= {number: self._seeded_kernel_stacks[number - _FIRST_SEEDED_STACK] for number in seeded}
         return {
