@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
@@ -109,6 +110,7 @@ class OffCpuRecorder(SwitchRecorder):
         super().__init__(options.scope, walks=not options.scope.is_everybody)
         self._options = options
         self._python_names = ThreadNames()
+        self._seeded_with: dict[int, Runtime | None] = {}
 
     def open(self) -> None:
         """Load the program and attach it."""
@@ -157,8 +159,10 @@ class OffCpuRecorder(SwitchRecorder):
 
     def _seed_process(self, pid: int) -> None:
         """Seed one process's blocked threads; called again once its interpreter is readable."""
+        runtime = self._python.runtime(pid) if self._python else None
+        self._seeded_with[pid] = runtime
         off_ns = self._off_since()
-        for thread in blocked_threads(pid, self._python.runtime(pid) if self._python else None):
+        for thread in blocked_threads(pid, runtime):
             stack = self._python.add(thread.python_stack) if self._python else 0
             # Not over an entry of the kernel's: the thread has been awake since, and the kernel knows better.
             if not self._threads.put_new(thread.tid, self._seeded(pid, thread, stack)) and stack:
@@ -194,8 +198,14 @@ class OffCpuRecorder(SwitchRecorder):
 
     def take_new(self) -> None:
         """Read new stacks, and seed processes whose interpreter has become readable."""
-        for pid in self._python.poll() if self._python else ():
-            self._seed_process(pid)
+        if not self._python:
+            return
+        for pid in self._python.poll():
+            if self._seeded_with.get(pid) is not self._python.runtime(pid):
+                self._seed_process(pid)
+        ended = self._seeded_with.keys() - self._python.runtimes.keys()
+        for pid in ended:
+            del self._seeded_with[pid]
 
     def drain(self) -> None:
         """Move the finished intervals from the kernel's tables to user space."""

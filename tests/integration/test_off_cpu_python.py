@@ -21,8 +21,11 @@ from uuid import uuid4
 
 import pytest
 
+from pprofpy.collectors import off_cpu
+from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.formats import decode
 from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
@@ -386,3 +389,21 @@ def named(stack: list[dict[str, Any]], function: str) -> bool:
 def texts(svg: str) -> set[str]:
     """The first words of what a picture says of its frames."""
     return {title.split("\n")[0].split(" /")[0].split(" (")[0] for title in re.findall(r"<title>([^<]*)", svg)}
+
+
+def test_who_is_blocked_already_is_asked_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a tenth of a millisecond a thread: a second where there are ten thousand."""
+    asked: list[int] = []
+
+    def ask(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread]:
+        asked.append(pid)
+        return blocked_threads(pid, runtime)
+
+    monkeypatch.setattr(off_cpu, "blocked_threads", ask)
+    process = start(sys.executable, str(PROGRAMS / "paths.py"))
+
+    with OffCpuRecorder(OffCpuOptions(Scope(process.pid))) as recorder:
+        recorder.poll()
+        recorder.poll()
+
+    assert asked == [process.pid]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.blocked_stacks import _thread_states
 from pprofpy.collectors.cpython.debugoffsets import COOKIE, TABLE_BYTES, ImplausibleLayoutError, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
-from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, UnreadableError
+from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.thread_names import _Dicts
 from pprofpy.collectors.cpython.versions import NO_CFRAME, VERSIONS, Layout, spelled
@@ -203,11 +204,25 @@ def test_any_object_gives_a_result_or_an_error_of_ours(words: dict[int, int]) ->
 
 
 @pytest.mark.parametrize("address", [-1, 1 << 63, (1 << 64) - 1, 1 << 64, 1 << 9_000])
-def test_addresses_and_sizes_that_cannot_be_are_refused_by_the_memory(address: int) -> None:
+@pytest.mark.parametrize("kind", [Memory, SnapshotMemory])
+def test_addresses_and_sizes_that_cannot_be_are_refused_by_the_memory(kind: type[Memory], address: int) -> None:
     for size in (0, 1, 8, MOST_BYTES + 1, 1 << 62, -8):
         if size or address not in range(1 << 64):
             with pytest.raises(UnreadableError):
-                Memory(os.getpid()).read(address, size)
+                kind(os.getpid()).read(address, size)
+
+
+def test_a_snapshot_takes_from_its_budget_what_it_reads() -> None:
+    buffer = bytearray(100)
+    address = ctypes.addressof((ctypes.c_char * 100).from_buffer(buffer))
+    memory = SnapshotMemory(os.getpid(), Budget("this process", steps=3, size=3 * 4096))
+
+    for _ in range(3):
+        memory.word(address)
+    with pytest.raises(ImplausibleTargetError):
+        memory.word(address)
+    with pytest.raises(ImplausibleTargetError):
+        SnapshotMemory(os.getpid(), Budget("this process", size=4095)).word(address)
 
 
 # -- proof ---------------------------------------------------------------------------------------------------------

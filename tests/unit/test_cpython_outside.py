@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, layout_of
-from pprofpy.collectors.cpython.memory import Memory, UnreadableError
+from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.cpython.versions import version_of
@@ -328,6 +329,19 @@ def test_memory_that_is_not_there_is_told_from_a_process_that_is_gone() -> None:
         done.wait()
     with pytest.raises(TargetError):
         Memory(done.pid).read(4096, 8)
+
+
+def test_a_snapshot_says_what_the_memory_said_when_it_was_first_asked() -> None:
+    content = bytearray(range(256)) * 64
+    at = ctypes.addressof((ctypes.c_char * len(content)).from_buffer(content))
+    snapshot, before = SnapshotMemory(os.getpid()), bytes(content)
+
+    for place, size in ((0, 0), (0, 1), (4090, 8), (4096, 4096), (5000, 8), (1, 9000)):
+        assert snapshot.read(at + place, size) == before[place : place + size]
+    content[5000] ^= 0xFF
+
+    assert snapshot.read(at + 5000, 1) == before[5000:5001]
+    assert SnapshotMemory(os.getpid()).read(at + 5000, 1) == bytes(content[5000:5001])
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,41 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
         TargetError: The process has ended.
         ImplausibleTargetError: There is more to read than can be.
     """
-    reader, modules, lines = runtime.reader(), ModuleNames(runtime.root, runtime.pid), LineTables(runtime.version)
-    found = {}
+    reader = runtime.snapshot_reader()
+    frames, found = _Frames(runtime, reader), {}
     for tid, thread_state in _thread_states(runtime, reader, stack_pointers).items():
         with suppress(UnreadableError):
-            if frames := tuple(_frames(runtime, reader, modules, lines, thread_state)):
-                found[tid] = frames
+            if stack := tuple(frames.of(thread_state)):
+                found[tid] = stack
     return found
+
+
+class _Frames:
+    """Spells out stacks. Thousands of threads wait at a few places: each of these is read once."""
+
+    def __init__(self, runtime: Runtime, reader: ObjectReader) -> None:
+        self._layout = runtime.layout
+        self._reader = reader
+        self._modules = ModuleNames(runtime.root, runtime.pid)
+        self._lines = LineTables(runtime.version)
+        self._known: dict[tuple[int, int], Frame] = {}
+
+    def of(self, thread_state: int) -> list[Frame]:
+        """The frames of a thread, leaf-first."""
+        places = self._reader.places(thread_state, _MOST_FRAMES)
+        return [self._known.get(place) or self._read(*place) for place in places]
+
+    def _read(self, code_at: int, place: int) -> Frame:
+        code, layout = self._reader.code(code_at), self._layout
+        if layout.code_instructions:
+            instruction = (place - code_at - layout.code_instructions) >> 1
+        else:
+            instruction = place & 0x7FFFFFFF
+        module = self._modules.name(code.filename)
+        function = Function(f"{module}.{code.name}" if module else code.name, code.name, code.filename)
+        frame = Frame(function, self._lines.line(code.table, code.first_line, instruction))
+        self._known[code_at, place] = frame
+        return frame
 
 
 class _State(NamedTuple):
@@ -122,23 +150,6 @@ def _distance(runtime: Runtime, state: _State, stack_pointer: int) -> int:
     if runtime.layout.thread_cframe:
         return (state.mark - stack_pointer) % (_BEHIND << 1)
     return 1 - state.mark
-
-
-def _frames(
-    runtime: Runtime, reader: ObjectReader, modules: ModuleNames, lines: LineTables, thread_state: int
-) -> list[Frame]:
-    layout = runtime.layout
-    found = []
-    for code_at, place in reader.places(thread_state, _MOST_FRAMES):
-        code = reader.code(code_at)
-        if layout.code_instructions:
-            instruction = (place - code_at - layout.code_instructions) >> 1
-        else:
-            instruction = place & 0x7FFFFFFF
-        module = modules.name(code.filename)
-        function = Function(f"{module}.{code.name}" if module else code.name, code.name, code.filename)
-        found.append(Frame(function, lines.line(code.table, code.first_line, instruction)))
-    return found
 
 
 def _memory_areas(pid: int) -> list[tuple[int, int]]:

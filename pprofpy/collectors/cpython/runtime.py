@@ -16,7 +16,7 @@ from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
-from pprofpy.collectors.cpython.memory import Memory, UnreadableError
+from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
 from pprofpy.errors import NotPossibleError, TargetError
@@ -55,8 +55,14 @@ class Runtime:
 
     def reader(self, seconds: float = _SECONDS) -> ObjectReader:
         """Reads its objects, for one task: so long, and so much, at most."""
-        budget = Budget(f"the interpreter of process {self.pid}", size=_MOST_BYTES, seconds=seconds)
-        return ObjectReader(Memory(self.pid, budget), self.layout, self.code_type)
+        return ObjectReader(Memory(self.pid, self._budget(seconds)), self.layout, self.code_type)
+
+    def snapshot_reader(self, seconds: float = _SECONDS) -> ObjectReader:
+        """The same for one pass over many objects: faster, by pages that are each read once."""
+        return ObjectReader(SnapshotMemory(self.pid, self._budget(seconds)), self.layout, self.code_type)
+
+    def _budget(self, seconds: float) -> Budget:
+        return Budget(f"the interpreter of process {self.pid}", size=_MOST_BYTES, seconds=seconds)
 
     @property
     def gil(self) -> int:

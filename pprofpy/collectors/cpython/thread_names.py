@@ -148,7 +148,10 @@ class Interpreters:
 
 
 def _outer_tids(pid: int) -> dict[int, int]:
-    """Thread numbers in the process's own pid namespace -> in ours."""
+    """Thread numbers in the process's own pid namespace -> in ours, as far as they differ."""
+    with suppress(OSError):
+        if procfs.namespace(pid, "pid") == procfs.namespace("self", "pid"):
+            return {}
     found = {}
     for tid in procfs.tids(pid):
         with suppress(OSError):
@@ -162,7 +165,7 @@ def _read_names(runtime: Runtime) -> dict[int, str]:
     Each interpreter has one of its own; what the main interpreter says, the oldest, comes last. Of more threads than
     can be read in the time that there is, some have names.
     """
-    reader, found = runtime.reader(_SECONDS), dict[int, str]()
+    reader, found = runtime.snapshot_reader(_SECONDS), dict[int, str]()
     try:
         for interp in reader.interpreters(runtime.address):
             with suppress(UnreadableError):
