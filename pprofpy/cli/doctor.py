@@ -22,6 +22,7 @@ _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold
 _AFFECTED = {
     "cpu": "cpu",
     "heap": "heap",
+    "pyspy": "cpu --engine py-spy",
     "kernel": "eBPF commands",
     "stacks": "cpu --engine bpf, gil, events, trace --stacks, the Python stacks of off-cpu and sched-latency",
 }

@@ -14,19 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pprofpy import arch
 from pprofpy import target as targets
+from pprofpy.collectors import attach
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import PprofpyError
+from pprofpy.session.circumstances import standstill
 from pprofpy.system import landlock
 from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
+from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
+from pprofpy.target.freezer import refuse_frozen
 from pprofpy.target.usage import usage
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
@@ -97,9 +101,12 @@ def _own_python() -> Check:
 
 
 def _pyspy() -> Check:
+    """Find py-spy; 'pprofpy cpu' needs it only where the kernel cannot walk stacks."""
     try:
         return Check("py-spy", Verdict.OK, f"{executable.version()} at {executable.find_program()}")
     except PprofpyError as error:
+        if can_probe():
+            return Check("py-spy", Verdict.WARNING, error.message, error.hint, "pyspy")
         return Check("py-spy", Verdict.FAILED, error.message, error.hint, "cpu")
 
 
@@ -248,8 +255,9 @@ def _process_checks(pid: int) -> Iterator[Check]:
     yield Check("its usage", Verdict.OK, f"{usage(pid)}, {_children(pid)}")
     yield _version(target)
     yield _namespaces(target)
-    yield _trial(target)
-    yield _walk(target)
+    yield _state(target)
+    yield from _of_cpu(_walk(target), _trial(target))
+    yield _way_in(target)
 
 
 def _children(pid: int) -> str:
@@ -299,9 +307,45 @@ def _namespaces(target: Target) -> Check:
     return Check("its namespaces", Verdict.OK, note)
 
 
+def can_probe() -> bool:
+    """Can programs be loaded into this kernel?"""
+    from pprofpy.collectors.kernel import require
+
+    with suppress(PprofpyError):
+        require()
+        return True
+    return False
+
+
+def _state(target: Target) -> Check:
+    if problem := standstill(target):
+        sentence, _, remedy = problem.removesuffix(".").partition("; ")
+        return Check("its state", Verdict.WARNING, sentence, remedy, "heap")
+    if is_by_nuitka(target):
+        return Check("its state", Verdict.WARNING, NUITKA_NOTE, "py-spy may see more: pprofpy cpu --engine py-spy")
+    return Check("its state", Verdict.OK, "it can run")
+
+
+def _of_cpu(walk: Check, trial: Check) -> tuple[Check, Check]:
+    """Judge both ways to read stacks: 'pprofpy cpu' needs one of them."""
+    if walk.verdict is Verdict.OK and trial.verdict is Verdict.FAILED:
+        return walk, replace(trial, verdict=Verdict.WARNING, needed_for="pyspy")
+    return walk, trial
+
+
+def _way_in(target: Target) -> Check:
+    """Prepare what 'pprofpy heap' does to enter the process, up to the point where a thread would be borrowed."""
+    try:
+        attach.rehearse(target)
+    except PprofpyError as error:
+        return Check("its heap", Verdict.FAILED, error.message, error.hint, "heap")
+    return Check("its heap", Verdict.OK, "the process can be entered")
+
+
 def _trial(target: Target) -> Check:
     """Let py-spy read the stacks once, without pausing the process."""
     try:
+        refuse_frozen(target)  # py-spy would wait
         done = executable.dump(target.pid, _TRIAL_TIMEOUT_S)
     except PprofpyError as error:
         return Check("a trial", Verdict.FAILED, error.message, error.hint, "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
 
     assert done.returncode == 0, done.stdout
     assert "py-spy read 1 stack" in done.stdout
+    assert re.search(r"ok +its heap +the process can be entered", done.stdout)
     assert "'pprofpy cpu' works." in done.stdout
 
 
@@ -48,6 +50,16 @@ def test_the_kernel_walks_the_stacks_of_the_process_or_the_commands_that_need_it
     assert "needed for: cpu --engine bpf, gil, events, trace --stacks" in refused.stdout
 
 
+def test_a_stopped_process_is_named_as_such(cli: CommandLine, start: Start) -> None:
+    sleeping = start(sys.executable, str(PROGRAMS / "sleeper.py"))
+    sleeping.send_signal(signal.SIGSTOP)
+
+    checks = checks_of(cli, "--pid", str(sleeping.pid))
+
+    assert checks["its state"]["remedy"] == f"let it go on: kill -CONT {sleeping.pid}"
+    assert (checks["its state"]["verdict"], checks["its heap"]["verdict"]) == ("warning", "failed")
+
+
 def test_a_process_can_be_named(cli: CommandLine, start: Start) -> None:
     unique = f"3600.{uuid4().int}"  # seconds to burn, as nobody else would put it
     start(sys.executable, str(PROGRAMS / "burn.py"), unique)
@@ -63,18 +75,24 @@ def test_a_process_that_does_not_exist_fails_with_status_4(cli: CommandLine) -> 
     assert "there is no process 999999999" in done.stdout
 
 
-def test_without_pyspy_the_remedy_is_to_install_it(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("can_probe", [True, False])
+def test_without_pyspy_the_remedy_is_to_install_it(can_probe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel can walk stacks, cpu works all the same."""
     from pprofpy.collectors import doctor
     from pprofpy.collectors.pyspy import executable
 
     monkeypatch.setattr("shutil.which", lambda _, path=None: None)
+    monkeypatch.setattr(doctor, "can_probe", lambda: can_probe)
     executable.find_program.cache_clear()
     executable.version.cache_clear()
 
-    check = next(check for check in doctor.examine(None) if check.topic == "py-spy")
+    checks = doctor.examine(None)
+    check = next(check for check in checks if check.topic == "py-spy")
 
     executable.find_program.cache_clear()
-    assert (check.verdict, check.needed_for) == (doctor.Verdict.FAILED, "cpu")
+    expected = (doctor.Verdict.WARNING, "pyspy") if can_probe else (doctor.Verdict.FAILED, "cpu")
+    assert (check.verdict, check.needed_for) == expected
+    assert doctor.cpu_works([check]) == can_probe
     assert "pip install py-spy" in check.remedy
 
 

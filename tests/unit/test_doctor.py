@@ -1,4 +1,4 @@
-"""What doctor says of a Python and the py-spy that is to read it."""
+"""What doctor says of a Python and the ways to read it."""
 
 from __future__ import annotations
 
@@ -39,3 +39,21 @@ def test_without_py_spy_there_is_nothing_to_doubt(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(executable, "version", missing)
 
     assert doctor._doubt("3.99") == ""
+
+
+OK, FAILED, WARNING = doctor.Verdict.OK, doctor.Verdict.FAILED, doctor.Verdict.WARNING
+
+
+@pytest.mark.parametrize(
+    ("walk", "trial", "works", "told"),
+    [(OK, OK, True, OK), (OK, FAILED, True, WARNING), (WARNING, OK, True, OK), (WARNING, FAILED, False, FAILED)],
+)
+def test_cpu_works_if_one_of_both_ways_to_read_stacks_does(
+    walk: doctor.Verdict, trial: doctor.Verdict, works: bool, told: doctor.Verdict
+) -> None:
+    """As for a program whose file an upgrade has replaced, or one of 5,000 threads: py-spy alone fails."""
+    checks = doctor._of_cpu(
+        doctor.Check("its stacks", walk, "", needed_for="stacks"), doctor.Check("a trial", trial, "", needed_for="cpu")
+    )
+
+    assert (doctor.cpu_works(list(checks)), checks[1].verdict) == (works, told)

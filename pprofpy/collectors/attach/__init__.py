@@ -10,6 +10,6 @@ behind. See docs/how-it-works.md for the way in, and why it does no harm.
 from __future__ import annotations
 
 from pprofpy.collectors.attach.errors import CodeError, NotAnsweredError
-from pprofpy.collectors.attach.run import Answer, run
+from pprofpy.collectors.attach.run import Answer, rehearse, run
 
-__all__ = ["Answer", "CodeError", "NotAnsweredError", "run"]
+__all__ = ["Answer", "CodeError", "NotAnsweredError", "rehearse", "run"]

@@ -143,6 +143,30 @@ def run(target: Target, code: str, timeout_s: float = 10.0, most_bytes: int = _M
     return Answer(result, "thread", tid, stopped_us, (attached - started) * 1e3, (now - started) * 1e3)
 
 
+def rehearse(target: Target) -> None:
+    """Do all that `run` does before it enters a process, for its main thread.
+
+    Raises:
+        NotPossibleError: It cannot be entered, or we may not.
+        TargetError: It has ended.
+    """
+    try:
+        refusals.check(target)
+        with WritableMemory(target.pid) as memory:
+            _prepare(target, memory, "")
+            objection = seccomp.objection(target.pid)
+    except BlockedError as error:
+        raise error.as_error() from error
+    except PermissionError as error:
+        raise refusals.not_allowed(target) from error
+    except StuckError as error:
+        raise NotPossibleError(f"{target} is in the kernel, in a wait that nothing interrupts", "try again") from error
+    except (GoneError, OSError) as error:
+        raise refusals.ended(target) from error
+    if objection:
+        raise refusals.filtered(target, objection)
+
+
 def _text(content: bytes, target: Target) -> str:
     try:
         return content.decode("utf-8", "surrogatepass")
