@@ -118,7 +118,7 @@ def heap() -> Recording:
     record = HeapRecording.of([(second * SECOND, snapshot(second)) for second in (2, 4, 6, 8)])
     record.memory = MemoryUse(96 * MB, 90 * MB, 88 * MB, 40 * MB, 31 * MB, 22 * MB)
     record.types = (
-        ObjectType("dict", 70_000, 20 * MB, (("shop.Order", 61), ("list", 9))),
+        ObjectType("dict", 70_000, 20 * MB, (("shop.SHOP.orders[].__dict__", 2), ("shop.CACHE[]", 1))),
         ObjectType(f"shop.{HARMFUL}", 900, MB),
     )
     record.objects_count = 123_456

@@ -69,7 +69,7 @@ _REMARK_EVERY_S = 1.0
     "--snapshots", type=int, metavar="N", default=1, help="Take N snapshots, rank what grows, save the first one, too."
 )
 @click.option("--gc", "collect", is_flag=True, help="Run the garbage collector before each snapshot.")
-@click.option("--types", is_flag=True, help="Show the types that hold most memory, and who refers to them.")
+@click.option("--types", is_flag=True, help="Show the types that take most memory, and what holds their objects.")
 @click.option(
     "--sample-index", type=click.Choice(SAMPLE_TYPES), default=SAMPLE_TYPES[0], show_default=True,
     help="Show what is in use at the end, or what was allocated meanwhile.",

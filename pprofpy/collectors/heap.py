@@ -31,7 +31,7 @@ DEFAULT_SAMPLE_BYTES = 512 << 10
 
 _TICK_S = 0.05
 _STARTING_S, _CLEARING_S = 3.0, 3.0
-_TYPES, _EXAMPLES, _REFERRERS = 20, 20, 3
+_TYPES, _HOLDERS = 20, 3
 _READ_SHARE, _WAITING = 50, 50
 """Reading a heap may take a fiftieth of our CPU time; on a busy machine, nearly all of its time goes by in waiting."""
 
@@ -219,7 +219,7 @@ class HeapRecorder(Recorder):
         text, in_use = self._agent.call("memory()", str, int)
         found.memory = measure(self._agent.target.pid, (text, in_use))
         if self._options.types:
-            said = plain.only(self._agent.say(f"objects({_TYPES}, {_EXAMPLES})"))
+            said = plain.only(self._agent.say(f"objects({_TYPES})"))
             count, rows = plain.fields(said, int, list)
             found.objects_count = plain.count(count)
             found.types = tuple(_object_type(*row) for row in plain.rows(rows, str, int, int, list, most=_TYPES))
@@ -243,9 +243,9 @@ def _explained(error: CodeError, target: Target) -> PprofpyError:
     )
 
 
-def _object_type(name: str, count: int, size: int, referrers: list[Any]) -> ObjectType:
-    found = plain.rows(referrers, str, int, most=_REFERRERS)
-    named = tuple((_type_name(who), plain.count(often)) for who, often in found)
+def _object_type(name: str, count: int, size: int, holders: list[Any]) -> ObjectType:
+    found = plain.rows(holders, str, int, most=_HOLDERS)
+    named = tuple((who, plain.count(often)) for who, often in found)
     return ObjectType(_type_name(name), plain.count(count), plain.count(size), named)
 
 

@@ -40,7 +40,7 @@ class ObjectType:
     Attributes:
         name: As in `dict` or `shop.Order`.
         count, size_bytes: How many, and their own size without what they refer to.
-        referrers: The types that most often refer to them, and how often among the few that were looked at.
+        referrers: What holds some of them, as `shop.SHOP.orders[]`, and how many of these few.
     """
 
     name: str

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.reports.columns import layout, names, numbers, quantities
-from pprofpy.reports.text import write_lines
+from pprofpy.reports.text import counted, write_lines
 from pprofpy.units import format_column, format_short
 
 
@@ -48,12 +48,12 @@ def _parts(memory: MemoryUse) -> Iterator[tuple[int, str]]:
 
 def render_types(types: tuple[ObjectType, ...], objects_count: int, console: Console) -> None:
     """Print the table of types."""
-    title = f"By type: {objects_count} objects known to the garbage collector (no strings, no numbers)"
+    title = f"By type: {counted(objects_count, 'object')} known to the garbage collector (no strings, no numbers)"
     columns = [
         quantities("own size", [row.size_bytes for row in types], "bytes"),
         numbers("objects", (row.count for row in types)),
         names("type", (row.name for row in types)),
-        names("mostly referred to by", (", ".join(who for who, _ in row.referrers) for row in types)),
+        names("held, for example, by", (", ".join(who for who, _ in row.referrers) for row in types)),
     ]
     write_lines(console, [title, *layout(columns, console)])
 

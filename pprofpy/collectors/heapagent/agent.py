@@ -1,7 +1,7 @@
 """What `pprofpy heap` runs inside the target: starts, reads and stops an engine.
 
-This file is sent as text into a process that knows nothing of pprofpy: all of it is one file because nothing can be
-imported there. It must work in Python 3.8 and later, need
+This is sent as text into a process that knows nothing of pprofpy: all that an engine needs is one file because nothing
+can be imported there. `holders.py`, which stands for itself, is sent along. It must work in Python 3.8 and later, need
 nothing from disk (only modules that are built into every interpreter), run no code of the program's own (no `__repr__`,
 no property), and never raise in its threads.
 
@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the target may not have it, and shall not get it from us
     from typing import Any
 
+    from pprofpy.collectors.heapagent.holders import biggest_types
+
 MARSHAL_VERSION = 4  # what pprofpy reads; 3.14 would write another one
 PLAIN_MARSHAL_VERSION = 2  # each short number takes the same number of bytes
 CHUNK = 50_000
@@ -30,7 +32,6 @@ PROGRESS_BYTES = 16
 LENGTH_BYTES = 8
 LONGEST_NAME = 4096
 LONGEST_REPORT = 65536
-GC_HEAD_BYTES = 16
 WATCH_PERIOD_S = 0.2
 OPENING_S = 2.0  # so long pprofpy may take to lock a new control file
 DRAIN_S = 0.1
@@ -509,53 +510,6 @@ def memory() -> "tuple[str, int]":
     return text[:LONGEST_REPORT], in_use
 
 
-def objects(limit: int, examples: int) -> None:
-    """Put the biggest types of objects, and who refers to them, into the control file.
-
-    Only objects that the garbage collector knows: no strings, no numbers. Sizes without what they refer to.
-    """
-    basic = type.__dict__["__basicsize__"].__get__
-    found: dict[int, list[Any]] = {}  # by id: a class may have a hash of its own
-    everything = gc.get_objects()
-    for thing in everything:
-        kind = type(thing)
-        entry = found.get(id(kind))
-        if entry is None:
-            size = basic(kind) + GC_HEAD_BYTES if has_own_sizeof(kind) else 0
-            entry = found[id(kind)] = [kind, 0, 0, [], size]
-        entry[1] += 1
-        entry[2] += entry[4] or sys.getsizeof(thing, 0)
-        if len(entry[3]) < examples:
-            entry[3].append(thing)
-    biggest = sorted(found.values(), key=lambda entry: -entry[2])[:limit]
-    ours = {id(everything), id(found), id(biggest), id(globals())}
-    for entry in found.values():
-        ours.update((id(entry), id(entry[3])))
-    rows = [(name_of(kind), count, size, referrers(some, ours)) for kind, count, size, some, _ in biggest]
-    say((len(everything), rows))
-
-
-def name_of(kind: type) -> str:
-    """What a type is called, without asking its own class."""
-    return type.__repr__(kind)[:LONGEST_NAME]
-
-
-def has_own_sizeof(kind: type) -> bool:
-    """Would sys.getsizeof() run code of the program's? Not if the first `__sizeof__` up the bases is one of C's."""
-    namespace = type.__dict__["__dict__"].__get__
-    for base in type.__dict__["__mro__"].__get__(kind):
-        method = namespace(base).get("__sizeof__")
-        if method is not None:
-            return type(method) is not type(object.__sizeof__)
-    return True
-
-
-def referrers(things: "list[Any]", ours: "set[int]") -> "list[tuple[str, int]]":
-    """The three types that most often refer to some objects, and how often."""
-    found: dict[str, int] = {}
-    arguments = tuple(things)  # of a list, the call would make a tuple that refers to them, too
-    for referrer in gc.get_referrers(*arguments):
-        if id(referrer) not in ours and referrer is not arguments and type(referrer) is not type(sys._getframe()):
-            name = name_of(type(referrer))
-            found[name] = found.get(name, 0) + 1
-    return sorted(found.items(), key=lambda item: -item[1])[:3]
+def objects(limit: int) -> None:
+    """Put the types that take most memory, and what holds some of their objects, into the control file."""
+    say(biggest_types(limit))

@@ -13,7 +13,7 @@ from pprofpy.collectors.heapagent.control import ControlFile
 from pprofpy.errors import NotPossibleError
 from pprofpy.target import Target
 
-AGENT = Path(__file__).with_name("agent.py")
+AGENT = tuple(Path(__file__).with_name(name) for name in ("agent.py", "holders.py"))
 SAMPLER, MUSL_SAMPLER = Path(__file__).with_name("sampler.so"), Path(__file__).with_name("sampler_musl.so")
 
 SHORT_S, LONG_S = 10.0, 600.0
@@ -43,7 +43,7 @@ def sampler_library(*, has_glibc: bool = True) -> bytes | None:
 
 def agent_call(expression: str) -> str:
     """The code that has the agent, which is brought along, evaluate `agent.<expression>`."""
-    source = AGENT.read_text()
+    source = "\n".join(file.read_text() for file in AGENT)
     name = "_pprofpy_heap_" + hashlib.sha256(source.encode()).hexdigest()[:8]
     return _CALL.format(name=name, source=source, expression=expression)
 
