@@ -129,6 +129,6 @@ def test_the_command_takes_the_kernel_engine_for_both(cli: CommandLine, start: S
 
     assert done.returncode == 0, done.stderr
     assert "engine: eBPF" in done.stderr
-    assert "this is wall-clock time" in done.stdout
+    assert "Wall-clock time:" in done.stdout
     profile = read_profile(str(cli.recordings[-1]))
     kernel_lies_on_native_on_python(profile)

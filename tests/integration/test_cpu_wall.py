@@ -265,7 +265,7 @@ def test_the_command_measures_waits_in_the_kernel_and_says_so(cli: CommandLine, 
     assert done.returncode == 0, done.stderr
     assert "engine: eBPF" in done.stderr
     assert "this is wall-clock time" in done.stdout
-    assert re.search(r"MainThread: \w*nanosleep", done.stdout)  # what the kernel does for it
+    assert re.search(r"MainThread +[\d.]+%  \w*nanosleep", done.stdout)  # what the kernel does for it
     profile = read_profile(str(cli.recordings[0]))
     assert [str(kind) for kind in profile.sample_types] == ["samples/count", "wall/nanoseconds"]
     assert time_ns(profile, sleeper.pid, "wait_for_ever") == pytest.approx(profile.duration_ns, rel=0.01)
