@@ -82,7 +82,7 @@ def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target
     launched = interruption.child = Launched(choice.command)
     confinement.before_recording()
     try:
-        yield launched.python(interruption)
+        yield launched.python(interruption, with_children=choice.children)
     except PprofpyError:
         launched.give_up()
         raise

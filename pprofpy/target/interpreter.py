@@ -57,6 +57,10 @@ class Interpreter:
         return f"{self.implementation} {self.version or '(version unknown)'} ({build})"
 
 
+NO_PYTHON = Interpreter("", "", is_shared=False, is_stripped=False, path="")
+"""Of a program that only starts others."""
+
+
 def find_interpreter(pid: int) -> Interpreter | None:
     """The Python mapped into a process, None if there is none: the likeliest of its candidates.
 

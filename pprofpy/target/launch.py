@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -14,7 +15,10 @@ from contextlib import contextmanager, suppress
 from pprofpy.errors import InterruptedEarly, TargetError
 from pprofpy.system import interrupts
 from pprofpy.system.interrupts import end_at_once, handle_once
+from pprofpy.target import procfs
 from pprofpy.target.process import Target, descendants_of, open_target
+from pprofpy.target.usage import ancestors
+from pprofpy.text import printable
 
 _PATIENCE_S = 10.0
 """How long a wrapper script may take until it has started Python."""
@@ -23,6 +27,8 @@ _ONE_CTRL_C_S = 0.2
 """Signals that come so soon after another are the same Ctrl-C, passed on by a program that started us."""
 
 _POLL_S = 0.005
+_SURELY_WAITS_S = 1.0
+"""After so long, a script that has started one Python is taken for one that starts no other."""
 _PR_SET_PTRACER = 0x59616D61
 
 
@@ -43,11 +49,16 @@ class Launched:
         """Its process id."""
         return self._process.pid
 
-    def python(self, interrupted: Interruption) -> Target:
-        """Wait until it has become Python (wrappers exec it), or has started exactly one Python (scripts do).
+    def python(self, interrupted: Interruption, *, with_children: bool | None = None) -> Target:
+        """Wait until it has become Python (wrappers exec it), or has started Python (scripts do).
+
+        Args:
+            interrupted: The user's say meanwhile.
+            with_children: Children are recorded, too: then a script that has started Pythons is the target itself.
+                None: whoever asks cannot record children.
 
         Raises:
-            TargetError: It ended before, or it is no Python program.
+            TargetError: It ended before, or it is no Python program, or it has started several and one is wanted.
             InterruptedEarly: The user said so.
         """
         while time.monotonic() - self._started < _PATIENCE_S:
@@ -56,23 +67,35 @@ class Launched:
                     f"the command ended ({status_in_words(status)}) before anything was recorded",
                     "it must be a Python program that runs for a while",
                 )
-            if target := self._find_python():
+            if target := self._find_python(with_children=with_children):
                 return target
             if interrupted.wait(_POLL_S):
                 raise InterruptedEarly("interrupted before anything was recorded")
         raise TargetError(
-            "the command is not a Python program, nor did it start exactly one",
-            "start Python itself, as in: -- python app.py",
+            "the command is not a Python program, nor did it start one", "start Python itself, as in: -- python app.py"
         )
 
-    def _find_python(self) -> Target | None:
+    def _find_python(self, *, with_children: bool | None) -> Target | None:
         with suppress(TargetError):
             return open_target(self.pid)
         found = []
         for child in descendants_of(self.pid):
             with suppress(TargetError):
                 found.append(open_target(child))
-        return found[0] if len(found) == 1 else None
+        if with_children:
+            return open_target(self.pid, is_launcher=True) if found else None
+        roots = [one for one in found if not any(other.pid in ancestors(one.pid) for other in found)]
+        if len(roots) > 1:
+            raise _several_started(roots, with_children=with_children)
+        return roots[0] if roots and self._waits() else None
+
+    def _waits(self) -> bool:
+        """Does it wait for what it has started? Else it may start more."""
+        if time.monotonic() - self._started > _SURELY_WAITS_S:
+            return True
+        with suppress(OSError):
+            return procfs.wait_channel(self.pid) == "do_wait"
+        return False
 
     def send(self, signal_number: int) -> None:
         """Pass a signal on; nothing happens if it has ended."""
@@ -87,8 +110,11 @@ class Launched:
         return shell_status(self._process.wait())
 
     def give_up(self) -> None:
-        """End a command that we started in vain."""
+        """End a command that we started in vain, and what it has started."""
         if self.is_running():
+            for child in descendants_of(self.pid):
+                with suppress(OSError):
+                    os.kill(child, signal.SIGTERM)
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)
@@ -133,6 +159,16 @@ def interruptible() -> Iterator[Interruption]:
         interrupts.set_asked(False)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _several_started(pythons: Sequence[Target], *, with_children: bool | None) -> TargetError:
+    lines = "".join(f"\n    {one.pid:<7}  {printable(shlex.join(one.command))}" for one in pythons)
+    remedy = (
+        "to record them all, add --subprocesses"
+        if with_children is False
+        else "start it by itself, then name one of its processes by --pid"
+    )
+    return TargetError(f"the command has started {len(pythons)} Pythons", f"{remedy}; it has started:{lines}")
 
 
 def _admit_tracer(pid: int) -> Callable[[], None]:

@@ -15,12 +15,16 @@ from pathlib import Path
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError, TargetError
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import procfs
-from pprofpy.target.interpreter import LOADER_NAME, PROGRAM_NAME, Interpreter, find_interpreter
+from pprofpy.target.interpreter import LOADER_NAME, NO_PYTHON, PROGRAM_NAME, Interpreter, find_interpreter
 from pprofpy.target.mounts import served_by_others
 from pprofpy.target.permission import permission_error, user_name
 from pprofpy.target.status import MalformedError
 from pprofpy.text import printable
 from pprofpy.units import NS_PER_S
+
+
+class NotPythonError(TargetError):
+    """There is no interpreter in a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Target:
         name: What its users would call it: the script, module or program.
         command: Its command line.
         user: Who runs it.
-        interpreter: The Python in it.
+        interpreter: The Python in it; NO_PYTHON of a launcher, whose children are what is meant.
         in_other_pid_namespace, in_other_mount_namespace: It sees other pids, other files than we do (a container).
         started_ticks: When it started, in clock ticks since boot: with the pid, its identity.
     """
@@ -62,7 +66,13 @@ class Target:
     started_ticks: int
 
     def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid}, {self.interpreter.implementation} {self.interpreter.version})"
+        python = f"{self.interpreter.implementation} {self.interpreter.version}"
+        return f"{self.name} (pid {self.pid}, {python if self.is_python else 'no Python itself'})"
+
+    @property
+    def is_python(self) -> bool:
+        """Is it one, as opposed to a launcher?"""
+        return self.interpreter != NO_PYTHON
 
     @property
     def root(self) -> Path:
@@ -117,8 +127,12 @@ class Target:
             return False
 
 
-def open_target(pid: int) -> Target:
+def open_target(pid: int, *, is_launcher: bool = False) -> Target:
     """The Python process `pid`.
+
+    Args:
+        pid: The process.
+        is_launcher: It need not be Python.
 
     Raises:
         TargetError: There is none, it has ended, or it is not Python.
@@ -148,9 +162,11 @@ def open_target(pid: int) -> Target:
         raise ImplausibleTargetError(f"process {pid} cannot be inspected: {error}") from error
     except OSError as error:
         raise TargetError(f"process {pid} ended just now", listing) from error
-    name = printable(_name(command) or status.name)
+    name = printable((_name(command) if interpreter else "") or status.name)
+    if interpreter is None and is_launcher:
+        interpreter = NO_PYTHON
     if interpreter is None:
-        raise TargetError(f"process {pid} ({name}) is not a Python process", listing)
+        raise NotPythonError(f"process {pid} ({name}) is not a Python process", listing)
     return Target(pid, name, command, user, interpreter, foreign[0], foreign[1], stat.started_ticks)
 
 

@@ -114,13 +114,16 @@ int python_on_fork(struct bpf_raw_tracepoint_args *ctx)
     return 1;
 }
 
-/* Raw tracepoint sched_process_exec: nothing is where it was. User space looks at the new program. */
+/* Raw tracepoint sched_process_exec: nothing is where it was. User space looks at the new program, which may start other
+ * Pythons although it is none itself. */
 int python_on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    if (python_targets.lookup(&tgid)) {
-        python_targets.delete(&tgid);
-        python_send_event(PYTHON_RECORD_EXEC, tgid, tgid);
+    struct python_target *target = python_targets.lookup(&tgid);
+    if (target) {
+        target->runtime = 0;
+        if (!python_send_event(PYTHON_RECORD_EXEC, tgid, tgid))
+            python_count(PYTHON_CHILD_LOST);
     }
     return 1;
 }

@@ -51,7 +51,7 @@ enum {
 /* Where things lie in one process. Offsets are in bytes; pystacks/stacks.py fills it in from
  * cpython/versions.py. */
 struct python_target {
-    u64 runtime;   /* address of _PyRuntime */
+    u64 runtime;   /* address of _PyRuntime; 0: no Python, or not yet */
     u64 code_type; /* address of PyCode_Type */
     u64 gil;       /* address of the GIL; 0 if each interpreter points to one */
     u32 flags;
@@ -206,9 +206,10 @@ static inline u64 python_mix(u64 hash, u64 value)
     return hash ^ (hash >> 29);
 }
 
-/* The watched process that runs right now, or NULL. */
+/* The watched process that runs right now, or NULL. One without a runtime is none: only its children are to be. */
 static inline struct python_target *python_current(void)
 {
     u32 tgid = bpf_get_current_pid_tgid() >> 32;
-    return python_targets.lookup(&tgid);
+    struct python_target *target = python_targets.lookup(&tgid);
+    return target && target->runtime ? target : NULL;
 }

@@ -107,18 +107,20 @@ class Processes:
     # -- who is in it ----------------------------------------------------------------------------------------------
 
     def watch(self, target: Target) -> None:
-        """Watch a process from now on, and what it has started if children are wanted.
+        """Watch a process from now on, and what it has started if children are wanted: a launcher need not be Python.
 
         Raises:
             NotPossibleError: Its interpreter is none that can be read safely.
             TargetError: It has ended.
             TargetPermissionError: We may not look inside it.
         """
-        self._enter(target)
+        if target.is_python:
+            self._enter(target)
+        else:
+            self._follow(target.pid)
         for child in descendants_of(target.pid) if self._children else ():
-            if child not in self._known:
-                with suppress(PprofpyError):  # not all of them need be Python
-                    self._enter(open_target(child))
+            if child not in self._known:  # not all of them need be Python
+                self.watch_soon(child, is_patient=True)
 
     def watch_soon(self, pid: int, *, is_patient: bool) -> PprofpyError | None:
         """Watch a process, but not its children, if its Python can be read.
@@ -130,13 +132,17 @@ class Processes:
         Returns:
             Why not, if nothing more is tried.
         """
+        if self._children:
+            self._follow(pid)
         return self._try(pid, time.monotonic_ns() + _PATIENCE_NS if is_patient else 0)
 
     def take_fork(self, child: int, parent: int) -> None:
-        """Enter a child, which the kernel watches already."""
+        """Enter a child, which the kernel watches already; one of a launcher may become Python."""
         if process := self._known.get(parent):
             with suppress(OSError):
                 self._add(replace(process.runtime, pid=child))
+        else:
+            self.take_exec(child)
 
     def take_exec(self, pid: int) -> None:
         """Try again for a while to read a process's Python: it has become another program."""
@@ -189,6 +195,14 @@ class Processes:
                 error if isinstance(error, PprofpyError) else TargetError(f"process {pid} cannot be watched: {error}")
             )
         return None
+
+    def _follow(self, pid: int) -> None:
+        """Have the kernel watch what a process starts; its own stacks are not walked, or not yet."""
+        entry = np.zeros((), TARGET)
+        entry["flags"] = _FOLLOW
+        self._targets.put(pid, entry)
+        if not procfs.exists(pid):  # as in _enter
+            self._targets.delete(np.array([pid], _U4))
 
     def _enter(self, target: Target) -> None:
         runtime = find_runtime(target)

@@ -14,8 +14,9 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.pystacks.processes import Process
 from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, PprofpyError
 from pprofpy.model.profile import Stack
+from pprofpy.target.process import NotPythonError
 
 
 def walk_constants() -> dict[str, int]:
@@ -46,7 +47,11 @@ class WalkedStacks:
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked."""
         self._named = pid
-        if error := self._processes.watch_soon(pid, is_patient=self._scope.named_later):
+        self._note(self._processes.watch_soon(pid, is_patient=self._scope.named_later))
+
+    def _note(self, error: PprofpyError | None) -> None:
+        """Note why the process that was named has no stacks; of a launcher, its children are meant."""
+        if error and not (self._scope.children and isinstance(error, NotPythonError)):
             self.problem = error.message
 
     def watch_others(self, pids: Iterable[int]) -> None:
@@ -72,8 +77,7 @@ class WalkedStacks:
         except NotPossibleError as error:
             self.problem, self._is_mistaken = error.message, True
         else:
-            if reason := given_up.get(self._named):
-                self.problem = reason.message
+            self._note(given_up.get(self._named))
         fresh = self._take_fresh()
         if any(one.runtime.pid == self._named for one in fresh):
             self.watch_others(self._scope.members(self._named))
