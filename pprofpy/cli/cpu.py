@@ -36,6 +36,7 @@ from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.session import FOREVER
 from pprofpy.target import Target
+from pprofpy.target.children import ChildrenAtWork
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.units import format_duration
 
@@ -130,6 +131,7 @@ def _record(
     how_long = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording {target!s} {how_long} at {options.rate_hz} Hz; Ctrl-C ends early")
     made: Recording | None = None
+    family = None if options.subprocesses else ChildrenAtWork(target)
     with progress_bar("recording", options.duration_ns) as progress:
         while made is None:
             with closing(engines.start(target, interruption)) as recorder:
@@ -143,6 +145,8 @@ def _record(
     collection = made.profile.collection
     made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
     check_began(not len(made.profile), target, interruption)
+    if family and (told := family.remark(made.profile.duration_ns, f"pprofpy cpu --pid {target.pid}")):
+        remark(told)
     if not len(made.profile):
         remark("no sample: the process waited the whole time; -i/--idle counts waiting, too")
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pprofpy.cli.target_options import Choice, chosen_target, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
 from pprofpy.collectors.heap import HeapOptions, HeapRecorder
+from pprofpy.errors import PprofpyError, UsageError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.graph import Granularity, total_of
 from pprofpy.model.heap import HeapRecording
@@ -31,7 +32,7 @@ from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.session import FOREVER
-from pprofpy.target import Target
+from pprofpy.target import Target, descendants_of, open_target, python_processes
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration
 
@@ -75,6 +76,7 @@ _REMARK_EVERY_S = 1.0
     help="Show what is in use at the end, or what was allocated meanwhile.",
 )  # fmt: skip
 @click.option("--functions", is_flag=True, help="Show one row per function instead of per line.")
+@click.option("-s", "--subprocesses", is_flag=True, hidden=True)  # as in other commands: to say what to type instead
 @output_options
 @rows_option(DEFAULT_ROWS)
 @json_option
@@ -84,6 +86,7 @@ def command(
     window_ns: int,
     sample_index: str,
     functions: bool,
+    subprocesses: bool,
     nodecount: int,
     as_json: bool,
     verbose: bool,
@@ -97,6 +100,8 @@ def command(
     """
     choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
     choice.check()
+    if subprocesses:
+        raise one_at_a_time(choice)
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     first_output = _for_the_first(output) if others["snapshots"] > 1 else None
     if duration_ns is None:
@@ -125,6 +130,20 @@ def command(
                 _how_to_compare(first, path)
         finally:
             wait_for_command(interruption.child)
+
+
+def one_at_a_time(choice: Choice) -> UsageError:
+    """The error for --subprocesses, with the commands that record each process by itself."""
+    found = python_processes(choice.name) if choice.name else []
+    if choice.pid is not None:
+        for pid in (choice.pid, *descendants_of(choice.pid)):
+            with suppress(PprofpyError):
+                found.append(open_target(pid))
+    each = "".join(f"\n    pprofpy heap --pid {one.pid}" for one in found)
+    return UsageError(
+        "heap records one process at a time, without its children",
+        f"record each by itself, at the same time if you like:{each or ' pprofpy heap --pid PID'}",
+    )
 
 
 def _for_the_first(output: Output) -> Output | None:

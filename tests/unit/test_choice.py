@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -9,7 +11,11 @@ import uuid
 import pytest
 
 from pprofpy import target as targets
+from pprofpy.cli import heap
+from pprofpy.cli.target_options import Choice
 from pprofpy.errors import TargetError
+from pprofpy.target import procfs
+from pprofpy.target.children import ChildrenAtWork
 from tests.conftest import Start, wait_until
 
 MASTER = """
@@ -72,3 +78,36 @@ def test_two_families_are_a_choice_even_with_children(start: Start, name: str) -
     with pytest.raises(TargetError) as raised:
         targets.find_by_name(name, with_children=False)
     assert raised.value.hint.count("it and its 2 children") == 2
+
+
+def test_heap_names_the_command_for_each_process_of_a_family(start: Start, name: str) -> None:
+    master = family(start, name)
+    members = {target.pid for target in targets.python_processes(f"{name} ")}
+
+    for choice in (Choice(pid=master), Choice(name=f"{name} ")):
+        commands = heap.one_at_a_time(choice).hint.split("\n")[1:]
+        assert {command.strip() for command in commands} == {f"pprofpy heap --pid {pid}" for pid in members}
+
+
+BUSY = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "while True: pass"])
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+def test_children_that_work_while_their_parent_waits_are_told_with_the_command(start: Start) -> None:
+    master = targets.open_target(start(sys.executable, "-c", BUSY).pid)
+    (child,) = targets.descendants_of(master.pid)
+    try:
+        family = ChildrenAtWork(master)
+        before_ns = procfs.stat(child).cpu_ns
+        assert family.remark(10**12, "pprofpy cpu --pid 7") == ""
+        wait_until(lambda: procfs.stat(child).cpu_ns > before_ns + 2 * 10**8, "its child works")
+        told = family.remark(10**9, "pprofpy cpu --pid 7")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+    assert told.startswith(f"a child of process {master.pid} used ")
+    assert told.endswith("to record the children, too: pprofpy cpu --pid 7 --subprocesses")
