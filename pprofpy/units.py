@@ -108,11 +108,16 @@ def format_value(value: int, from_unit: str, to_unit: str = "auto") -> str:
 
 
 def format_column(values: Sequence[int], from_unit: str) -> list[str]:
-    """`values` with three significant digits, all in one unit: that in which the largest stays below 1000.
+    """`values` with three significant digits, all in the one unit in which the longest text is shortest.
 
-    A value too small for five decimals of that unit is `<0.00001s`; nothing is a bare "0".
+    So no number has more than four digits before its point, and few have many zeros behind it. A value too small for
+    seven decimals is `<0.0000001s`; nothing is a bare "0".
     """
-    unit = _column_unit(max(map(abs, values), default=0), from_unit)
+    written = [_in_unit(values, unit) for unit in _column_units(max(map(abs, values), default=0), from_unit)]
+    return min(reversed(written), key=lambda texts: max(map(len, texts), default=0))
+
+
+def _in_unit(values: Sequence[int], unit: Unit) -> list[str]:
     return [_three_digits(value / unit.factor, unit.name) if value else "0" for value in values]
 
 
@@ -127,18 +132,19 @@ def format_share(value: int, total: int) -> str:
     return _three_digits(percent, "%", most_decimals=2) if value and total else "0%"
 
 
-def _column_unit(largest: int, from_unit: str) -> Unit:
-    """The smallest unit in which this value has at most three digits before its point; counts have none."""
+def _column_units(largest: int, from_unit: str) -> list[Unit]:
+    """The units in which this value has one to four digits before its point, smallest first; counts have none."""
     family = next((one for one in _COLUMN_FAMILIES if one.find(from_unit)), None)
     if family is None:
-        return Unit("" if from_unit in _PLAIN_UNITS else from_unit, (), 1)
+        return [Unit("" if from_unit in _PLAIN_UNITS else from_unit, (), 1)]
     source = family.find(from_unit) or family.default
     base = largest * source.factor
-    target = next((unit for unit in family.units if base < 999.5 * unit.factor), family.units[-1])
-    return Unit(target.name, (), target.factor / source.factor)
+    fit = [unit for unit in family.units if base < 9995 * unit.factor and base >= 0.9995 * unit.factor]
+    found = fit or [family.units[0] if base < family.units[-1].factor else family.units[-1]]
+    return [Unit(unit.name, (), unit.factor / source.factor) for unit in found]
 
 
-def _three_digits(number: float, name: str, most_decimals: int = 5) -> str:
+def _three_digits(number: float, name: str, most_decimals: int = 7) -> str:
     size = abs(number)
     least = 10.0**-most_decimals
     if size < least / 2:  # it would be shown as nothing
@@ -146,6 +152,8 @@ def _three_digits(number: float, name: str, most_decimals: int = 5) -> str:
     decimals = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
     while decimals < most_decimals and size < 0.9995 * 10.0 ** (2 - decimals):
         decimals += 1
+    if size >= 1000 and name:
+        number = float(f"{number:.3g}")
     text = f"{number:.{decimals}f}"
     return (text.rstrip("0").rstrip(".") if decimals else text) + name
 

@@ -100,7 +100,7 @@ def _svg(view: View, options: FlameOptions, granularity: Granularity, by: str = 
     sleepers = find_sleepers(profile) if fold else None
     if sleepers:
         profile = profile.select(~sleepers.rows)
-        left_out = f"Not drawn: {in_words(sleepers)}: {format_duration(sleepers.time_ns)}; --no-fold draws them"
+        left_out = f"Not drawn: {in_words(sleepers)} ({format_duration(sleepers.time_ns)}); --no-fold draws them"
         options = replace(options, left_out=left_out)
     if by:
         keys = {label.key for labels in profile.label_sets for label in labels}

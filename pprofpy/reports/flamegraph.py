@@ -21,6 +21,7 @@ from pprofpy.model.graph import CallTree, Entity, Graph, build_call_tree
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.origin import INSTALLED, SOURCE, STANDARD_LIBRARY
+from pprofpy.reports.text import counted
 from pprofpy.text import printable, printable_lines
 from pprofpy.units import format_percent, format_value
 
@@ -240,7 +241,8 @@ def _subtitle(flame: FlameGraph, options: FlameOptions) -> list[str]:
     if flame.is_difference:
         found.append("A difference: red grew, blue shrank; width is the sum of all changes, up and down.")
     if flame.hidden:
-        found.append(f"{flame.hidden} frames narrower than {options.min_percent:g} % are not drawn.")
+        verb = "is" if flame.hidden == 1 else "are"
+        found.append(f"{counted(flame.hidden, 'frame')} narrower than {options.min_percent:g} % {verb} not drawn.")
     if any(box.level == _MOST_LEVELS for box in flame.boxes):
         found.append(f"Frames more than {_MOST_LEVELS} calls from the outermost one are not drawn.")
     if not flame.boxes:

@@ -153,7 +153,7 @@ def test_sleepers_are_told_but_not_drawn_in_a_flame_graph(here: Path) -> None:
     assert run(("flamegraph", "it.pb.gz", "-o", "all.svg", "--no-fold")) == 0
 
     folded, everything = (here / "folded.svg").read_text(), (here / "all.svg").read_text()
-    assert "Not drawn: 16 threads did not run: 4 min 16 s; --no-fold draws them" in folded
+    assert "Not drawn: 16 threads did not run (4 min 16 s); --no-fold draws them" in folded
     assert ">get<" not in folded.replace("\n", "")
     assert "compute" in folded
     assert "32s, 11.11% of everything" in folded  # of the recording, not of what is drawn
