@@ -33,6 +33,11 @@ def without_numbers(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
+def counted(number: int, noun: str) -> str:
+    """Words for a number of things: `1 thread`, `1,001 threads`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def printable_lines(text: str) -> str:
     """As `printable`, for text of several lines: the line breaks are meant."""
     return "\n".join(map(printable, text.split("\n")))

@@ -16,6 +16,7 @@ from pprofpy.model.recording import Recording
 from pprofpy.model.table import Table
 from pprofpy.session import Recorder
 from pprofpy.target import Target
+from pprofpy.text import counted
 
 MOST_EVENTS = 100_000
 """In words, a window has at most this many; a file has all."""
@@ -86,7 +87,10 @@ class TracedRecorder(Recorder):
         began_ns, self._told_ns = self._told_ns, end_ns
         collection = self._events.collected_since()
         if self._missing:
-            note = f"{self._missing} events of this window are only in the sums and in the file: it has too many."
+            verb = "is" if self._missing == 1 else "are"
+            note = (
+                f"{counted(self._missing, 'event')} of this window {verb} only in the sums and in the file: too many."
+            )
             collection = replace(collection, notes=(*collection.notes, note))
         profile = self._sums.take(self._log.time_ns + began_ns - self._log.start_ns, end_ns - began_ns, collection)
         lines, self._lines, self._missing = self._lines, [], 0

@@ -14,6 +14,7 @@ from pprofpy.errors import UsageError
 from pprofpy.formats import folder
 from pprofpy.formats.files import profile_folder
 from pprofpy.reports import list_recordings as report
+from pprofpy.text import counted
 from pprofpy.units import format_short
 
 EPILOG = """\b
@@ -62,4 +63,4 @@ def _prune(entries: list[folder.Entry], age_ns: int | None, keep_bytes: int | No
     rest = [entry for entry in entries if entry not in old]
     gone = old + (folder.too_many(rest, keep_bytes) if keep_bytes is not None else [])
     freed = folder.remove(gone)
-    remark(f"{len(gone)} of {len(entries)} recordings deleted: {format_short(freed, 'bytes')}")
+    remark(f"{len(gone)} of {counted(len(entries), 'recording')} deleted: {format_short(freed, 'bytes')}")

@@ -28,6 +28,7 @@ from pprofpy.model.latency import LatencyRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import sched_latency as report
 from pprofpy.target import Target
+from pprofpy.text import counted
 
 EPILOG = """\b
 Examples:
@@ -208,7 +209,8 @@ def _replay(found: Latencies) -> None:
         _show_interval(interval)
     report.render_long_waits(found.long_waits[shown:], found.record.start_ns, stdout_console())
     if missing := found.long_wait_count - len(found.long_waits):
-        remark(f"{missing} further waits above the threshold are not in the file")
+        verb = "is" if missing == 1 else "are"
+        remark(f"{counted(missing, 'further wait')} above the threshold {verb} not in the file")
 
 
 def _show_interval(window: LatencyRecord) -> None:

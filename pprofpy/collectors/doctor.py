@@ -32,6 +32,7 @@ from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.target.usage import usage
+from pprofpy.text import counted
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _DIST_PACKAGES = "/usr/lib/python3/dist-packages"
@@ -251,7 +252,7 @@ def _process_checks(pid: int) -> Iterator[Check]:
         yield Check(f"process {pid}", Verdict.FAILED, error.message, error.hint, "cpu heap")
         return
     count = len(target.threads())
-    yield Check(f"process {pid}", Verdict.OK, f"{target.name}, user {target.user}, {count} thread{'s' * (count != 1)}")
+    yield Check(f"process {pid}", Verdict.OK, f"{target.name}, user {target.user}, {counted(count, 'thread')}")
     yield Check("its usage", Verdict.OK, f"{usage(pid)}, {_children(pid)}")
     yield _version(target)
     yield _namespaces(target)
@@ -353,7 +354,7 @@ def _trial(target: Target) -> Check:
         return Check("a trial", Verdict.FAILED, f"py-spy did not answer: {error}", "try again", "cpu")
     if done.returncode == 0:
         count = len(re.findall(r"^Thread ", done.stdout, re.MULTILINE))
-        return Check("a trial", Verdict.OK, f"py-spy read {count} stack{'s' * (count != 1)}")
+        return Check("a trial", Verdict.OK, f"py-spy read {counted(count, 'stack')}")
     if "Permission" in done.stderr or "not permitted" in done.stderr:
         refusal = targets.permission_error(target.pid, target.user)
         return Check("a trial", Verdict.FAILED, refusal.message, refusal.hint, "cpu")

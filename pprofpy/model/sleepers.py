@@ -9,6 +9,7 @@ import numpy as np
 from pprofpy.model.profile import Function, Label, LabelSet, Line, Location, Profile
 from pprofpy.model.stack_table import Mask, Stacks, offsets_of
 from pprofpy.model.waits import OFF_CPU, STILL_WAITING
+from pprofpy.text import counted
 
 _SLACK_NS = 100_000
 """A recording's clocks and a thread's may differ by less than this."""
@@ -82,7 +83,7 @@ def fold_sleepers(profile: Profile) -> Profile:
 
 def in_words(sleepers: Sleepers) -> str:
     """`16 threads did not run`."""
-    return f"{sleepers.threads:,} threads {IDLE}"
+    return f"{counted(sleepers.threads, 'thread')} {IDLE}"
 
 
 def _waits_on(facts: dict[str, str | int]) -> bool:

@@ -8,8 +8,9 @@ from rich.text import Text
 from pprofpy.reports import header
 from pprofpy.reports.columns import Column, layout, names, quantities, shares
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import counted, heat, write_lines
+from pprofpy.reports.text import heat, write_lines
 from pprofpy.reports.top import Top
+from pprofpy.text import counted
 from pprofpy.units import format_duration, format_short
 
 _TITLES = {

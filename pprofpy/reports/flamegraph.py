@@ -21,8 +21,7 @@ from pprofpy.model.graph import CallTree, Entity, Graph, build_call_tree
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
 from pprofpy.reports.origin import INSTALLED, SOURCE, STANDARD_LIBRARY
-from pprofpy.reports.text import counted
-from pprofpy.text import printable, printable_lines
+from pprofpy.text import counted, printable, printable_lines
 from pprofpy.units import format_percent, format_value
 
 WIDTH_PX = 1200

@@ -8,7 +8,7 @@ from typing import Any
 
 from pprofpy.model.profile import COUNTS, Collection, Profile, ValueType
 from pprofpy.reports.losses import lines as loss_lines
-from pprofpy.reports.text import counted
+from pprofpy.text import counted
 from pprofpy.units import NS_PER_S, format_percent, format_value, scale
 
 _LONGEST_FILTER = 80

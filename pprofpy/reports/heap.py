@@ -10,7 +10,8 @@ from rich.console import Console
 
 from pprofpy.model.heap import HeapRecording, MemoryUse, ObjectType
 from pprofpy.reports.columns import layout, names, numbers, quantities
-from pprofpy.reports.text import counted, write_lines
+from pprofpy.reports.text import write_lines
+from pprofpy.text import counted
 from pprofpy.units import format_column, format_short
 
 

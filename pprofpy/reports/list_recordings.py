@@ -12,7 +12,8 @@ from rich.text import Text
 
 from pprofpy.formats.folder import Entry
 from pprofpy.reports.columns import layout, names, numbers, quantities
-from pprofpy.reports.text import counted, name_width, shorten, write_lines
+from pprofpy.reports.text import name_width, shorten, write_lines
+from pprofpy.text import counted
 from pprofpy.units import NS_PER_S, format_duration, format_short
 
 

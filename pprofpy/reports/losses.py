@@ -18,7 +18,7 @@ WORDS = {
     "summary_durations": "lost: {} duration|durations in the summary",
     "new_threads": "lost: {} new thread|threads of the target",
     # switches
-    "untracked_switches": "lost: {} switch|switches of threads that found no room in the kernel's table",
+    "untracked_switches": "lost: {} switch|switches: the kernel's table of threads is full",
     "hidden_switches": "lost: {} switch|switches that the kernel did not show",
     "hidden_wake_ups": "lost: {} wait|waits after a wake-up that the kernel showed to nobody",
     "hidden_wake_ups_blocked": "lost: {} wake-up|wake-ups that the kernel did not show: "
@@ -30,7 +30,7 @@ WORDS = {
     # waits for a CPU
     "histogram_full": "lost: {} wait|waits that is|are missing from the quantiles: the histogram is full",
     "long_waits": "lost: {} wait|waits above the threshold that could not be handed over in time",
-    "trace_events": "lost: {} event|events that the trace lacks: it|they came faster than they could be read",
+    "trace_events": "lost: {} event|events that the trace lacks: it|they came faster than events could be read",
     "stacks_full": "lost: {} wait|waits that is|are missing from the stacks: the table is full",
     # the GIL
     "waits_full": "lost: {} wait|waits that found no room in the kernel's table",
@@ -38,14 +38,14 @@ WORDS = {
     "blocks_full": "lost: {} blocked interval|intervals that found no room in the kernel's table",
     "waiters_full": "lost: {} wait|waits that is|are charged to no holder: too many threads waited at once",
     # Python's stacks
-    "python_unknown_threads": "{} stack|stacks of threads without a Python thread state.",
-    "python_no_function": "{} stack|stacks of threads that ran no Python function.",
+    "python_unknown_threads": "{} stack|stacks whose thread has no Python thread state.",
+    "python_no_function": "{} stack|stacks whose thread ran no Python function.",
     "python_unreadable": "{} stack|stacks could not be read.",
     "python_truncated": "{} stack|stacks was|were deeper than 512 frames.",
     "python_stacks_full": "{} stack|stacks found no room in the kernel's buffer.",
     "python_names_full": "{} name|names found no room in the kernel's buffer.",
     "python_interrupted": "{} stack|stacks could not be walked because an event interrupted another.",
-    "python_threads_beyond": "{} stack|stacks was|were of threads beyond a process's first 512; "
+    "python_threads_beyond": "{} stack|stacks was|were beyond a process's first 512 threads; "
     "it|they counts|count as running no Python.",
     "python_children_full": "{} child process|processes found no room: its|their stacks are missing.",
     "python_threads_hidden": "{} thread|threads is|are beyond a process's first 512: it|they "

@@ -36,11 +36,6 @@ def name_width(console: Console, taken: int) -> int:
     return max(console.width - taken, NARROWEST_NAME) if console.is_terminal else 1 << 30
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 thread`, `1,001 threads`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def heat(value: int, total: int) -> str:
     """The style of a value by its share of the total: only what matters stands out."""
     share = abs(value / total) if total else 0.0

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from pprofpy.model.timeline import Span, State, Timeline
 from pprofpy.reports.columns import layout, names, quantities, shares
-from pprofpy.reports.text import counted, more_rows, write_lines
+from pprofpy.reports.text import more_rows, write_lines
+from pprofpy.text import counted
 from pprofpy.units import format_duration, format_short
 
 DEFAULT_ROWS = 20

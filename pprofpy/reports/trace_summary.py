@@ -15,7 +15,8 @@ from pprofpy.model.latency import Histogram
 from pprofpy.model.profile import Collection
 from pprofpy.reports.columns import Column, layout, names, numbers, quantities
 from pprofpy.reports.losses import lines
-from pprofpy.reports.text import counted, more_rows, write_lines
+from pprofpy.reports.text import more_rows, write_lines
+from pprofpy.text import counted
 from pprofpy.units import format_duration
 
 DEFAULT_THREADS = 10

@@ -6,6 +6,7 @@ from pprofpy.target import Target
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
 from pprofpy.target.freezer import frozen_by
 from pprofpy.target.throttling import quotas, throttling
+from pprofpy.text import counted
 from pprofpy.units import format_duration
 
 _STOPPED = {"T": "is stopped", "t": "is stopped by a debugger"}
@@ -47,7 +48,7 @@ class Circumstances:
             if count := now.count - before.count:
                 waited = format_duration(now.total_ns - before.total_ns)
                 texts.append(
-                    f"A CPU quota (of {folder}) throttled its processes {count} time{'s' * (count != 1)}, {waited} on "
+                    f"A CPU quota (of {folder}) throttled its processes {counted(count, 'time')}, {waited} on "
                     "all CPUs together: their threads waited for a CPU (run queue) meanwhile."
                 )
         return texts

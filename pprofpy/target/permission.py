@@ -36,7 +36,7 @@ def permission_error(
     if os.geteuid() == 0:
         return TargetPermissionError(
             f"no permission to inspect process {pid}, although we are root",
-            f"{in_words(missing)} is missing; start the container with "
+            f"{in_words(missing)} {'is' if len(missing) == 1 else 'are'} missing; start the container with "
             f"{' '.join(f'--cap-add {one.name}' for one in missing)} (Kubernetes: capabilities.add)",
         )
     if user != user_name(os.geteuid()):

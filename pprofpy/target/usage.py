@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pprofpy.text import counted
 from pprofpy.units import NS_PER_S, format_value
 
 
@@ -32,7 +33,7 @@ class Usage:
         parts = [
             f"{format_value(self.cpu_ns, 'nanoseconds')} of CPU time" if self.cpu_ns >= 0 else "",
             format_value(self.rss_bytes, "bytes") if self.rss_bytes >= 0 else "",
-            f"{self.descriptor_count} descriptors" if self.descriptor_count >= 0 else "",
+            counted(self.descriptor_count, "descriptor") if self.descriptor_count >= 0 else "",
         ]
         return ", ".join(filter(None, parts))
 

@@ -60,7 +60,7 @@ def test_a_sentence_agrees_with_its_number() -> None:
 
     assert lines(Collection(losses=losses)) == [
         "1 thread is beyond a process's first 512: it counts as running no Python.",
-        "lost: 2 events that the trace lacks: they came faster than they could be read",
+        "lost: 2 events that the trace lacks: they came faster than events could be read",
     ]
 
 

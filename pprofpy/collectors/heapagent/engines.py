@@ -12,6 +12,7 @@ from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.heapagent.link import LONG_S, Agent
 from pprofpy.errors import NotPossibleError
 from pprofpy.model.profile import Collection, Profile, ValueType
+from pprofpy.text import counted
 from pprofpy.units import format_short
 
 NO_SAMPLER = "the sampler was not compiled when pprofpy was installed"
@@ -178,7 +179,7 @@ class Tracing:
             notes.append("Not all functions are named: the process has too many source files, or too large ones.")
         since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
         profile.collection = Collection(
-            engine=f"tracemalloc, {self._frames} frame{'s' * (self._frames > 1)}",
+            engine=f"tracemalloc, {counted(self._frames, 'frame')}",
             target=f"{self._session.target}, {since}",
             got=found.count,
             dropped=found.lost_stacks,

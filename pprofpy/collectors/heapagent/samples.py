@@ -41,7 +41,7 @@ _WRAPPER = "<string>"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the tables.hounted beside the samples, in the order of the enum in sampler.c.
+    """What was counted beside the samples, in the order of the enum in sampler.c.
 
     Attributes:
         samples: Allocations that were hit.

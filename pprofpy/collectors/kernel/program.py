@@ -42,6 +42,7 @@ from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
 from pprofpy.target import procfs, with_sudo
 from pprofpy.target.permission import require_proc
+from pprofpy.text import counted
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _PERF_TYPE_TRACEPOINT = 2
@@ -205,7 +206,7 @@ class Program:
         """
         own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         kernel_mb = sum(kernel_facts(one).get("memlock", 0) for one in self._maps.values()) >> 20
-        stacks = f", {stack_count:,} stacks known" if stack_count else ""
+        stacks = f", {counted(stack_count, 'stack')} known" if stack_count else ""
         return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel{stacks}"
 
     def detach(self) -> None:
