@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 
 from pprofpy.arch import arm64, x86_64
@@ -36,6 +37,16 @@ def require(what: str) -> None:
     """
     if not is_known():
         raise NotPossibleError(f"{what} on x86-64 only, this is {machine()}", "py-spy based commands work elsewhere")
+
+
+def kernel_defines() -> Mapping[str, int]:
+    """What programs in the kernel must know of this machine, as defines.
+
+    Raises:
+        NotPossibleError: It is not known here.
+    """
+    require("kernel probes work")
+    return x86_64.kernel_defines()
 
 
 @cache

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
-from pprofpy.arch import system_call_number, x86_64
+from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.recorder import KernelRecorder
@@ -152,8 +152,6 @@ class EventRecorder(KernelRecorder):
             **options.scope.constants(),
             **_file_constants(),
             "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
-            "SYSCALL_EXIT": system_call_number("exit"),
-            "SYSCALL_EXIT_GROUP": system_call_number("exit_group"),
         }
         switches = {
             "FOLLOW_CHILDREN": int(options.scope.children),

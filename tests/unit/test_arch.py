@@ -58,6 +58,10 @@ def test_registers_lie_where_the_kernel_has_them() -> None:
     assert declared
 
     assert [names[place] for place in x86_64.PT_REGS_OF_UNWINDING] == list(UNWOUND)
+    defines = x86_64.kernel_defines()
+    arguments = [names[defines[f"REGISTER_ARGUMENT_{number}"]] for number in range(6)]
+    assert arguments == ["rdi", "rsi", "rdx", "r10", "r8", "r9"]
+    assert (names[defines["REGISTER_CALL"]], names[defines["REGISTER_STACK_POINTER"]]) == ("orig_rax", "rsp")
     assert (UNWOUND[x86_64.STACK_POINTER], UNWOUND[x86_64.RETURN_ADDRESS]) == ("rsp", "rip")
     assert [name.removeprefix("r").removeprefix("e") for name in names[: x86_64.PT_REGS_COUNT]] == [
         name.removeprefix("r") for name in declared[1].replace("orig_ax", "orig_rax").split(", ")

@@ -50,14 +50,8 @@ Source: arch/x86/include/asm/preempt.h.
 THREAD_FEATURES = b"x86_Thread_features"
 """The line of /proc/PID/status with what the processor does for a thread."""
 
-KERNEL_DEFINES: Mapping[str, int] = {
-    "PT_REGS_COUNT": PT_REGS_COUNT,
-    "PT_REGS_POINTERS": 15,
-    "PT_REGS_STACK_POINTER": PT_REGS_OF_UNWINDING[STACK_POINTER],
-    "RED_ZONE_BYTES": RED_ZONE_BYTES,
-}
-"""For the programs in the kernel. In struct pt_regs, the first registers may hold pointers: r15 to rdi. The structure
-itself is in probes/headers/include/uapi/linux/ptrace.h."""
+_CALL, _ARGUMENTS = 15, (14, 13, 12, 7, 9, 8)
+"""Where struct pt_regs has the number of a system call (orig_rax) and its arguments: rdi, rsi, rdx, r10, r8, r9."""
 
 OPEN_FLAGS = (
     "0x410000 O_TMPFILE 0x101000 O_SYNC 1 O_WRONLY 2 O_RDWR 0x40 O_CREAT 0x80 O_EXCL 0x100 O_NOCTTY "
@@ -78,6 +72,21 @@ MMAP_FLAGS = (
 @cache
 def _numbers() -> dict[str, int]:
     return {name: int(number) for number, name, *_ in map(str.split, TABLE.splitlines())}
+
+
+def kernel_defines() -> Mapping[str, int]:
+    """For the programs in the kernel: places are words of struct pt_regs, whose first 15 may hold pointers (to rdi)."""
+    return {
+        "REGISTERS": PT_REGS_COUNT,
+        "REGISTERS_WITH_POINTERS": 15,
+        "REGISTER_STACK_POINTER": PT_REGS_OF_UNWINDING[STACK_POINTER],
+        "REGISTER_CALL": _CALL,
+        **{f"REGISTER_ARGUMENT_{number}": place for number, place in enumerate(_ARGUMENTS)},
+        "FIRST_ARGUMENT_REGISTER": min(_ARGUMENTS),
+        "ARGUMENT_REGISTERS": max(_ARGUMENTS) - min(_ARGUMENTS) + 1,
+        "RED_ZONE_BYTES": RED_ZONE_BYTES,
+        **{f"SYSCALL_{name.upper()}": _numbers()[name] for name in ("exit", "exit_group", "futex")},
+    }
 
 
 def system_call_number(name: str) -> int | None:

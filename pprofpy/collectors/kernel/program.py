@@ -276,7 +276,8 @@ def load(
     require()
     names = sorted(parameters or {})
     iterator = loop_iterator()
-    bytecode = compile_source(source, constants or {}, layouts or {}, names, list(iterator))
+    defines = {**arch.kernel_defines(), **(constants or {})}
+    bytecode = compile_source(source, defines, layouts or {}, names, list(iterator))
     values = [parameters[name] for name in names] if parameters else ()
     return Program(bytecode, source, values, list(iterator.values()))
 

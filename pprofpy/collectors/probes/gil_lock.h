@@ -1,4 +1,5 @@
-/* The interpreter lock itself: where it lies, how often it changes hands, and what its threads sleep for. Needs python.h. */
+/* The interpreter lock itself: where it lies, how often it changes hands, and what its threads sleep for. Needs python.h
+ * and SYSCALL_FUTEX. */
 
 /* Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.14 with glibc: interval,
  * last_holder, locked, switch_number, cond, mutex, switch_cond, switch_mutex. */
@@ -8,7 +9,6 @@
 #define GIL_END 208
 #define GIL_HOLDER 8
 
-#define SYSCALL_FUTEX 202
 #define FUTEX_COMMAND 0x7f
 #define FUTEX_WAIT 0
 #define FUTEX_WAIT_BITSET 9
@@ -41,14 +41,11 @@ static inline u64 switch_number(u64 gil, u32 tgid)
 /* What the current thread sleeps for, if it does: for the GIL, or for somebody to take it. */
 static inline int sleeps_for(u64 gil)
 {
-    struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-    u64 number = 0, address = 0, command = 0;
-    bpf_probe_read_kernel(&number, sizeof(number), &registers->orig_ax);
-    if (number != SYSCALL_FUTEX)
+    u64 registers = entry_registers();
+    if (entry_register(registers, REGISTER_CALL) != SYSCALL_FUTEX)
         return ELSEWHERE;
-    bpf_probe_read_kernel(&address, sizeof(address), &registers->di);
-    bpf_probe_read_kernel(&command, sizeof(command), &registers->si);
-    command &= FUTEX_COMMAND;
+    u64 address = entry_register(registers, REGISTER_ARGUMENT_0);
+    u64 command = entry_register(registers, REGISTER_ARGUMENT_1) & FUTEX_COMMAND;
     if (command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)
         return ELSEWHERE;
     if (address >= gil + GIL_COND && address < gil + GIL_SWITCH_COND)

@@ -26,7 +26,7 @@ struct native_record {
     u64 stack_start;
     u32 stack_bytes; /* in this part */
     u32 absent;      /* which of its pages could not be read: a bit each */
-    u64 registers[PT_REGS_COUNT]; /* as in struct pt_regs */
+    u64 registers[REGISTERS]; /* as the kernel keeps them */
     u8 stack[NATIVE_STACK_BYTES];
 };
 
@@ -94,15 +94,15 @@ static inline int native_send(
     int zero = 0;
     u64 pid_tgid = bpf_get_current_pid_tgid();
     struct native_record *record = native_copies.lookup(&zero);
-    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-    if (!record || bpf_probe_read_kernel(record->registers, sizeof(record->registers), registers))
+    if (!record || bpf_probe_read_kernel(record->registers, sizeof(record->registers), (void *)entry_registers()))
         return 1;
     record->python_stack = python_stack;
     record->off_ns = off_ns;
     record->tid = pid_tgid;
     record->tgid = pid_tgid >> 32;
     record->kernel_stack = kernel_stack;
-    u64 from = (record->registers[PT_REGS_STACK_POINTER] - RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1); /* what was just popped is there, too */
+    /* What was just popped is there, too. */
+    u64 from = (record->registers[REGISTER_STACK_POINTER] - RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1);
     u64 loop = thread_state ? native_loop(target, thread_state) : 0, wanted = NATIVE_STACK_BYTES;
     record->stack_start = from;
     record->loop = loop > from && loop - from < NATIVE_FAR_BYTES ? loop : 0;

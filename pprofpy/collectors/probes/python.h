@@ -14,11 +14,11 @@
  * A frame is told by its code object's address, by a fingerprint of that object (an address is used again and again,
  * for other code), and by its current instruction.
  *
- * Needs TASK_THREAD_POINTER, an offset in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py and of
- * arch/x86_64.
+ * Needs TASK_THREAD_POINTER, an offset in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py.
  */
-#include <uapi/linux/ptrace.h>
+#include <linux/types.h>
 #include "loops.h"
+#include "registers.h"
 #include "python_tables.h"
 #include "python_states.h"
 #include "python_codes.h"

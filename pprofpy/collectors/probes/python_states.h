@@ -72,7 +72,6 @@ static inline void python_look_at_state(volatile struct python_search *search, s
 static inline u64 python_find_thread_state(struct python_target *target, u64 interp, u64 ident)
 {
     int zero = 0;
-    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
     struct python_search *search = python_searches.lookup(&zero);
     if (!search)
         return 0;
@@ -85,7 +84,7 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
     search->thread_state = python_read(interp + target->interp_threads);
     search->own = 0;
     search->nearest_distance = PYTHON_BEHIND;
-    bpf_probe_read_kernel(&search->stack_pointer, sizeof(u64), &registers->sp);
+    search->stack_pointer = entry_register(entry_registers(), REGISTER_STACK_POINTER);
     LOOP_BELOW(i, PYTHON_MAX_THREADS) {
         if (!((volatile struct python_search *)search)->interp)
             break;

@@ -169,7 +169,7 @@ struct python_walk {
     struct python_progress progress;
     u8 frame[128];
     u8 code[256];
-    u64 registers[16];
+    u64 registers[REGISTERS_WITH_POINTERS];
     u32 busy;
     u32 unused;
 };

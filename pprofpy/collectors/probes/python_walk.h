@@ -21,10 +21,9 @@ static inline bool python_is_frame(struct python_target *target, u64 address)
  * is known of it. */
 static inline u64 python_caller_in_registers(struct python_walk *walk, struct python_target *target, u64 frame)
 {
-    struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-    if (bpf_probe_read_kernel(walk->registers, PT_REGS_POINTERS * sizeof(u64), registers))
+    if (bpf_probe_read_kernel(walk->registers, sizeof(walk->registers), (void *)entry_registers()))
         return 0;
-    LOOP_BELOW(i, PT_REGS_POINTERS) {
+    LOOP_BELOW(i, REGISTERS_WITH_POINTERS) {
         u64 value = walk->registers[i];
         if (value != frame && value > 65536 && python_is_frame(target, value))
             return value;

@@ -4,6 +4,7 @@
  * defined: then the interpreter's own lock and Python's locks are told from other futexes.
  */
 #include "fd.h"
+#include "registers.h"
 
 /* Mirrored by REASONS in reasons.py. */
 enum {
@@ -41,13 +42,6 @@ enum {
 #define GIL_BYTES 208 /* from its first member to its last, in the versions where it is largest */
 
 BPF_ARRAY(wait_calls, u8, WAIT_CALLS);
-
-/* The registers with which the current thread entered the kernel; in the order of struct pt_regs. */
-struct entry_registers {
-    u64 si;
-    u64 di;
-    s64 orig_ax; /* the system call; -1 if an interrupt or a fault came between */
-};
 
 static inline u8 wait_by_fd(u64 task, u32 fd)
 {
@@ -93,22 +87,20 @@ static inline u8 wait_of_call(struct interpreter in)
         return WAIT_KERNEL;
     if (read_u32(task + TASK_STATUS) & TASK_IS_32_BIT)
         return WAIT_OTHER;
-    struct entry_registers registers = {};
-    u64 entered = (u64)bpf_task_pt_regs(bpf_get_current_task_btf());
-    bpf_probe_read_kernel(&registers, sizeof(registers), (void *)(entered + __builtin_offsetof(struct pt_regs, si)));
-    if (registers.orig_ax < 0 || registers.orig_ax >= WAIT_CALLS)
+    u64 registers = entry_registers(), call = entry_register(registers, REGISTER_CALL);
+    if (call >= WAIT_CALLS)
         return WAIT_PAGE_FAULT;
-    u32 number = registers.orig_ax;
+    u32 number = call;
     u8 *known = wait_calls.lookup(&number);
     switch (known ? *known : WAIT_OTHER) {
     case WAIT_FUTEX:
-        return wait_on_futex(registers.di, in);
+        return wait_on_futex(entry_register(registers, REGISTER_ARGUMENT_0), in);
     case WAIT_BY_FD:
-        return wait_by_fd(task, registers.di);
+        return wait_by_fd(task, entry_register(registers, REGISTER_ARGUMENT_0));
     case WAIT_BY_FD_COUNT_FIRST: /* select() on nothing is how old Pythons sleep */
-        return (u32)registers.di ? WAIT_POLL : WAIT_SLEEP;
+        return (u32)entry_register(registers, REGISTER_ARGUMENT_0) ? WAIT_POLL : WAIT_SLEEP;
     case WAIT_BY_FD_COUNT_SECOND:
-        return (u32)registers.si ? WAIT_POLL : WAIT_SLEEP;
+        return (u32)entry_register(registers, REGISTER_ARGUMENT_1) ? WAIT_POLL : WAIT_SLEEP;
     }
     return known ? *known : WAIT_OTHER;
 }

@@ -9,9 +9,9 @@
  * SELF_TGID, SLOWER_THAN_NS.
  */
 #include <linux/types.h>
-#include <uapi/linux/ptrace.h>
 #include "sched.h"
 #include "fd.h"
+#include "registers.h"
 #ifdef STACKS
 #include "python.h"
 #endif
@@ -272,17 +272,17 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
         want = wanted_of(SYSCALLS - 1);
     if (!(want & WANT_CALL))
         return 1;
-    u64 registers[8]; /* r10 r9 r8 ax cx dx si di, as they lie in struct pt_regs */
-    u64 *first = (u64 *)(ctx->args[0] + __builtin_offsetof(struct pt_regs, r10));
-    if (bpf_probe_read_kernel(registers, sizeof(registers), first))
+    u64 arguments[ARGUMENT_REGISTERS]; /* and what lies between them */
+    u64 *first = (u64 *)ctx->args[0] + FIRST_ARGUMENT_REGISTER;
+    if (bpf_probe_read_kernel(arguments, sizeof(arguments), first))
         return 1;
     struct pending call = {.number = number};
-    call.args[0] = registers[7];
-    call.args[1] = registers[6];
-    call.args[2] = registers[5];
-    call.args[3] = registers[0];
-    call.args[4] = registers[2];
-    call.args[5] = registers[1];
+    call.args[0] = arguments[REGISTER_ARGUMENT_0 - FIRST_ARGUMENT_REGISTER];
+    call.args[1] = arguments[REGISTER_ARGUMENT_1 - FIRST_ARGUMENT_REGISTER];
+    call.args[2] = arguments[REGISTER_ARGUMENT_2 - FIRST_ARGUMENT_REGISTER];
+    call.args[3] = arguments[REGISTER_ARGUMENT_3 - FIRST_ARGUMENT_REGISTER];
+    call.args[4] = arguments[REGISTER_ARGUMENT_4 - FIRST_ARGUMENT_REGISTER];
+    call.args[5] = arguments[REGISTER_ARGUMENT_5 - FIRST_ARGUMENT_REGISTER];
     if (is_compat)
         call.flags = CALL_IS_32_BIT;
 #ifdef LINES
@@ -320,7 +320,7 @@ struct returning {
 
 static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ctx, u32 tid, u64 now)
 {
-    s64 number = read_u64(ctx->args[0] + __builtin_offsetof(struct pt_regs, orig_ax));
+    s64 number = entry_register(ctx->args[0], REGISTER_CALL);
     struct pending *begun = pending_calls.lookup(&tid);
     /* rt_sigreturn forgets its own number (-1). A thread that takes another's tid by execve meets that one's call. */
     if (begun && number >= 0 && (u32)number != begun->number)

@@ -78,7 +78,7 @@ def python_constants() -> dict[str, int]:
     """
     members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
     offsets = struct_offsets(members, "threads of Python cannot be told apart in it")
-    return {**KERNEL_DEFINES, **x86_64.KERNEL_DEFINES, **offsets}
+    return {**KERNEL_DEFINES, **offsets}
 
 
 class FrameKey(NamedTuple):
