@@ -93,7 +93,9 @@ class Intervals:
         self._threads = program.table("threads", _U4, _THREAD)
         self._times = program.table("intervals", _INTERVAL, TIMES)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
-        self._seeds: list[BlockedThread | None] = [None]
+        self._seeds: dict[int, BlockedThread] = {}
+        self._new_seeds: set[int] = set()
+        self._latest_seed = 0
         self._seeded = 0
         self._begin_ns = self._before_ns = self._window_id = 0
         self._is_new = False
@@ -116,8 +118,10 @@ class Intervals:
 
     def _seed_process(self, pid: int, runtime: Runtime) -> None:
         for thread in blocked_threads(pid, runtime):
-            self._seeds.append(thread)
-            self._seed_thread(thread.tid, pid, OFF_CPU, 2 * (len(self._seeds) - 1))
+            self._latest_seed += 2  # stacks that the kernel walks have odd numbers
+            self._seeds[self._latest_seed] = thread
+            self._new_seeds.add(self._latest_seed)
+            self._seed_thread(thread.tid, pid, OFF_CPU, self._latest_seed)
         for tid in procfs.tids(pid):
             self._seed_thread(tid, pid, UNSEEN, 0)
 
@@ -130,7 +134,13 @@ class Intervals:
 
     def seed_of(self, stack: int) -> BlockedThread | None:
         """Return the thread that was read from outside, if a stack's number is that of one."""
-        return None if stack & 1 or stack >= RUNS else self._seeds[stack // 2]
+        return self._seeds.get(stack)
+
+    def _forget_seeds(self) -> None:
+        """Forget those that nobody waits with any more since the last `take`, whose results have been read by now."""
+        in_use = self.stacks_in_use() | self._new_seeds
+        self._seeds = {stack: thread for stack, thread in self._seeds.items() if stack in in_use}
+        self._new_seeds.clear()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -171,6 +181,7 @@ class Intervals:
         Args:
             window: The number that is still being written to: it is left alone.
         """
+        self._forget_seeds()
         going_on = _places(*self._threads.items())  # first: what ends meanwhile is in the other table by then
         keys, times = self._times.items()
         numbers = keys["at"]["window"]
