@@ -10,18 +10,20 @@ from pprofpy.units import NS_PER_S
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-_FORGET_NS = 60 * NS_PER_S
+_SECONDS = 60
 
 
 class Recent(Generic[_Key, _Value]):
-    """Entries stay for a minute after they were last set or asked for, and are gone after two.
+    """Entries stay for a while after they were last set or asked for, and are gone after twice as long.
 
     Args:
-        most: Nor are there ever more than twice as many.
+        most: Nor are there ever more than twice as many; the last so many stay.
+        seconds: How long.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, seconds: float = _SECONDS) -> None:
         self._most = most
+        self._forget_ns = seconds * NS_PER_S
         self._entries: dict[_Key, _Value] = {}
         self._older: dict[_Key, _Value] = {}
         self._since_ns = time.monotonic_ns()
@@ -37,7 +39,7 @@ class Recent(Generic[_Key, _Value]):
 
     def __setitem__(self, key: _Key, value: _Value) -> None:
         now_ns = time.monotonic_ns()
-        if len(self._entries) >= self._most or now_ns - self._since_ns > _FORGET_NS:
+        if len(self._entries) >= self._most or now_ns - self._since_ns > self._forget_ns:
             self._older, self._entries, self._since_ns = self._entries, {}, now_ns
         self._entries[key] = value
 

@@ -5,6 +5,7 @@ The innermost frame is the event: a system call's name, or `group:event`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,10 +19,32 @@ from pprofpy.events.tracepoint import as_text
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, Stack, ValueType
+from pprofpy.recent import Recent
 
 EVENT_TYPES = ValueType("events", "count"), ValueType("time", "nanoseconds")
+_MOST_STACKS = 65_536
 _FRAME = re.compile(r"(?P<name>.*) \((?P<file>.*):(?P<line>[0-9]{1,9})\)", re.DOTALL)
 """See `frame_text`."""
+
+
+class ToldStacks:
+    """The stacks that batches have told so far, by number.
+
+    A recording tells a stack when it is first met, and again when it was not met for a while: it may be forgotten here,
+    if not as early as there. A file may be read at any pace: what counts is how many others came since.
+    """
+
+    def __init__(self) -> None:
+        self._known: Recent[int, Stack] = Recent(_MOST_STACKS, seconds=math.inf)
+
+    def take(self, batch: Batch) -> None:
+        """Take in those of a batch."""
+        for number, words in batch.stacks.items():
+            self._known[number] = frames_of(words)
+
+    def of(self, number: int) -> Stack:
+        """A stack, leaf-first; empty for none."""
+        return self._known.get(number) or ()
 
 
 class EventSums:
@@ -33,12 +56,12 @@ class EventSums:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._stacks: dict[int, Stack] = {}
+        self._stacks = ToldStacks()
         self._builder = _builder()
 
     def add(self, batch: Batch) -> None:
         """Add events."""
-        self._stacks.update((number, frames_of(words)) for number, words in batch.stacks.items())
+        self._stacks.take(batch)
         heads = batch.records["head"]
         names = [one.name for one in self._log.tracepoints]
         self._add(heads, np.zeros(len(heads), np.int64), lambda event, flags: names[event])
@@ -57,7 +80,7 @@ class EventSums:
         for key, count, total_ns in zip(groups.tolist(), counts.tolist(), sums.tolist(), strict=True):
             stack, tgid, tid, event, flags, comm = key
             what = self._builder.frame_location(Frame(Function(name(event, flags))), KERNEL_MAPPING)
-            above = [self._builder.frame_location(frame) for frame in self._stacks.get(stack, ())]
+            above = [self._builder.frame_location(frame) for frame in self._stacks.of(stack)]
             labels = (Label("thread", as_text(comm)), Label("tid", tid), Label("pid", tgid))
             self._builder.add_locations((what, *above), (count, total_ns), labels)
 

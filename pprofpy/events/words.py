@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.events.event_profile import frames_of
+from pprofpy.events.event_profile import ToldStacks
 from pprofpy.events.log import FD_NAME_BYTES, Batch, EventLog, FdKey, Records, call_name, has_fd_name
 from pprofpy.events.printfmt import Formatter, compile_format
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS, Syscall, arguments_in_words, result_in_words
 from pprofpy.events.syscalls import syscall as syscall_by_number
 from pprofpy.events.tracepoint import Columns, as_text
 from pprofpy.model.profile import Stack
+from pprofpy.recent import Recent
+
+_MOST_PATHS = 65_536
+"""So many paths of open files are kept, those that were used last: more than a recording remembers to have told."""
 
 
 class TracedEvent(NamedTuple):
@@ -50,15 +55,16 @@ class Narrator:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._formatters: dict[int, Formatter] = {}
-        self._paths: dict[FdKey, str] = {}
+        self._paths: Recent[FdKey, str] = Recent(_MOST_PATHS, seconds=math.inf)
         self._symbols: dict[int, str] = {}
-        self._stacks: dict[int, Stack] = {}
+        self._stacks = ToldStacks()
 
     def lines(self, batch: Batch) -> list[TracedEvent]:
         """All events of a batch, in order of time."""
-        self._paths.update(batch.fd_paths)
+        for key, path in batch.fd_paths.items():
+            self._paths[key] = path
         self._symbols.update(batch.symbols)
-        self._stacks.update((number, frames_of(words)) for number, words in batch.stacks.items())
+        self._stacks.take(batch)
         texts: list[TracedEvent] = [*self._records(batch.records), *self._calls(batch)]
         return [texts[place] for place in batch.order().tolist()]
 
@@ -102,7 +108,7 @@ class Narrator:
         start_ns, stacks = self._log.start_ns, self._stacks
         return [
             TracedEvent(
-                ts_ns - start_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.get(stack, ())
+                ts_ns - start_ns, duration_ns, cpu, tgid, tid, _thread_name(comm), event, text, stacks.of(stack)
             )
             for ts_ns, cpu, tgid, tid, comm, stack, duration_ns, (event, text) in zip(
                 *columns, durations_ns, words, strict=True

@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from pprofpy.errors import ProfileFormatError
+from pprofpy.events import event_profile, words
+from pprofpy.events.event_profile import EventSums
 from pprofpy.events.log import Batch, FdKey, summarize
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS
 from pprofpy.events.words import Narrator
@@ -166,3 +168,23 @@ def test_a_flipped_bit_is_found_or_harmless() -> None:
             continue
         # Only the lengths and letters of a block are not covered by its checksum: such a block ends the file,
         # or is one that a later version may have added.
+
+
+def test_stacks_and_paths_that_nobody_meets_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_profile, "_MOST_STACKS", 10)
+    monkeypatch.setattr(words, "_MOST_PATHS", 10)
+    narrator, sums = Narrator(LOG), EventSums(LOG)
+
+    for number in range(2, 200):
+        calls = [call(2000 + one, READ, 1, 0, 3, stack=one, fd_name=b"short", inode=one) for one in (1, number)]
+        told = {number: (f"f{number} (a.py:1)",)} | ({1: ("always (a.py:1)",)} if number == 2 else {})
+        paths = {FdKey(10, 3, one): f"/long/{one}" for one in told}
+        one = replace(batch(calls=calls), fd_paths=paths, stacks=told)
+        lines = narrator.lines(one)
+        sums.add(one)
+
+    assert [line.stack[0].function.name for line in lines] == ["always", "f199"]
+    assert ["/long/1" in lines[0].text, "/long/199" in lines[1].text] == [True, True]
+    assert len(narrator._stacks._known) <= 20
+    assert len(sums._stacks._known) <= 20
+    assert len(narrator._paths) <= 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from pprofpy import recent
@@ -69,3 +71,16 @@ def test_a_new_value_takes_the_place_of_an_older_one(clock: Clock) -> None:
 
     assert known.get("one") == 2
     assert len(known) == 2
+
+
+def test_without_an_end_of_time_only_number_counts(clock: Clock) -> None:
+    known: Recent[int, int] = Recent(10, seconds=math.inf)
+
+    for number in range(10):
+        known[number] = number
+        clock.now_s += 1000
+
+    assert all(number in known for number in range(10))
+    for number in range(100, 130):
+        known[number] = number
+    assert 0 not in known
