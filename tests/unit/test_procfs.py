@@ -147,7 +147,8 @@ def test_threads_with_every_byte_in_their_names(request: pytest.FixtureRequest) 
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\f", b"\x1c", "\x85".encode(), b"\xff\r"])
-def test_a_live_thread_cannot_fake_its_number(end: bytes) -> None:
+def test_a_live_thread_cannot_fake_its_number(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procfs, "namespace", lambda pid, kind: f"{kind}:[{pid}]")  # as if it were in one of its own
     done, ready = threading.Event(), threading.Event()
 
     def work() -> None:
