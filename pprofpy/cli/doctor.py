@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from pprofpy.cli import completion
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.options import json_option
 from pprofpy.cli.view import print_json
@@ -29,7 +31,7 @@ _AFFECTED = {
 
 
 @click.command("doctor")
-@click.option("-p", "--pid", type=int, metavar="PID", help="Check this process, too.")
+@click.option("-p", "--pid", type=int, metavar="PID", help="Check this process, too.", shell_complete=completion.pids)
 @click.option("--name", metavar="REGEX", help="Check the process whose command line matches, too.")
 @json_option
 def command(pid: int | None, name: str | None, as_json: bool) -> int:
@@ -55,18 +57,25 @@ def render(checks: list[Check], works: bool, console: Console) -> None:
     """Print the checks, and whether 'pprofpy cpu' works."""
     width = max(len(check.topic) for check in checks)
     for check in checks:
-        write_lines(console, _lines(check, width))
+        write_lines(console, _lines(check, width, console.width if console.is_terminal else 0))
     verdict = "'pprofpy cpu' works" if works else "'pprofpy cpu' does not work here"
     write_lines(console, ["", Text(f"{verdict}.", "bold")])
 
 
-def _lines(check: Check, width: int) -> list[Text]:
+def _lines(check: Check, width: int, room: int) -> list[Text]:
+    """One check. `room`: of a line, 0 for no limit; commands are not broken, so that they can be copied."""
     verdict = (f"{check.verdict:<8}", _STYLES[check.verdict])
     lines = [Text.assemble(verdict, f"{check.topic:<{width}}  {check.finding}")]
     indent = " " * (8 + width + 2)
     if check.verdict is not Verdict.OK and check.needed_for:
         affected = ", ".join(_AFFECTED[name] for name in check.needed_for.split())
-        lines.append(Text(f"{indent}needed for: {affected}"))
+        text = f"{indent}needed for: {affected}"
+        broken = (
+            textwrap.wrap(text, room, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False)
+            if room
+            else [text]
+        )
+        lines += map(Text, broken)
     if check.remedy:
         lines.append(Text(f"{indent}-> {check.remedy}"))
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pprofpy.cli import completion
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.view import View, print_json, view_options
 from pprofpy.formats.files import owners_of_input
@@ -12,7 +13,7 @@ from pprofpy.reports.source_finder import SourceFinder
 
 
 @click.command("list")
-@click.argument("pattern", metavar="REGEX")
+@click.argument("pattern", metavar="REGEX", shell_complete=completion.functions)
 @view_options(granularity=False)
 @click.option("--source-path", metavar="DIR", multiple=True, help="Search DIR for source files; repeatable.")
 @click.option(

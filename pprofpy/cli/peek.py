@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from pprofpy.cli import completion
 from pprofpy.cli.console import stdout_console
 from pprofpy.cli.view import View, print_json, view_options
 from pprofpy.reports import peek
 
 
 @click.command("peek")
-@click.argument("pattern", metavar="REGEX")
+@click.argument("pattern", metavar="REGEX", shell_complete=completion.functions)
 @view_options()
 @click.option("--cum", is_flag=True, help="Sort by cum: the cost of a function and its callees.")
 def command(view: View, pattern: str, cum: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pprofpy.cli import confinement
+from pprofpy.cli import completion, confinement
 from pprofpy.cli.main import COMMANDS
 from pprofpy.cli.options import header_option, json_option, no_fold_option
 from pprofpy.cli.view import latest
@@ -30,7 +30,7 @@ _OTHERS = "events"
 
 
 @click.command("show", epilog=EPILOG)
-@click.argument("path", metavar="[FILE]", default="")
+@click.argument("path", metavar="[FILE]", default="", shell_complete=completion.recordings)
 @header_option
 @no_fold_option
 @json_option

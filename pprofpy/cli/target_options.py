@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy import target as targets
-from pprofpy.cli import confinement
+from pprofpy.cli import completion, confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import PprofpyError, UsageError
 from pprofpy.target import Target
@@ -60,7 +60,10 @@ def target_options(command: _Command) -> _Command:
     decorated = click.option(
         "--name", metavar="REGEX", default="", help="Record the process whose command line matches."
     )(decorated)
-    return click.option("-p", "--pid", type=int, metavar="PID", help="Record this process.")(decorated)  # type: ignore[no-any-return]
+    pid: Any = click.option(
+        "-p", "--pid", type=int, metavar="PID", help="Record this process.", shell_complete=completion.pids
+    )
+    return pid(decorated)  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pprofpy.cli import confinement
+from pprofpy.cli import completion, confinement
 from pprofpy.cli.console import remark, stdout_console, write_data
 from pprofpy.cli.options import json_option, rows_option
 from pprofpy.cli.view import print_json
@@ -31,7 +31,7 @@ Examples:
 
 
 @click.command("timeline", epilog=EPILOG)
-@click.argument("path", metavar="FILE")
+@click.argument("path", metavar="FILE", shell_complete=completion.recordings)
 @click.option(
     "-o", "--output", metavar="FILE", default="", help="Write Chrome trace JSON to FILE ('-': standard output)."
 )

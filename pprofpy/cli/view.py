@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pprofpy.cli import confinement
+from pprofpy.cli import completion, confinement
 from pprofpy.cli.console import print_data, remark
 from pprofpy.cli.options import header_option, json_option
 from pprofpy.errors import UsageError
@@ -130,7 +130,10 @@ def view_options(*, granularity: bool = True, is_table: bool = True) -> Callable
             for choice in reversed(_GRANULARITIES):
                 help_text = f"Show one row per {choice.removesuffix('s')}."
                 decorated = click.option(f"--{choice}", is_flag=True, help=help_text)(decorated)
-        return click.argument("profiles", metavar="[PROFILE]...", nargs=-1)(decorated)  # type: ignore[no-any-return]
+        argument: Any = click.argument(
+            "profiles", metavar="[PROFILE]...", nargs=-1, shell_complete=completion.recordings
+        )
+        return argument(decorated)  # type: ignore[no-any-return]
 
     return decorate
 

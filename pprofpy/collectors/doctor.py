@@ -145,7 +145,9 @@ def _capabilities() -> Check:
     if not (missing := lacking(PROBES)):
         return Check("eBPF privilege", Verdict.OK, ", ".join(sorted(held)))
     finding = ", ".join(held) or f"neither {' nor '.join(map(str, missing))}"
-    remedy = f"add {in_words(missing)}" if os.geteuid() == 0 else f"run {with_sudo()}; or grant {in_words(missing)}"
+    remedy = (
+        f"add {in_words(missing)}" if os.geteuid() == 0 else f"run {with_sudo('off-cpu')}; or grant {in_words(missing)}"
+    )
     return Check("eBPF privilege", Verdict.WARNING, finding, remedy, "kernel")
 
 
@@ -190,7 +192,11 @@ def _tracefs() -> Check:
                 return Check("tracefs", Verdict.OK, folder)
         except PermissionError:
             return Check(
-                "tracefs", Verdict.WARNING, f"{folder} is closed to us", f"run as root: {with_sudo()}", "kernel"
+                "tracefs",
+                Verdict.WARNING,
+                f"{folder} is closed to us",
+                f"run as root: {with_sudo('off-cpu')}",
+                "kernel",
             )
     mount = "sudo mount -t tracefs nodev /sys/kernel/tracing"
     return Check("tracefs", Verdict.WARNING, "not mounted", mount, "kernel")

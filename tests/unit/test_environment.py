@@ -62,4 +62,6 @@ def test_the_command_suggested_for_root_imports_nothing_from_the_current_folder(
 
     (tmp_path / "pprofpy").touch()
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "pprofpy"), "doctor"])
-    assert with_sudo() == f"sudo {tmp_path}/pprofpy doctor"
+    assert with_sudo() == f"sudo {tmp_path}/pprofpy cpu --pid PID"  # doctor as root would help nobody
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "pprofpy"), "doctor", "--json", "--name", "my shop"])
+    assert with_sudo("off-cpu") == f"sudo {tmp_path}/pprofpy off-cpu --name 'my shop'"
