@@ -203,10 +203,13 @@ def _thread_row(facts: defaultdict[str, Any]) -> ThreadRow:
 
 
 def _by_pool(threads: Iterable[ThreadRow]) -> list[ThreadRow]:
-    """One row for each pool: the threads of a process whose names differ in their numbers alone, from three on."""
+    """One row for each pool: the threads of a process whose names differ in their numbers alone, from three on.
+
+    The main thread is in none: where threads have no names of their own, all are called as the program.
+    """
     pools: defaultdict[tuple[int, str], list[ThreadRow]] = defaultdict(list)
     for row in threads:
-        pools[row.pid, without_numbers(row.name)].append(row)
+        pools[row.pid, "" if row.tid == row.pid else without_numbers(row.name)].append(row)
     found = []
     for (_, name), rows in pools.items():
         if len(rows) < _SMALLEST_POOL:

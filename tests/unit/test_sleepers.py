@@ -186,6 +186,17 @@ def test_threads_of_a_pool_are_one_row_from_three_on() -> None:
     assert len(table(profile).threads) == 6
 
 
+def test_the_main_thread_is_in_no_pool() -> None:
+    profile = off_cpu_of(
+        *((labels(tid, "python", state="sleeping", reason="lock", waker="x (9)"), tid) for tid in range(4, 8))
+    )
+
+    assert [(row.tid, row.threads, row.total_ns) for row in table(profile, pools=True).threads] == [
+        (0, 3, 4 + 6 + 7),
+        (5, 1, 5),
+    ]
+
+
 def test_a_place_is_one_row_unless_wakers_were_asked_for() -> None:
     profile = off_cpu_of(*((waited(tid, SECOND, waker=f"python ({tid})"), tid * SECOND) for tid in range(1, 17)))
 
