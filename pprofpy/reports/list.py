@@ -105,7 +105,7 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
 def render(listing: Listing, console: Console) -> None:
     """Print each function with its source."""
     total, unit = listing.header.total, listing.header.sample_type.unit
-    losses = header.losses(listing.header.collection)
+    losses = header.losses(listing.header.collection, verbose=listing.header.verbose)
     write_lines(console, [*losses, f"Total: {format_value(total, unit, listing.unit)}"])
     for routine in listing.routines:
         flat, cum = (format_value(value, unit, listing.unit) for value in (routine.flat, routine.cum))

@@ -13,10 +13,11 @@ from pprofpy.model.graph import Entity, Graph
 from pprofpy.model.profile import Label, LabelSet, Profile
 from pprofpy.reports import header
 from pprofpy.reports.header import Header
-from pprofpy.reports.text import write_lines
+from pprofpy.reports.text import shorten, write_lines
 from pprofpy.units import format_value
 
 _SEPARATOR = "-" * 11 + "+" + "-" * 55
+_NAME_AT = 13
 _KEYS_IN_BYTES = frozenset({"request", "alignment"})
 """Numeric labels without a unit that mean bytes; others are their own unit (as profile.proto has it)."""
 
@@ -78,7 +79,10 @@ def render(traces: Traces, console: Console) -> None:
     """Print every trace, its labels first."""
     write_lines(console, header.lines(traces.header, traces.unit))
     names: dict[Entity, str] = {}
-    write_lines(console, (line for trace in traces.traces for line in _lines(trace, traces, names)))
+    lines = (line for trace in traces.traces for line in _lines(trace, traces, names))
+    if console.is_terminal:
+        lines = (f"{line[:_NAME_AT]}{shorten(line[_NAME_AT:], console.width - _NAME_AT)}" for line in lines)
+    write_lines(console, lines)
     write_lines(console, [_SEPARATOR])
 
 

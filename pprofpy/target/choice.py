@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +21,8 @@ from pprofpy.text import printable
 _LONGEST_S = 10.0
 """Time limit to inspect all processes, in seconds. A thousand take a second."""
 _MOST_SHOWN, _MOST_PARENTS = 20, 5
+_INDENT, _NARROWEST_LINE, _LONGEST_LINE = 14, 66, 500
+"""Of the lines that tell processes apart: what stands before them, and how long they are."""
 
 
 def python_processes(pattern: str = "") -> list[Target]:
@@ -143,10 +147,20 @@ class _Families:
 def summary(target: Target) -> str:
     """One line to recognize a process by: `1234  alice  CPython 3.11.7  python worker.py  (12s of CPU time, 84MB)`."""
     command = printable(shlex.join(target.command))
-    shortened = command if len(command) <= 80 else command[:79] + "…"
     interpreter = f"{target.interpreter.implementation} {target.interpreter.version}"
     used = str(replace(usage(target.pid), descriptor_count=-1))
-    return f"{target.pid:<7}  {target.user}  {interpreter}  {shortened}" + (f"  ({used})" if used else "")
+    first, last = f"{target.pid:<7}  {target.user}  {interpreter}  ", f"  ({used})" if used else ""
+    room = _room() - len(first)
+    if len(command) + len(last) <= room:
+        return first + command + last
+    return first + (command if len(command) <= room else command[: room - 1] + "…")
+
+
+def _room() -> int:
+    """The width of such a line: what is left of a terminal's, or as much as is good for anything."""
+    if not sys.stderr.isatty():
+        return _LONGEST_LINE
+    return max(shutil.get_terminal_size().columns - _INDENT, _NARROWEST_LINE)
 
 
 def _is_pprofpy(command: tuple[str, ...]) -> bool:

@@ -107,7 +107,7 @@ def _long_names(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         (folder / f"{kind}.pb.gz").write_bytes(recording.write(made))
 
 
-VIEWS = [("show",), ("top",), ("tree",), ("peek", "price"), ("top", "--lines")]
+VIEWS = [("show",), ("top",), ("tree",), ("peek", "price"), ("top", "--lines"), ("traces",)]
 
 
 @pytest.mark.parametrize("kind", RECORDINGS)
@@ -251,6 +251,31 @@ def traced(folder: Path) -> str:
     return "app.trace"
 
 
+@pytest.mark.parametrize("name", [name for name in TRACE_VIEWS if "json" not in name and "collapsed" not in name])
+def test_each_view_of_recorded_events_fits_a_terminal(
+    name: str, traced: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = printed(capsys, *TRACE_VIEWS[name], traced)
+
+    assert_looks(text, f"{name.removesuffix('.txt')}.terminal80.txt")
+    is_stream = name == "trace.input.txt"  # the arguments of calls are not cut: such a line wraps, as strace's do
+    assert is_stream or max(map(len, without_styles(text).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "words", [("list", "price"), ("peek", "price"), ("traces",), ("tree",), ("top",)], ids=" ".join
+)
+@pytest.mark.usefixtures("folder")
+def test_how_it_was_recorded_is_told_if_one_asks(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Recorded:" not in printed(capsys, *words, "gil.pb.gz")
+
+    told = printed(capsys, *words, "-v", "gil.pb.gz")
+    assert "Recorded: shop (pid 42, CPython 3.11.7), pprofpy 0.1.0, eBPF" in told
+    assert "Samples: about 997 expected, 990 taken" in told
+
+
 @pytest.mark.parametrize("name", TRACE_VIEWS)
 def test_each_view_of_recorded_events_looks(name: str, traced: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, *TRACE_VIEWS[name], traced)
@@ -289,6 +314,17 @@ def test_the_processes_to_choose_from_look() -> None:
 
     assert HARMFUL not in str(error.hint)
     assert_looks(f"{error.message}\n{error.hint}\n", "choice.several.txt")
+
+
+@pytest.mark.usefixtures("_processes")
+def test_the_processes_to_choose_from_fit_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    hint = str(choice.several(PROCESSES, "run here", with_children=False).hint)
+
+    assert max(len(line) + len("  hint: ") * (not number) for number, line in enumerate(hint.splitlines())) <= 80
+    assert_looks(f"{hint}\n", "choice.several.terminal80.txt")
 
 
 @pytest.mark.usefixtures("_processes")
