@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.model.profile import Profile
+from pprofpy.reports import off_cpu as report
 from pprofpy.reports.losses import lines
 from tests.conftest import rounds_until_right, stolen_ns
 
@@ -158,3 +161,45 @@ def wait_until_asleep(pid: int) -> None:
     while True:
         if Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 "):
             return
+
+
+class TinyRecorder(OffCpuRecorder):
+    """With room for few places."""
+
+    def _constants(self) -> dict[str, int]:
+        return super()._constants() | {"MAX_PLACES": 8}
+
+
+MANY_PLACES = f"""
+import time
+def naps():
+{chr(10).join(["    time.sleep(0.001)"] * 20)}
+print("ready", flush=True)
+input()
+for _ in range(20): naps()
+print("done", flush=True)
+input()
+"""
+
+
+def test_intervals_that_found_no_room_are_counted_one_by_one() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", MANY_PLACES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as program:
+        assert program.stdin
+        assert program.stdout
+        assert program.stdout.readline() == "ready\n"
+        with TinyRecorder(OffCpuOptions(Scope(program.pid))) as recorder:
+            program.stdin.write("go\n")
+            assert program.stdout.readline() == "done\n"
+            profile = recorder.finish().profile
+        program.kill()
+
+    # Each of 400 naps is a sleep and a wait for a CPU; a switch now and then is hidden from all of us
+    lost, found = profile.collection.losses["off_cpu_full"], profile.total(0)
+    assert lost > 300
+    assert found + lost == pytest.approx(2 * 400, rel=0.05)
+    console = Console(file=io.StringIO(), width=80)
+    report.render(report.build(profile), console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Lost: {lost:,} off-CPU intervals that found no room in the kernel's table\n" in told
