@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -141,7 +141,13 @@ def run(
             progress(elapsed_ns)
             on_poll()
 
-        return record([recorder], windows, shown, length, interruption, target, polled, on_window)
+        def named(window: Recording) -> Recording:
+            """With the target's name: a recorder of switches knows the pid alone."""
+            if target:
+                window.profile.collection = replace(window.profile.collection, target=str(target))
+            return on_window(window)
+
+        return record([recorder], windows, shown, length, interruption, target, polled, named)
 
 
 @dataclass(frozen=True, slots=True)

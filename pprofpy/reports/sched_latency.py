@@ -321,7 +321,8 @@ def _losses(report: SchedLatency) -> list[str]:
 def _who(rows: Sequence[Row], report: SchedLatency) -> list[Column]:
     ids = ((row.pid if report.per_process else row.tid) or "" for row in rows)
     kinds = ("pid", "process") if report.per_process else ("tid", "thread")
-    return [numbers(kinds[0], ids), names(kinds[1], (row.name for row in rows))]
+    texts = ("all" if row is report.total else row.name for row in rows)
+    return [numbers(kinds[0], ids), names(kinds[1], texts)]
 
 
 def _latency_table(rows: Sequence[Row], report: SchedLatency, console: Console) -> list[Text]:

@@ -54,7 +54,7 @@ def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, m
         let_run(recording, 5)
         profile = recording.finish().profile
 
-    assert re.search(rf"has {THREADS + 1 - WALKED} threads more than the {WALKED} ", remark)
+    assert re.search(rf"has {THREADS + 1 - WALKED:,} threads more than the {WALKED} ", remark)
     assert profile.collection.losses["python_threads_hidden"] == THREADS + 1 - WALKED
     assert f"Note: {THREADS + 1 - WALKED} threads are beyond" in "\n".join(header.losses(profile.collection))
     assert profile.collection.losses["python_threads_beyond"] > 0

@@ -16,6 +16,7 @@ from rich.console import Console
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.model.profile import Profile
+from pprofpy.model.sleepers import _SLACK_NS
 from pprofpy.reports import off_cpu as report
 from pprofpy.reports.losses import lines
 from tests.conftest import rounds_until_right, stolen_ns
@@ -154,6 +155,7 @@ def test_a_thread_that_blocks_all_the_time_counts_from_the_start_to_the_end() ->
             profile = recorder.finish().profile
         program.kill()
     assert delays(profile, "state") == {("sleeping",): pytest.approx(profile.duration_ns, rel=0.01)}
+    assert delays(profile, "state")["sleeping",] > profile.duration_ns - _SLACK_NS  # or it would not be folded
 
 
 def wait_until_asleep(pid: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pprofpy
 from pprofpy.collectors import events, heap, sched_latency
 from pprofpy.collectors.cpython import memory, objects, thread_names
-from pprofpy.collectors.heapagent import plain
+from pprofpy.collectors.heapagent import holders, plain
 from pprofpy.collectors.pystacks import processes
 from pprofpy.collectors.sampling import cpu, cpu_options, intervals
 from pprofpy.collectors.unwind import unwinder
@@ -51,6 +51,7 @@ def in_c(file: str, before: str) -> int:
         ("a function's",
          f"{in_c('python_tables.h', 'NAME_BYTES ')}; {in_c('python_tables.h', 'FILE_BYTES ')} bytes"),
         ("line table", f"{objects._LONGEST_TABLE // MB} MB"),
+        ("what `heap --types`", f"{holders.EXAMPLES} objects a type, {holders.STEPS} steps, {holders.BUDGET_S:g} s"),
         ("stacks sent", f"{in_c('python_tables.h', 'RING_PAGES ') * 4096 // MB} MB"),
         ("different places a half second of `cpu`", f"{cpu._MAX_SAMPLES:,}"),
         ("different places a half second of `cpu`", f"{events._MAX_HITS:,}"),

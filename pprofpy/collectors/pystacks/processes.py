@@ -25,6 +25,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.comparison import Comparison
 from pprofpy.errors import PprofpyError, TargetError
 from pprofpy.target import Target, descendants_of, open_target, procfs
+from pprofpy.text import counted
 
 _NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
 _LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
@@ -230,8 +231,8 @@ class Processes:
             if beyond > 0:
                 self.hidden_threads += beyond
                 self._remarks.append(
-                    f"{target} has {beyond} threads more than the {_MAX_THREADS} whose stacks can be found without "
-                    "glibc: those count as running no Python"
+                    f"{target} has {counted(beyond, 'thread')} more than the {_MAX_THREADS} whose stacks can be found "
+                    "without glibc: those count as running no Python"
                 )
 
     def _add(self, runtime: Runtime) -> None:
