@@ -10,12 +10,13 @@ FUZZ   ?= 1000000
 # Two more than CPUs: tests wait for recordings half of the time.
 WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 
-.PHONY: help setup demo test fuzz hostile kernels lint format docs bench storm clean
+.PHONY: help setup demo test fuzz hostile frameworks kernels lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
 	@echo "make hostile each command in each surroundings: make test tries each with some (PYTEST_ARGS)"
+	@echo "make frameworks install gunicorn, uWSGI, Celery ... and run every command against each (FRAMEWORKS=\"uwsgi celery\")"
 	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
 	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
 	@echo "make lint    ruff and mypy"
@@ -44,6 +45,10 @@ test: setup
 hostile: setup
 	@scripts/setup.sh tests
 	@PPROFPY_HOSTILE=all $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup tests/hostile tests/integration/test_capabilities.py $(PYTEST_ARGS)
+
+frameworks: setup
+	@scripts/setup.sh tests
+	@$(PYTHON) -m tests.frameworks $(VENV)/frameworks $(FRAMEWORKS)
 
 kernels: setup
 	@scripts/setup.sh kernels

@@ -55,6 +55,10 @@ class NotPossibleError(PprofpyError):
     exit_code = 4
 
 
+class NotStartedError(NotPossibleError):
+    """A process has a Python loaded, and does not use it: it may only start others that do."""
+
+
 class TargetPermissionError(NotPossibleError):
     """The target belongs to somebody else, or the kernel forbids looking inside it."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
-from pprofpy.errors import InterruptedEarly, PprofpyError, TargetError, UsageError
+from pprofpy.errors import InterruptedEarly, NotStartedError, PprofpyError, TargetError, UsageError
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target
 
@@ -102,7 +102,8 @@ class CpuEngines:
             PprofpyError: `error` itself, if no other engine may.
         """
         is_final = self._engine == "bpf" or (not self._prepared and bool(self._refusal)) or self._engine == "py-spy"
-        if is_final or _beyond_pyspy(self._options) or isinstance(error, (TargetError, InterruptedEarly)):
+        is_for_all = isinstance(error, TargetError | InterruptedEarly | NotStartedError)
+        if is_final or is_for_all or _beyond_pyspy(self._options):
             raise error
         self._refusal = error.message
         self.close()

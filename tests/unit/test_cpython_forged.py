@@ -248,7 +248,7 @@ def test_an_interpreter_with_a_thread_of_the_process_is_proved(layout: Layout) -
 @pytest.mark.parametrize(
     ("forge", "reason"),
     [
-        (lambda layout: {RUNTIME + layout.interpreters_head: 0}, "no thread of it was found"),
+        (lambda layout: {RUNTIME + layout.interpreters_head: 0}, "no interpreter has been made in it"),
         (lambda layout: {INTERP + layout.interp_threads: 0}, "no thread of it was found"),
         (lambda layout: {THREAD + layout.thread_id: TEXT + 8}, "name no thread"),
         (lambda layout: {THREAD + layout.thread_id: 1 << 63}, "name no thread"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.cpython.runtime import find_runtime, living_runtime
-from pprofpy.errors import NotPossibleError
+from pprofpy.errors import NotPossibleError, NotStartedError
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter
 
@@ -97,5 +97,5 @@ def test_an_embedded_interpreter_that_idles_is_living_and_one_not_initialized_is
     if is_initialized:
         assert living_runtime(target).address == find_runtime(target).address
     else:
-        with pytest.raises(NotPossibleError, match="no thread of it was found"):
+        with pytest.raises(NotStartedError, match="loaded, but does not use it"):
             living_runtime(target)

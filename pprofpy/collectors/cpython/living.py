@@ -22,6 +22,10 @@ class NotLivingError(Exception):
     """Why an interpreter is not one that runs."""
 
 
+class IdleImageError(NotLivingError):
+    """Nobody has initialized it, at least not yet."""
+
+
 def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_threaded: bool = False) -> None:
     """Prove that the interpreter that `reader` reads is in use by threads of its process.
 
@@ -35,15 +39,18 @@ def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_
         is_free_threaded: Its objects have another head; of these only the threads are looked at.
 
     Raises:
-        NotLivingError: It is not in use, or its structures are not where they should be.
+        NotLivingError: It is not in use (an IdleImageError), or its structures are not where they should be.
         UnreadableError: It is not there, or changed while it was read.
         TargetError: The process has ended.
     """
     layout = reader.layout
     if not is_free_threaded and not _is_type_of_code(reader, layout, code_type):
         raise NotLivingError("its objects have an unknown form")
+    interpreters = list(reader.interpreters(runtime))
+    if not interpreters:
+        raise IdleImageError("no interpreter has been made in it")
     problem = "no thread of it was found"
-    for interp in reader.interpreters(runtime):
+    for interp in interpreters:
         for thread in reader.threads(interp):
             if reader.memory.word(thread + layout.thread_interp) != interp:
                 problem = "a thread's state does not lead back to its interpreter"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
-from pprofpy.collectors.cpython.living import NotLivingError, prove_living
+from pprofpy.collectors.cpython.living import IdleImageError, NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
-from pprofpy.errors import NotPossibleError, TargetError
+from pprofpy.errors import NotPossibleError, NotStartedError, TargetError
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Interpreter, Target, open_target
 
@@ -92,7 +92,7 @@ def living_runtime(target: Target) -> Runtime:
     mapped that are not in use, and calling their functions ends the process.
 
     Raises:
-        NotPossibleError: None is proved to be in use, or several are; the message says why.
+        NotPossibleError: None is proved to be in use (a NotStartedError), or several are; the message says why.
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
@@ -188,6 +188,11 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
         try:
             prove_living(reader, address, code_type, is_free_threaded=runtime.is_free_threaded)
             return runtime
+        except IdleImageError as error:
+            raise NotStartedError(
+                f"process {target.pid} has {image.interpreter} loaded, but does not use it",
+                "its children may: name one of them, or record them all by --subprocesses",
+            ) from error
         except NotLivingError as error:
             raise _misplaced(target, runtime, str(error)) from error
         except UnreadableError as error:

@@ -23,7 +23,7 @@ from pprofpy.collectors.cpython.threadslot import thread_slot
 from pprofpy.collectors.cpython.versions import Layout
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.comparison import Comparison
-from pprofpy.errors import PprofpyError, TargetError
+from pprofpy.errors import NotStartedError, PprofpyError, TargetError
 from pprofpy.target import Target, descendants_of, open_target, procfs
 from pprofpy.text import counted
 
@@ -115,9 +115,13 @@ class Processes:
             TargetError: It has ended.
             TargetPermissionError: We may not look inside it.
         """
-        if target.is_python:
-            self._enter(target)
-        else:
+        try:
+            if target.is_python:
+                self._enter(target)
+        except NotStartedError:
+            if not self._children:
+                raise
+        if target.pid not in self._known:
             self._follow(target.pid)
         for child in descendants_of(target.pid) if self._children else ():
             if child not in self._known:  # not all of them need be Python

@@ -14,7 +14,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.pystacks.processes import Process
 from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
-from pprofpy.errors import NotPossibleError, PprofpyError
+from pprofpy.errors import NotPossibleError, NotStartedError, PprofpyError
 from pprofpy.model.profile import Stack
 from pprofpy.target.process import NotPythonError
 
@@ -51,7 +51,7 @@ class WalkedStacks:
 
     def _note(self, error: PprofpyError | None) -> None:
         """Note why the process that was named has no stacks; of a launcher, its children are meant."""
-        if error and not (self._scope.children and isinstance(error, NotPythonError)):
+        if error and not (self._scope.children and isinstance(error, NotPythonError | NotStartedError)):
             self.problem = error.message
 
     def watch_others(self, pids: Iterable[int]) -> None:
