@@ -151,7 +151,7 @@ class HeapRecorder(Recorder):
         try:
             self._engine.start()
         except CodeError as error:
-            raise _explained(error, target) from error
+            raise _explained(error, target, options.engine) from error
         self._start_ns, self._time_ns = time.monotonic_ns(), time.time_ns()
 
     def poll(self) -> None:
@@ -232,14 +232,15 @@ class HeapRecorder(Recorder):
         return self._found()
 
 
-def _explained(error: CodeError, target: Target) -> PprofpyError:
+def _explained(error: CodeError, target: Target, engine: str) -> PprofpyError:
     """What the agent could not do, in words for the user."""
     reason = error.traceback.strip().rpartition("\n")[2]
     kind, _, what = reason.partition(": ")
     if kind not in ("RuntimeError", "ImportError", "OSError", "PermissionError"):
         return error
+    other = "sampling" if engine == "tracemalloc" else "tracemalloc"
     return NotPossibleError(
-        f"the sampler cannot work in {target}, {target.interpreter}: {what}", "use --engine tracemalloc"
+        f"this engine cannot work in {target}, {target.interpreter}: {what}", f"use --engine {other}"
     )
 
 

@@ -509,3 +509,32 @@ def test_a_free_threaded_build_is_not_sampled_and_never_gets_the_library(claim: 
     assert any("global lock" in note for note in chosen.profile.collection.notes)
     assert sampler_state(process.pid) == ()
     assert process.poll() is None
+
+
+MAIN_THREAD_HAS_ENDED = """
+import threading, time
+kept = []
+def keep():
+    while len(kept) < 5000:
+        kept.append(bytearray(10_000))
+        time.sleep(0.001)
+    time.sleep(3600)
+threading.Thread(target=keep).start()
+print("ready", flush=True)
+"""
+
+
+@needs_sampler
+def test_a_program_whose_main_thread_has_ended_is_sampled_but_not_traced(cli: CommandLine, start: Start) -> None:
+    """Python 3.12 starts no thread there any more: none that could stop the tracing."""
+    program = start(interpreter("3.12"), "-c", MAIN_THREAD_HAS_ENDED)
+    lives = "import threading; result = str(threading.main_thread().is_alive())"
+    wait_until(lambda: attach.run(open_target(program.pid), lives).result == "False", "its main thread has ended")
+
+    sampled = cli("heap", "--pid", str(program.pid), "-d", "0.3", "--sample-bytes", "1k")
+    traced = cli("heap", "--pid", str(program.pid), "-d", "0.3", "--engine", "tracemalloc")
+
+    assert "keep" in sampled.stdout, sampled.stderr
+    assert traced.returncode == 4
+    assert "its main thread has ended: nobody would stop the tracing" in traced.stderr
+    assert not is_traced(program.pid)

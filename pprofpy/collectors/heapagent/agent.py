@@ -109,7 +109,11 @@ def open_control() -> "tuple[bool, int, int, int, bool, bool]":
     inode = os.fstat(fd).st_ino
     state["session"] = session = {"fd": fd, "inode": inode, "pid": os.getpid(), "engine": "", "threads": []}
     session["deadline"], session["is_over"] = time.monotonic() + OPENING_S, False
-    _thread.start_new_thread(watch, (session,))
+    try:
+        _thread.start_new_thread(watch, (session,))
+        session["is_watched"] = True
+    except RuntimeError:  # Python 3.12 starts none once the main thread has ended, although others go on
+        session["is_watched"] = False
     return False, fd, inode, is_tracing(), not is_free_threaded(), has_glibc()
 
 
@@ -443,6 +447,8 @@ def start_tracing(frames: int) -> None:
     """Let tracemalloc trace from now on, until pprofpy stops it or ends. If it traces already, only watch."""
     session = state["session"]
     is_new = not is_tracing()
+    if is_new and not session["is_watched"]:
+        raise RuntimeError("its main thread has ended: nobody would stop the tracing")
     begin("tracing" if is_new else "reading")
     if is_new:
         trace(frames)
