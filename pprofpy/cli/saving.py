@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from pprofpy.cli.console import remark, write_data
+from pprofpy.cli.kept_sources import keep_sources
 from pprofpy.errors import OutputError
 from pprofpy.formats import FORMATS, encode, format_of
 from pprofpy.formats.files import STDIO, name_of, save, save_recording
@@ -97,6 +98,7 @@ def keep(recording: Recording, target: Target | None, output: Output, *, name: s
         OutputError: It is not where it was wanted. The message says where it is.
     """
     name = file_name(name or recording.kind, target)
+    recording = keep_sources(recording, target)
     data = _encoded(recording, output.format)
     if output.is_stdout:
         write_data(data)

@@ -80,15 +80,21 @@ def read_source(entry: int, *, is_ours: bool = True) -> SourceText:
     Raises:
         OSError: It is no regular file, one of the kernel's, too large, or cannot be read.
     """
+    content, mtime_ns = read_regular(entry, LARGEST_BYTES, is_ours=is_ours)
+    return SourceText(decoded(content), mtime_ns)
+
+
+def read_regular(entry: int, most_bytes: int, *, is_ours: bool = True) -> tuple[bytes, int]:
+    """Read a file that may hold source; its content, and when it was last changed. See `read_source`."""
     facts = os.fstat(entry)
     kind = filesystem_type(entry)
     if not stat.S_ISREG(facts.st_mode) or kind in _KERNELS_OWN or (kind == _FUSE and not is_ours):
         raise PermissionError("this is no source file")
-    if facts.st_size > LARGEST_BYTES:
+    if facts.st_size > most_bytes:
         raise OSError(errno.EFBIG, "larger than any source file")
     descriptor = reopen(entry, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as stream:
-        return SourceText(decoded(stream.read(LARGEST_BYTES)), facts.st_mtime_ns)
+        return stream.read(most_bytes), facts.st_mtime_ns
 
 
 def decoded(data: bytes) -> list[str]:

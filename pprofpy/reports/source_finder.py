@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pprofpy.formats.source_text import Definition, SourceText, definitions, read_source
+from pprofpy.formats import archives
+from pprofpy.formats.source_text import Definition, SourceText, decoded, definitions, read_regular, read_source
+from pprofpy.model.sources import KeptSource
 from pprofpy.system.folders import check_answers, opened_folder
 from pprofpy.system.rights import as_user
 
@@ -59,11 +61,17 @@ class SourceFinder:
         trimmed: Prefixes to cut off the profile's paths before that.
         users: Who chose the paths: the owners of the profiles' files. If we are root, what they cannot read is not
             read, but for what lies in `folders`.
+        kept: What the recording brought along: its process saw other files than those that are here.
     """
 
     def __init__(
-        self, folders: Sequence[str] = (), trimmed: Sequence[str] = (), users: Collection[int] = frozenset()
+        self,
+        folders: Sequence[str] = (),
+        trimmed: Sequence[str] = (),
+        users: Collection[int] = frozenset(),
+        kept: Mapping[str, KeptSource] | None = None,
     ) -> None:
+        self._kept = kept
         self._folders = [Path(folder).absolute() for folder in folders]
         self._users = sorted({os.geteuid(), *users})
         self._prefixes = [prefix.rstrip("/") + "/" for prefix in trimmed]
@@ -79,9 +87,12 @@ class SourceFinder:
         return self._found[name]
 
     def _look_up(self, name: str) -> Source | None:
+        if self._kept and (source := self._kept.get(name)):
+            return Source(Path(name), source.text.split("\n")[:-1], source.mtime_ns)
         prefix = next((prefix for prefix in self._prefixes if name.startswith(prefix)), "")
         trimmed = PurePosixPath(name.removeprefix(prefix))
-        if trimmed.is_absolute() and (found := self._read(Path(trimmed), is_named=False)):
+        is_here = trimmed.is_absolute() and self._kept is None
+        if is_here and (found := self._read(Path(trimmed), is_named=False)):
             return found
         parts = [part for part in trimmed.parts if part not in ("/", "..")]
         elsewhere = (folder.joinpath(*parts[start:]) for start in range(len(parts)) for folder in self._folders)
@@ -108,8 +119,21 @@ class SourceFinder:
                     with as_user(user):
                         text = _read_as_it_is(path, is_ours=self._users == [os.geteuid()])
             except (OSError, ValueError):
-                return None
+                return self._read_archived(path, is_named=is_named)
         return Source(path, text.lines, text.mtime_ns) if text else None
+
+    def _read_archived(self, path: Path, *, is_named: bool) -> Source | None:
+        """Read a member of an archive, such as `app.pyz/shop.py`; None if there is none."""
+        if is_named or not (place := archives.split(str(path))):
+            return None
+        archive, name = place
+        try:
+            for user in self._users:
+                with as_user(user):
+                    content, mtime_ns = _read_archive(Path(archive), is_ours=self._users == [os.geteuid()])
+            return Source(path, decoded(archives.member(content, name)), mtime_ns)
+        except (OSError, ValueError):
+            return None
 
 
 def _read_within(path: Path) -> SourceText:
@@ -128,5 +152,14 @@ def _read_as_it_is(path: Path, *, is_ours: bool) -> SourceText:
     entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         return read_source(entry, is_ours=is_ours)
+    finally:
+        os.close(entry)
+
+
+def _read_archive(path: Path, *, is_ours: bool) -> tuple[bytes, int]:
+    """An archive's content, and when it was last changed."""
+    entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return read_regular(entry, archives.LARGEST_ARCHIVE_BYTES, is_ours=is_ours)
     finally:
         os.close(entry)

@@ -180,6 +180,11 @@ def program(pid: Process) -> str:
     return os.readlink(f"{PROC}/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115 - fast
 
 
+def root(pid: Process) -> str:
+    """The path of its root folder, as we see it; `/` unless it is confined to another."""
+    return os.readlink(f"{PROC}/{pid}/root")  # noqa: PTH115 - as above
+
+
 def control_groups(pid: Process) -> list[tuple[str, str]]:
     """(controllers, path) of each hierarchy; version 2 has no controllers."""
     lines = (line.split(b":", 2) for line in _content(pid, 0, "cgroup").split(b"\n"))
