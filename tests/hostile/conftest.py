@@ -19,6 +19,7 @@ from tests.hostile.harness import CTRL_C_S, LONGEST_S, Condition, Outcome, Run, 
 PROGRAMS = Path(__file__).parent / "programs"
 NOBODY = 65534
 PID = "PID"
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """In the words of a command: the target's pid."""
 
 Program = subprocess.Popen[str]
@@ -140,7 +141,8 @@ def attack(hostile: Hostile, cli: CommandLine) -> Iterator[Attack]:
         running.append(attacker)
         if interrupt is not False:
             attacker.interrupt(interrupt, signals)
-        longest_s = CTRL_C_S if interrupt is not False else LONGEST_S + duration_of(line)
+        is_to_end = interrupt is not False and not ENDING.isdisjoint(signals)
+        longest_s = CTRL_C_S if is_to_end else LONGEST_S + duration_of(line)
         outcome = attacker.wait(longest_s, pid)
         wrong = harm(pid, before, is_stopped=stopped)
         assert wrong == [], f"{line} harmed the target (load {load():.1f}): {wrong}; it said: {outcome.stderr}"

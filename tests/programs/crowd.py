@@ -8,6 +8,8 @@ import threading
 import time
 
 threading.stack_size(128 * 1024)
+turn = threading.Lock()
+"""One after the other: each of hundreds who wait for the interpreter's own lock wakes up 200 times a second."""
 
 
 def burn_for(seconds):
@@ -18,13 +20,15 @@ def burn_for(seconds):
 
 def burn_and_nap(nap_s):
     while True:
-        burn_for(0.001)
+        with turn:
+            burn_for(0.001)
         time.sleep(nap_s)
 
 
 def burn_in_main():
     while True:
-        burn_for(0.001)
+        with turn:
+            burn_for(0.001)
         time.sleep(0.02)
 
 
