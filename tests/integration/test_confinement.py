@@ -141,7 +141,7 @@ def test_views_read_the_profile_folder_and_listing_prunes_it(profile: Path, cli:
 
     pruned = run(["list-recordings", "--prune", "--keep", "0"], cli, tmp_path)
 
-    assert b"1 of 1 recordings deleted" in pruned.stderr
+    assert b"1 of 1 recording deleted" in pruned.stderr
     assert not latest.exists()
 
 
