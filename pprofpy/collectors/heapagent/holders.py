@@ -26,7 +26,7 @@ MOST_HOLDERS = 2  # of an object that are followed
 MOST_ENTRIES = 1_000_000  # of a container that is searched
 MOST_BYTES = 1 << 20  # of another object that is searched
 MOST_NAMES = 200  # of attributes that are tried
-BUDGET_S = 3.0  # after which nothing is followed any more
+BUDGET_S = 3.0  # of CPU time, after which nothing is followed any more
 SHORT_DICT = 50  # the keys of longer ones are data, not names
 LONGEST_KEY = 100
 LONGEST_PATH = 200
@@ -105,7 +105,7 @@ class Walk:
         self.up: dict[int, list[Any]] = {}  # id of an object -> a holder, how it calls it, another holder ...
         self.globals = globals_by_id()
         self.names: dict[int, list[str]] = {}
-        self.deadline_s = time.monotonic() + BUDGET_S
+        self.deadline_s = time.thread_time() + BUDGET_S
         ours = [self, self.__dict__, things, rows, self.known, self.up, self.globals, self.names, globals()]
         self.ours = {id(ours), *map(id, ours), *map(id, rows), *(id(row[-1]) for row in rows)}
 
@@ -114,7 +114,7 @@ class Walk:
         for _ in range(STEPS):
             level, self.level = self.level[:MOST_AT_A_STEP], []
             self.ours.update((id(level), id(self.level)))
-            while level and time.monotonic() < self.deadline_s:
+            while level and time.thread_time() < self.deadline_s:
                 some = tuple(level[:AT_ONCE])  # of a list, the call would make a tuple that refers to them, too
                 del level[:AT_ONCE]
                 self.find_holders(some)
@@ -139,7 +139,7 @@ class Walk:
                 if not is_global and id(holder) not in self.known:
                     self.known[id(holder)] = holder
                     self.level.append(holder)
-            if not wanted or time.monotonic() > self.deadline_s:
+            if not wanted or time.thread_time() > self.deadline_s:
                 break
 
     def names_in(self, holder: "Any", wanted: "set[int]") -> "list[tuple[int, str]]":
