@@ -36,12 +36,11 @@ def render(top: Top, console: Console) -> None:
 def _title(about: Header) -> str:
     kind = about.sample_type
     total = format_short(about.total, kind.unit)
-    parts = [about.collection.target or about.file]
-    if about.duration_ns:
-        parts.append(format_duration(about.duration_ns))
+    length = format_duration(about.duration_ns) if about.duration_ns else ""
+    whose = ", ".join(filter(None, (about.collection.target or about.file, length)))
     is_sampled = kind.unit == "nanoseconds" and about.collection.got >= 0
     samples = f" in {counted(about.collection.got, 'sample')}" if is_sampled else ""
-    return f"{_TITLES.get(kind.type, kind.type)}: {', '.join(parts)}: {total}{samples}"
+    return ": ".join(filter(None, (_TITLES.get(kind.type, kind.type), whose, f"{total}{samples}")))
 
 
 def _table(top: Top, console: Console) -> list[Text]:

@@ -198,6 +198,14 @@ def test_a_recording_has_one_line_of_title_and_more_only_if_one_asks() -> None:
     assert "Recorded: shop, eBPF\nSamples: about 300 expected, 330 taken, 0 late\n" in recorded(verbose=True)
 
 
+def test_a_profile_of_another_program_has_a_title_of_what_it_tells() -> None:
+    profile = replace(profile_of({"main > serve": 100}), mappings=[])
+    graph = build_graph(profile, 0)
+    shown = top.build(header.build(profile, 0, profile.total(0)), graph, ties_by_name=False)
+
+    assert piped(lambda console: recorded_costs.render(shown, console)).splitlines()[0] == "samples: 100"
+
+
 def test_what_a_recording_does_not_show_is_told() -> None:
     assert recorded(2).splitlines()[-2:] == [
         "        … 4 more: -N 0 shows all",
