@@ -55,7 +55,7 @@ _LAYOUTS = GIL_SUM_LAYOUTS | {"tracked": TRACKED, "thread": GIL_THREAD, "waiter"
 MANY_ENDED = 5_000
 """Ended threads keep rows of their own up to this number."""
 
-_LOST = ("threads_full", "waits_full", "holds_full", "blocks_full", "waiters_full", "hidden_switches")
+_LOST = ("untracked_switches", "waits_full", "holds_full", "blocks_full", "waiters_full", "hidden_switches")
 """In the order of the enum in gil.bpf.c."""
 
 

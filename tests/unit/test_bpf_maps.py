@@ -92,13 +92,16 @@ def test_an_entry_that_is_there_stays_what_it_was(kernel: FakeKernel) -> None:
     assert table.get((1, 2)) == 7  # type: ignore[arg-type]
 
 
-def test_a_full_map_says_so(kernel: FakeKernel) -> None:
+def test_a_full_map_counts_what_finds_no_room(kernel: FakeKernel) -> None:
     table = make(kernel, entries=1)
     table.put((1, 1), 1)
 
-    assert not table.put_new((2, 2), 2)
-    with pytest.raises(PprofpyError, match="could not be written"):
-        table.put((2, 2), 2)
+    assert not table.put_new((1, 1), 2)
+    assert table.refused == 0
+    table.put((2, 2), 2)
+    assert table.put_new((3, 3), 2), "there is none: it was not there before"
+    assert table.refused == 2
+    assert table.items()[0].tolist() == [(1, 1)]
 
 
 @pytest.mark.parametrize("gone", [[], [0], [99], [3, 4, 50], list(range(100))], ids=str)

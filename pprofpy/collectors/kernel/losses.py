@@ -8,6 +8,9 @@ import numpy as np
 
 from pprofpy.collectors.kernel.program import Program
 
+_TABLES = {"threads": "threads_full", "targets": "children_full", "target_threads": "new_threads"}
+"""Tables that user space writes to, too, and what it is called if they are full."""
+
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 
 
@@ -23,5 +26,9 @@ def counted(program: Program, names: Sequence[str]) -> dict[str, int]:
 
 
 def losses(program: Program, names: Sequence[str]) -> dict[str, int]:
-    """The same, and for what the program did not even run."""
-    return counted(program, names) | {"missed_events": program.missed()}
+    """The same, what the program did not even run for, and what we could not enter into its tables ourselves."""
+    found = counted(program, names) | {"missed_events": program.missed()}
+    for table, name in _TABLES.items():
+        if count := program.refused(table):
+            found[name] = found.get(name, 0) + count
+    return found

@@ -29,6 +29,10 @@ class MapTable:
         descriptor: The map's file descriptor; it belongs to the program.
         key, value: What an entry is read as.
 
+    Attributes:
+        capacity: How many entries it has room for.
+        refused: How many entries found no room; whoever writes them goes on without.
+
     Raises:
         PprofpyError: The sizes are not those of the C side.
     """
@@ -39,6 +43,7 @@ class MapTable:
         if sizes != (key.itemsize, value.itemsize):
             raise PprofpyError(f"a kernel map has entries of {sizes} bytes, not {(key.itemsize, value.itemsize)}")
         self.capacity = facts["max_entries"]
+        self.refused = 0
         self._descriptor = descriptor
         self._key = key
         self._value = value
@@ -66,19 +71,27 @@ class MapTable:
         """Set an entry of a map that is not per-CPU.
 
         Raises:
-            PprofpyError: The map is full, or gone.
+            PprofpyError: The map is gone.
         """
-        try:
-            self._update(key, value, _ANY)
-        except OSError as error:
-            raise PprofpyError(f"a kernel map could not be written: {error.strerror}") from error
+        self._write(key, value, _ANY)
 
     def put_new(self, key: Any, value: Any) -> bool:
-        """Add an entry unless there is one; returns whether it was added."""
+        """Add an entry unless there is one; returns False if there is.
+
+        Raises:
+            PprofpyError: The map is gone.
+        """
+        return self._write(key, value, _ONLY_NEW)
+
+    def _write(self, key: Any, value: Any, mode: int) -> bool:
         try:
-            self._update(key, value, _ONLY_NEW)
-        except OSError:
-            return False
+            self._update(key, value, mode)
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                return False
+            if error.errno != errno.E2BIG or self._is_array:
+                raise PprofpyError(f"a kernel map could not be written: {error.strerror}") from error
+            self.refused += 1
         return True
 
     def _update(self, key: Any, value: Any, mode: int) -> None:

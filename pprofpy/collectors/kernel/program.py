@@ -82,6 +82,7 @@ class Program:
         self._functions: dict[str, int] = {}
         self._maps: dict[str, int] = {}
         self._attachments: list[int] = []
+        self._tables: dict[str, MapTable] = {}
         self._streams: list[EventStream | RecordStream] = []
         try:
             for one in bytecode.maps:
@@ -180,7 +181,13 @@ class Program:
         Raises:
             PprofpyError: The sizes are not those of the C side.
         """
-        return MapTable(self._maps[name], key, value)
+        if name not in self._tables:
+            self._tables[name] = MapTable(self._maps[name], key, value)
+        return self._tables[name]
+
+    def refused(self, name: str) -> int:
+        """How many entries that we wrote found no room in the map `name`."""
+        return self._tables[name].refused if name in self._tables else 0
 
     def events(self, name: str, dtype: np.dtype[Any]) -> EventStream:
         """The ring buffer `name`, whose records all have this type."""

@@ -107,6 +107,7 @@ class PythonStacks:
 
     def __init__(self, program: Program, *, children: bool = False) -> None:
         self.processes = Processes(program, children=children)
+        self._program = program
         self._missed = program.table("python_missed", _U4, _U8)
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
@@ -231,6 +232,8 @@ class PythonStacks:
         """How many walks gave no stack, or not all of it, and what has no name."""
         _, counts = self._missed.items()
         found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
+        found["python_children_full"] += self._program.refused("python_targets")
+        found["python_stacks_full"] += self._program.refused("late_stacks")
         found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
         found["python_undecoded"] = self._records.undecoded
         found["python_threads_hidden"] = self.processes.hidden_threads

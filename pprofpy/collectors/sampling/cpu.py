@@ -60,7 +60,7 @@ _LOST = (
     "samples_full",
     "kernel_stacks_full",
     "native_full",
-    "threads_full",
+    "untracked_switches",
     "off_cpu_full",
     "hidden_switches",
     "native_skipped",

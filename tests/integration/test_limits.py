@@ -1,0 +1,88 @@
+"""What does not fit into the kernel's tables is counted, under its name, and told (docs/limits.md)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from pprofpy.collectors.kernel import program as loader
+from pprofpy.collectors.kernel.bytecode import MapShape
+from pprofpy.model.profile import Collection
+from pprofpy.reports import header, losses
+from pprofpy.target import open_target
+from tests.conftest import PROGRAMS, Start, beside_others
+from tests.kernel_programs import VARIANTS
+
+pytestmark = beside_others
+
+LONGEST_S = 20
+RING_BYTES = 1 << 12
+
+
+@pytest.mark.parametrize(
+    ("variant", "table", "room", "loss"),
+    [
+        ("cpu", "samples", 1, "samples_full"),
+        ("cpu", "python_records", RING_BYTES, "python_stacks_full"),
+        ("cpu", "python_records", RING_BYTES, "python_names_full"),
+        ("cpu --gil -K", "kernel_stacks", 1, "kernel_stacks_full"),
+        ("cpu --idle", "threads", 2, "untracked_switches"),
+        ("cpu --idle", "threads", 2, "threads_full"),
+        ("cpu --native -K", "native_records", RING_BYTES, "native_full"),
+        ("off-cpu", "threads", 2, "untracked_switches"),
+        ("off-cpu", "threads", 2, "threads_full"),
+        ("off-cpu", "places", 1, "off_cpu_full"),
+        ("off-cpu -K --min", "kernel_stacks", 1, "kernel_stacks_full"),
+        ("off-cpu --wakers", "targets", 1, "children_full"),
+        ("gil", "threads", 2, "untracked_switches"),
+        ("gil", "waits", 1, "waits_full"),
+        ("gil", "holds", 1, "holds_full"),
+        ("gil", "blocks", 1, "blocks_full"),
+        ("sched-latency", "histogram", 1, "histogram_full"),
+        ("sched-latency", "threads", 2, "untracked_switches"),
+        ("sched-latency --stacks", "stack_waits", 1, "stacks_full"),
+        ("sched-latency --stacks", "targets", 1, "children_full"),
+        ("events", "hits", 1, "events_full"),
+        ("trace", "pending_calls", 1, "syscalls_under_way"),
+        ("trace", "calls", RING_BYTES, "syscalls"),
+        ("trace -s", "summaries", 1, "summary_rows"),
+        ("trace -s", "buckets", 1, "summary_durations"),
+    ],
+)
+def test_what_finds_no_room_is_counted_and_told(
+    variant: str, table: str, room: int, loss: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = loader._make_map, []
+
+    def make_small(shape: MapShape) -> int:
+        made.append(shape.name)
+        return make(replace(shape, entries=room) if shape.name == table else shape)
+
+    monkeypatch.setattr(loader, "_make_map", make_small)
+    process = start(sys.executable, str(PROGRAMS / "busy.py"))
+
+    found = recorded_until(variant, process.pid, loss)
+
+    assert table in made
+    assert found.losses.get(loss, 0) > 0, found.losses
+    words = losses.WORDS[loss].split("{}")[0].strip()
+    assert any(words.lower() in line.lower() for line in header.losses(found)), header.losses(found)
+
+
+def recorded_until(variant: str, pid: int, loss: str) -> Collection:
+    """What a recording says of itself: one of half a second, or more until it has lost something."""
+    deadline, length_s = time.monotonic() + LONGEST_S, 0.5
+    while True:
+        with VARIANTS[variant](pid) as recorder:
+            recorder.watch(open_target(pid))
+            end = time.monotonic() + length_s
+            while time.monotonic() < end:
+                recorder.poll()
+                time.sleep(0.05)
+            found = recorder.finish().profile.collection
+        if found.losses.get(loss) or time.monotonic() > deadline:
+            return found
+        length_s *= 2
