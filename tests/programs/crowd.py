@@ -27,8 +27,7 @@ def burn_and_nap(nap_s):
 
 def burn_in_main():
     while True:
-        with turn:
-            burn_for(0.001)
+        burn_for(0.001)
         time.sleep(0.02)
 
 

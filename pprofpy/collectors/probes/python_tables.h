@@ -206,10 +206,15 @@ static inline u64 python_mix(u64 hash, u64 value)
     return hash ^ (hash >> 29);
 }
 
-/* The watched process that runs right now, or NULL. One without a runtime is none: only its children are to be. */
-static inline struct python_target *python_current(void)
+/* A watched process, or NULL. One without a runtime is none: only its children are to be. */
+static inline struct python_target *python_of(u32 tgid)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
     struct python_target *target = python_targets.lookup(&tgid);
     return target && target->runtime ? target : NULL;
+}
+
+/* The one that runs right now. */
+static inline struct python_target *python_current(void)
+{
+    return python_of(bpf_get_current_pid_tgid() >> 32);
 }

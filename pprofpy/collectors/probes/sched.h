@@ -71,8 +71,8 @@ static inline bool left_runnable(struct bpf_raw_tracepoint_args *ctx, u32 state)
 
 /* -- which processes are watched ---------------------------------------------------------------------------------- */
 
-#if defined(PYTHON_TARGETS_ONLY) /* those that python.h knows */
-static inline bool is_target(u32 tgid) { return python_targets.lookup(&tgid) != NULL; }
+#if defined(PYTHON_TARGETS_ONLY) /* those whose Python python.h knows */
+static inline bool is_target(u32 tgid) { return python_of(tgid) != NULL; }
 #elif defined(TARGETS)
 BPF_HASH(targets, u32, u8, 65536);
 static inline bool is_target(u32 tgid) { return targets.lookup(&tgid) != NULL; }
