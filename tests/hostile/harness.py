@@ -161,7 +161,7 @@ class Run:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
         )
-        self._output: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output]
         for reader in self._readers:
             reader.start()
@@ -218,7 +218,7 @@ class Run:
     def _check_time(self, elapsed_s: float, longest_s: float) -> None:
         if elapsed_s > longest_s * load():
             self.end()
-            said = self._output["stderr"][-4000:]
+            said = bytes(self._output["stderr"][-4000:])
             raise AssertionError(f"{self._words}: not ended after {elapsed_s:.1f} s (load {load():.1f}): {said!r}")
 
     def _note_memory(self) -> None:
