@@ -114,7 +114,7 @@ def test_no_stack_is_shown_that_never_was_however_fast_the_paths_change(start: S
     with recorder(5_000) as recording:
         for pid in versions:
             recording.watch(open_target(pid))
-        let_run(recording, 8)
+        let_run(recording, 6)
         profile = recording.finish().profile
 
     threads = by_thread(profile)

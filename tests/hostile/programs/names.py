@@ -18,7 +18,7 @@ def burn(seconds):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         bytearray(100_000)
-        time.sleep(0.0001)
+        time.sleep(0.001)
 """
 
 libc = ctypes.CDLL(None)
