@@ -38,6 +38,7 @@ _VALUE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]*(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _COMMENT = re.compile(r"#(?:\s|$)")
 _TWO = re.compile(r"\S\s+[+-]?[0-9]{1,19}$", re.ASCII)
+_NUMBER_AT_END = re.compile(r"\s+(?=[+-]?[0-9]{1,19}$)")
 _PROSE = re.compile(r"(?:\[[^\]]*\]|<[^>]*>|\([^)]*\))*[^\s(\[{<]*\s+[^\s(\[{<]")
 """Words with blanks between them, outside of brackets."""
 _LINE_NUMBER = re.compile(r":(\d{1,9})\)", re.ASCII)
@@ -46,17 +47,27 @@ _LARGEST_VALUE = 2**63 - 1
 
 
 def write(profile: Profile) -> bytes:
-    """Encode. In names, `;` becomes `:` and what would break a line becomes a space."""
+    """Encode. In names, `;` becomes `:`, what would break a line a space, and what would not be read as one a `_`."""
     weights = np.zeros(len(profile.stacks), np.int64)
     np.add.at(weights, profile.sample_stacks, profile.values[:, _value_index(profile)])
     texts = [_location_text(profile, location) for location in profile.locations]
     values: dict[str, int] = {}
     for index in np.flatnonzero(weights).tolist():
         stack = ";".join(texts[location] for location in reversed(profile.stacks[index].tolist())) or NO_STACK
-        if _COMMENT.match(stack):
-            stack = f"#_{stack[2:]}"
+        stack = _as_stack(stack)
         values[stack] = values.get(stack, 0) + int(weights[index])
     return "".join(f"{stack} {value}\n" for stack, value in values.items()).encode("utf-8", "replace")
+
+
+def _as_stack(text: str) -> str:
+    """A stack that `read` takes for one: no comment, no number at its end, no prose, as a lone name with blanks is."""
+    if _COMMENT.match(text):
+        text = f"#_{text[2:]}"
+    if not _looks_like_a_stack(text):
+        text = re.sub(r"\s+", "_", text)
+    if text.endswith((":", "=")) and ";" not in text:
+        text += "_"
+    return _NUMBER_AT_END.sub("_", text)
 
 
 def read(data: bytes) -> Profile:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -114,6 +114,10 @@ class TestRoundTrips:
         assert by_function(again, 0) == by_function(profile, 1)
 
     @given(profiles())
+    @example(profile_of({"0 0": 1}))
+    @example(profile_of({"main > a 5": 3}))
+    @example(profile_of({"waits for all:": 3}))
+    @example(profile_of({"# a": 3, "a=": 1}))
     def test_collapsed_keeps_names_and_counts(self, profile: Profile) -> None:
         """Names may change a little: no separators, no control characters, and `name (file:1)` is taken apart."""
         written = collapsed.write(profile)
