@@ -489,12 +489,13 @@ def test_perf_sees_all_its_events_meanwhile(program: Program, tmp_path: Path) ->
         program.work()
         batch = last_events(recorder)
         missed = recorder.collected().dropped
-        # A thread's last switch is ours alone: perf has let go of a thread that has ended
-        ours = Counter(
-            line.event
-            for line in Narrator(recorder.log).lines(batch)
-            if line.pid == program.pid and "prev_state=X" not in line.text
-        )
+        lines = [line for line in Narrator(recorder.log).lines(batch) if line.pid == program.pid]
+        # A thread's last switches are ours alone: perf has let go of a thread that ends
+        ends_ns = {line.tid: line.at_ns for line in lines if line.event == "sched:sched_process_exit"}
+        is_last = [
+            line.event == "sched:sched_switch" and line.at_ns > ends_ns.get(line.tid, line.at_ns) for line in lines
+        ]
+        ours = Counter(line.event for line, last in zip(lines, is_last, strict=True) if not last)
     script = subprocess.run(
         ["perf", "script", "-i", str(data), "-F", "event"], capture_output=True, text=True, check=True
     ).stdout
