@@ -46,7 +46,7 @@ from pprofpy.model.latency import (
 )
 from pprofpy.model.recording import Recording
 from pprofpy.model.trace import RECORD
-from pprofpy.target import Target
+from pprofpy.target import Target, procfs
 from pprofpy.text import without_numbers
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
@@ -135,7 +135,7 @@ class SchedRecorder(SwitchRecorder):
         self._by_stack = WaitsByStack(program, self._python) if self._python else None
         self._window_map.put(0, self._window)
         if self._pid:
-            self.watch_family(self._pid)
+            self._learn_first_names(self.watch_family(self._pid))
         self.load_functions()
         self.begin()
         self.attach()
@@ -143,7 +143,7 @@ class SchedRecorder(SwitchRecorder):
     def watch(self, target: Target) -> None:
         """Measure a process, if it was to be named later."""
         if target.pid != self._pid:
-            self.watch_family(target.pid)
+            self._learn_first_names(self.watch_family(target.pid))
 
     @property
     def without_python(self) -> str:
@@ -308,6 +308,14 @@ class SchedRecorder(SwitchRecorder):
         if not self._options.scope.is_everybody:
             pids = threads["track"]["tgid"].tolist()
             self._names.learn_all(self._interpreters.of(set(pids)), zip(pids, tids.tolist(), strict=True))
+
+    def _learn_first_names(self, pids: list[int]) -> None:
+        """Before the first event is told, whatever comes then."""
+        threads = []
+        for pid in pids:
+            with suppress(OSError):
+                threads += [(pid, tid) for tid in procfs.tids(pid)]
+        self._names.learn_all(self._interpreters.of(set(pids)), threads)
 
     def _name(self, thread: Any, tid: int) -> str:
         """What to call a thread: as Python does, or else as the kernel does."""

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 import pprofpy
+from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
+from pprofpy.events.log import Batch
 from tests.conftest import PROGRAMS, CommandLine, Start, interpreter, wait_until
 
 pytestmark = pytest.mark.ebpf(needs="probes")
@@ -94,6 +97,22 @@ def test_sched_latency_writes_the_same_format_as_it_goes(start: Start, cli: Comm
     assert {"compute", "allocate"} <= {row["name"] for row in timeline["rows"]}
     assert {row["pid"] for row in timeline["rows"]} == {program.pid}
     assert cli("top", str(path)).returncode == 0
+
+
+def test_the_first_events_that_are_told_have_the_names_of_their_threads(start: Start) -> None:
+    program = start(interpreter("3.11"), str(PROGRAMS / "show.py"))
+    with SchedRecorder(SchedOptions(Scope(program.pid), trace=True)) as recorder:
+        told: list[Batch] = []
+
+        def are_told() -> bool:
+            told.append(recorder.new_events())
+            return bool(told[-1].threads)
+
+        wait_until(are_told, "events of threads are told")
+
+    names = {name for _, name in told[-1].threads.values()}
+    assert names
+    assert names <= {"MainThread", "compute", "allocate"}, names
 
 
 def test_a_whole_recording_of_sched_latency_sums_up_to_its_table(start: Start, cli: CommandLine) -> None:
