@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +55,12 @@ class Bytecode:
         return cls(functions, tuple(MapShape(**one) for one in data["maps"]))
 
 
+def _placed(code: bytearray) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+    """Where each instruction begins, and its operation, registers, offset and value; it may be changed meanwhile."""
+    for place in range(0, len(code), INSTRUCTION.size):
+        yield place, INSTRUCTION.unpack_from(code, place)
+
+
 PARAMETER = 0x7070_7070_0000_0000
 """Stands in a program, plus a number, for a value that is put in as it is loaded (see `parameter`)."""
 
@@ -76,8 +82,7 @@ def put_in_parameters(instructions: bytes, values: Sequence[int]) -> bytes:
         values: By place; 64 bits each.
     """
     code = bytearray(instructions)
-    for place in range(0, len(code), INSTRUCTION.size):
-        operation, registers, _, low = INSTRUCTION.unpack_from(code, place)
+    for place, (operation, registers, _, low) in _placed(code):
         if operation != _LOAD_64_BITS or registers >> 4 or place + INSTRUCTION.size >= len(code):
             continue
         high = INSTRUCTION.unpack_from(code, place + INSTRUCTION.size)[3]
@@ -109,8 +114,7 @@ def put_in_kernel_functions(instructions: bytes, numbers: Sequence[int]) -> byte
         numbers: Of the functions, in the kernel's types; by place.
     """
     code = bytearray(instructions)
-    for place in range(0, len(code), INSTRUCTION.size):
-        operation, _, offset, value = INSTRUCTION.unpack_from(code, place)
+    for place, (operation, _, offset, value) in _placed(code):
         if operation == _CALL and 0 <= value - _FUNCTION_NUMBERS < len(numbers):
             number = numbers[value - _FUNCTION_NUMBERS]
             INSTRUCTION.pack_into(code, place, _CALL, _KERNEL_FUNCTION << 4, offset, number)
@@ -120,8 +124,7 @@ def put_in_kernel_functions(instructions: bytes, numbers: Sequence[int]) -> byte
 def renumber_maps(instructions: bytes, numbers: dict[int, int]) -> bytes:
     """Code with each reference to a map replaced, from its key in `numbers` to the value."""
     code = bytearray(instructions)
-    for place in range(0, len(code), INSTRUCTION.size):
-        operation, registers, offset, value = INSTRUCTION.unpack_from(code, place)
+    for place, (operation, registers, offset, value) in _placed(code):
         if operation == _LOAD_64_BITS and registers >> 4 == _FROM_MAP:
             INSTRUCTION.pack_into(code, place, operation, registers, offset, numbers[value])
     return bytes(code)
