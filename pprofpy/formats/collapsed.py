@@ -65,7 +65,7 @@ def _as_stack(text: str) -> str:
         text = f"#_{text[2:]}"
     if not _looks_like_a_stack(text):
         text = re.sub(r"\s+", "_", text)
-    if text.endswith((":", "=")) and ";" not in text:
+    if not _looks_like_a_stack(text):  # it ends as the beginning of a text does
         text += "_"
     return _NUMBER_AT_END.sub("_", text)
 
