@@ -52,7 +52,7 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
 
 
 class _Frames:
-    """Spells out stacks. Thousands of threads wait at a few places: each of these is read once."""
+    """Reads the frames of stacks. Thousands of threads wait at a few places: each of these is read once."""
 
     def __init__(self, runtime: Runtime, reader: ObjectReader) -> None:
         self._layout = runtime.layout
