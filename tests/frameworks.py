@@ -267,7 +267,7 @@ def examine(framework: Framework, name: str) -> list[str]:
     told = [chosen_by_name(name)]
     used = members(name)
     worker, master = max(used, key=lambda pid: used[pid]), min(used)
-    family = ["--pid", str(worker)] if framework.name == "shell" else ["--name", name, "--subprocesses"]
+    family = ["--name", name, "--subprocesses"]
     said = expect(pprofpy("cpu", *family, "-d", "2"))
     share = share_of("work.burn", said)
     if share < 60 and not framework.is_compiled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -17,12 +18,13 @@ from pprofpy.cli.options import (
     no_fold_option,
     rate_option,
     rows_option,
+    subprocesses_option,
     verbose_option,
     window_option,
 )
-from pprofpy.cli.record import Length, print_costs, record, spooled
+from pprofpy.cli.record import Length, named, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
-from pprofpy.cli.target_options import Choice, chosen_target, target_options
+from pprofpy.cli.target_options import Choice, chosen, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
@@ -35,7 +37,7 @@ from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.session import FOREVER
-from pprofpy.target import Target
+from pprofpy.target import Watched
 from pprofpy.target.children import ChildrenAtWork
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.units import format_duration
@@ -61,7 +63,7 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
 @click.option("-g", "--gil", is_flag=True, help="Count only threads that hold the interpreter lock.")
 @click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: record wall-clock time.")
-@click.option("-s", "--subprocesses", is_flag=True, help="Record child processes, too.")
+@subprocesses_option
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions, too.")
 @click.option("--nonblocking", is_flag=True, help="Never pause the process; some stacks may be inconsistent (py-spy).")
 @click.option(
@@ -104,7 +106,7 @@ def command(
             with CpuEngines(engine, options, remark) as engines, ExitStack() as spool:
                 if choice.command:
                     engines.prepare()  # so that hardly anything of the command is missed
-                with chosen_target(choice, interruption) as target:
+                with chosen(choice, interruption) as target:
                     windows = spool.enter_context(spooled("cpu", target))
                     made = _record(engines, target, options, length, windows, shown, interruption, verbose=verbose)
                 path = keep(made, target, output)
@@ -118,7 +120,7 @@ def command(
 
 def _record(
     engines: CpuEngines,
-    target: Target,
+    target: Watched,
     options: CpuOptions,
     length: Length,
     windows: Spool,
@@ -131,12 +133,13 @@ def _record(
     how_long = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
     remark(f"recording {target!s} {how_long} at {options.rate_hz} Hz; Ctrl-C ends early")
     made: Recording | None = None
-    family = None if options.subprocesses else ChildrenAtWork(target)
+    family = None if options.subprocesses else ChildrenAtWork(target.members[0])
+    name = partial(named, target=target)
     with progress_bar("recording", options.duration_ns) as progress:
         while made is None:
             with closing(engines.start(target, interruption)) as recorder:
                 try:
-                    made = record([recorder], windows, shown, length, interruption, target, progress)
+                    made = record([recorder], windows, shown, length, interruption, target, progress, name)
                 except NotPossibleError as error:
                     engines.refuse(error)
                     windows.clear()
@@ -145,7 +148,7 @@ def _record(
     collection = made.profile.collection
     made.profile.collection = replace(collection, notes=(*collection.notes, *engines.notes))
     check_began(not len(made.profile), target, interruption)
-    if family and (told := family.remark(made.profile.duration_ns, f"pprofpy cpu --pid {target.pid}")):
+    if family and (told := family.remark(made.profile.duration_ns)):
         remark(told)
     if not len(made.profile):
         remark("no sample: the process waited the whole time; -i/--idle counts waiting, too")

@@ -22,7 +22,7 @@ from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import costs
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
-from pprofpy.target import Target
+from pprofpy.target import Watched
 
 EPILOG = """\b
 Examples:
@@ -77,7 +77,7 @@ def command(
 
     paths: list[Path | None] = []
 
-    def show(made: Recording, target: Target | None) -> None:
+    def show(made: Recording, target: Watched | None) -> None:
         if not len(made.profile):
             remark("no thread of this process caused such an event")
         paths.append(keep(made, target, output))

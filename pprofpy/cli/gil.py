@@ -19,7 +19,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import gil as report
-from pprofpy.target import Target
+from pprofpy.target import Watched
 
 EPILOG = """\b
 Examples:
@@ -76,7 +76,7 @@ def command(
     def start(scope: Scope) -> GilRecorder:
         return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
 
-    def show(made: Recording, target: Target | None) -> None:
+    def show(made: Recording, target: Watched | None) -> None:
         if not output.is_stdout:
             present(made, as_json=as_json)
         if path := keep(made, target, output):

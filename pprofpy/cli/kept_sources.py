@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from pprofpy.formats import archives
@@ -11,18 +11,18 @@ from pprofpy.formats.source_text import LARGEST_BYTES, decoded
 from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.model.sources import KeptSource, with_sources
-from pprofpy.target import Target, procfs
+from pprofpy.target import Target, Watched, procfs
 from pprofpy.target.named_files import NamedFiles, TargetFile
 
 _MOST_BYTES, _MOST_SECONDS = 8 << 20, 2.0
 """For all of a recording; the files with most samples come first."""
 
 
-def keep_sources(recording: Recording, target: Target | None) -> Recording:
+def keep_sources(recording: Recording, target: Watched | None) -> Recording:
     """The recording, with its source if the process's files are not ours; none is left of one that has ended."""
-    if target is None or not _sees_other_files(target):
+    if target is None or not any(map(_sees_other_files, target.members)):
         return recording
-    return with_sources(recording, _sources(recording.profile, target))
+    return with_sources(recording, _sources(recording.profile, target.members))
 
 
 def _sees_other_files(target: Target) -> bool:
@@ -33,15 +33,23 @@ def _sees_other_files(target: Target) -> bool:
     return False
 
 
-def _sources(profile: Profile, target: Target) -> Iterator[KeptSource]:
-    files, left, deadline = NamedFiles(target.root, target.pid), _MOST_BYTES, time.monotonic() + _MOST_SECONDS
+def _sources(profile: Profile, targets: Sequence[Target]) -> Iterator[KeptSource]:
+    """The files that all processes which have them agree on: a profile does not tell whose file a function is of."""
+    roots = [NamedFiles(target.root, target.pid) for target in targets]
+    left, deadline = _MOST_BYTES, time.monotonic() + _MOST_SECONDS
     for filename in _by_samples(profile):
-        if left <= 0 or time.monotonic() > deadline:
-            return
-        with suppress(OSError, ValueError):
-            content, mtime_ns = _read(files, filename)
-            left -= len(content)
-            yield KeptSource(filename, "\n".join(decoded(content)) + "\n", mtime_ns)
+        found: dict[bytes, int] = {}
+        for files in roots:
+            if left <= 0 or time.monotonic() > deadline:
+                return
+            with suppress(OSError, ValueError):
+                content, mtime_ns = _read(files, filename)
+                left -= len(content)
+                found[content] = max(mtime_ns, found.get(content, 0))
+        if len(found) == 1:
+            ((content, mtime_ns),) = found.items()
+            with suppress(ValueError):
+                yield KeptSource(filename, "\n".join(decoded(content)) + "\n", mtime_ns)
 
 
 def _by_samples(profile: Profile) -> list[str]:

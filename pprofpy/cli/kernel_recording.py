@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark
 from pprofpy.cli.options import duration_option, subprocesses_option, window_option
-from pprofpy.cli.record import Length, print_costs, record, spooled
+from pprofpy.cli.record import Length, named, print_costs, record, spooled
 from pprofpy.cli.saving import progress_bar
-from pprofpy.cli.target_options import Choice, chosen_target
+from pprofpy.cli.target_options import Choice, chosen
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder
-from pprofpy.target import Target
+from pprofpy.target import Group, Target, Watched
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S, format_duration
@@ -65,7 +65,7 @@ def recording(
     start: Callable[[Scope], _Recorder],
     *,
     everybody: bool = True,
-) -> Iterator[tuple[_Recorder, Target | None]]:
+) -> Iterator[tuple[_Recorder, Watched | None]]:
     """Start a recording of what the command line names.
 
     For a COMMAND the probes are in place before it starts, so that nothing of it is missed but its first milliseconds.
@@ -78,7 +78,7 @@ def recording(
         everybody: Record the whole system if no process is named.
 
     Yields:
-        The recorder, and the process it watches: None for the whole system.
+        The recorder, and what it watches: None for the whole system.
 
     Raises:
         UsageError: The options contradict each other.
@@ -98,21 +98,30 @@ def recording(
     elif choice.command:
         with (
             start(Scope(children=subprocesses, named_later=True)) as recorder,
-            chosen_target(choice, interruption) as target,
+            chosen(choice, interruption) as target,
         ):
-            recorder.watch(target)
+            recorder.watch_all(target)
             yield recorder, target
     else:
         with (
-            chosen_target(choice, interruption) as target,
-            start(Scope(target.pid, children=subprocesses)) as recorder,
+            chosen(choice, interruption) as target,
+            start(_scope(target, children=subprocesses)) as recorder,
         ):
+            if isinstance(target, Group):
+                recorder.watch_all(target)
             yield recorder, target
+
+
+def _scope(target: Watched, *, children: bool) -> Scope:
+    """One process is known as the program is loaded, several are named when it is."""
+    if isinstance(target, Target):
+        return Scope(target.pid, children=children)
+    return Scope(children=children, named_later=True)
 
 
 def run(
     recorder: Recorder,
-    target: Target | None,
+    target: Watched | None,
     windows: Spool,
     shown: Mapping[str, Option],
     length: Length,
@@ -141,13 +150,10 @@ def run(
             progress(elapsed_ns)
             on_poll()
 
-        def named(window: Recording) -> Recording:
-            """With the target's name: a recorder of switches knows the pid alone."""
-            if target:
-                window.profile.collection = replace(window.profile.collection, target=str(target))
-            return on_window(window)
+        def kept(window: Recording) -> Recording:
+            return on_window(named(window, target))
 
-        return record([recorder], windows, shown, length, interruption, target, polled, named)
+        return record([recorder], windows, shown, length, interruption, target, polled, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +182,10 @@ class Plan:
 def record_and_show(
     plan: Plan,
     start: Callable[[Scope], _Recorder],
-    show: Callable[[Recording, Target | None], None],
+    show: Callable[[Recording, Watched | None], None],
     *,
     is_empty: Callable[[Recording], bool] = lambda made: not len(made.profile),
-    begin: Callable[[_Recorder, Target | None], None] = lambda recorder, target: None,
+    begin: Callable[[_Recorder, Watched | None], None] = lambda recorder, target: None,
     finish: Callable[[_Recorder, Recording], None] = lambda recorder, made: None,
     afterwards: Callable[[Recording], None] = lambda made: None,
     on_poll: Callable[[_Recorder], object] = lambda recorder: None,
@@ -225,7 +231,7 @@ def record_and_show(
             wait_for_command(interruption.child)
 
 
-def check_began(is_empty: bool, target: Target | None, interruption: Interruption) -> None:
+def check_began(is_empty: bool, target: Watched | None, interruption: Interruption) -> None:
     """Refuse an empty recording that ended before it could record anything.
 
     Raises:
@@ -235,7 +241,8 @@ def check_began(is_empty: bool, target: Target | None, interruption: Interruptio
     if is_empty and interruption.wait(0):
         raise InterruptedEarly("interrupted before anything was recorded")
     if is_empty and target and not target.is_alive():
-        raise TargetError(f"process {target.pid} ended before anything was recorded", "name one that runs for a while")
+        who = f"process {target.pid}" if isinstance(target, Target) else str(target)
+        raise TargetError(f"{who} ended before anything was recorded", "name one that runs for a while")
 
 
 def wait_for_command(child: Launched | None) -> None:

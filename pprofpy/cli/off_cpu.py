@@ -19,7 +19,7 @@ from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.sleepers import fold_sleepers
 from pprofpy.reports import off_cpu as report
-from pprofpy.target import Target
+from pprofpy.target import Watched
 
 EPILOG = """\b
 Examples:
@@ -80,7 +80,7 @@ def command(
         if recorder.without_python:
             remark(f"no Python stacks, only the kernel's: {recorder.without_python}")
 
-    def show(made: Recording, target: Target | None) -> None:
+    def show(made: Recording, target: Watched | None) -> None:
         if not output.is_stdout:
             present(made, as_json=as_json)
         if path := keep(made, target, output):

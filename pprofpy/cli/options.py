@@ -43,7 +43,8 @@ window_option = click.option(
     help="Write a window to disk every TIME; a crash loses at most one window.",
 )  # fmt: skip
 
-subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help="Record child processes, too.")
+SUBPROCESSES = "Record child processes, too; with --name, all processes that match."
+subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help=SUBPROCESSES)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -17,7 +17,7 @@ from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder, Session, Stop
 from pprofpy.session.session import WINDOW_NS
-from pprofpy.target import Target
+from pprofpy.target import Watched
 from pprofpy.target.usage import usage
 
 
@@ -30,7 +30,7 @@ class Length:
 
 
 @contextmanager
-def spooled(kind: str, target: Target | None) -> Iterator[Spool]:
+def spooled(kind: str, target: Watched | None) -> Iterator[Spool]:
     """Open a spool for one recording. It is deleted when the recording has been saved, and stays if that fails.
 
     Raises:
@@ -61,7 +61,7 @@ def record(
     shown: Mapping[str, Option],
     length: Length,
     stop: Stop,
-    target: Target | None,
+    target: Watched | None,
     on_poll: Callable[[int], object] = lambda elapsed_ns: None,
     on_window: Callable[[Recording], Recording] = lambda window: window,
 ) -> Recording:
@@ -101,6 +101,13 @@ def record(
     if not len(found.profile):
         windows.clear()  # nothing that could be lost
     return found
+
+
+def named(window: Recording, target: Watched | None) -> Recording:
+    """The window with the name of what it is of: a recorder knows pids, or one process of several."""
+    if target:
+        window.profile.collection = replace(window.profile.collection, target=str(target))
+    return window
 
 
 def print_costs(recorder: Recorder) -> None:

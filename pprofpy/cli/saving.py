@@ -21,7 +21,7 @@ from pprofpy.formats.files import STDIO, name_of, save, save_recording
 from pprofpy.formats.output import check_free, is_direct
 from pprofpy.formats.recording import write as write_recording
 from pprofpy.model.recording import Recording
-from pprofpy.target import Target
+from pprofpy.target import Watched
 from pprofpy.units import format_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -82,7 +82,7 @@ def output_options(command: _Command) -> _Command:
     return decorated  # type: ignore[no-any-return]
 
 
-def keep(recording: Recording, target: Target | None, output: Output, *, name: str = "") -> Path | None:
+def keep(recording: Recording, target: Watched | None, output: Output, *, name: str = "") -> Path | None:
     """Write a recording to its output; if that fails, save it to the profile folder.
 
     Args:
@@ -175,6 +175,7 @@ def _encoded(recording: Recording, format_name: str) -> bytes:
     return encode(recording.profile, format_name)
 
 
-def file_name(kind: str, target: Target | None) -> str:
+def file_name(kind: str, target: Watched | None) -> str:
     """How the file of a recording is called, but for its suffix."""
-    return name_of(kind, target.name if target else "", target.pid if target else 0)
+    first = target.members[0] if target else None
+    return name_of(kind, first.name if first else "", first.pid if first else 0)

@@ -27,7 +27,7 @@ from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import LatencyRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import sched_latency as report
-from pprofpy.target import Target
+from pprofpy.target import Watched
 from pprofpy.text import counted
 
 EPILOG = """\b
@@ -68,7 +68,7 @@ class _Events:
 
 
 @contextmanager
-def _events(recorder: SchedRecorder, target: Target | None, output: Output) -> Iterator[_Events]:
+def _events(recorder: SchedRecorder, target: Watched | None, output: Output) -> Iterator[_Events]:
     """Open a file for events beside the recording: what a crash leaves can be read, too."""
     if output.path and not output.is_stdout:
         path = Path(output.path)
@@ -160,7 +160,7 @@ def command(
     def start(scope: Scope) -> SchedRecorder:
         return SchedRecorder(SchedOptions(scope, threshold_ns or 0, with_trace, with_stacks))
 
-    def begin(recorder: SchedRecorder, target: Target | None) -> None:
+    def begin(recorder: SchedRecorder, target: Watched | None) -> None:
         if with_trace:
             live.events = files.enter_context(_events(recorder, target, output))
 
@@ -170,7 +170,7 @@ def command(
         if live.events:
             live.events.end(Latencies.from_recording(made).record)
 
-    def show(made: Recording, target: Target | None) -> None:
+    def show(made: Recording, target: Watched | None) -> None:
         if not output.is_stdout:
             _show(made, as_json=as_json)
         if path := keep(made, target, output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import click
@@ -14,7 +14,7 @@ from pprofpy import target as targets
 from pprofpy.cli import completion, confinement
 from pprofpy.cli.console import remark
 from pprofpy.errors import PprofpyError, UsageError
-from pprofpy.target import Target
+from pprofpy.target import Target, Watched
 from pprofpy.target.launch import Interruption, Launched
 from pprofpy.target.permission import require_proc
 
@@ -68,7 +68,15 @@ def target_options(command: _Command) -> _Command:
 
 @contextmanager
 def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target]:
-    """Find the process that the user named. Start a COMMAND; end it again if it cannot be recorded.
+    """As `chosen`, for a command that records one process without its children."""
+    with chosen(replace(choice, children=None), interruption) as found:
+        (target,) = found.members
+        yield target
+
+
+@contextmanager
+def chosen(choice: Choice, interruption: Interruption) -> Iterator[Watched]:
+    """Find what the user named. Start a COMMAND; end it again if it cannot be recorded.
 
     Raises:
         UsageError: The choice contradicts itself.
@@ -80,7 +88,7 @@ def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target
     require_proc()
     if not choice.command:
         confinement.before_recording()
-        yield _running_target(choice)
+        yield _running(choice)
         return
     launched = interruption.child = Launched(choice.command)
     confinement.before_recording()
@@ -91,9 +99,11 @@ def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target
         raise
 
 
-def _running_target(choice: Choice) -> Target:
+def _running(choice: Choice) -> Watched:
     if choice.pid is not None:
         return targets.open_target(choice.pid)
+    if choice.name and choice.children:
+        return targets.all_by_name(choice.name)
     if choice.name:
         return targets.find_by_name(choice.name, with_children=choice.children)
     candidates = targets.python_processes()

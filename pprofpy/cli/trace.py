@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import click
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, say
 from pprofpy.cli.kernel_recording import recording, wait_for_command
-from pprofpy.cli.options import Duration, verbose_option
+from pprofpy.cli.options import SUBPROCESSES, Duration, verbose_option
 from pprofpy.cli.record import print_costs
 from pprofpy.cli.target_options import Choice, target_options
 from pprofpy.cli.trace_view import EventView
@@ -27,7 +27,7 @@ from pprofpy.formats.files import STDIO, open_input
 from pprofpy.formats.output import check_free, writing
 from pprofpy.reports.losses import lines
 from pprofpy.session import Session
-from pprofpy.target import Target
+from pprofpy.target import Target, Watched
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import NS_PER_S, format_duration, parse_duration_ns
 
@@ -101,7 +101,7 @@ def slower_than_ns(value: str) -> int:
     "--max-events", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N events (0: never)."
 )
 @click.option("--tid", type=click.IntRange(min=1), metavar="TID", help="Trace only this thread.")
-@click.option("--subprocesses", "--follow", is_flag=True, help="Trace child processes, too.")
+@click.option("--subprocesses", "--follow", is_flag=True, help=SUBPROCESSES)
 @click.option("--stacks", is_flag=True, help="Show the Python stack that caused each event.")
 @click.option("-o", "--output", metavar="FILE", default="", help="Save events to FILE, for --input.")
 @click.option("--force", is_flag=True, help="Replace a file that pprofpy did not write.")
@@ -214,7 +214,7 @@ def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None
                 _check_thread(target, wanted.tid)
             length = f" for {format_duration(how.length_ns)}" if how.length_ns else ""
             remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
-            stream = _Stream(recorder, view, keep, interruption)
+            stream = _Stream(recorder, view, target, keep, interruption)
             session = Session([recorder], stream, target=target, duration_ns=how.length_ns, on_poll=stream.take)
             for text in session.remarks:
                 remark(text)
@@ -232,12 +232,14 @@ class _Stream:
     Attributes:
         recorder: Where the events come from (an EventRecorder).
         view: What is shown of them.
+        target: Whose they are; None for all processes.
         keep: Puts them into a file; None without one.
         interruption: The user's say.
     """
 
     recorder: Any
     view: EventView
+    target: Watched | None
     keep: eventlog.EventWriter | None
     interruption: Interruption
 
@@ -254,6 +256,8 @@ class _Stream:
         """Show and save the rest, and what was lost."""
         self.take()
         collection = self.recorder.collected()
+        if self.target:
+            collection = replace(collection, target=str(self.target))
         if self.keep:
             self.keep.end(self.recorder.duration_ns, collection)
         if self.view.with_summary:
@@ -289,11 +293,12 @@ def _saved(how: _Run, log: EventLog) -> Iterator[eventlog.EventWriter | None]:
     remark(f"  view:  pprofpy trace --input {shlex.quote(how.output)}")
 
 
-def _check_thread(target: Target, tid: int) -> None:
-    threads = {thread.tid for thread in target.threads()}
+def _check_thread(target: Watched, tid: int) -> None:
+    threads = {thread.tid for one in target.members for thread in one.threads()}
     if tid not in threads:
         known = ", ".join(map(str, sorted(threads)[:10]))
-        raise TargetError(f"process {target.pid} has no thread {tid}", f"its threads: {known}")
+        who = f"process {target.pid}" if isinstance(target, Target) else str(target)
+        raise TargetError(f"{who} has no thread {tid}", f"its threads: {known}")
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

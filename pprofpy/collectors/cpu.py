@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
-from pprofpy.errors import InterruptedEarly, NotStartedError, PprofpyError, TargetError, UsageError
+from pprofpy.errors import InterruptedEarly, NotPossibleError, NotStartedError, PprofpyError, TargetError, UsageError
 from pprofpy.session import Recorder, Stop
-from pprofpy.target import Target
+from pprofpy.target import Target, Watched
 
 if TYPE_CHECKING:
     from pprofpy.collectors.sampling.cpu import CpuRecorder
@@ -62,11 +62,11 @@ class CpuEngines:
         except PprofpyError as error:
             self.refuse(error)
 
-    def start(self, target: Target, stop: Stop) -> Recorder:
+    def start(self, watched: Watched, stop: Stop) -> Recorder:
         """Start a recorder that watches the process.
 
         Args:
-            target: The process.
+            watched: The process; or several, with the kernel engine.
             stop: The user's say while it is being started.
 
         Raises:
@@ -77,12 +77,13 @@ class CpuEngines:
         self.prepare()
         if self._prepared:
             try:
-                self._prepared.watch(target)
+                self._prepared.watch_all(watched)
             except PprofpyError as error:
                 self.refuse(error)
             else:
                 self._say("engine: eBPF, which does not stop the process")
                 return self._prepared
+        target = self._for_pyspy(watched)
         if self._refusal:
             self._say(f"engine: py-spy, since {self._refusal}")
         from pprofpy.collectors.pyspy.recorder import PySpyRecorder
@@ -94,6 +95,21 @@ class CpuEngines:
             recorder.close()
             raise
         return recorder
+
+    def _for_pyspy(self, watched: Watched) -> Target:
+        """The one process that py-spy can record.
+
+        Raises:
+            NotPossibleError: There are several.
+        """
+        if isinstance(watched, Target):
+            return watched
+        why = f", and the kernel engine cannot do it: {self._refusal}" if self._refusal else ""
+        each = "".join(f"\n    pprofpy cpu --pid {one.pid} --subprocesses" for one in watched.members)
+        raise NotPossibleError(
+            f"py-spy records one process with its children, not {watched}{why}",
+            f"record each by itself, at the same time if you like:{each}",
+        )
 
     def refuse(self, error: PprofpyError) -> None:
         """Remember why the kernel engine cannot do it; the next `start` takes another one.

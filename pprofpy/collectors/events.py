@@ -170,9 +170,10 @@ class EventProfileRecorder(KernelRecorder):
 
     def watch(self, target: Target) -> None:
         """Count the events of a process, and of those that it has started if children are wanted."""
-        self._target = target
+        is_first, self._target = self._target is None, target
         self._stacks.watch(target)
-        self.begin()
+        if is_first:
+            self.begin()
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 

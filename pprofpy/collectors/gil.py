@@ -118,10 +118,11 @@ class GilRecorder(KernelRecorder):
 
     def watch(self, target: Target) -> None:
         """Watch the lock of a process, and those of its children if they are wanted. The recording begins here."""
-        self._target = target
+        is_first, self._target = self._target is None, target
         _check_libc(target)
         _watch(self._stacks, target)
-        self.begin()
+        if is_first:
+            self.begin()
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 

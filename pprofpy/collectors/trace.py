@@ -220,7 +220,7 @@ class EventRecorder(KernelRecorder):
         self._begin_to_watch(target.pid)
 
     def _begin_to_watch(self, pid: int) -> None:
-        self._target = f"pid {pid}"
+        self._target = f"pid {pid}"  # whoever names several processes names the recording
         if self._stacks:
             self._stacks.watch(pid)
         threads = self.program.table("target_threads", _U4, _U1)

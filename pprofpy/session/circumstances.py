@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pprofpy.target import Target
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
 from pprofpy.target.freezer import frozen_by
@@ -18,24 +20,26 @@ def standstill(target: Target) -> str:
     state = target.state()
     if state in _STOPPED:
         remedy = f"let it go on: kill -CONT {target.pid}" if state == "T" else "end the debugger, or let it go on"
-        return f"The process {_STOPPED[state]} (state {state}): nothing of it runs; {remedy}."
+        return f"Process {target.pid} {_STOPPED[state]} (state {state}): nothing of it runs; {remedy}."
     if file := frozen_by(target.pid):
-        return f"The process is frozen (by {file}): nothing of it runs; thaw it."
+        return f"Process {target.pid} is frozen (by {file}): nothing of it runs; thaw it."
     return ""
 
 
 class Circumstances:
-    """Of one recording of one process, from now on.
+    """Of one recording, from now on.
+
+    Args:
+        targets: The processes that are recorded.
 
     Attributes:
         remarks: What is known as it begins.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._quotas = quotas(target.pid)
-        compiled = NUITKA_NOTE if is_by_nuitka(target) else ""
-        self.remarks = tuple(filter(None, (standstill(target), compiled)))
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._quotas = {folder: before for target in targets for folder, before in quotas(target.pid).items()}
+        compiled = NUITKA_NOTE if any(map(is_by_nuitka, targets)) else ""
+        self.remarks = tuple(filter(None, (*map(standstill, targets), compiled)))
 
     def notes(self) -> tuple[str, ...]:
         """The remarks, and what has happened since."""

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import ClassVar, Self
 
+from pprofpy.errors import TargetError
 from pprofpy.model.recording import Recording
-from pprofpy.target import Target
+from pprofpy.target import Target, Watched
 
 
 class Recorder(ABC):
@@ -44,6 +45,20 @@ class Recorder(ABC):
             NotPossibleError: The process cannot be recorded.
             TargetError: The process has ended.
         """
+
+    def watch_all(self, watched: Watched) -> None:
+        """Record each process of a group from now on, but for those that have ended meanwhile.
+
+        Raises:
+            NotPossibleError: One of them cannot be recorded.
+            TargetError: All have ended, or one cannot be recorded although it lives.
+        """
+        for target in watched.members:
+            try:
+                self.watch(target)
+            except TargetError:
+                if target.is_alive() or not any(one.is_alive() for one in watched.members):
+                    raise
 
     @abstractmethod
     def poll(self) -> None:

@@ -11,7 +11,7 @@ from pprofpy.errors import PprofpyError
 from pprofpy.model.recording import Recording
 from pprofpy.session.circumstances import Circumstances
 from pprofpy.session.recorder import Recorder
-from pprofpy.target import Target
+from pprofpy.target import Watched
 from pprofpy.units import NS_PER_S
 
 FOREVER = None
@@ -54,7 +54,7 @@ class Session:
         recorders: Sequence[Recorder],
         stop: Stop,
         *,
-        target: Target | None = None,
+        target: Watched | None = None,
         duration_ns: int | None = FOREVER,
         window_ns: int = WINDOW_NS,
         on_poll: Callable[[int], object] = lambda elapsed_ns: None,
@@ -68,7 +68,7 @@ class Session:
         self._on_poll = on_poll
         self._start_ns = start_ns or time.monotonic_ns()
         self.failure: PprofpyError | None = None
-        self._circumstances = Circumstances(target) if target else None
+        self._circumstances = Circumstances(target.members) if target else None
         self.remarks = self._circumstances.remarks if self._circumstances else ()
 
     def windows(self) -> Iterator[Recording]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pprofpy.target.choice import find_by_name, python_processes, several, summary, the_only_one
+from pprofpy.target.choice import all_by_name, find_by_name, python_processes, several, summary, the_only_one
+from pprofpy.target.group import Group, Watched
 from pprofpy.target.interpreter import Interpreter, mapped_interpreters
 from pprofpy.target.permission import CAP_SYS_PTRACE, has_capability, permission_error, with_sudo
 from pprofpy.target.process import Target, Thread, descendants_of, open_target
@@ -11,9 +12,12 @@ from pprofpy.target.procfs import PROC
 __all__ = [
     "CAP_SYS_PTRACE",
     "PROC",
+    "Group",
     "Interpreter",
     "Target",
     "Thread",
+    "Watched",
+    "all_by_name",
     "descendants_of",
     "find_by_name",
     "has_capability",

@@ -19,12 +19,11 @@ class ChildrenAtWork:
         self._target = target
         self._own_ns, self._children_ns = target.cpu_time_ns(), _children_ns(target.pid)
 
-    def remark(self, elapsed_ns: int, command: str) -> str:
+    def remark(self, elapsed_ns: int) -> str:
         """Tell of children that are busier than their parent, and of the command that records them; else empty.
 
         Args:
             elapsed_ns: The time since the beginning.
-            command: Records the process, without its children.
         """
         now_ns = _children_ns(self._target.pid)
         busy = {pid: spent for pid, ns in now_ns.items() if (spent := ns - self._children_ns.get(pid, 0)) > 0}
@@ -32,9 +31,10 @@ class ChildrenAtWork:
         if spent_ns <= max(own_ns, elapsed_ns // _WORTH_A_REMARK):
             return ""
         children = "a child" if len(busy) == 1 else f"{len(busy)} children"
+        pid = self._target.pid
         return (
-            f"{children} of process {self._target.pid} used {format_duration(spent_ns)} of CPU time meanwhile, it "
-            f"itself {format_duration(max(own_ns, 0))}; to record the children, too: {command} --subprocesses"
+            f"{children} of process {pid} used {format_duration(spent_ns)} of CPU time meanwhile, it itself "
+            f"{format_duration(max(own_ns, 0))}; to record the children, too: pprofpy cpu --pid {pid} --subprocesses"
         )
 
 

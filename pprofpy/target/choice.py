@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from pprofpy.errors import PprofpyError, TargetError, UsageError
 from pprofpy.target import procfs
+from pprofpy.target.group import Group, Watched
 from pprofpy.target.process import Target, open_target
 from pprofpy.target.usage import ancestors, usage
 from pprofpy.text import printable
@@ -55,29 +56,45 @@ def find_by_name(pattern: str, *, with_children: bool | None = None) -> Target:
 
     Args:
         pattern: The expression.
-        with_children: Its children will be recorded, too: of several that match, the one from which all others descend
-            is meant. None: whoever asks cannot record children.
+        with_children: False: the hint offers to record children, too. None: whoever asks cannot record children.
 
     Raises:
         UsageError: `pattern` is not a regular expression.
         TargetError: None matches, or several do; the hint lists them.
     """
+    matching = _matching(pattern)
+    if len(matching) == 1:
+        return matching[0]
+    raise several(matching, f"match --name {pattern!r}", with_children=with_children, is_named=True)
+
+
+def all_by_name(pattern: str) -> Watched:
+    """The Python processes whose command lines match, to be recorded with their children.
+
+    Of a process that descends from another, that one stands for both.
+
+    Raises:
+        UsageError: `pattern` is not a regular expression.
+        TargetError: None matches.
+    """
+    roots = _Families(_matching(pattern)).roots
+    return roots[0] if len(roots) == 1 else Group(tuple(roots))
+
+
+def _matching(pattern: str) -> list[Target]:
+    """One at least."""
     try:
         matching = python_processes(pattern)
     except re.error as error:
         raise UsageError(
             f"--name {pattern!r} is not a regular expression: {error}", "put a backslash before ( [ . * + ?"
         ) from error
-    if len(matching) == 1:
-        return matching[0]
-    if with_children and len(roots := _Families(matching).roots) == 1:
-        return roots[0]
-    if matching:
-        raise several(matching, f"match --name {pattern!r}", with_children=with_children)
-    raise TargetError(
-        f"no Python process matches --name {pattern!r}{_unseen()}",
-        "the pattern must match the command line; list command lines with 'pgrep -af python'",
-    )
+    if not matching:
+        raise TargetError(
+            f"no Python process matches --name {pattern!r}{_unseen()}",
+            "the pattern must match the command line; list command lines with 'pgrep -af python'",
+        )
+    return matching
 
 
 def the_only_one(candidates: list[Target], *, with_children: bool | None = None) -> Target:
@@ -85,7 +102,7 @@ def the_only_one(candidates: list[Target], *, with_children: bool | None = None)
 
     Args:
         candidates: Of which one is to be chosen.
-        with_children: As for `find_by_name`.
+        with_children: As for `find_by_name`; True: they will be.
 
     Raises:
         TargetError: There is none, or there are several; the hint lists them.
@@ -99,7 +116,9 @@ def the_only_one(candidates: list[Target], *, with_children: bool | None = None)
     )
 
 
-def several(candidates: list[Target], what: str, *, with_children: bool | None = None) -> TargetError:
+def several(
+    candidates: list[Target], what: str, *, with_children: bool | None = None, is_named: bool = False
+) -> TargetError:
     """The error for a choice that we must not make for the user: whom to choose from, children below their parents."""
     families = _Families(candidates)
     lines = [f"{'  ' * depth}--pid {summary(target)}" for target, depth in families.in_order()]
@@ -110,6 +129,8 @@ def several(candidates: list[Target], what: str, *, with_children: bool | None =
         for parent, count in families.parents()[:_MOST_PARENTS]:
             children = "child" if count == 1 else f"{count} children"
             shown.append(f"--pid {parent.pid} --subprocesses: it and its {children}")
+        if is_named:
+            shown.append("--subprocesses beside --name: all of them and their children")
     return TargetError(
         f"{len(candidates)} Python processes {what}", "choose one:" + "".join(f"\n    {line}" for line in shown)
     )

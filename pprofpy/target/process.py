@@ -70,6 +70,11 @@ class Target:
         return f"{self.name} (pid {self.pid}, {python if self.is_python else 'no Python itself'})"
 
     @property
+    def members(self) -> tuple[Target, ...]:
+        """It alone: as of a Group."""
+        return (self,)
+
+    @property
     def is_python(self) -> bool:
         """Is it one, as opposed to a launcher?"""
         return self.interpreter != NO_PYTHON

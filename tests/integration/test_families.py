@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+import uuid
+from pathlib import Path
 
 import pytest
 
 from pprofpy.formats.files import read_recording
-from tests.conftest import PROGRAMS, CommandLine, beside_others
+from pprofpy.model.gil import GilRecord
+from pprofpy.target import descendants_of
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others
 
 BURN = f"{shlex.quote(sys.executable)} {shlex.quote(str(PROGRAMS / 'burn.py'))} 0.3"
 TWO = f"{BURN} >/dev/null & {BURN} >/dev/null & wait"
@@ -32,6 +36,46 @@ def test_all_that_a_launcher_starts_is_recorded(cli: CommandLine, launcher: tupl
             spent[pid] = spent.get(pid, 0) + values[1]
     assert len(spent) == 2
     assert all(0.05e9 < cpu_ns < 0.36e9 for cpu_ns in spent.values()), spent
+
+
+UNRELATED = """
+import os, sys, time
+def work():
+    until = time.thread_time() + 0.003
+    while time.thread_time() < until:
+        pass
+    time.sleep(0.002)
+is_child = sys.argv[1:] == ["with a child"] and os.fork() == 0
+parent = os.getppid()
+if not is_child:
+    print("ready", flush=True)
+while os.getppid() == parent:
+    work()
+"""
+
+
+@beside_others
+@pytest.mark.parametrize("command", ["cpu --engine bpf --rate 1000", "gil", "off-cpu", "trace -e getppid -o FILE"])
+def test_all_that_a_name_fits_are_one_recording(cli: CommandLine, start: Start, tmp_path: Path, command: str) -> None:
+    """Processes that have nothing to do with each other, and what they have started."""
+    script, file = tmp_path / f"unrelated-{uuid.uuid4().hex}.py", tmp_path / "recording"
+    script.write_text(UNRELATED)
+    roots = sorted(start(sys.executable, str(script), *words).pid for words in ((), ("with a child",)))
+    everybody = {*roots, *(child for root in roots for child in descendants_of(root))}
+    words = command.replace("FILE", str(file)).split()
+
+    done = cli(*words, "-d", "0.5", "--subprocesses", "--name", script.name)
+
+    assert done.returncode == 0, done.stderr
+    who = f"2 processes called {script.stem} (pids {roots[0]}, {roots[1]})"
+    assert f"recording {who} for 500 ms" in done.stderr
+    made = read_recording(str(file if file.exists() else cli.recordings[0]))
+    assert made.profile.collection.target == who
+    found = {label.value for labels in made.profile.label_sets for label in labels if label.key == "pid"}
+    if command == "gil":
+        found = {thread.pid for thread in GilRecord.from_recording(made).threads}
+    assert len(everybody) == 3
+    assert found == everybody
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_quota_that_throttled_meanwhile_is_named(
 ) -> None:
     monkeypatch.setattr(procfs, "control_groups", lambda pid: [("memory", "/m"), (controllers, group)])
     throttle(groups / folder, text, 3, 500_000_000)
-    circumstances = Circumstances(target)
+    circumstances = Circumstances([target])
 
     assert circumstances.notes() == ()
     throttle(groups / folder, text, 5, 1_700_000_000)
@@ -85,8 +85,8 @@ def test_a_stopped_process_is_named_as_such_with_the_command_that_lets_it_go_on(
     assert standstill(target) == ""
     os.kill(target.pid, signal.SIGSTOP)
     wait_until(lambda: target.state() == "T", "it is stopped")
-    remark = f"The process is stopped (state T): nothing of it runs; let it go on: kill -CONT {target.pid}."
-    assert Circumstances(target).notes() == (remark,)
+    remark = f"Process {target.pid} is stopped (state T): nothing of it runs; let it go on: kill -CONT {target.pid}."
+    assert Circumstances([target]).notes() == (remark,)
 
 
 @pytest.mark.parametrize("constant", ["nuitka_module_loader", "nuitka_module_loader_of_others"])
@@ -100,4 +100,4 @@ def test_a_program_of_nuitkas_is_told_by_its_constants(start: Start, tmp_path: P
 
     is_compiled = constant == "nuitka_module_loader"
     assert is_by_nuitka(target) == is_compiled
-    assert Circumstances(target).remarks == ((NUITKA_NOTE,) if is_compiled else ())
+    assert Circumstances([target]).remarks == ((NUITKA_NOTE,) if is_compiled else ())

@@ -70,6 +70,10 @@ class Mortal:
     def __init__(self, times: int) -> None:
         self._left = times
 
+    @property
+    def members(self) -> tuple[Mortal, ...]:
+        return (self,)
+
     def started_ns(self) -> int:
         return 7
 

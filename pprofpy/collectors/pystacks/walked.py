@@ -31,33 +31,38 @@ class WalkedStacks:
         program: Includes python.h.
         scope: Whom it watches.
 
-    Attributes:
-        problem: Why the process that was named has no Python stacks; empty if it has.
     """
 
     def __init__(self, program: Program, scope: Scope) -> None:
-        self.problem = ""
-        self._is_mistaken = False
+        self._mistake = ""
+        self._problems: dict[int, str] = {}
         self._scope = scope
-        self._named = scope.pid
+        self._named = {scope.pid} - {0}
         self._stacks = PythonStacks(program, children=scope.children)
         self._processes = self._stacks.processes
         self._seen = 0
 
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked."""
-        self._named = pid
-        self._note(self._processes.watch_soon(pid, is_patient=self._scope.named_later))
+        self._named.add(pid)
+        self._note(pid, self._processes.watch_soon(pid, is_patient=self._scope.named_later))
 
-    def _note(self, error: PprofpyError | None) -> None:
-        """Note why the process that was named has no stacks; of a launcher, its children are meant."""
+    def _note(self, pid: int, error: PprofpyError | None) -> None:
+        """Note why a process that was named has no stacks; of a launcher, its children are meant."""
         if error and not (self._scope.children and isinstance(error, NotPythonError | NotStartedError)):
-            self.problem = error.message
+            self._problems[pid] = error.message
+
+    @property
+    def problem(self) -> str:
+        """Why none of the processes that were named has Python stacks; empty if one has."""
+        if self._mistake or len(self._problems) < len(self._named):
+            return self._mistake
+        return next(iter(self._problems.values()), "")
 
     def watch_others(self, pids: Iterable[int]) -> None:
         """Have those of the processes walked that it has started before, where they can be."""
         for pid in pids:
-            if pid != self._named and not self._processes.get(pid):
+            if pid not in self._named and not self._processes.get(pid):
                 self._processes.watch_soon(pid, is_patient=True)
 
     @property
@@ -75,13 +80,14 @@ class WalkedStacks:
         try:
             given_up = self._stacks.poll()
         except NotPossibleError as error:
-            self.problem, self._is_mistaken = error.message, True
+            self._mistake = error.message
         else:
-            self._note(given_up.get(self._named))
+            for pid in self._named & given_up.keys():
+                self._note(pid, given_up[pid])
         fresh = self._take_fresh()
-        if any(one.runtime.pid == self._named for one in fresh):
-            self.watch_others(self._scope.members(self._named))
-            fresh += self._take_fresh()
+        for pid in self._named & {one.runtime.pid for one in fresh}:
+            self.watch_others(self._scope.members(pid))
+        fresh += self._take_fresh()
         return [one.runtime.pid for one in fresh]
 
     def _take_fresh(self) -> list[Process]:
@@ -103,7 +109,7 @@ class WalkedStacks:
 
     def spelled(self, number: int) -> Stack:
         """The stack with such a number, leaf-first."""
-        return () if self._is_mistaken else self._stacks.spelled(number)
+        return () if self._mistake else self._stacks.spelled(number)
 
     def make_room(self, *in_use: Iterable[int]) -> None:
         """See PythonStacks."""
@@ -120,7 +126,8 @@ class WalkedStacks:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of Python stacks that are missing."""
-        return (f"No Python stacks: {self.problem}.",) if self.problem else ()
+        found = [self.problem] if self.problem else self._problems.values()
+        return tuple(f"No Python stacks: {text}." for text in found)
 
     def losses(self) -> dict[str, int]:
         """How many Python stacks are missing or incomplete; threads that run no Python have the kernel's."""

@@ -116,7 +116,7 @@ class CpuRecorder(KernelRecorder):
     def __init__(self, options: CpuRecorderOptions) -> None:
         super().__init__()
         self._options = options
-        self._target: Target | None = None
+        self._targets: list[Target] = []
         self._names = ThreadNames()
         self._cpu_ns: dict[int, tuple[int, int]] = {}
         self._ended_cpu_ns = 0
@@ -145,8 +145,8 @@ class CpuRecorder(KernelRecorder):
     def watch(self, target: Target) -> None:
         """Sample a process from now on, and what it has started before if children are wanted."""
         self.stacks.watch(target)
-        if self._target is None:
-            self._target = target
+        self._targets.append(target)
+        if len(self._targets) == 1:
             self._begin()
         self._note_cpu_time()
 
@@ -284,7 +284,7 @@ class CpuRecorder(KernelRecorder):
         cpu_ns = self._ended_cpu_ns + sum(last - first for first, last in self._cpu_ns.values() if last)
         return Collection(
             engine=f"pprofpy {__version__}, eBPF",
-            target=str(self._target),
+            target=str(self._targets[0]) if self._targets else "",
             asked=round(cpu_ns / self._options.period_ns),
             got=int(self._sample_count.items()[1].sum()),
             dropped=sum(count for name, count in lost.items() if name not in _WITHOUT_STACK),
@@ -306,8 +306,10 @@ class CpuRecorder(KernelRecorder):
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._target and not self._target.is_alive():
-            notes.append("The target ended during the recording.")
+        ended = sum(not target.is_alive() for target in self._targets)
+        if ended:
+            several = f"{ended} of {len(self._targets)} processes" if len(self._targets) > 1 else "The target"
+            notes.append(f"{several} ended during the recording.")
         return notes if self._kernel_stacks is None else [*notes, *kernel_symbols().notes]
 
     def memory(self) -> str:
