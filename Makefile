@@ -10,6 +10,11 @@ FUZZ   ?= 1000000
 # Two more than CPUs: tests wait for recordings half of the time.
 WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 
+# Tests start hundreds of programs, and each would compile all modules anew where Python is told not to keep them.
+unexport PYTHONDONTWRITEBYTECODE
+# Before a command runs that may write nothing.
+KEEP_MODULES = $(PYTHON) -m compileall -q pprofpy
+
 .PHONY: help setup demo test fuzz hostile frameworks kernels lint format docs bench storm clean
 
 help:
@@ -40,10 +45,12 @@ demo: setup
 
 test: setup
 	@scripts/setup.sh tests
+	@$(KEEP_MODULES)
 	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 hostile: setup
 	@scripts/setup.sh tests
+	@$(KEEP_MODULES)
 	@PPROFPY_HOSTILE=all $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup tests/hostile tests/integration/test_capabilities.py $(PYTEST_ARGS)
 
 frameworks: setup
