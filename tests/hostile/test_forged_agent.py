@@ -73,6 +73,5 @@ def test_contents_that_make_no_sense_are_refused(
     outcome = attack(program, *words, "--pid", "PID", "-d", "500ms", restless=True)
 
     assert outcome.status == 4
-    assert (
-        "makes no sense" in outcome.stderr or "file too short" in outcome.stderr
-    )  # the library, of which it is a copy
+    of_library = "somebody writes to the file"  # that the sampler is loaded from
+    assert "makes no sense" in outcome.stderr or of_library in outcome.stderr

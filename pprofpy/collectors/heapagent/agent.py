@@ -36,6 +36,8 @@ WATCH_PERIOD_S = 0.2
 OPENING_S = 2.0  # so long pprofpy may take to lock a new control file
 DRAIN_S = 0.1
 NOT_TO_BE_EXECUTED = 8  # MFD_NOEXEC_SEAL: some kernels demand it (vm.memfd_noexec), older ones do not know it
+CAN_BE_SEALED = 2  # MFD_ALLOW_SEALING
+ADD_SEALS, ALL_SEALS = 1033, 15  # F_ADD_SEALS; no more seals, not shorter, not longer, not written to
 SAMPLER = "_pprofpy_sampler"
 FOLDERS = ("/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - a file has no name there, or one that nobody can guess
 UNKNOWN_LAYOUT = "the layout of this Python's frames is not known"
@@ -52,7 +54,7 @@ def anonymous_file() -> int:
     """The descriptor of a new file without a name, in memory where possible."""
     for flags in NOT_TO_BE_EXECUTED, 0:
         try:
-            return os.memfd_create("pprofpy", os.MFD_CLOEXEC | flags)
+            return os.memfd_create("pprofpy", os.MFD_CLOEXEC | CAN_BE_SEALED | flags)
         except (AttributeError, OSError):
             pass
     for folder in FOLDERS:
@@ -251,6 +253,20 @@ def load_sampler(library: bytes) -> "Any":
     raise reason
 
 
+def seal(fd: int) -> bool:
+    """Have the kernel keep a file in memory as it is: if it is cut short later, all that is mapped from it kills.
+
+    False where that is not possible: in a folder, or in a program that has not loaded `fcntl` (none is loaded for it).
+    """
+    fcntl = sys.modules.get("fcntl")
+    if fcntl is None and "fcntl" in sys.builtin_module_names:
+        import fcntl
+    try:
+        return fcntl is not None and fcntl.fcntl(fd, ADD_SEALS, ALL_SEALS) == 0
+    except OSError:
+        return False
+
+
 def paths_of(content: bytes) -> "Any":
     """Paths to files with this content, one after the other; each is gone after its turn.
 
@@ -259,6 +275,8 @@ def paths_of(content: bytes) -> "Any":
     fd = anonymous_file()
     try:
         write(fd, content, 0)
+        if seal(fd) and os.pread(fd, len(content) + 1, 0) != content:
+            raise ImportError("somebody writes to the file that it is loaded from")
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
