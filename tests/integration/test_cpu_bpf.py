@@ -26,6 +26,7 @@ from pprofpy.collectors.sampling import cpu
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
+from pprofpy.reports import losses
 from pprofpy.target import Target, descendants_of, open_target
 from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
@@ -265,6 +266,7 @@ down(900)
     assert sample.stack[-1] == TRUNCATED
     assert len(sample.stack) == 513
     assert profile.collection.truncated == sample.values[0]
+    assert f"{sample.values[0]} stacks were deeper than 512 frames." in losses.lines(profile.collection)
 
 
 def test_threads_that_come_and_go_are_all_counted(start: Start) -> None:

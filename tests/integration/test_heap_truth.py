@@ -16,6 +16,7 @@ from pprofpy.collectors.heap import HeapOptions
 from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.traced_blocks import TRACED_TYPES
+from pprofpy.reports import header
 from pprofpy.target.launch import Interruption
 from pprofpy.units import NS_PER_S
 from tests.conftest import PROGRAMS, Start, interpreter, rounds_until_right
@@ -250,6 +251,31 @@ def test_stacks_deeper_than_asked_are_cut_and_counted(load: Callable[..., subpro
 
     assert recording.profile.stacks.depths.max() == 1
     assert recording.profile.collection.truncated > 5000
+
+
+TOO_MUCH = """
+def body(name, line):
+    return f"def {name}(keep):\\n" + f" {line}\\n" * 300
+exec(body("inner", "keep(bytearray(100))") + body("outer", "inner(keep)"))
+print("ready", flush=True)
+while True:
+    outer([].append)
+"""
+"""Keeps 90,000 blocks of as many stacks."""
+
+
+@needs_sampler
+def test_what_finds_no_room_in_the_sampler_is_counted_and_told(start: Start) -> None:
+    program = start(sys.executable, "-c", TOO_MUCH)
+    options = HeapOptions(engine="sampling", sample_bytes=1, duration_ns=NS_PER_S // 4)
+
+    found = record(program.pid, options, Interruption()).profile.collection
+
+    assert found.losses["heap_blocks_full"] > 1000
+    assert found.losses["heap_stacks_full"] > 1000
+    told = " ".join(header.losses(found))
+    assert "sampled blocks that found no room: they are missing from what is in use" in told
+    assert "samples whose stack found no room" in told
 
 
 @needs_sampler

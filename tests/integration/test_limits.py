@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from pprofpy.collectors.kernel import program as loader
 from pprofpy.collectors.kernel.bytecode import MapShape
+from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Collection
 from pprofpy.reports import header, losses
 from pprofpy.target import open_target
@@ -70,6 +72,52 @@ def test_what_finds_no_room_is_counted_and_told(
     assert found.losses.get(loss, 0) > 0, found.losses
     words = losses.WORDS[loss].split("{}")[0].strip()
     assert any(words.lower() in line.lower() for line in header.losses(found)), header.losses(found)
+
+
+LARGE = """
+import ctypes
+class Large(ctypes.Structure):
+    _fields_ = [("content", ctypes.c_char * (200 << 10))]
+large, call = Large(), ctypes.CDLL(None).getppid
+print("ready", flush=True)
+while True:
+    call(large)
+"""
+"""Passes on its stack what is larger than all that is copied of a stack."""
+
+
+def test_native_stacks_larger_than_what_is_copied_are_counted_and_told(start: Start) -> None:
+    found = recorded_until("cpu --native -K", start(sys.executable, "-c", LARGE).pid, "native_cut")
+
+    count = found.losses["native_cut"]
+    assert f"Note: {count} native stacks reached beyond what is copied of them." in header.losses(found)
+
+
+DEEP_AND_NEW = """
+import os, sys, time
+def f99():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while time.thread_time() < 0.2:
+        pass
+    os._exit(0)
+for number in range(99):
+    exec(f"def f{number}(): f{number + 1}()")
+f0()
+"""
+
+
+def test_new_code_far_from_the_leaf_of_a_process_that_has_ended_is_counted_and_told(start: Start) -> None:
+    process = start(sys.executable, "-c", DEEP_AND_NEW, stdin=subprocess.PIPE)
+    with CpuRecorder(CpuRecorderOptions(rate_hz=1000)) as recorder:
+        recorder.watch(open_target(process.pid))
+        process.communicate("\n")
+        profile = recorder.finish().profile
+
+    stacks = [[frame.function.name.removeprefix("<string>.") for frame in stack] for stack, _, _ in profile.samples()]
+    deep = next(names for names in stacks if names[0] == "f99")
+    assert deep == [f"f{number}" for number in range(99, 35, -1)] + ["[unreadable]"] * 37
+    assert "37 functions were gone before they could be named." in losses.lines(profile.collection)
 
 
 def recorded_until(variant: str, pid: int, loss: str) -> Collection:

@@ -103,6 +103,11 @@ def test_every_call_is_seen_with_its_arguments_result_and_duration(program: Prog
         == ['(AT_FDCWD, "/tmp/pprofpy no\\nsuch\\x1b[31m file\\u202e\\"\\\\", O_RDONLY|O_CLOEXEC) = -1 ENOENT'] * 3
     )
     assert not any(char in line.text for line in lines for char in "\n\x1b\u202e")
+    # One that is too long is cut, and has a mark
+    long = ("/tmp/pprofpy" + "/long" * 100)[:255]
+    assert [line.text for line in lines if "/long/" in line.text] == [
+        f'(AT_FDCWD, "{long}"…, O_RDONLY|O_CLOEXEC) = -1 ENOENT'
+    ]
     # A descriptor stands for its file
     reads = [line.text for line in lines if line.event == "read" and "count=16)" in line.text]
     assert len(reads) == 10

@@ -1,6 +1,7 @@
 """Makes known system calls, each kind in a thread of its own. Prints `ready`, waits for a line, then `done`.
 
-1,000 getppid, 5 clock_nanosleep of 20 ms, 3 openat of a file with a hostile name, 10 times openat, read and close.
+1,000 getppid, 5 clock_nanosleep of 20 ms, 4 openat of files that are not there (3 with a hostile name, one with a long
+one), 10 times openat, read and close.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 
+LONG = "/tmp/pprofpy" + "/long" * 100
 HOSTILE = '/tmp/pprofpy no\nsuch\x1b[31m file\u202e"\\'
 
 
@@ -26,6 +28,8 @@ def open_what_is_not_there():
     for _ in range(3):
         with contextlib.suppress(FileNotFoundError):
             os.open(HOSTILE, os.O_RDONLY)
+    with contextlib.suppress(FileNotFoundError):
+        os.open(LONG, os.O_RDONLY)
 
 
 def read_a_file():

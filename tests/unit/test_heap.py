@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pprofpy.collectors.heapagent import traced_blocks
 from pprofpy.collectors.heapagent.frames import Frames, is_ours
 from pprofpy.collectors.heapagent.memory_use import measure
 from pprofpy.collectors.heapagent.samples import INUSE_OBJECTS, INUSE_SPACE
@@ -97,6 +98,16 @@ def test_traces_are_summed_by_stack_without_our_own(pieces: list[Any], are_sums:
     assert profile.values.tolist() == [[3, 16]]
     assert is_ours("<pprofpy>")
     assert not is_ours("/srv/pprofpy.py")
+
+
+def test_blocks_whose_stack_finds_no_room_count_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traced_blocks, "_MOST_STACKS", 1)
+    there = (("/srv/b.py", 1),)
+
+    traces = TracedBlocks.of(iter([(100, True), [(HERE, 2, 15, 0), (there, 3, 7, 0)], [(HERE, 1, 1, 0)]]))
+
+    assert (traces.count, traces.lost_stacks) == (6, 3)
+    assert to_profile(traces, Frames(Path("/nowhere"))).values.tolist() == [[3, 16], [3, 7]]
 
 
 def snapshots_of(*profiles: Profile) -> Snapshots:

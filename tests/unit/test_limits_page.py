@@ -37,6 +37,9 @@ def in_c(file: str, before: str) -> int:
     return int(found)
 
 
+PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
+
+
 @pytest.mark.parametrize(
     ("what", "limit"),
     [
@@ -47,7 +50,7 @@ def in_c(file: str, before: str) -> int:
         ("threads at once", f"{intervals._MAX_THREADS:,} (whole system: 65,536)"),
         ("threads of a", f"{processes._MAX_THREADS:,}"),
         ("frames of a stack", f"{in_c('python_tables.h', 'PYTHON_MAX_FRAMES ')}"),
-        ("new code", f"{in_c('python_tables.h', 'PYTHON_NEW_CODE_FRAMES ')}"),
+        ("new code", f"{in_c('python_tables.h', 'PYTHON_NEW_CODE_FRAMES ')} frames"),
         ("a function's",
          f"{in_c('python_tables.h', 'NAME_BYTES ')}; {in_c('python_tables.h', 'FILE_BYTES ')} bytes"),
         ("line table", f"{objects._LONGEST_TABLE // MB} MB"),
@@ -61,7 +64,8 @@ def in_c(file: str, before: str) -> int:
         ("kernel stacks", f"{in_c('cpu.bpf.c', 'STACK_ROOM '):,} (`off-cpu`: "
          f"{in_c('off_cpu.bpf.c', 'STACK_ROOM '):,})"),
         ("native frames",
-         f"{in_c('native.h', 'NATIVE_PAGES ') * 4} KB of the stack, {unwinder._MAX_FRAMES:,} frames"),
+         f"{PART_KB * in_c('native.h', 'NATIVE_PARTS ')} KB of the stack ({PART_KB} KB in a thread without Python), "
+         f"{unwinder._MAX_FRAMES:,} frames"),
         ("calls under", f"{in_c('trace.bpf.c', 'pending_calls, '):,}"),
         ("text arguments", f"two a call, {in_c('trace.bpf.c', 'STRING_BYTES ')} bytes each"),
         ("names of threads", f"{thread_names._LONGEST_NAME} characters; {thread_names._MOST_THREADS:,} names"),

@@ -98,7 +98,6 @@ class PythonStacks:
 
     Attributes:
         processes: Whose stacks are walked.
-        unnamed: How many functions were gone before they could be named.
         unlined: How many line tables could not be read.
 
     Raises:
@@ -124,7 +123,8 @@ class PythonStacks:
         self._numbered: Numbered[Stack] = Numbered(())
         self._numbers: dict[int, int] = {}
         self._added: set[int] = set()
-        self.unnamed = 0
+        self._unnamed: set[_CodeKey] = set()
+        self._unnamed_before = 0
         self.unlined = 0
         self._epoch.put(0, 1)
 
@@ -219,6 +219,7 @@ class PythonStacks:
         """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
         still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
         self._older, self._stacks = {**still, **self._stacks}, {0: ()}
+        self._unnamed_before, self._unnamed = self.unnamed, set()
         self._older_codes, self._codes = self._codes, {}  # stacks in the ring buffer are of code that is not sent anew
         self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}
         self._large_bytes, self._forgot_ns = 0, time.monotonic_ns()
@@ -227,6 +228,11 @@ class PythonStacks:
     def __len__(self) -> int:
         """How many stacks are in memory."""
         return len(self._stacks) + len(self._older)
+
+    @property
+    def unnamed(self) -> int:
+        """How many functions were gone before they could be named."""
+        return self._unnamed_before + len(self._unnamed)
 
     def losses(self) -> dict[str, int]:
         """How many walks gave no stack, or not all of it, and what has no name."""
@@ -317,7 +323,7 @@ class PythonStacks:
             return None
         found = self._code_of(process, (tgid, code, fingerprint)) if process else None
         if found is None or process is None:
-            self.unnamed += 1
+            self._unnamed.add((tgid, code, fingerprint))
             return UNREADABLE
         module = process.modules.name(found.filename)
         function = Function(f"{module}.{found.name}" if module else found.name, found.name, found.filename)
