@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
@@ -37,9 +39,18 @@ def poll_until(recording: CpuRecorder, condition: Callable[[], bool], seconds: f
 
 
 def installed(start: Start, *words: str, without: Sequence[str] = (), **options: object) -> dict[int, str]:
-    """The same program on every interpreter that there is: pid -> version; there is one at least."""
-    versions = installed_versions(version for version in VERSIONS if version not in without)
-    return {start(interpreter(version), *words, **options).pid: version for version in versions}
+    """The same program on every interpreter that there is: pid -> version; there is one at least.
+
+    Those that are ready are stopped until all are: they take every CPU that there is from those that begin.
+    """
+    found = {}
+    for version in installed_versions(version for version in VERSIONS if version not in without):
+        pid = start(interpreter(version), *words, **options).pid
+        os.kill(pid, signal.SIGSTOP)
+        found[pid] = version
+    for pid in found:
+        os.kill(pid, signal.SIGCONT)
+    return found
 
 
 def by_thread(profile: Profile) -> dict[int, list[Sample]]:

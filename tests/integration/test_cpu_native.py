@@ -142,10 +142,10 @@ def record(pid: int, function: str) -> Profile:
     with NativeRecorder(CpuRecorderOptions(rate_hz=500)) as recording:
         recording.watch(open_target(pid))
         profile = recording.window().profile
-        for _ in range(100):
+        for _ in range(300):
             if stacks_through(profile, function):
                 break
-            let_run(recording, 0.6)
+            let_run(recording, 0.2)
             profile = recording.window().profile
         return profile
 
