@@ -53,6 +53,22 @@ def test_records_come_in_order_and_their_room_is_given_back(ring: FakeRing, stre
     assert stream.undecoded == 0
 
 
+def test_reading_stops_at_a_mark(ring: FakeRing, stream: RecordStream) -> None:
+    taken: list[bytes] = []
+    ring.write(b"before")
+    mark = stream.arrived()
+    ring.write(b"after")
+
+    stream.read(taken.append, mark)
+    assert taken == [b"before"]
+
+    stream.read(taken.append, mark)
+    assert taken == [b"before"]
+
+    stream.read(taken.append)
+    assert taken == [b"before", b"after"]
+
+
 @pytest.mark.parametrize("error", [ValueError, IndexError, KeyError, OverflowError, TypeError, struct.error])
 def test_one_that_cannot_be_decoded_costs_itself_and_is_counted(
     error: type[Exception], ring: FakeRing, stream: RecordStream

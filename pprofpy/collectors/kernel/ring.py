@@ -131,15 +131,21 @@ class RecordStream(_RingBuffer):
         super().__init__(descriptor)
         self.undecoded = 0
 
-    def read(self, take: Callable[[bytes], None]) -> None:
+    def arrived(self) -> int:
+        """How many bytes the kernel has written so far: a mark that `read` can stop at."""
+        return self._produced()
+
+    def read(self, take: Callable[[bytes], None], until: int | None = None) -> None:
         """Hand over what has arrived since the last call, oldest first.
 
         A record that cannot be decoded costs that record: it is counted. Room is given back for what was taken.
 
         Args:
             take: Called with each record. Errors of ours pass through; the next call goes on after that record.
+            until: What `arrived` returned; None for all that is there.
         """
-        produced, position = self._produced(), self._position
+        position = self._position
+        produced = self._produced() if until is None else until
         try:
             while position < produced:
                 place = _PAGE + position % self._size

@@ -172,6 +172,10 @@ class PythonStacks:
         found = self._stacks.get(stack_id)
         return found if found is not None else self._older.get(stack_id, (UNREADABLE,))
 
+    def has(self, stack_id: int) -> bool:
+        """Is this stack known, or will `frames` say that it cannot be read?"""
+        return not stack_id & 1 or stack_id in self._stacks or stack_id in self._older
+
     def number(self, stack_id: int) -> int:
         """A number for what a stack reads as; 0 for no stack. Valid until `end_window` was called twice."""
         known = self._numbers.get(stack_id)

@@ -35,8 +35,9 @@ class NativeRecorder(CpuRecorder):
 
     def take_new(self) -> None:
         """As CpuRecorder does."""
+        arrived = self._natives.arrived()
         super().take_new()
-        self._natives.poll(self.stacks.runtimes)
+        self._natives.poll(self.stacks.runtimes, arrived)
 
     def drain(self) -> None:
         """As CpuRecorder does."""
@@ -53,10 +54,13 @@ class NativeRecorder(CpuRecorder):
 
     def _native_location(self, sample: NativeSample) -> tuple[int, ...]:
         place = (sample.python_stack, sample.kernel_stack, sample.chain)
-        if place not in self._locations:
-            native = self._natives.frames(sample.chain)
-            self._locations[place] = self._joined(sample.python_stack, sample.kernel_stack, native)
-        return self._locations[place]
+        if place in self._locations:
+            return self._locations[place]
+        native = self._natives.frames(sample.chain)
+        found = self._joined(sample.python_stack, sample.kernel_stack, native)
+        if self.stacks.has(sample.python_stack):  # else it may be known next time
+            self._locations[place] = found
+        return found
 
     def _locate(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
         """Of a sample whose native stack has found no room."""
@@ -68,7 +72,7 @@ class NativeRecorder(CpuRecorder):
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def _take_rest(self, end_ns: int) -> None:
-        self._natives.poll(self.stacks.runtimes)
+        self._natives.poll(self.stacks.runtimes, self._natives.arrived())
         super()._take_rest(end_ns)
 
     def _native_losses(self) -> dict[str, int]:

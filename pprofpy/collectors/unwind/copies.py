@@ -1,12 +1,14 @@
 """Native stacks of threads that the kernel has copied (`native.h`), followed and named here.
 
     natives = NativeStacks(program)
-    natives.poll(runtimes)          # some 20 times a second
+    arrived = natives.arrived()     # some 20 times a second
+    stacks.poll()
+    natives.poll(stacks.runtimes, arrived)
     for sample in natives.take():
         natives.frames(sample.chain)
 
-Poll them after the Python stacks, which tell of processes that are new, and take their samples after yet another poll
-of those: the Python stacks that samples name are known then.
+The Python stacks that samples name are sent before them, and must be known first: following copies may take a second
+while files are read, and what arrives meanwhile names stacks that the poll before has not met.
 """
 
 from __future__ import annotations
@@ -126,8 +128,17 @@ class NativeStacks:
         self._ended_switches: Set[Switch] = frozenset()
         self._endings: Counter[Ending] = Counter()
 
-    def poll(self, runtimes: Dict[int, Runtime]) -> None:
-        """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second."""
+    def arrived(self) -> int:
+        """Return how far the kernel has copied, for `poll`."""
+        return self._records.arrived()
+
+    def poll(self, runtimes: Dict[int, Runtime], until: int) -> None:
+        """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second.
+
+        Args:
+            runtimes: Of the processes, as the poll of the Python stacks has left them.
+            until: What `arrived` has returned before that poll.
+        """
         current: dict[int, Unwinder] = {}
         budget = Budget("native files", steps=_MOST_STEPS, seconds=_SECONDS)
 
@@ -148,7 +159,7 @@ class NativeStacks:
             else:
                 self._samples[NativeSample(head.python_stack, head.tid, head.tgid, head.kernel_stack, number)] += 1
 
-        self._records.read(take)
+        self._records.read(take, until)
         for pid in self._processes.keys() - runtimes.keys():
             del self._processes[pid]
 
