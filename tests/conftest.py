@@ -22,6 +22,8 @@ from pprofpy.collectors.kernel import require
 from pprofpy.errors import NotPossibleError
 
 PROGRAMS = Path(__file__).parent / "programs"
+BURN_AND_REST = (str(PROGRAMS / "burn.py"), "3600", "0.005")
+"""Burns half of the time. That is enough to be found by name, and leaves a CPU to the tests beside it."""
 PATIENCE_S = 120
 """Only ends what hangs; no test measures time by it."""
 

@@ -79,9 +79,9 @@ class Users:
             identity.pop()
         return self.inside("setpriv", *identity, *sets, sys.executable)
 
-    def start(self, user: int, program: Path) -> int:
+    def start(self, user: int, *program: str) -> int:
         """Start a program that prints `ready`; returns its pid."""
-        words = [*self._prefix(user, frozenset()), str(program)]
+        words = [*self._prefix(user, frozenset()), *program]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd="/")
         self._started.append(process)
         assert process.stdout

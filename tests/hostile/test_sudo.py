@@ -23,7 +23,7 @@ from pprofpy.formats.files import read_recording, save, save_recording
 from pprofpy.formats.recording import write
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Recording
-from tests.conftest import PROGRAMS, wait_until
+from tests.conftest import BURN_AND_REST, PROGRAMS, wait_until
 from tests.stacks import profile_of
 from tests.users import US, Users, other_users
 
@@ -144,7 +144,7 @@ def later(users: Users, home: Path, *words: str) -> str:
 
 
 def test_later_commands_of_the_user_find_what_sudo_recorded(users: Users, caller: Path) -> None:
-    pid = users.start(US, PROGRAMS / "burn.py")
+    pid = users.start(US, *BURN_AND_REST)
     command, variables = sudo(users, "cpu", "--engine", "py-spy", "--pid", str(pid), "-d", "1")
 
     done = users.run(command, variables)
@@ -160,7 +160,7 @@ def test_later_commands_of_the_user_find_what_sudo_recorded(users: Users, caller
 
 
 def test_what_a_kill_leaves_is_the_users_too(users: Users, caller: Path) -> None:
-    pid = users.start(US, PROGRAMS / "paths.py")
+    pid = users.start(US, str(PROGRAMS / "show.py"))
     command, variables = sudo(
         users, "heap", "--engine", "tracemalloc", "--pid", str(pid), "-d", "600", "--window", "200ms"
     )

@@ -39,8 +39,8 @@ def others(users: Users) -> Iterator[int]:
 
 
 def running(users: Users, user: int) -> Iterator[int]:
-    """The pid of a program that computes, for one test: it takes a whole CPU."""
-    pid = users.start(user, PROGRAMS / "paths.py")
+    """The pid of a program of which every recording finds something, for one test."""
+    pid = users.start(user, str(PROGRAMS / "show.py"))
     yield pid
     os.kill(pid, signal.SIGKILL)
 

@@ -21,7 +21,7 @@ import pytest
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import PYTHON_MAPPING, Profile
 from pprofpy.target import descendants_of
-from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start, comm, wait_until
+from tests.conftest import BURN_AND_REST, PATIENCE_S, PROGRAMS, CommandLine, Start, comm, wait_until
 
 BURN, SLEEPER = str(PROGRAMS / "burn.py"), str(PROGRAMS / "sleeper.py")
 PYTHON = sys.executable
@@ -32,7 +32,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be ano
 
 @pytest.fixture
 def burning(start: Start) -> subprocess.Popen[str]:
-    return start(PYTHON, BURN)
+    return start(PYTHON, *BURN_AND_REST)
 
 
 def only_profile(cli: CommandLine) -> Profile:
@@ -298,12 +298,15 @@ def test_an_interrupted_recording_is_kept(
 
 
 def test_a_target_that_ends_leaves_what_was_recorded(cli: CommandLine, start: Start) -> None:
-    brief = start(PYTHON, BURN, "5")
+    brief = start(PYTHON, BURN)
+    recording = cli.start(*CPU, "--pid", str(brief.pid), "-d", "1h")
+    begun(recording)
 
-    done = cli(*CPU, "--pid", str(brief.pid), "-d", "1h")
+    brief.kill()
+    table, messages = recording.communicate()
 
-    assert done.returncode == 0, done.stderr
-    assert "The target ended during the recording." in done.stdout
+    assert recording.returncode == 0, messages
+    assert "The target ended during the recording." in table
     assert "burn.half" in function_names(only_profile(cli))
 
 

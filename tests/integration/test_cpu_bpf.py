@@ -28,7 +28,16 @@ from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.reports import losses
 from pprofpy.target import Target, descendants_of, open_target
-from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter, rounds_until_right, wait_until
+from tests.conftest import (
+    BURN_AND_REST,
+    PROGRAMS,
+    CommandLine,
+    Start,
+    beside_others,
+    interpreter,
+    rounds_until_right,
+    wait_until,
+)
 from tests.cpu import by_thread, differences, installed, let_run, recorder, shares
 
 pytestmark = pytest.mark.ebpf
@@ -389,7 +398,7 @@ def names_of(cli: CommandLine) -> set[str]:
 
 
 def test_it_is_the_engine_of_choice_and_says_so(cli: CommandLine, start: Start) -> None:
-    burning = start(PYTHON, str(PROGRAMS / "burn.py"))
+    burning = start(PYTHON, *BURN_AND_REST)
 
     done = cli("cpu", "--pid", str(burning.pid), "-d", "1", "-K", "-v", "--threads")
 
@@ -569,7 +578,7 @@ def test_a_target_in_another_pid_namespace_is_told_by_our_numbers(cli: CommandLi
 
 @beside_others
 def test_an_interpreter_that_it_does_not_know_is_refused_or_left_to_pyspy(cli: CommandLine, start: Start) -> None:
-    old = start(interpreter("3.7"), str(PROGRAMS / "burn.py"))
+    old = start(interpreter("3.7"), *BURN_AND_REST)
 
     refused = cli("cpu", "--pid", str(old.pid), "-d", "1", "--engine", "bpf")
     assert refused.returncode == 4

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
+from tests.conftest import BURN_AND_REST, PROGRAMS, CommandLine, Start, beside_others, interpreter
 
 
 def checks_of(cli: CommandLine, *words: str) -> dict[str, dict[str, str]]:
@@ -26,7 +26,7 @@ def test_every_check_that_is_not_fine_says_what_to_do(cli: CommandLine) -> None:
 
 
 def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -> None:
-    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+    burning = start(sys.executable, *BURN_AND_REST)
 
     done = cli("doctor", "--pid", str(burning.pid))
 
@@ -40,7 +40,7 @@ def test_a_healthy_process_passes_a_real_trial(cli: CommandLine, start: Start) -
 def test_the_kernel_walks_the_stacks_of_the_process_or_the_commands_that_need_it_are_named(
     cli: CommandLine, start: Start
 ) -> None:
-    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+    burning = start(sys.executable, *BURN_AND_REST)
     old = start(interpreter("3.7"), str(PROGRAMS / "sleeper.py"))
 
     assert re.search(r"ok +its stacks +the kernel walked \d+", cli("doctor", "--pid", str(burning.pid)).stdout)
@@ -62,7 +62,7 @@ def test_a_stopped_process_is_named_as_such(cli: CommandLine, start: Start) -> N
 
 def test_a_process_can_be_named(cli: CommandLine, start: Start) -> None:
     unique = f"3600.{uuid4().int}"  # seconds to burn, as nobody else would put it
-    start(sys.executable, str(PROGRAMS / "burn.py"), unique)
+    start(sys.executable, BURN_AND_REST[0], unique, BURN_AND_REST[2])
 
     assert "py-spy read 1 stack" in cli("doctor", "--name", unique).stdout
     assert cli("doctor", "--name", unique, "--pid", "1").returncode == 2
@@ -98,7 +98,7 @@ def test_without_pyspy_the_remedy_is_to_install_it(can_probe: bool, monkeypatch:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give up privileges")
 def test_without_a_privilege_it_names_the_command_that_has_it(cli: CommandLine, start: Start) -> None:
-    burning = start(sys.executable, str(PROGRAMS / "burn.py"))
+    burning = start(sys.executable, *BURN_AND_REST)
     unprivileged = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all")
 
     done = cli("doctor", "--pid", str(burning.pid), prefix=unprivileged)

@@ -6,17 +6,16 @@ from subprocess import Popen
 
 import pytest
 
-from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, interpreter
+from tests.conftest import BURN_AND_REST, CommandLine, Start, beside_others, interpreter
 
 pytestmark = beside_others
 
-BURN = str(PROGRAMS / "burn.py")
 CLAIM = f"""
 import ctypes, runpy, sys
 runtime = ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime")
 ctypes.c_uint64.from_address(ctypes.addressof(runtime) + 16).value = 1  # _Py_DebugOffsets.free_threaded
-sys.argv = [""]
-runpy.run_path({BURN!r}, run_name="__main__")
+sys.argv = {BURN_AND_REST!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -24,7 +23,7 @@ runpy.run_path({BURN!r}, run_name="__main__")
 def free(start: Start) -> Popen[str]:
     """A free-threaded Python; where there is none, one that says that it is one."""
     try:
-        return start(interpreter("3.13t"), BURN)
+        return start(interpreter("3.13t"), *BURN_AND_REST)
     except pytest.skip.Exception:
         return start(interpreter("3.13"), "-c", CLAIM)
 

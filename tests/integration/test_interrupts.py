@@ -13,7 +13,7 @@ import pytest
 
 import pprofpy
 from pprofpy.formats import pprof
-from tests.conftest import PATIENCE_S, PROGRAMS, CommandLine, Start, beside_others
+from tests.conftest import BURN_AND_REST, PATIENCE_S, CommandLine, Start, beside_others
 from tests.stacks import profile_of
 
 MOMENTS, MOST_MOMENTS = 12, 120
@@ -120,7 +120,7 @@ def usual_seconds(cli: CommandLine, words: list[str]) -> float:
     ],
 )
 def test_one_ctrl_c_at_any_moment_ends_a_recording(options: list[str], cli: CommandLine, start: Start) -> None:
-    target = start(sys.executable, str(PROGRAMS / "burn.py"))
+    target = start(sys.executable, *BURN_AND_REST)
     interrupted = 0
     for number in range(6):
         process = cli.start("cpu", "--pid", str(target.pid), *options)

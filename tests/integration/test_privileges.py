@@ -51,9 +51,9 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture
 def recording(cli: CommandLine, start: Start, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    """A recording of a program that burns, for as long as the test takes."""
-    burning = start(sys.executable, str(PROGRAMS / "paths.py"))
-    process = cli.start(*request.param, "--pid", str(burning.pid), "-d", "600")
+    """A recording of a program of which each finds something, for as long as the test takes."""
+    working = start(sys.executable, str(PROGRAMS / "show.py"))
+    process = cli.start(*request.param, "--pid", str(working.pid), "-d", "600")
     yield process
     process.send_signal(signal.SIGINT)
     try:

@@ -4,7 +4,7 @@ The clock decides which function runs: a moment of CPU time picked at random fal
 however the machine delays this program, or whoever samples it. (By a clock of wall time it would catch up after each
 delay: 2 % of its time on a busy machine.) Runs on every Python from 3.8 on.
 
-Usage: burn.py [SECONDS]
+Usage: burn.py [SECONDS [REST_S]]     so long after each round, it sleeps
 """
 
 import sys
@@ -44,12 +44,14 @@ def burn_round():
         function(start + end * ROUND_S)
 
 
-def main(seconds):
+def main(seconds, rest_s=0.0):
     print("ready", flush=True)
     deadline = clock() + seconds
     while clock() < deadline:
         burn_round()
+        if rest_s:
+            time.sleep(rest_s)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 3600)
+    main(*map(float, sys.argv[1:] or ["3600"]))
