@@ -45,10 +45,10 @@ WORDS = {
     "python_stacks_full": "{} stack|stacks found no room in the kernel's buffer.",
     "python_names_full": "{} name|names found no room in the kernel's buffer.",
     "python_interrupted": "{} stack|stacks could not be walked because an event interrupted another.",
-    "python_threads_beyond": "{} stack|stacks was|were beyond a process's first 512 threads; "
+    "python_threads_beyond": "{} stack|stacks was|were beyond a process's first 448 threads; "
     "it|they counts|count as running no Python.",
     "python_children_full": "{} child process|processes found no room: its|their stacks are missing.",
-    "python_threads_hidden": "{} thread|threads is|are beyond a process's first 512: it|they "
+    "python_threads_hidden": "{} thread|threads is|are beyond a process's first 448: it|they "
     "counts|count as running no Python.",
     "python_unnamed": "{} function|functions was|were gone before it|they could be named.",
     "python_undecoded": "{} record|records of Python stacks or names was|were malformed.",

@@ -16,7 +16,7 @@ from pprofpy.target import open_target
 from tests.conftest import PATIENCE_S, PROGRAMS, Start, beside_others, interpreter
 from tests.cpu import VERSIONS, by_thread, let_run, recorder
 
-THREADS, WALKED = 1000, 512
+THREADS, WALKED = 1000, 448
 
 pytestmark = beside_others  # what strikes a CPU's clock is lost to nobody
 

@@ -59,7 +59,7 @@ def test_a_sentence_agrees_with_its_number() -> None:
     losses = {"python_threads_hidden": 1, "trace_events": 2}
 
     assert lines(Collection(losses=losses)) == [
-        "1 thread is beyond a process's first 512: it counts as running no Python.",
+        "1 thread is beyond a process's first 448: it counts as running no Python.",
         "lost: 2 events that the trace lacks: they came faster than events could be read",
     ]
 

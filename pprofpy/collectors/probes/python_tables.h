@@ -13,9 +13,7 @@
 #ifndef PYTHON_KNOWN
 #define PYTHON_KNOWN 65536
 #endif
-#ifndef PYTHON_MAX_THREADS
-#define PYTHON_MAX_THREADS 512
-#endif
+#define PYTHON_MAX_THREADS 448 /* with more, `trace --stacks` is too long for the verifier of Linux 6.1 */
 #ifndef PYTHON_MAX_PROCESSES
 #define PYTHON_MAX_PROCESSES 4096
 #endif

@@ -13,9 +13,6 @@
 #include "fd.h"
 #include "registers.h"
 #ifdef STACKS
-#ifndef BPF_ITER_NUM_NEW
-#define PYTHON_MAX_THREADS 448 /* two ways lead to the walk: with more it is too long for the verifier of Linux 6.1 */
-#endif
 #include "python.h"
 #endif
 

@@ -43,7 +43,7 @@ TARGET = np.dtype(
 """`struct python_target`: where things lie in one process."""
 
 _FOLLOW = 1
-_MAX_THREADS = 512
+_MAX_THREADS = 448
 """PYTHON_MAX_THREADS in python.h: so many states are gone through where glibc does not tell a thread its own."""
 
 _U4 = np.dtype("u4")
