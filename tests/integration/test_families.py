@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
+from pprofpy.errors import TargetError
 from pprofpy.formats.files import read_recording
 from pprofpy.model.gil import GilRecord
-from pprofpy.target import descendants_of
-from tests.conftest import PROGRAMS, CommandLine, Start, beside_others
+from pprofpy.target import descendants_of, find_by_name, open_target, procfs, python_processes
+from pprofpy.target.children import ChildrenAtWork
+from tests.conftest import PROGRAMS, CommandLine, Start, beside_others, wait_until
 
 BURN = f"{shlex.quote(sys.executable)} {shlex.quote(str(PROGRAMS / 'burn.py'))} 0.3"
 TWO = f"{BURN} >/dev/null & {BURN} >/dev/null & wait"
@@ -76,6 +79,48 @@ def test_all_that_a_name_fits_are_one_recording(cli: CommandLine, start: Start, 
         found = {thread.pid for thread in GilRecord.from_recording(made).threads}
     assert len(everybody) == 3
     assert found == everybody
+
+
+@beside_others
+@pytest.mark.parametrize(
+    ("shape", "matching", "who"), [("reloader", 2, "child"), ("fork", 3, "2 children"), ("spawn", 1, "2 children")]
+)
+def test_of_a_master_that_waits_the_command_is_told_that_records_its_children(
+    cli: CommandLine, start: Start, shape: str, matching: int, who: str
+) -> None:
+    """Whether all of them match the name or the master does alone."""
+    name = f"shop-{uuid.uuid4().hex}"
+    words = (sys.executable, str(PROGRAMS / "shapes.py"), name, shape)
+    master = open_target(start(*words, stderr=subprocess.DEVNULL).pid)
+    workers = 1 if who == "child" else 2
+    wait_until(lambda: len(python_processes(name)) == matching, "all have begun")
+    wait_until(lambda: len(busy_children(master.pid)) == workers, "all of its children work")
+    family = ChildrenAtWork(master)
+    wait_until(lambda: f"{who} of process" in family.remark(10**8), "both have worked once more")
+    options = f"--pid {master.pid} --subprocesses"
+
+    if matching == 1:
+        assert find_by_name(name, with_children=False) == master
+    else:
+        with pytest.raises(TargetError, match=f"{matching} Python processes match") as raised:
+            find_by_name(name, with_children=False)
+        assert f"    {options}: it and its {who}\n" in raised.value.hint
+    assert family.remark(10**8).endswith(f"to record the children, too: pprofpy cpu {options}")
+
+    done = cli("cpu", *options.split(), "--engine", "bpf", "--rate", "500", "-d", "0.4")
+
+    assert done.returncode == 0, done.stderr
+    pids = {
+        next(label.value for label in labels if label.key == "pid")
+        for stack, _, labels in read_recording(str(cli.recordings[0])).profile.samples()
+        if any(frame.function.name == "shapes.work" for frame in stack)
+    }
+    assert pids == busy_children(master.pid)
+
+
+def busy_children(pid: int) -> set[int]:
+    """Those that have used more CPU time than it takes to begin."""
+    return {child for child in descendants_of(pid) if procfs.stat(child).cpu_ns > 0.2e9}
 
 
 @pytest.mark.parametrize(
