@@ -8,8 +8,10 @@ import zipfile
 
 from pprofpy.formats.source_text import LARGEST_BYTES
 
-LARGEST_ARCHIVE_BYTES = 64 << 20
-"""A larger one is not searched for source."""
+LARGEST_ARCHIVE_BYTES, _MOST_MEMBERS = 64 << 20, 65_536
+"""A larger one is not searched for source. A million members would take 0.5 GB and 5 s."""
+_MEMBER = b"PK\1\2"
+"""So begins what the directory at its end says of a member."""
 _ARCHIVE = re.compile(r"(?P<archive>/.*?\.(?:zip|egg|whl|pyz|pex))/(?P<member>.+)")
 
 
@@ -25,6 +27,8 @@ def member(archive: bytes, name: str) -> bytes:
     Raises:
         OSError: It has none of that name, or it is larger than any source file, or damaged.
     """
+    if archive.count(_MEMBER) > _MOST_MEMBERS:
+        raise OSError("more members than any program has")
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
             about = opened.getinfo(name)

@@ -1,4 +1,4 @@
-"""Is a process frozen, by its control group? Whoever attaches to it waits until it is thawed."""
+"""Is a process stopped, or frozen by its control group? Whoever attaches to it fails, or waits until it is thawed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ _FREEZERS = (
 )
 """Controllers as in /proc/PID/cgroup, where their hierarchy is mounted, and the file in a group that says whether..."""
 _FROZEN = re.compile("frozen 1|FREEZING|FROZEN")
+
+
+def refuse_stopped(target: Target) -> None:
+    """Raise if the target is stopped by a signal.
+
+    Raises:
+        NotPossibleError: It is.
+    """
+    if target.state() == "T":
+        raise NotPossibleError(f"{target} is stopped (state T)", f"let it go on first: kill -CONT {target.pid}")
 
 
 def refuse_frozen(target: Target) -> None:

@@ -8,6 +8,7 @@ import json
 import marshal
 import os
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -40,11 +41,12 @@ from pprofpy.events.scheduling import calls_by_thread, stacks_at_switches, to_tr
 from pprofpy.events.switches import DATA_BYTES, TRACEPOINTS, Known, to_records
 from pprofpy.events.tracepoint import Columns, enumerators_of, parse_format
 from pprofpy.events.words import Narrator
-from pprofpy.formats import FORMATS, chrome, decode, encode, eventlog, pprof, spool
+from pprofpy.formats import FORMATS, archives, chrome, decode, encode, eventlog, pprof, spool
 from pprofpy.formats import recording as recordings
 from pprofpy.formats.document import DocumentError, parse
 from pprofpy.formats.folder import Entry
 from pprofpy.formats.protowire import bytes_field
+from pprofpy.formats.source_text import LARGEST_BYTES
 from pprofpy.model import filters
 from pprofpy.model import timeline as timelines
 from pprofpy.model.combine import merge, root_by_label
@@ -523,6 +525,23 @@ def _run_mounts(data: bytes) -> None:
         procfs.parse_mount_number(data)
 
 
+def _archives() -> list[bytes]:
+    found = []
+    for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w", packing) as archive:
+            archive.writestr("shop/cart.py", "def price():\n    return 7\n" * 20)
+            archive.writestr("__main__.py", "import shop.cart\n")
+        found.append(buffer.getvalue())
+    return [*found, b"#!/usr/bin/env python3\n" + found[0]]
+
+
+def _run_archive(data: bytes) -> None:
+    for path in ("/srv/app.pyz/shop/cart.py", "/srv/a.zip/__main__.py"):
+        _, name = archives.split(path) or ("", "")
+        with suppress(OSError):
+            assert len(archives.member(data, name)) <= LARGEST_BYTES
+
+
 # -- the list ------------------------------------------------------------------------------------------------------
 
 TARGETS = {
@@ -550,6 +569,7 @@ TARGETS = {
         Target("agent", 60_000, _readings, several(numbers, raw), _run_agent),
         Target("pyspy", 20_000, _spied, document, _run_spied, (DocumentError,)),
         Target("summary", 20_000, _summaries, _in_summary, _run_summary),
+        Target("archive", 20_000, _archives, several(numbers, raw), _run_archive),
         Target("mounts", 15_000, lambda: _MOUNTS, several(lines, raw), _run_mounts, (MalformedError,)),
     )
 }  # fmt: skip

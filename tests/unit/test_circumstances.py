@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from pprofpy.collectors.pyspy.recorder import PySpyRecorder
+from pprofpy.collectors.sampling.cpu_options import CpuOptions
+from pprofpy.errors import NotPossibleError
 from pprofpy.session.circumstances import Circumstances, standstill
 from pprofpy.target import Target, open_target, procfs, throttling
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
@@ -87,6 +91,12 @@ def test_a_stopped_process_is_named_as_such_with_the_command_that_lets_it_go_on(
     wait_until(lambda: target.state() == "T", "it is stopped")
     remark = f"Process {target.pid} is stopped (state T): nothing of it runs; let it go on: kill -CONT {target.pid}."
     assert Circumstances([target]).notes() == (remark,)
+    with (
+        PySpyRecorder(CpuOptions(), Event()) as recorder,
+        pytest.raises(NotPossibleError, match="is stopped") as raised,
+    ):
+        recorder.watch(target)
+    assert raised.value.hint == f"let it go on first: kill -CONT {target.pid}"
 
 
 @pytest.mark.parametrize("constant", ["nuitka_module_loader", "nuitka_module_loader_of_others"])

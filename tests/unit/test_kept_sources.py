@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -84,6 +85,18 @@ def test_source_in_an_archive_is_found(tmp_path: Path, suffix: str, method: int)
     assert source is not None
     assert source.lines == ["def total():", "    return 1"]
     assert SourceFinder().find(f"{path}/cart/none.py") is None
+
+
+def test_an_archive_with_more_members_than_any_program_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        for name in ("a.py", "b.py"):
+            archive.writestr(name, b"x")
+    assert archives.member(buffer.getvalue(), "a.py") == b"x"
+
+    monkeypatch.setattr(archives, "_MOST_MEMBERS", 1)
+
+    with pytest.raises(OSError, match="more members"):
+        archives.member(buffer.getvalue(), "a.py")
 
 
 def test_archives_that_are_damaged_or_stand_for_more_than_source_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pprofpy.collectors.heapagent import holders, plain
 from pprofpy.collectors.pystacks import processes
 from pprofpy.collectors.sampling import cpu, cpu_options, intervals
 from pprofpy.collectors.unwind import unwinder
-from pprofpy.formats import files, limits, source_text
+from pprofpy.formats import archives, files, limits, source_text
 from pprofpy.reports import flamegraph
 from pprofpy.reports.losses import WORDS
 from pprofpy.system import blocking
@@ -81,6 +81,7 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
          f"(`{limits.UNPACKED_BYTES_VARIABLE}`)"),
         ("memory for", f"{limits.MEMORY_FACTOR} times the unpacked file"),
         ("source in", f"{source_text.LARGEST_BYTES // MB} MB"),
+        ("an archive", f"{archives.LARGEST_ARCHIVE_BYTES // MB} MB, {archives._MOST_MEMBERS:,} members"),
         ("levels", f"{flamegraph._MOST_LEVELS:,}"),
     ],
 )  # fmt: skip

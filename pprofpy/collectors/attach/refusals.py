@@ -13,7 +13,7 @@ from pprofpy.collectors.cpython.versions import VERSIONS, spelled
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
 from pprofpy.system.privileges import NEEDED
 from pprofpy.target import Target, permission_error, procfs
-from pprofpy.target.freezer import refuse_frozen
+from pprofpy.target.freezer import refuse_frozen, refuse_stopped
 from pprofpy.text import printable
 
 _NO_ATTACH = "3"
@@ -39,11 +39,9 @@ def check(target: Target) -> None:
         raise NotPossibleError(
             f"{target} is too old to be entered", f"run the program with Python {spelled(oldest)} or later"
         )
-    state = target.state()
-    if not state:
+    if not target.is_alive():
         raise ended(target)
-    if state == "T":
-        raise NotPossibleError(f"{target} is stopped (state T)", f"let it go on first: kill -CONT {target.pid}")
+    refuse_stopped(target)
     refuse_frozen(target)
     if _shares_memory_with_its_parent(target.pid):
         raise NotPossibleError(

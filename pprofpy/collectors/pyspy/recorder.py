@@ -17,7 +17,7 @@ from pprofpy.model.profile import Collection, Profile
 from pprofpy.model.recording import Recording
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, permission_error
-from pprofpy.target.freezer import refuse_frozen
+from pprofpy.target.freezer import refuse_frozen, refuse_stopped
 from pprofpy.units import NS_PER_S
 
 _SHORTEST_PIECE_NS = NS_PER_S // 2
@@ -43,7 +43,7 @@ class PySpyRecorder(Recorder):
     Raises (`watch`, `poll`, `window` and `finish`):
         TargetError: The target ended before anything was recorded.
         TargetPermissionError: py-spy may not look inside it.
-        NotPossibleError: py-spy is missing, does not know this interpreter, or the target is frozen.
+        NotPossibleError: py-spy is missing, does not know this interpreter, or the target is stopped or frozen.
         InterruptedEarly: `stop` came before anything was recorded.
     """
 
@@ -64,11 +64,17 @@ class PySpyRecorder(Recorder):
     def watch(self, target: Target) -> None:
         """Start py-spy, and wait until it samples."""
         refuse_frozen(target)
+        self._refuse_stopped(target)
         self._target = target
         self._engine = executable.version()
         self._tids = _outer_tids(target)
         if not self._start():
             self._end_piece()
+
+    def _refuse_stopped(self, target: Target) -> None:
+        """Refuse what py-spy cannot pause, since it stands still already."""
+        if not self._options.nonblocking:
+            refuse_stopped(target)
 
     def poll(self) -> None:
         """Read py-spy's log. One that falls behind is ended, and started again at a lower rate."""
@@ -148,6 +154,7 @@ class PySpyRecorder(Recorder):
             )
         document = spy.document()
         if document is None:
+            self._refuse_stopped(target)
             raise _explain(spy, target)
         profile = convert(document, self._slowed, target, self._tids | _outer_tids(target))
         profile.time_ns, profile.duration_ns = spy.began_unix_ns, spy.duration_ns

@@ -28,6 +28,7 @@ from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.losses import python_losses
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.collectors.pystacks.processes import Process, Processes
@@ -57,7 +58,7 @@ TRUNCATED = Frame(Function("[truncated]"))
 UNREADABLE = Frame(Function("[unreadable]"))
 """Stands at the root of a stack whose rest could not be read."""
 
-_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_U4 = np.dtype("u4")
 
 _CodeKey = tuple[int, int, int]
 """Process, address, fingerprint: what an address held at some time."""
@@ -107,7 +108,6 @@ class PythonStacks:
     def __init__(self, program: Program, *, children: bool = False) -> None:
         self.processes = Processes(program, children=children)
         self._program = program
-        self._missed = program.table("python_missed", _U4, _U8)
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
         self._codes: dict[_CodeKey, Code] = {}
@@ -240,10 +240,7 @@ class PythonStacks:
 
     def losses(self) -> dict[str, int]:
         """How many walks gave no stack, or not all of it, and what has no name."""
-        _, counts = self._missed.items()
-        found = {name: int(count) for name, count in zip(_MISSED, counts.sum(axis=1), strict=True)}
-        found["python_children_full"] += self._program.refused("python_targets")
-        found["python_stacks_full"] += self._program.refused("late_stacks")
+        found = python_losses(self._program, _MISSED)
         found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
         found["python_undecoded"] = self._records.undecoded
         found["python_threads_hidden"] = self.processes.hidden_threads
