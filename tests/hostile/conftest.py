@@ -26,6 +26,12 @@ Program = subprocess.Popen[str]
 Attack = Callable[..., Outcome]
 
 
+def version_told(python: list[str]) -> str:
+    """What a Python says that it is; empty if it does not run."""
+    code = "import json, os, sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([*python, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+
+
 class Hostile:
     """Starts programs as another user, each with a copy of the program in a folder of its own."""
 
@@ -81,9 +87,7 @@ class Hostile:
         shutil.copyfile(PROGRAMS / program, copy)
         copy.chmod(0o644)
         python = interpreter(version)
-        can_run = [*self._as_nobody(), python, "-c", "import json, os, sys; print(sys.version_info[:2])"]
-        said = subprocess.run(can_run, capture_output=True, text=True, check=False).stdout
-        if version != "system" and said.strip() != str(tuple(map(int, version.rstrip("t").split(".")))):
+        if version != "system" and version_told([*self._as_nobody(), python]) != version.rstrip("t"):
             pytest.skip(f"another user cannot run {python}")
         return [python, "-u", str(copy)]
 

@@ -47,6 +47,6 @@ def test_forged_structures_cost_nothing(what: str, words: tuple[str, ...], hosti
 def test_forged_tables_of_native_code_cost_nothing(what: str, hostile: Hostile, attack: Attack) -> None:
     process = hostile("native_tables.py", what)
 
-    outcome = attack(process, "cpu", "--engine", "bpf", "--native", "--pid", "PID", "-d", "500ms")
+    outcome = attack(process, "cpu", "--engine", "bpf", "--native", "-r", "200", "--pid", "PID", "-d", "500ms")
 
     assert outcome.status == 0, outcome.stderr
