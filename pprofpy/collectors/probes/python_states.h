@@ -40,6 +40,17 @@ static inline bool python_is_innermost(struct python_target *target, u64 thread_
     return target->thread_status && !python_distance(target, thread_state, 0);
 }
 
+static inline u64 python_first_interp(struct python_target *target)
+{
+    return python_read(target->runtime + target->interpreters_head);
+}
+
+static inline bool python_is_only_interp(struct python_target *target)
+{
+    u64 interp = python_first_interp(target);
+    return interp && !python_read(interp + target->interp_next);
+}
+
 /* Take in one state, or go on to the next interpreter. */
 static inline void python_look_at_state(volatile struct python_search *search, struct python_target *target, u64 ident)
 {
@@ -108,14 +119,12 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
 static inline u64 python_thread_state(struct python_target *target)
 {
     u32 tid = bpf_get_current_pid_tgid();
-    u64 ident = python_thread_ident(), interp = python_read(target->runtime + target->interpreters_head);
-    bool is_only_interp = interp && !python_read(interp + target->interp_next);
-    u64 *known = python_threads.lookup(&tid);
+    u64 ident = python_thread_ident(), *known = python_threads.lookup(&tid);
     /* A state that has no frame may have been left: C threads take a new one for each call into Python. */
     if (known && python_read(*known + target->thread_id) == ident && python_leaf_frame(target, *known) &&
-        (is_only_interp || python_is_innermost(target, *known)))
+        (python_is_innermost(target, *known) || python_is_only_interp(target)))
         return *known;
-    u64 found = python_find_thread_state(target, interp, ident);
+    u64 found = python_find_thread_state(target, python_first_interp(target), ident);
     if (found)
         python_threads.update(&tid, &found);
     return found;

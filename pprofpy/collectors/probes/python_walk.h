@@ -35,15 +35,17 @@ static inline u64 python_caller_in_registers(struct python_walk *walk, struct py
 static inline u64 python_check_leaf(struct python_walk *walk, struct python_target *target, u64 frame)
 {
     volatile struct python_progress *progress = &walk->progress;
-    u64 code = python_read(frame + target->frame_code) & ~(u64)PYTHON_POINTER_TAGS, place = python_read(frame + target->frame_instruction);
-    u8 owner = 0, state = 0;
-    bpf_probe_read_user(&owner, 1, (void *)(frame + target->frame_owner));
-    if (owner == PYTHON_GENERATOR) {
+    u8 state = 0;
+    bpf_probe_read_user(walk->frame, target->frame_bytes & 127, (void *)frame);
+    u64 previous = PYTHON_WORD(walk->frame, target->frame_previous, 120);
+    u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
+    u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~(u64)PYTHON_POINTER_TAGS;
+    if (walk->frame[target->frame_owner & 127] == PYTHON_GENERATOR) {
         bpf_probe_read_user(&state, 1, (void *)(frame - target->frame_generator));
         if (state) /* a generator that does not run is no leaf: it is just returning, or left over */
-            return python_read(frame + target->frame_previous);
+            return previous;
     }
-    if (place < code + target->code_instructions || !python_read(frame + target->frame_previous))
+    if (place < code + target->code_instructions || !previous)
         progress->leaf_previous = python_caller_in_registers(walk, target, frame);
     return frame;
 }
@@ -79,6 +81,29 @@ static inline u64 python_walk_frame(struct python_walk *walk, struct python_targ
     return bad;
 }
 
+/* Go on at `frame`; false if that is the end. */
+static inline bool python_walk_on(struct python_walk *walk, struct python_target *target, u64 *frame, int i)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    volatile u32 *count = &walk->stack.frame_count, *first = &walk->stack.frame_first, *flags = &walk->stack.flags;
+    u64 was_sure = progress->is_sure;
+    if (!(*frame | (was_sure ^ 1)))
+        return false;
+    if (!python_walk_frame(walk, target, frame, i)) {
+        *count = i + 1;
+        return true;
+    }
+    if (was_sure) {
+        *flags = PYTHON_STACK_BROKEN;
+        return false;
+    }
+    *frame = progress->base;
+    progress->is_sure = 1;
+    progress->hash = walk->stack.tgid;
+    *first = *count = i + 1;
+    return true;
+}
+
 static inline void python_walk_frames(struct python_walk *walk, struct python_target *target, u64 thread_state, u64 frame)
 {
     volatile struct python_progress *progress = &walk->progress;
@@ -92,22 +117,9 @@ static inline void python_walk_frames(struct python_walk *walk, struct python_ta
         progress->base = python_base_frame(target, thread_state);
         frame = python_check_leaf(walk, target, frame);
     }
-    LOOP_BELOW(i, PYTHON_MAX_FRAMES) {
-        u64 was_sure = progress->is_sure;
-        if (!(frame | (was_sure ^ 1)))
+    LOOP_BELOW(i, PYTHON_MAX_FRAMES / 2) { /* two a round, for a round has its price, too */
+        if (!python_walk_on(walk, target, &frame, 2 * i) || !python_walk_on(walk, target, &frame, 2 * i + 1))
             break;
-        if (!python_walk_frame(walk, target, &frame, i)) {
-            *count = i + 1;
-            continue;
-        }
-        if (was_sure) {
-            *flags = PYTHON_STACK_BROKEN;
-            break;
-        }
-        frame = progress->base;
-        progress->is_sure = 1;
-        progress->hash = walk->stack.tgid;
-        *first = *count = i + 1;
     }
     if (*flags) {
         python_count(PYTHON_UNREADABLE);
