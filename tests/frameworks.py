@@ -168,14 +168,12 @@ class Framework:
         command: A shell's words; BIN is the folder of its programs, PORT a free port, HERE its folder, NAME its name.
         prepare: Run before, to its end.
         beside: Runs beside it: gives it work.
-        is_compiled: Its functions have no frames: they need not be seen.
     """
 
     name: str
     command: str
     prepare: str = ""
     beside: str = ""
-    is_compiled: bool = False
 
     @property
     def serves(self) -> bool:
@@ -201,7 +199,7 @@ FRAMEWORKS = (
         "pyinstaller", "HERE/dist/alone", prepare="cd HERE && BIN/pyinstaller --onefile --log-level ERROR HERE/alone.py"
     ),
     Framework(
-        "nuitka", "HERE/alone.bin", is_compiled=True,
+        "nuitka", "HERE/alone.bin",
         prepare="cd HERE && BIN/python -m nuitka --quiet --follow-import-to=work --output-dir=HERE HERE/alone.py",
     ),
 )  # fmt: skip
@@ -270,18 +268,17 @@ def examine(framework: Framework, name: str) -> list[str]:
     family = ["--name", name, "--subprocesses"]
     said = expect(pprofpy("cpu", *family, "-d", "2"))
     share = share_of("work.burn", said)
-    if share < 60 and not framework.is_compiled:
+    if share < 60:
         raise TroubleError(f"cpu {' '.join(family)}: {share} % in work.burn:\n{said}")
-    told.append("compiled" if framework.is_compiled else f"{share:.0f} % in burn")
+    told.append(f"{share:.0f} % in burn")
     if worker != master and used[master] < 0.1e9 and framework.name != "shell":
         expect(pprofpy("cpu", "--pid", str(master), "-d", "1"), f"cpu --pid {master} --subprocesses")
         told.append("tells of children")
     else:
         told.append("-")
-    keeps = r"work\.\w*" if framework.is_compiled else r"work\.keep"
-    expect(pprofpy("heap", "--pid", str(worker), "-d", "2", "--sample-bytes", "16k"), keeps)
+    expect(pprofpy("heap", "--pid", str(worker), "-d", "2", "--sample-bytes", "16k"), r"work\.keep")
     for command in ("gil", "off-cpu"):
-        expect(pprofpy(command, "--pid", str(worker), "-d", "1"), "" if framework.is_compiled else r"work\.|wsgi|asgi")
+        expect(pprofpy(command, "--pid", str(worker), "-d", "1"), r"work\.|wsgi|asgi")
     expect(pprofpy("doctor", "--pid", str(worker)), "'pprofpy cpu' works")
     return [*told, "ok", "ok", "ok", "ok"]
 

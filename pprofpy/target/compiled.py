@@ -1,4 +1,4 @@
-"""Is a program compiled from Python to C? Then its functions run without the interpreter's frames."""
+"""Is a program compiled from Python to C? Then its frames tell less than the interpreter's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pprofpy.target.interpreter import PROGRAM_NAME, constants
 from pprofpy.target.process import Target
 
 NUITKA_NOTE = (
-    "The program is compiled by Nuitka: its functions have no lines, and are missing from stacks while they compute; "
-    "their time counts for their callers."
+    "The program is compiled by Nuitka: its functions are shown at the line of their definition; those that cannot "
+    "raise an error may have no frame, and count for their callers."
 )
 _NUITKA = b"\0nuitka_module_loader\0"
 """The type by which Nuitka's programs import what is compiled into them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from tests.conftest import (
     CommandLine,
     Start,
     beside_others,
+    installed_versions,
     interpreter,
     rounds_until_right,
     wait_until,
@@ -253,6 +255,27 @@ def cpu_time_ns(pid: int) -> int:
 
 
 # -- what programs do ----------------------------------------------------------------------------------------------
+
+
+def test_frames_that_nuitka_makes_are_seen_wherever_they_lie(start: Start) -> None:
+    """With Python functions below them, and without."""
+    expected = {"called": ["compiled", "burn", "main", "<module>"], "alone": ["compiled"]}
+    hows = {}
+    for version in installed_versions(["3.11", "3.12"]):
+        layout = json.dumps(asdict(VERSIONS[int(version[0]), int(version[2:])].layout))
+        for how in expected:
+            hows[start(interpreter(version), str(PROGRAMS / "compiled.py"), layout, how).pid] = how
+    with recorder(1000) as recording:
+        for pid in hows:
+            recording.watch(open_target(pid))
+        let_run(recording, 0.7)
+        found = by_thread(recording.finish().profile)
+
+    for pid, how in hows.items():
+        names = [[frame.function.name.removeprefix("compiled.") for frame in one.stack] for one in found[pid]]
+        right = sum(one.values[0] for one, stack in zip(found[pid], names, strict=True) if stack == expected[how])
+        assert right > 0.9 * sum(one.values[0] for one in found[pid]) > 0, (how, names)
+        assert {one.stack[0].line for one in found[pid] if one.stack[0].function.name == "compiled.compiled"} == {17}
 
 
 def test_a_stack_that_is_too_deep_keeps_its_leaf_and_says_so(start: Start) -> None:

@@ -154,6 +154,7 @@ int main(void)
     SAY("cframe_previous", _PyCFrame, previous);
     SAY("frame_code", _PyInterpreterFrame, f_code);
     SAY("frame_instruction", _PyInterpreterFrame, prev_instr);
+    SAY("frame_object", _PyInterpreterFrame, frame_obj);
     printf("frame_generator %zu\n", offsetof(PyGenObject, gi_iframe) - offsetof(PyGenObject, gi_frame_state));
 #endif
 #if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000

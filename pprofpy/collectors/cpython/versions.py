@@ -70,6 +70,7 @@ class Layout:
         string_state: In str; `string_kind_shift` is the first bit of its kind.
         string_ascii, string_wide: Where the text of a str begins.
         bytes_data: Where the content of bytes begins.
+        frame_object: In a frame of 3.11 and 3.12, a pointer to the frame object, if it has one; else 0.
     """
 
     interpreters_head: int
@@ -113,6 +114,7 @@ class Layout:
     string_ascii: int = 48
     string_wide: int = 72
     bytes_data: int = 32
+    frame_object: int = 0
 
 
 _3_8 = Layout(
@@ -172,6 +174,7 @@ _3_11 = replace(
     frame_owner=69,
     frame_entry=68,
     frame_generator=5,
+    frame_object=40,
     code_instructions=184,
     instruction_is_address=1,
     instruction_left=0,
@@ -194,6 +197,7 @@ _3_12 = replace(
     cframe_previous=8,
     frame_previous=8,
     frame_code=0,
+    frame_object=48,
     frame_owner=70,
     frame_entry=NONE,
     code_instructions=192,
@@ -214,6 +218,7 @@ _3_13 = replace(
     thread_cframe=0,
     thread_status=32,
     cframe_frame=NO_CFRAME,
+    frame_object=0,
     code_instructions=200,
 )
 _3_14 = replace(

@@ -93,6 +93,7 @@ struct python_target {
     u16 string_ascii;
     u16 string_wide;
     u16 bytes_data;
+    u16 frame_object; /* 3.11 and 3.12: in a frame */
 };
 
 struct python_frame {

@@ -2,12 +2,15 @@
 
 /* In 3.11 and 3.12 a call from C into Python first hangs a new structure into the thread's state, and only then says
  * in it which frame is running: for some instructions, what stands there is left over from something else. The frame
- * before the call is known for certain; the chain must lead to it, or that is where the walk begins. */
-static inline u64 python_base_frame(struct python_target *target, u64 thread_state)
+ * before the call is known for certain; the chain must lead to it, or that is where the walk begins. Without such a call
+ * nothing is new: what Nuitka has compiled runs on the thread's first structure. */
+static inline void python_find_base(struct python_walk *walk, struct python_target *target, u64 thread_state)
 {
+    volatile struct python_progress *progress = &walk->progress;
     u64 cframe = python_read(thread_state + target->thread_frame);
     u64 previous = cframe ? python_read(cframe + target->cframe_previous) : 0;
-    return previous ? python_read(previous + target->cframe_frame) : 0;
+    progress->is_sure = !previous;
+    progress->base = previous ? python_read(previous + target->cframe_frame) : 0;
 }
 
 static inline bool python_is_frame(struct python_target *target, u64 address)
@@ -31,6 +34,10 @@ static inline u64 python_caller_in_registers(struct python_walk *walk, struct py
     return 0;
 }
 
+/* More than is before the frame in a frame object of Nuitka's, less than is before that in a generator and its frame
+ * object together. */
+#define PYTHON_FRAME_OBJECT_BYTES 136
+
 /* What is not as it seems at the leaf; returns where to begin. */
 static inline u64 python_check_leaf(struct python_walk *walk, struct python_target *target, u64 frame)
 {
@@ -41,6 +48,9 @@ static inline u64 python_check_leaf(struct python_walk *walk, struct python_targ
     u64 place = PYTHON_WORD(walk->frame, target->frame_instruction, 120);
     u64 code = PYTHON_WORD(walk->frame, target->frame_code, 120) & ~(u64)PYTHON_POINTER_TAGS;
     if (walk->frame[target->frame_owner & 127] == PYTHON_GENERATOR) {
+        /* What Nuitka has compiled calls its frames a generator's; they lie within their frame objects. */
+        if (frame - PYTHON_WORD(walk->frame, target->frame_object, 120) < PYTHON_FRAME_OBJECT_BYTES)
+            return frame;
         bpf_probe_read_user(&state, 1, (void *)(frame - target->frame_generator));
         if (state) /* a generator that does not run is no leaf: it is just returning, or left over */
             return previous;
@@ -114,7 +124,7 @@ static inline void python_walk_frames(struct python_walk *walk, struct python_ta
     progress->base = 0;
     progress->is_sure = target->cframe_frame == PYTHON_NO_CFRAME;
     if (!progress->is_sure) {
-        progress->base = python_base_frame(target, thread_state);
+        python_find_base(walk, target, thread_state);
         frame = python_check_leaf(walk, target, frame);
     }
     LOOP_BELOW(i, PYTHON_MAX_FRAMES / 2) { /* two a round, for a round has its price, too */
