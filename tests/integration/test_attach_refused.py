@@ -20,6 +20,7 @@ from pprofpy.errors import NotPossibleError
 from pprofpy.target import open_target
 from tests.attaching import ROOT, TWO_IDLE_THREADS, attach_to, traced_or_stopped
 from tests.conftest import Start, interpreter, wait_until
+from tests.control_groups import control_group
 
 
 def test_another_tracer_is_named(start: Start) -> None:
@@ -78,31 +79,6 @@ def test_a_frozen_process_is_refused(
         (group / switch).write_text(off)
 
     assert run(target, "result = '1'").result == "1"
-
-
-def control_group(hierarchy: Path, switch: str, request: pytest.FixtureRequest) -> Path:
-    """A control group that can be frozen, for the time of a test."""
-
-    def is_removed() -> bool:
-        try:
-            for pid in (group / "cgroup.procs").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
-            group.rmdir()
-        except OSError:
-            return False
-        return True
-
-    if not any(hierarchy.glob("cgroup.procs")):
-        pytest.skip(f"{hierarchy} holds no control groups")
-    group = hierarchy / f"pprofpy-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made there: {error}")
-    request.addfinalizer(lambda: wait_until(is_removed, "the group is empty"))
-    if not (group / switch).exists():
-        pytest.skip("no control group can be frozen there")
-    return group
 
 
 VFORK = """

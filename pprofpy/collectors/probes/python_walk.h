@@ -34,8 +34,7 @@ static inline u64 python_caller_in_registers(struct python_walk *walk, struct py
     return 0;
 }
 
-/* More than is before the frame in a frame object of Nuitka's, less than is before that in a generator and its frame
- * object together. */
+/* Nuitka's frame objects have less before their frame (104 bytes); a generator behind a frame object has more. */
 #define PYTHON_FRAME_OBJECT_BYTES 136
 
 /* What is not as it seems at the leaf; returns where to begin. */
