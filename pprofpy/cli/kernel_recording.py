@@ -113,10 +113,9 @@ def recording(
 
 
 def _scope(target: Watched, *, children: bool) -> Scope:
-    """One process is known as the program is loaded, several are named when it is."""
     if isinstance(target, Target):
         return Scope(target.pid, children=children)
-    return Scope(children=children, named_later=True)
+    return Scope(children=children, several=True)
 
 
 def run(

@@ -19,17 +19,19 @@ class Scope:
     Attributes:
         pid: The process, as the host numbers it.
         children: Also those that it starts.
-        named_later: Nobody at first: the process is named by `watch` when everything is in place.
+        named_later: Nobody at first: a command that we start, named by `watch` when everything is in place.
+        several: Nobody at first: those that `watch` names one by one.
     """
 
     pid: int = 0
     children: bool = False
     named_later: bool = False
+    several: bool = False
 
     @property
     def is_everybody(self) -> bool:
         """Is the whole system watched?"""
-        return not (self.pid or self.named_later)
+        return not (self.pid or self.named_later or self.several)
 
     def check(self) -> None:
         """See that the process is there.
@@ -42,7 +44,7 @@ class Scope:
 
     def constants(self) -> dict[str, int]:
         """What `sched.h` must know of it as it is compiled."""
-        return {"TARGETS": 1} if self.children or self.named_later else {}
+        return {"TARGETS": 1} if self.children or self.named_later or self.several else {}
 
     def parameters(self) -> dict[str, int]:
         """And as it is loaded. A single process is compared with a number, which costs least."""
