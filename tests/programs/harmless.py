@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+REST_S = 0.002  # after about as long: it is met at work and at rest, and leaves a CPU to others
+
 found = {"wrong": [], "sleeps": 0, "sums": 0, "registers": 0, "interrupted": 0, "rt": 0, "alarms": 0, "late_ms": 0.0}
 ended = threading.Event()
 wakeup_in, wakeup_out = socket.socketpair()
@@ -60,6 +62,7 @@ def sums():
         if total != expected_sum:
             wrong(f"a sum is {total!r}")
         found["sums"] += 1
+        time.sleep(REST_S)
 
 
 expected_sum = sum_of_floats()
@@ -67,9 +70,11 @@ expected_sum = sum_of_floats()
 
 def allocates():
     while not ended.is_set():
-        blocks = [bytearray(100 + i % 3000) for i in range(500)]
-        if sum(map(len, blocks)) != 174750:
-            wrong("blocks have other lengths")
+        for _ in range(10):
+            blocks = [bytearray(100 + i % 3000) for i in range(500)]
+            if sum(map(len, blocks)) != 174750:
+                wrong("blocks have other lengths")
+        time.sleep(REST_S)
 
 
 def waits():
