@@ -32,7 +32,7 @@ def test_every_sample_of_a_thousand_threads_has_its_stack(version: str, start: S
         assert recording.remarks == []
         deadline = time.monotonic() + PATIENCE_S
         while len(seen) <= WALKED and time.monotonic() < deadline:
-            let_run(recording, 2)
+            let_run(recording, 0.5)
             profile = recording.window().profile
             samples = by_thread(profile)
             seen |= samples.keys()
@@ -51,7 +51,7 @@ def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, m
     with recorder(2000) as recording:
         recording.watch(target)
         (remark,) = recording.remarks
-        let_run(recording, 5)
+        let_run(recording, 2.5)
         profile = recording.finish().profile
 
     assert re.search(rf"has {THREADS + 1 - WALKED:,} threads more than the {WALKED} ", remark)

@@ -18,7 +18,8 @@ def burn_for(seconds):
         sum(range(300))
 
 
-def burn_and_nap(nap_s):
+def burn_and_nap(first_s, nap_s):
+    time.sleep(first_s)  # else each would burn while the next one is to start
     while True:
         with turn:
             burn_for(0.001)
@@ -32,6 +33,7 @@ def burn_in_main():
 
 
 for number in range(int(sys.argv[1])):
-    threading.Thread(target=burn_and_nap, args=(3 + number % 97 / 48,), daemon=True).start()
+    more_s = number % 97 / 48
+    threading.Thread(target=burn_and_nap, args=(more_s, 3 + more_s), daemon=True).start()
 print("ready", flush=True)
 burn_in_main()
