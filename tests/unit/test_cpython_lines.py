@@ -67,6 +67,7 @@ def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str
     said: dict[str, Any] = json.loads(done.stdout)
     major, minor = said["version"]
     unit = 1 if minor < 10 else 2
+    tables = LineTables((major, minor))
 
     wrong, count = [], 0
     for code in said["codes"]:
@@ -74,7 +75,7 @@ def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str
         for start, end, line in code["lines"]:
             for place in range(start, end, 2):
                 count += 1
-                found = line_of((major, minor), table, code["first"], place // unit)
+                found = tables.line(table, code["first"], place // unit)
                 if found != line:
                     wrong.append((code["first"], place, found, line))
 
