@@ -24,6 +24,7 @@ from pprofpy.errors import NotPossibleError
 PROGRAMS = Path(__file__).parent / "programs"
 BURN_AND_REST = (str(PROGRAMS / "burn.py"), "3600", "0.005")
 """Burns half of the time. That is enough to be found by name, and leaves a CPU to the tests beside it."""
+_LONGEST_NAME = 100
 PATIENCE_S = 120
 """Only ends what hangs; no test measures time by it."""
 
@@ -118,6 +119,15 @@ def pytest_configure() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by the length of a value that is long: pytest would take all of it, and each worker tells each name.
+
+    Of some that is megabytes.
+    """
+    is_long = isinstance(val, str | bytes) and len(val) > _LONGEST_NAME
+    return f"{argname} of {len(val)}" if is_long else None  # type: ignore[arg-type]
 
 
 @pytest.hookimpl(tryfirst=True)
