@@ -382,13 +382,13 @@ def test_code_is_not_read_again_and_again_when_stacks_were_forgotten(
 ) -> None:
     """What the ring buffer still holds then is of code that the kernel does not send anew."""
     read: Counter[tuple[int, int]] = Counter()
-    usual = pystacks.PythonStacks._read_code
+    usual = pystacks._read
 
-    def count(stacks: pystacks.PythonStacks, reader: ObjectReader, address: int, fingerprint: int) -> Code | None:
+    def count(reader: ObjectReader, address: int, fingerprint: int, what: Callable[[bytes], Code]) -> Code | None:
         read[address, fingerprint] += 1
-        return usual(stacks, reader, address, fingerprint)
+        return usual(reader, address, fingerprint, what)
 
-    monkeypatch.setattr(pystacks.PythonStacks, "_read_code", count)
+    monkeypatch.setattr(pystacks, "_read", count)
     paths = start(PYTHON, str(PROGRAMS / "paths.py"))
     with recorder(10_000) as recording:
         recording.watch(open_target(paths.pid))

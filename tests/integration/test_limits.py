@@ -95,6 +95,48 @@ def test_native_stacks_larger_than_what_is_copied_are_counted_and_told(start: St
     assert f"Note: {count} native stacks reached beyond what is copied of them." in header.losses(found)
 
 
+HUGE = """
+import os, sys, time
+name, file = "name" * 100, "/srv/" + "folder/" * 100 + "huge.py"
+space = {"wait": lambda: 0}
+exec(compile(f"def {name}(): burn()", file, "exec"), space)
+def burn():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while time.thread_time() < 0.2 or sys.argv[1:]:
+        pass
+    os._exit(0)
+burn.__code__ = burn.__code__.replace(co_linetable=bytes([0xF0, 0]) * (1 << 20))
+space["burn"] = burn
+space[name]()
+"""
+"""Its names are longer than what the kernel sends, its line table larger than what is read."""
+
+
+@pytest.mark.parametrize("has_ended", [False, True], ids=["lives", "has ended"])
+def test_names_and_line_tables_beyond_what_is_sent_are_read_or_marked_and_told(start: Start, has_ended: bool) -> None:
+    process = start(sys.executable, "-c", HUGE, *([] if has_ended else ["goes on"]), stdin=subprocess.PIPE)
+    assert process.stdin
+    with CpuRecorder(CpuRecorderOptions(rate_hz=500)) as recorder:
+        recorder.watch(open_target(process.pid))
+        process.stdin.write("\n")
+        process.stdin.flush()
+        end = time.monotonic() + 0.3
+        while process.poll() is None if has_ended else time.monotonic() < end:
+            if not has_ended:
+                recorder.poll()
+            time.sleep(0.05)
+        profile = recorder.finish().profile
+
+    stack = next(stack for stack, _, _ in profile.samples() if stack[0].function.name == "<string>.burn")
+    name, file = "name" * 100, "/srv/" + "folder/" * 100 + "huge.py"
+    expected = (f"{name[:256]}…", f"{file[:512]}…") if has_ended else (name, file)
+    assert (stack[1].function.system_name, stack[1].function.filename) == expected
+    assert stack[0].line == 6
+    (told,) = [line for line in losses.lines(profile.collection) if "line table" in line]
+    assert told == "1 line table could not be read: its functions' samples count for the first line."
+
+
 DEEP_AND_NEW = """
 import os, sys, time
 def f99():

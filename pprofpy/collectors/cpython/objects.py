@@ -79,14 +79,23 @@ class ObjectReader:
         return head
 
     def code_from(self, head: bytes) -> Code:
-        """What a code object says whose first bytes are these."""
+        """What a code object says whose first bytes are these; without its line table if that is too long."""
         layout = self.layout
+        name, filename = self.names(head)
         return Code(
-            name=self.string(_word(head, layout.code_name)),
-            filename=self.string(_word(head, layout.code_file)),
+            name=name,
+            filename=filename,
             first_line=int(struct.unpack_from("<i", head, layout.code_first_line)[0]),
-            table=self.blob(_word(head, layout.code_table)),
+            table=self._line_table(_word(head, layout.code_table)),
         )
+
+    def _line_table(self, address: int) -> bytes:
+        is_too_long = self.memory.word(address + self.layout.object_length) > _LONGEST_TABLE
+        return b"" if is_too_long else self.blob(address)
+
+    def names(self, head: bytes) -> tuple[str, str]:
+        """The function's name of such a code object, and its file's."""
+        return self.string(_word(head, self.layout.code_name)), self.string(_word(head, self.layout.code_file))
 
     def fingerprint(self, head: bytes) -> int:
         """Tells a code object from others at the same address; the same number as `python_fingerprint` in python.h."""

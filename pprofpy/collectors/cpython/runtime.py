@@ -215,7 +215,7 @@ def check(target: Target, runtime: Runtime) -> None:
             for thread in reader.thread_states(runtime.address):
                 try:
                     frames = reader.frames(thread)
-                    if [reader.code(code).name for code in frames]:
+                    if [reader.names(reader.code_head(code)) for code in frames]:
                         return
                 except UnreadableError as error:
                     is_idle, problem = False, str(error)

@@ -15,21 +15,21 @@ static inline u32 python_fingerprint(struct python_target *target, u8 *code)
     return hash >> 32;
 }
 
-/* A str: its text goes to `to`. */
+/* A str: its text goes to `to`, as far as there is room. Returns how many bytes it has. */
 static inline u32 python_copy_string(struct python_target *target, u64 string, u8 *to, u32 room, u32 *width)
 {
     u64 length = python_read(string + target->object_length);
     u32 state = python_read(string + target->string_state);
     u32 kind = (state >> (target->string_kind_shift & 31)) & 7;
     bool is_ascii = (state >> ((target->string_kind_shift + 4) & 31)) & 1;
-    u64 bytes = length < 65536 ? length * kind : 65536;
+    u64 whole = length < 65536 ? length * kind : 65536, bytes = whole;
     if (bytes > room)
         bytes = room;
     *width = kind;
     string += is_ascii ? target->string_ascii : target->string_wide;
     if (bpf_probe_read_user(to, bytes, (void *)string))
         return 0;
-    return bytes;
+    return whole;
 }
 
 static inline bool python_send_code(

@@ -49,6 +49,7 @@ _CODE = np.dtype(
     ]
 )
 _PROCESS_EVENT = np.dtype([("kind", "u4"), ("tgid", "u4"), ("parent_tgid", "u4"), ("unused", "u4")])
+CUT_MARK = "…"
 PYTHON_LAYOUTS = {
     "python_target": TARGET,
     "python_frame": _FRAME,
@@ -115,6 +116,7 @@ class CodeRecord(NamedTuple):
         code: What it says; its line table is empty if that was not sent.
         table: The line table's address.
         lacks_table: The line table is too large to be sent.
+        is_cut: So is its name, or that of its file; each then ends in CUT_MARK.
     """
 
     tgid: int
@@ -123,6 +125,7 @@ class CodeRecord(NamedTuple):
     code: Code
     table: int
     lacks_table: bool
+    is_cut: bool
 
 
 def kind_of(record: bytes) -> int:
@@ -154,12 +157,18 @@ def code_of(record: bytes) -> CodeRecord:
     lines = record[table_at : table_at + table_bytes]
     lacks_table = len(lines) < table_bytes
     code = Code(
-        name=decode_text(record[name_at : name_at + name_bytes], name_width),
-        filename=decode_text(record[file_at : file_at + file_bytes], file_width),
+        name=_text(record[name_at:file_at], name_bytes, name_width),
+        filename=_text(record[file_at:table_at], file_bytes, file_width),
         first_line=first_line,
         table=b"" if lacks_table else lines,
     )
-    return CodeRecord(tgid, address, fingerprint, code, table, lacks_table)
+    is_cut = name_bytes > _NAME_BYTES or file_bytes > _FILE_BYTES
+    return CodeRecord(tgid, address, fingerprint, code, table, lacks_table, is_cut)
+
+
+def _text(sent: bytes, size: int, width: int) -> str:
+    """A str of so many bytes, of which there may be fewer."""
+    return decode_text(sent[:size], width) + CUT_MARK * (size > len(sent))
 
 
 def process_event_of(record: bytes) -> tuple[int, int]:

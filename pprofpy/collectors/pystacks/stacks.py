@@ -17,9 +17,10 @@ what the kernel could not send: huge line tables, and code that is new far down 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -60,6 +61,7 @@ UNREADABLE = Frame(Function("[unreadable]"))
 
 _U4 = np.dtype("u4")
 
+_What = TypeVar("_What")
 _CodeKey = tuple[int, int, int]
 """Process, address, fingerprint: what an address held at some time."""
 
@@ -282,6 +284,10 @@ class PythonStacks:
 
     def _take_code(self, record: CodeRecord) -> None:
         code = record.code
+        if record.is_cut:
+            process = self.processes.get(record.tgid)
+            read = process and _read(process.reader, record.address, record.fingerprint, process.reader.names)
+            code = replace(code, name=read[0], filename=read[1]) if read else code
         if record.lacks_table:
             code = replace(code, table=self._large_table(record.tgid, record.table))
         self._codes[record.tgid, record.address, record.fingerprint] = self._same.setdefault(code, code)
@@ -335,21 +341,12 @@ class PythonStacks:
     def _code_of(self, process: Process, key: _CodeKey) -> Code | None:
         _, address, fingerprint = key
         found = self._codes.get(key) or self._older_codes.get(key)
-        found = found or self._read_code(process.reader, address, fingerprint)
+        if found is None:
+            found = _read(process.reader, address, fingerprint, process.reader.code_from)
+            self.unlined += found is not None and not found.table
         if found:
             self._codes[key] = found
         return found
-
-    def _read_code(self, reader: ObjectReader, address: int, fingerprint: int) -> Code | None:
-        """A code object from the process itself, unless another has taken its place."""
-
-        def read() -> Code | None:
-            head = reader.code_head(address)
-            return reader.code_from(head) if reader.fingerprint(head) == fingerprint else None
-
-        with suppress(UnreadableError, BlockedError, PprofpyError):
-            return bounded(f"process {reader.memory.pid}", read)
-        return None
 
     def _compare(self, process: Process, thread_state: int, codes: list[int]) -> None:
         """Hold a stack of the kernel's against one read from outside: the root, which hardly changes, must be the same.
@@ -366,3 +363,15 @@ class PythonStacks:
                 f"the stacks that the kernel sees in process {process.runtime.pid} are not those read from outside",
                 "use --engine py-spy, and please report this with the output of 'uname -a'",
             )
+
+
+def _read(reader: ObjectReader, address: int, fingerprint: int, what: Callable[[bytes], _What]) -> _What | None:
+    """What a code object says in the process itself, unless another has taken its place."""
+
+    def read() -> _What | None:
+        head = reader.code_head(address)
+        return what(head) if reader.fingerprint(head) == fingerprint else None
+
+    with suppress(UnreadableError, BlockedError, PprofpyError):
+        return bounded(f"process {reader.memory.pid}", read)
+    return None
