@@ -148,17 +148,9 @@ def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
 
 
 def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
-    from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
-    from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
-    from pprofpy.collectors.sampling.wall import WallRecorder
+    from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
 
-    recorders = {
-        (False, False): CpuRecorder,
-        (False, True): NativeRecorder,
-        (True, False): WallRecorder,
-        (True, True): NativeWallRecorder,
-    }
-    return recorders[options.idle, options.native](
+    return _kind_of_recorder(options)(
         CpuRecorderOptions(
             rate_hz=options.rate_hz,
             gil=options.gil,
@@ -166,3 +158,18 @@ def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
             kernel_stacks=options.kernel_stacks,
         )
     )
+
+
+def _kind_of_recorder(options: CpuOptions) -> type[CpuRecorder]:
+    """Imports no more than that one needs: the unwinder alone is a tenth of what a short recording takes."""
+    if options.native:
+        from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
+
+        return NativeWallRecorder if options.idle else NativeRecorder
+    if options.idle:
+        from pprofpy.collectors.sampling.wall import WallRecorder
+
+        return WallRecorder
+    from pprofpy.collectors.sampling.cpu import CpuRecorder
+
+    return CpuRecorder
