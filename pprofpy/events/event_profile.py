@@ -17,8 +17,17 @@ from pprofpy.events.log import Batch, EventLog, Records, call_name
 from pprofpy.events.syscalls import BEGAN_UNSEEN, IS_32_BIT, NEVER_RETURNS
 from pprofpy.events.tracepoint import as_text
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.latency import KERNEL_MAPPING
-from pprofpy.model.profile import PYTHON_MAPPING, Collection, Frame, Function, Label, Profile, Stack, ValueType
+from pprofpy.model.profile import (
+    KERNEL_MAPPING,
+    PYTHON_MAPPING,
+    Collection,
+    Frame,
+    Function,
+    Label,
+    Profile,
+    Stack,
+    ValueType,
+)
 from pprofpy.recent import Recent
 
 EVENT_TYPES = ValueType("events", "count"), ValueType("time", "nanoseconds")

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import (
+    KERNEL_MAPPING,
     PYTHON_MAPPING,
     Collection,
     Frame,
     Function,
     Label,
     LabelSet,
-    Mapping,
     Profile,
     Stack,
     ValueType,
@@ -29,7 +29,6 @@ from pprofpy.model.stack_table import Ints
 from pprofpy.model.waits import chain
 
 RUN_QUEUE_TYPES = (ValueType("waits", "count"), ValueType("runqueue", "nanoseconds"))
-KERNEL_MAPPING = Mapping("[kernel]", has_functions=True)
 
 _SUB_BITS = 5
 _SUB = 1 << _SUB_BITS

@@ -1,4 +1,7 @@
-"""Merge the windows of one recording, of any kind."""
+"""Merge the windows of one recording, of any kind.
+
+What only one kind needs is imported when it is merged: each command would wait for all of it otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ from dataclasses import replace
 
 from pprofpy.errors import UsageError
 from pprofpy.model import combine
-from pprofpy.model.gil import GilRecord, merge_gil
-from pprofpy.model.heap import HeapRecording, merge_heap
-from pprofpy.model.latencies import Latencies, merge_latencies
 from pprofpy.model.recording import Recording
 
 
@@ -39,16 +39,22 @@ def _merge_profiles(windows: Sequence[Recording]) -> Recording:
 
 
 def _merge_gil(windows: Sequence[Recording]) -> Recording:
+    from pprofpy.model.gil import GilRecord, merge_gil
+
     records = [GilRecord.from_recording(window) for window in windows]
     return merge_gil(records, keep_slices=windows[-1].flag("by_interval")).to_recording(windows[-1].shown)
 
 
 def _merge_latencies(windows: Sequence[Recording]) -> Recording:
+    from pprofpy.model.latencies import Latencies, merge_latencies
+
     found = [Latencies.from_recording(window) for window in windows]
     return merge_latencies(found).to_recording(windows[-1].shown)
 
 
 def _merge_heap(windows: Sequence[Recording]) -> Recording:
+    from pprofpy.model.heap import HeapRecording, merge_heap
+
     return merge_heap([HeapRecording.from_recording(window) for window in windows]).to_recording(windows[-1].shown)
 
 

@@ -64,6 +64,7 @@ class Mapping(NamedTuple):
 
 
 PYTHON_MAPPING = Mapping("[python]", has_functions=True, has_filenames=True, has_line_numbers=True)
+KERNEL_MAPPING = Mapping("[kernel]", has_functions=True)
 
 
 class Line(NamedTuple):

@@ -14,8 +14,7 @@ from pprofpy.formats.output import SIGNATURE_WITHIN_BYTES
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.combine import merge, root_by_label
 from pprofpy.model.graph import Granularity, build_graph
-from pprofpy.model.latency import KERNEL_MAPPING
-from pprofpy.model.profile import Collection, Frame, Function, Label, Mapping, Profile
+from pprofpy.model.profile import KERNEL_MAPPING, Collection, Frame, Function, Label, Mapping, Profile
 from pprofpy.model.stack_table import Stacks
 from pprofpy.reports import flamegraph, header
 from pprofpy.reports.flamegraph import FlameGraph, FlameOptions

@@ -28,8 +28,8 @@ from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.latency import KERNEL_MAPPING
 from pprofpy.model.profile import (
+    KERNEL_MAPPING,
     PYTHON_MAPPING,
     Collection,
     Frame,

@@ -13,8 +13,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.latency import KERNEL_MAPPING
-from pprofpy.model.profile import PYTHON_MAPPING, Frame, Function, Label, Profile
+from pprofpy.model.profile import KERNEL_MAPPING, PYTHON_MAPPING, Frame, Function, Label, Profile
 from pprofpy.model.waits import OFF_CPU_TYPES, STILL_WAITING, WOKEN_BY
 from pprofpy.session.sums import ThreadSums, Who
 from pprofpy.text import without_numbers
