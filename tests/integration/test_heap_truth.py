@@ -17,6 +17,8 @@ from pprofpy.collectors.heapagent.link import sampler_library
 from pprofpy.collectors.heapagent.samples import SAMPLED_TYPES
 from pprofpy.collectors.heapagent.traced_blocks import TRACED_TYPES
 from pprofpy.reports import header
+from pprofpy.session import FOREVER
+from pprofpy.target import open_target
 from pprofpy.target.launch import Interruption
 from pprofpy.units import NS_PER_S
 from tests.conftest import PROGRAMS, Start, interpreter, rounds_until_right
@@ -264,12 +266,24 @@ while True:
 """Keeps 90,000 blocks of as many stacks."""
 
 
+class UsedCpu:
+    """Ends a recording when its target has used so much CPU time more."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._target = open_target(pid)
+        self._end_ns = self._target.cpu_time_ns() + seconds * NS_PER_S
+
+    def wait(self, timeout: float) -> bool:
+        time.sleep(timeout)
+        return self._target.cpu_time_ns() >= self._end_ns
+
+
 @needs_sampler
 def test_what_finds_no_room_in_the_sampler_is_counted_and_told(start: Start) -> None:
     program = start(sys.executable, "-c", TOO_MUCH)
-    options = HeapOptions(engine="sampling", sample_bytes=1, duration_ns=NS_PER_S // 4)
+    options = HeapOptions(engine="sampling", sample_bytes=1, duration_ns=FOREVER)
 
-    found = record(program.pid, options, Interruption()).profile.collection
+    found = record(program.pid, options, UsedCpu(program.pid, 0.5)).profile.collection
 
     assert found.losses["heap_blocks_full"] > 1000
     assert found.losses["heap_stacks_full"] > 1000
