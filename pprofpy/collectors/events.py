@@ -7,7 +7,6 @@ happens: a thread of the process causes it.
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -192,7 +191,7 @@ class EventProfileRecorder(KernelRecorder):
     def window(self) -> Recording:
         """Return the events since the last window; those of the last moments are in the next one."""
         self.drain()
-        return self._take_window(time.monotonic_ns())
+        return self._take_window(self.recorded_until_ns())
 
     def memory(self) -> str:
         """Return how much memory the recording uses, as text."""
@@ -210,7 +209,7 @@ class EventProfileRecorder(KernelRecorder):
     def finish(self) -> Recording:
         """End the recording and return everything since the last window."""
         self.program.detach()
-        end_ns = time.monotonic_ns()
+        end_ns = self.recorded_until_ns()
         self._stacks.poll()
         self._collect(*self._hits.items())
         return self._take_window(end_ns)

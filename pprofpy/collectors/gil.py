@@ -8,7 +8,6 @@ Source: the raw tracepoint sched_switch and a timer on every CPU; struct _gil_ru
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,20 +176,20 @@ class GilRecorder(KernelRecorder):
         """
         self.drain()
         tids, threads = self._threads.items()
-        return self._take_record(tids, threads, time.monotonic_ns()).to_recording({})
+        return self._take_record(tids, threads, self.recorded_until_ns()).to_recording({})
 
     def memory(self) -> str:
         """Return how much memory the recording uses, as text."""
         return self.program.memory(len(self._stacks))
 
     def _take_slice(self, threads: NDArray[Any], *, is_last: bool = False) -> None:
-        now_ns = time.monotonic_ns() - self.start_ns
+        now_ns = self.recorded_until_ns() - self.start_ns
         if is_last or self._slices.is_due(now_ns):
             self._slices.add(now_ns, *self._totals(threads))
 
     def _totals(self, threads: NDArray[Any]) -> tuple[int, int]:
         """Holding and waiting of all threads up to now, what goes on included."""
-        settle(threads, time.monotonic_ns())
+        settle(threads, self.recorded_until_ns())
         gone_held_ns, gone_wait_ns = self._gone_ns
         held_ns = int((threads["held_on_ns"] + threads["held_off_ns"]).sum())
         return gone_held_ns + held_ns, gone_wait_ns + int(threads["wait_total_ns"].sum())
@@ -200,7 +199,7 @@ class GilRecorder(KernelRecorder):
     def finish(self) -> Recording:
         """End the recording and return everything since the last window."""
         self.program.detach()
-        end_ns = time.monotonic_ns()
+        end_ns = self.recorded_until_ns()
         self._stacks.poll()
         tids, threads = self._threads.items()
         self._learn_names(tids, threads)

@@ -11,7 +11,6 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -229,13 +228,13 @@ class OffCpuRecorder(SwitchRecorder):
     def window(self) -> Recording:
         """Return the intervals that ended since the last window; those of the last moments are in the next one."""
         self.drain()
-        return Recording(self.kind, self._take_profile(time.monotonic_ns()))
+        return Recording(self.kind, self._take_profile(self.recorded_until_ns()))
 
     # -- at its end ------------------------------------------------------------------------------------------------
 
     def finish(self) -> Recording:
         """End the recording and return everything since the last window."""
-        end_ns = time.monotonic_ns()
+        end_ns = self.recorded_until_ns()
         self.program.detach()  # takes a while on a busy machine, one function after the other
         if self._python:
             self._python.poll()

@@ -228,7 +228,7 @@ class SchedRecorder(SwitchRecorder):
         self.drain()
         old_window, self._window = self._window, self._window + 1
         self._window_map.put(0, self._window)
-        return self._take_record(old_window, time.monotonic_ns()).to_recording({})
+        return self._take_record(old_window, self.recorded_until_ns()).to_recording({})
 
     def _take_record(self, window: int, end_ns: int) -> Latencies:
         """Return the window's sums so far and reset them for the next window."""
@@ -252,7 +252,7 @@ class SchedRecorder(SwitchRecorder):
 
     def finish(self) -> Recording:
         """End the recording and return the waits since the last window."""
-        end_ns = self._end_ns = time.monotonic_ns()
+        end_ns = self._end_ns = self.recorded_until_ns()
         self.program.detach()  # takes a while on a busy machine, one function after the other
         self.take_new()
         if self._by_stack:
@@ -297,7 +297,7 @@ class SchedRecorder(SwitchRecorder):
     def _thread_waits(self, tids: NDArray[Any], threads: NDArray[Any], window: int) -> list[ThreadWaits]:
         histograms = self._histograms(tids)
         self._learn_names(tids, threads)
-        now_ns = self._end_ns or time.monotonic_ns()
+        now_ns = self._end_ns or self.recorded_until_ns()
         return [
             thread_waits(tid, self._name(thread, tid), thread, histograms, window, now_ns)
             for tid, thread in zip(tids.tolist(), threads, strict=True)

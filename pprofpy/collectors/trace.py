@@ -278,7 +278,7 @@ class EventRecorder(KernelRecorder):
     @property
     def duration_ns(self) -> int:
         """How long it has been recording, or had been when it was stopped."""
-        return (self._end_ns or time.monotonic_ns()) - self.log.start_ns
+        return (self._end_ns or self.recorded_until_ns()) - self.log.start_ns
 
     def _stats(
         self, key: tuple[int, int, int], value: tuple[Any, ...], histograms: Mapping[tuple[int, int], Histogram]
@@ -316,7 +316,7 @@ class EventRecorder(KernelRecorder):
     def finish(self) -> Recording:
         """End the recording; `read` then has the last events. Sums and losses can still be read."""
         self.program.detach()
-        self._end_ns = time.monotonic_ns()
+        self._end_ns = self.recorded_until_ns()
         profile = Profile((ValueType("events", "count"),), time_ns=self.log.time_ns, duration_ns=self.duration_ns)
         profile.collection = self.collected()
         return Recording(self.kind, profile)

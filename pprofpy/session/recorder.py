@@ -21,10 +21,12 @@ class Recorder(ABC):
         has_windows: Can it return windows before its end?
         owned: Closes all that was opened, in reverse order.
         remarks: What the user should know, as the recording begins, of what it will not see.
+        start_ns: When the recording began, on the monotonic clock; 0 if that is not known.
     """
 
     kind: ClassVar[str]
     has_windows: ClassVar[bool] = True
+    start_ns = 0
 
     def __init__(self) -> None:
         self.owned = ExitStack()
@@ -63,6 +65,9 @@ class Recorder(ABC):
     @abstractmethod
     def poll(self) -> None:
         """Read new data. Called about 20 times per second; never sleeps, and takes a few milliseconds at most."""
+
+    def end_at(self, end_ns: int) -> None:  # noqa: B027 - most engines need not know
+        """Tell when the recording will end, on the monotonic clock: what comes later need not be recorded."""
 
     def is_over(self) -> bool:
         """Return True if no more data will come; that ends the session. Called after each poll."""

@@ -42,7 +42,6 @@ class Session:
         duration_ns: How long to record, in nanoseconds; FOREVER for as long as the target lives.
         window_ns: The length of a window, in nanoseconds.
         on_poll: Called after each poll with the nanoseconds since the beginning.
-        start_ns: When the recording began, on the monotonic clock; by default now.
 
     Attributes:
         failure: The error that ended the session early; its windows up to then are yielded all the same.
@@ -58,7 +57,6 @@ class Session:
         duration_ns: int | None = FOREVER,
         window_ns: int = WINDOW_NS,
         on_poll: Callable[[int], object] = lambda elapsed_ns: None,
-        start_ns: int = 0,
     ) -> None:
         self._recorders = recorders
         self._stop = stop
@@ -66,7 +64,7 @@ class Session:
         self._duration_ns = duration_ns
         self._window_ns = window_ns
         self._on_poll = on_poll
-        self._start_ns = start_ns or time.monotonic_ns()
+        self._start_ns = max((recorder.start_ns for recorder in recorders), default=0) or time.monotonic_ns()
         self.failure: PprofpyError | None = None
         self._circumstances = Circumstances(target.members) if target else None
         self.remarks = self._circumstances.remarks if self._circumstances else ()
@@ -78,6 +76,9 @@ class Session:
             PprofpyError: A recorder failed; raised after the last windows.
         """
         due_ns = self._start_ns + self._window_ns
+        if self._duration_ns is not None:
+            for recorder in self._recorders:
+                recorder.end_at((recorder.start_ns or self._start_ns) + self._duration_ns)
         try:
             while self._goes_on():
                 if time.monotonic_ns() >= due_ns:

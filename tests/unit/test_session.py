@@ -33,6 +33,9 @@ class Counting(Recorder):
     def watch(self, target: Target) -> None:
         self.calls.append("watch")
 
+    def end_at(self, end_ns: int) -> None:
+        self.end_ns = end_ns
+
     def poll(self) -> None:
         self.calls.append("poll")
         if self.calls.count("poll") == self._fails_at:
@@ -97,6 +100,17 @@ def test_it_ends_when_the_time_is_over_and_not_later(monkeypatch: pytest.MonkeyP
     assert found == ["last"]
     assert clock.now_ns == 1 + NS_PER_S + 1
     assert recorder.calls.count("poll") == 21
+
+
+def test_it_counts_from_when_the_recording_began_and_tells_the_recorder_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, recorder = Clock(monkeypatch), Counting()
+    clock.now_ns, recorder.start_ns = 3 * NS_PER_S, 2 * NS_PER_S
+
+    kinds(Session([recorder], clock, duration_ns=4 * NS_PER_S))
+
+    assert recorder.end_ns == clock.now_ns == 6 * NS_PER_S
 
 
 def test_windows_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from pprofpy.model.profile import Collection
 from pprofpy.session import Recorder
 
 _DRAIN_NS = 500_000_000
+_NEVER_NS = 1 << 63
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
 
 
 class WindowTimes(NamedTuple):
@@ -37,13 +39,15 @@ class KernelRecorder(Recorder):
         start_ns: When the recording began, on the monotonic clock.
         time_ns: The same moment in Unix time.
         window_start_ns: When the current window began, on the monotonic clock.
+        end_ns: When the program ends the recording by itself, on the monotonic clock; far away if that is not known.
     """
 
     program: Program
-    start_ns = time_ns = window_start_ns = 0
+    time_ns = window_start_ns = 0
 
     def __init__(self) -> None:
         super().__init__()
+        self.end_ns = _NEVER_NS
         self._drained_ns = 0
         self._collected_before = Collection()
 
@@ -59,6 +63,15 @@ class KernelRecorder(Recorder):
         self.remarks = self.program.remarks
         self.owned.callback(self.program.close)
         return self.program
+
+    def end_at(self, end_ns: int) -> None:
+        """Have the program end the recording at that time, however late we get a CPU to end it ourselves."""
+        self.program.table("recording_end", _U4, _U8).put(0, end_ns)
+        self.end_ns = end_ns
+
+    def recorded_until_ns(self) -> int:
+        """Up to when it has recorded, on the monotonic clock: now, or its end."""
+        return min(time.monotonic_ns(), self.end_ns)
 
     def begin(self) -> None:
         """Begin the recording and its first window now."""

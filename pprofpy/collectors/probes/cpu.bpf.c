@@ -23,6 +23,7 @@ struct sample {
 enum {
     LOST_COUNT, LOST_KERNEL_STACK, LOST_NATIVE_STACK, LOST_THREAD, LOST_TIME, HIDDEN_SWITCH, LOST_NATIVE_RATE, LOST_REASONS
 };
+#include "ending.h"
 #include "losses.h"
 
 BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
@@ -47,7 +48,7 @@ static inline bool count_sample(u32 window)
 {
     int zero = 0;
     u64 *count = sample_count.lookup(&zero);
-    if (window == CLOSED)
+    if (window == CLOSED || is_over(bpf_ktime_get_ns()))
         return false;
     if (count)
         *count += 1;

@@ -7,6 +7,7 @@
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
+#include "ending.h"
 #include "windows.h"
 
 #define SYSCALLS 512
@@ -52,6 +53,8 @@ static inline void tally(int which)
 
 static inline void count_event(u32 event, s64 weight)
 {
+    if (is_over(bpf_ktime_get_ns()))
+        return;
     tally(EVENTS);
     u64 pid_tgid = bpf_get_current_pid_tgid();
     struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .window = this_window()};

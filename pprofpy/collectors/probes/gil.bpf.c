@@ -21,6 +21,7 @@
 #include "gil_lock.h"
 
 enum { LOST_THREAD, LOST_WAIT, LOST_HOLD, LOST_BLOCKED, LOST_WAITER, HIDDEN_SWITCH, LOST_REASONS };
+#include "ending.h"
 #include "losses.h"
 #include "windows.h"
 #include "times.h"
@@ -326,7 +327,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
 {
     u64 now = bpf_ktime_get_ns();
     struct python_target *target = python_current();
-    if (!target)
+    if (!target || is_over(now))
         return 0;
     struct ids ids = current_ids();
     volatile struct thread *thread = thread_of(ids, bpf_get_current_task());

@@ -180,10 +180,11 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
     u32 tid = ctx->args[1], tgid = current_ids().tgid;
     u32 *current_window = window.lookup(&zero);
     struct thread *thread = threads.lookup(&tid);
-    if (!current_window || !thread || thread->track.tgid != tgid)
+    u64 now = bpf_ktime_get_ns();
+    if (!current_window || !thread || thread->track.tgid != tgid || is_over(now))
         return 1;
     if (thread->track.since_ns)
-        end_state(tid, thread, RUNS, thread->track.since_ns, bpf_ktime_get_ns(), *current_window);
+        end_state(tid, thread, RUNS, thread->track.since_ns, now, *current_window);
     threads.delete(&tid);
     return 1;
 }

@@ -18,6 +18,7 @@
 
 enum { SLEEPING, DISK, RUN_QUEUE };
 enum { LOST_THREAD, LOST_TIME, LOST_KERNEL_STACK, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_REASONS };
+#include "ending.h"
 #include "losses.h"
 #include "windows.h"
 #include "times.h"

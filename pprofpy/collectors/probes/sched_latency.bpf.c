@@ -17,6 +17,7 @@ enum {
     LOST_THREAD, LOST_BUCKET, LOST_LONG_WAIT, LOST_EVENT, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_STACK,
     LOST_REASONS
 };
+#include "ending.h"
 #include "losses.h"
 #include "windows.h"
 #include "times.h"

@@ -1,6 +1,6 @@
 /* The switch machine: follows threads from switch to switch, in the same way for every program at sched_switch.
  *
- * Before this file come sched.h, tracked.h, losses.h with LOST_THREAD and HIDDEN_SWITCH among its reasons, MAX_THREADS,
+ * Before this file come sched.h, tracked.h, ending.h, losses.h with LOST_THREAD and HIDDEN_SWITCH among its reasons, MAX_THREADS,
  * and what the program itself keeps of a thread:
  *
  *     struct thread {
@@ -30,6 +30,7 @@ struct switching {
     u32 state;      /* what the one that loses it goes into */
     bool is_runnable; /* it could run on */
     bool is_dead;
+    bool is_over; /* the recording has ended before */
     struct interpreter python;
     u64 stack; /* of Python; 0: none */
 };
@@ -45,6 +46,7 @@ static inline struct switching read_switch(struct bpf_raw_tracepoint_args *ctx)
     if (at.python.thread_state)
         at.stack = python_stack_of(at.python.target, at.python.thread_state);
 #endif
+    at.is_over = is_over(at.now);
     at.out = current_ids();
     at.in = task_ids(at.in_task);
     at.state = previous_state(ctx);
@@ -73,13 +75,15 @@ static inline struct thread *thread_of(struct ids ids, u64 task)
 /* The thread that gets the CPU; NULL if it is not watched. */
 static inline struct thread *thread_in(struct switching *at)
 {
-    return at->in.tid && is_target(at->in.tgid) ? thread_of(at->in, at->in_task) : NULL;
+    return !at->is_over && at->in.tid && is_target(at->in.tgid) ? thread_of(at->in, at->in_task) : NULL;
 }
 
 /* The thread that loses the CPU; NULL if it is not watched. */
 static inline struct thread *thread_out(struct switching *at)
 {
     u32 tid = at->out.tid;
+    if (at->is_over)
+        return NULL;
     if (tid && is_target(at->out.tgid))
         return thread_of(at->out, at->out_task);
     /* A process is no target any more from when it begins to exit; its threads end with their last switch. */

@@ -21,6 +21,7 @@
 #define SYSCALLS 512
 
 enum { LOST_RECORD, LOST_CALL, LOST_PENDING, LOST_SUMMARY, LOST_BUCKET, LOST_THREAD, LOST_REASONS };
+#include "ending.h"
 #include "losses.h"
 
 /* How a call deviates from enter-and-exit. */
@@ -90,7 +91,7 @@ static inline bool is_about_target(void *ctx, u16 task_offset)
 {
 #if defined(TGID) || defined(TARGETS)
     u32 tid = 0;
-    if (!task_offset || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
+    if (!task_offset || is_over(bpf_ktime_get_ns()) || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
         return false;
 #ifdef TID
     return tid == TID;

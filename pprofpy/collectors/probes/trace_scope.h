@@ -6,6 +6,8 @@ BPF_TABLE("hash", u32, u8, target_threads, 65536);
 
 static inline bool is_watched(u64 pid_tgid)
 {
+    if (is_over(bpf_ktime_get_ns()))
+        return false;
 #ifdef TID
     return (u32)pid_tgid == TID;
 #else

@@ -16,12 +16,13 @@ static inline bool is_by_current(u32 context)
 /* Raw tracepoints sched_waking and sched_wakeup_new: the thread that is woken; NULL if it is not watched. */
 static inline struct thread *note_wakeup(u64 task)
 {
+    u64 now = bpf_ktime_get_ns();
     struct ids ids = task_ids(task);
-    struct thread *thread = is_target(ids.tgid) ? thread_of(ids, task) : NULL;
+    struct thread *thread = is_target(ids.tgid) && !is_over(now) ? thread_of(ids, task) : NULL;
     if (!thread)
         return NULL;
     struct wakeup *wakeup = &thread->wakeup;
-    wakeup->at_ns = bpf_ktime_get_ns();
+    wakeup->at_ns = now;
 #ifdef WAKERS
     wakeup->context = wakeup_context();
     wakeup->tid = 0;

@@ -119,7 +119,7 @@ class CpuRecorder(KernelRecorder):
         self._targets: list[Target] = []
         self._names = ThreadNames()
         self._cpu_ns: dict[int, tuple[int, int]] = {}
-        self._ended_cpu_ns = 0
+        self._ended_cpu_ns = self._noted_ns = 0
         self._window_number = 0
 
     def open(self) -> None:
@@ -174,7 +174,7 @@ class CpuRecorder(KernelRecorder):
     def window(self) -> Recording:
         """What was recorded since the last window, up to half a second ago; then a new one begins."""
         self.poll()
-        end_ns = time.monotonic_ns()
+        end_ns = self.recorded_until_ns()
         profile = self._profile(end_ns)
         self._new_builder()
         return Recording(self.kind, profile)
@@ -202,12 +202,15 @@ class CpuRecorder(KernelRecorder):
         self._window.put(0, window)
 
     def _note_cpu_time(self) -> None:
-        """Of each process that is watched: CPU time when it began to be, and now."""
-        runtimes = self.stacks.runtimes
+        """Of each process that is watched: CPU time when it began to be, and now, or when the recording ended."""
+        runtimes, before_ns, now_ns = self.stacks.runtimes, self._noted_ns, time.monotonic_ns()
+        self._noted_ns = min(now_ns, self.end_ns)
+        share = (self._noted_ns - before_ns) / max(now_ns - before_ns, 1)
         for pid in runtimes:
             with suppress(OSError):
-                now_ns = time.clock_gettime_ns(_cpu_clock(pid))
-                self._cpu_ns[pid] = self._cpu_ns.get(pid, (now_ns, 0))[0], now_ns
+                cpu_ns = time.clock_gettime_ns(_cpu_clock(pid))
+                first_ns, last_ns = self._cpu_ns.get(pid, (cpu_ns, cpu_ns))
+                self._cpu_ns[pid] = first_ns, last_ns + round((cpu_ns - last_ns) * share)
         for pid in self._cpu_ns.keys() - runtimes.keys():
             first_ns, last_ns = self._cpu_ns.pop(pid)
             self._ended_cpu_ns += max(last_ns - first_ns, 0)
@@ -261,7 +264,7 @@ class CpuRecorder(KernelRecorder):
         """End the recording; what was recorded since the last window."""
         self._note_cpu_time()
         self._count_into(_CLOSED)  # takes effect at once; to detach takes a while on a busy machine
-        end_ns = time.monotonic_ns()
+        end_ns = self.recorded_until_ns()
         self.program.detach()
         self.stacks.poll()
         self._take_rest(end_ns)
