@@ -227,6 +227,7 @@ def record_heap(
     snapshots: int = 1,
     collect: bool = False,
     types: bool = False,
+    subprocesses: bool = False,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -239,12 +240,14 @@ def record_heap(
         snapshots: So many, evenly spaced, to tell what grows.
         collect: Run the garbage collector before each snapshot.
         types: Also the types with the biggest objects.
+        subprocesses: The processes that it starts, too, each under a label `pid`; not with `snapshots` or `types`.
         pid, seconds, window_seconds, stop: As for `record_cpu`. A window holds all since the beginning.
 
     Raises:
         UsageError, TargetError, TargetPermissionError, NotPossibleError: As for `record_cpu`.
     """
     from pprofpy.collectors.heap import DEFAULT_SAMPLE_BYTES, HeapOptions, HeapRecorder
+    from pprofpy.collectors.heap_family import HeapFamily
 
     options = HeapOptions(
         engine, _ns(seconds), sample_bytes or DEFAULT_SAMPLE_BYTES, frames, snapshots, collect=collect, types=types
@@ -254,7 +257,7 @@ def record_heap(
 
     def make(running: Running) -> Recording:
         warnings: list[str] = []
-        with HeapRecorder(options, warnings.append) as recorder:
+        with (HeapFamily if subprocesses else HeapRecorder)(options, warnings.append) as recorder:
             recorder.watch(target)
             return _noted(length.record(running, recorder, target), warnings)
 

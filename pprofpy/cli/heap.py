@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,22 @@ import click
 
 from pprofpy.cli.console import remark, say, stdout_console
 from pprofpy.cli.kernel_recording import DEFAULT_DURATION_NS, wait_for_command
-from pprofpy.cli.options import Size, duration_option, json_option, rows_option, verbose_option, window_option
+from pprofpy.cli.options import (
+    Size,
+    duration_option,
+    json_option,
+    rows_option,
+    subprocesses_option,
+    verbose_option,
+    window_option,
+)
 from pprofpy.cli.record import Length, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
-from pprofpy.cli.target_options import Choice, chosen_target, target_options
+from pprofpy.cli.target_options import Choice, chosen, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors import heap
 from pprofpy.collectors.heap import HeapOptions, HeapRecorder
-from pprofpy.errors import PprofpyError, UsageError
+from pprofpy.collectors.heap_family import HeapFamily, check_for_several
 from pprofpy.formats.spool import Spool
 from pprofpy.model.graph import Granularity, total_of
 from pprofpy.model.heap import HeapRecording
@@ -32,7 +40,7 @@ from pprofpy.reports import heap as heap_report
 from pprofpy.reports import top as top_report
 from pprofpy.reports.trim import Limits
 from pprofpy.session import FOREVER
-from pprofpy.target import Target, descendants_of, open_target, python_processes
+from pprofpy.target import Watched
 from pprofpy.target.launch import Interruption, interruptible
 from pprofpy.units import format_duration
 
@@ -42,6 +50,7 @@ Examples:
   pprofpy heap -p 1234 --snapshots 6 -d 60      find leaks: what grows from snapshot to snapshot
   pprofpy heap -p 1234 --sample-index alloc_space   show who allocates most, freed or not
   pprofpy heap -p 1234 --engine tracemalloc     record every block; slows the process
+  pprofpy heap --name gunicorn -s               record all processes that match, and their children
   pprofpy heap -- python app.py                 start a program and record until it ends
 """
 
@@ -54,6 +63,7 @@ _REMARK_EVERY_S = 1.0
 @target_options
 @duration_option
 @window_option
+@subprocesses_option
 @click.option(
     "--engine", type=click.Choice(["auto", *heap.ENGINES]), default="auto", show_default=True,
     help="sampling: estimate cheaply. tracemalloc: record every block, slowly. auto: sampling, unless the process "
@@ -76,7 +86,6 @@ _REMARK_EVERY_S = 1.0
     help="Show what is in use at the end, or what was allocated meanwhile.",
 )  # fmt: skip
 @click.option("--functions", is_flag=True, help="Show one row per function instead of per line.")
-@click.option("-s", "--subprocesses", is_flag=True, hidden=True)  # as in other commands: to say what to type instead
 @output_options
 @rows_option(DEFAULT_ROWS)
 @json_option
@@ -98,16 +107,16 @@ def command(
     already (PYTHONTRACEMALLOC). Ctrl-C ends the recording early and keeps it.
     Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
     """
-    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"))
+    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"), subprocesses)
     choice.check()
-    if subprocesses:
-        raise one_at_a_time(choice)
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     first_output = _for_the_first(output) if others["snapshots"] > 1 else None
     if duration_ns is None:
         duration_ns = FOREVER if choice.command and others["snapshots"] == 1 else DEFAULT_DURATION_NS
     options = HeapOptions(duration_ns=duration_ns, **others)
     options.check()
+    if subprocesses:
+        check_for_several(options)
     shown: dict[str, Option] = {
         "nodecount": nodecount,
         "sample_index": sample_index,
@@ -117,9 +126,10 @@ def command(
     with interruptible() as interruption:
         try:
             with ExitStack() as spool:
-                with chosen_target(choice, interruption) as target:
+                with chosen(choice, interruption) as target:
                     windows = spool.enter_context(spooled("heap", target))
-                    made, first_snapshot = _record(target, options, shown, windows, window_ns, interruption)
+                    length = Length(options.duration_ns, window_ns)
+                    made, first_snapshot = _record(target, options, subprocesses, shown, windows, length, interruption)
                 made.profile.value_index(sample_index)  # before anything is shown: the engine may not know it
                 first = _keep_first(first_snapshot, target, first_output)
                 path = keep(made, target, output)  # last: views take the newest file
@@ -132,20 +142,6 @@ def command(
             wait_for_command(interruption.child)
 
 
-def one_at_a_time(choice: Choice) -> UsageError:
-    """The error for --subprocesses, with the commands that record each process by itself."""
-    found = python_processes(choice.name) if choice.name else []
-    if choice.pid is not None:
-        for pid in (choice.pid, *descendants_of(choice.pid)):
-            with suppress(PprofpyError):
-                found.append(open_target(pid))
-    each = "".join(f"\n    pprofpy heap --pid {one.pid}" for one in found)
-    return UsageError(
-        "heap records one process at a time, without its children",
-        f"record each by itself, at the same time if you like:{each or ' pprofpy heap --pid PID'}",
-    )
-
-
 def _for_the_first(output: Output) -> Output | None:
     """Where the first of several snapshots goes: beside the last one, as in `shop-first.pb.gz`."""
     if output.is_stdout:
@@ -155,7 +151,7 @@ def _for_the_first(output: Output) -> Output | None:
     return Output.of(name, "pprof", force=output.force)
 
 
-def _keep_first(profile: Profile | None, target: Target, output: Output | None) -> Path | None:
+def _keep_first(profile: Profile | None, target: Watched, output: Output | None) -> Path | None:
     if output is None or profile is None:
         return None
     return keep(Recording("", profile), target, output, name="heap-first")
@@ -169,16 +165,17 @@ def _how_to_compare(first: Path, last: Path) -> None:
 
 
 def _record(
-    target: Target,
+    target: Watched,
     options: HeapOptions,
+    subprocesses: bool,
     shown: Mapping[str, Option],
     windows: Spool,
-    window_ns: int,
+    length: Length,
     interruption: Interruption,
 ) -> tuple[Recording, Profile | None]:
     """Record; returns the recording, and the profile of the first of several snapshots."""
-    length = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
-    remark(f"recording the heap of {target!s} {length}; Ctrl-C ends early")
+    how_long = f"for {format_duration(options.duration_ns)}" if options.duration_ns else "until it ends"
+    remark(f"recording the heap of {target!s} {how_long}; Ctrl-C ends early")
     told, told_s = "", time.monotonic()
 
     def fetching(done: int, count: int) -> None:
@@ -188,13 +185,14 @@ def _record(
             told, told_s = what, time.monotonic()
             remark(what)
 
-    duration_ns = options.duration_ns
-    with HeapRecorder(options, remark, fetching) as recorder, progress_bar("recording", duration_ns) as progress:
-        recorder.watch(target)
-        made = record([recorder], windows, shown, Length(duration_ns, window_ns), interruption, target, progress)
+    one = HeapRecorder(options, remark, fetching)
+    several = HeapFamily(options, remark) if subprocesses else None
+    with several or one as recorder, progress_bar("recording", options.duration_ns) as progress:
+        recorder.watch_all(target)
+        made = record([recorder], windows, shown, length, interruption, target, progress)
         if shown.get("verbose"):
             print_costs(recorder)
-    return made, recorder.first_snapshot if options.snapshots > 1 else None
+    return made, one.first_snapshot if options.snapshots > 1 else None
 
 
 def present(recording: Recording, source: str, *, as_json: bool) -> None:
@@ -226,4 +224,4 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
         say()
         heap_report.render_types(record.types[: nodecount or None], record.objects_count, console)
     say()
-    heap_report.render_memory(record.memory, console)
+    heap_report.render_memory(record.memory, console, record.processes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -64,14 +64,6 @@ def target_options(command: _Command) -> _Command:
         "-p", "--pid", type=int, metavar="PID", help="Record this process.", shell_complete=completion.pids
     )
     return pid(decorated)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def chosen_target(choice: Choice, interruption: Interruption) -> Iterator[Target]:
-    """As `chosen`, for a command that records one process without its children."""
-    with chosen(replace(choice, children=None), interruption) as found:
-        (target,) = found.members
-        yield target
 
 
 @contextmanager

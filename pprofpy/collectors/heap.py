@@ -154,6 +154,11 @@ class HeapRecorder(Recorder):
             raise _explained(error, target, options.engine) from error
         self._start_ns, self._time_ns = time.monotonic_ns(), time.time_ns()
 
+    @property
+    def since(self) -> str:
+        """From when on the heap is seen, in words."""
+        return self._engine.since
+
     def poll(self) -> None:
         """Take the snapshots that are due before the last one."""
         options, elapsed_ns = self._options, time.monotonic_ns() - self._start_ns

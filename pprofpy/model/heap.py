@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from pprofpy.errors import ProfileFormatError
-from pprofpy.model.profile import Profile, Stack
+from pprofpy.model.combine import merge
+from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
 
@@ -90,7 +91,8 @@ class HeapRecording:
         profile: What is in use at the end, and what was allocated meanwhile if the engine can know.
         snapshots: What was in use at each snapshot, the last one included.
         first: The profile of the first snapshot, if there are several.
-        memory: The process's memory at the end.
+        memory: The process's memory at the end; of several processes, the sum.
+        processes: How many there are.
         types: Biggest first; empty unless asked for.
         objects_count: All objects that the garbage collector knows; 0 unless types were asked for.
     """
@@ -99,6 +101,7 @@ class HeapRecording:
     snapshots: Snapshots = field(default_factory=Snapshots)
     first: Profile | None = None
     memory: MemoryUse = field(default_factory=MemoryUse)
+    processes: int = 1
     types: tuple[ObjectType, ...] = ()
     objects_count: int = 0
 
@@ -121,6 +124,8 @@ class HeapRecording:
             "snapshots": Table.of(_SnapshotRow, map(_SnapshotRow, self.snapshots.times_ns)),
             "in_use": Table.of(_SizeRow, _size_rows(self.snapshots) if several else ()),
         }
+        if self.processes > 1:
+            tables["processes"] = Table.of(_Processes, [_Processes(self.processes)])
         return Recording("heap", self.profile, tables, shown)
 
     @classmethod
@@ -139,6 +144,7 @@ class HeapRecording:
             recording.profile,
             _snapshots_of(recording),
             memory=recording.row("memory", MemoryUse),
+            processes=recording.row("processes", _Processes).count if "processes" in recording.tables else 1,
             types=tuple(types),
             objects_count=recording.row("objects", _Objects).count,
         )
@@ -153,6 +159,39 @@ def merge_heap(windows: Sequence[HeapRecording]) -> HeapRecording:
     for window in windows:
         snapshots.extend(window.snapshots)
     return replace(windows[-1], snapshots=snapshots, first=windows[0].first)
+
+
+def merge_processes(living: Mapping[int, HeapRecording], ended: Mapping[int, HeapRecording]) -> HeapRecording:
+    """The heaps of several processes as one; at least one. Samples get a label `pid`.
+
+    Args:
+        living: By pid.
+        ended: Of those that are over: what was allocated there is no longer in use.
+    """
+    profiles = [_of_process(pid, one.profile) for pid, one in living.items()]
+    profiles += [_of_process(pid, _freed(one.profile)) for pid, one in ended.items()]
+    profile = merge(profiles)
+    profile.duration_ns = max(one.duration_ns for one in profiles)
+    memory = _sum_of([one.memory for one in living.values()])
+    return HeapRecording(profile, memory=memory, processes=len(living))
+
+
+def _of_process(pid: int, profile: Profile) -> Profile:
+    return replace(profile, label_sets=[(*labels, Label("pid", pid)) for labels in profile.label_sets])
+
+
+def _freed(profile: Profile) -> Profile:
+    values = profile.values.copy()
+    for index, kind in enumerate(profile.sample_types):
+        if kind.type.startswith("inuse"):
+            values[:, index] = 0
+    return replace(profile, values=values)
+
+
+def _sum_of(all_memory: Sequence[MemoryUse]) -> MemoryUse:
+    """What is not known of one is not known of all."""
+    columns = zip(*(astuple(one) for one in all_memory), strict=True)
+    return MemoryUse(*(-1 if min(column) < 0 else sum(column) for column in columns))
 
 
 # -- rows of tables --------------------------------------------------------------------------------------------------
@@ -174,6 +213,11 @@ class _ReferrerRow:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Processes:
     count: int
 
 

@@ -15,20 +15,20 @@ from pprofpy.text import counted
 from pprofpy.units import format_column, format_short
 
 
-def render_memory(memory: MemoryUse, console: Console) -> None:
-    """Print the process's memory in a few lines; unknown parts are left out."""
-    write_lines(console, memory_lines(memory))
+def render_memory(memory: MemoryUse, console: Console, processes: int = 1) -> None:
+    """Print the memory of a process, or of several, in a few lines; unknown parts are left out."""
+    write_lines(console, memory_lines(memory, processes))
 
 
-def memory_lines(memory: MemoryUse) -> list[str]:
-    """The process's memory, Python's part and the rest."""
+def memory_lines(memory: MemoryUse, processes: int = 1) -> list[str]:
+    """The memory of so many processes, Python's part and the rest."""
     if memory.rss < 0:
         return []
     rss, pss, uss = format_column([memory.rss, memory.pss, memory.uss], "bytes")
     parts = [(value, what) for value, what in _parts(memory) if value]
     sizes = format_column([value for value, _ in parts], "bytes")
     return [
-        f"Memory of the process: {rss} RSS, {pss} PSS, {uss} USS",
+        f"Memory of {'the process' if processes == 1 else f'{processes} processes'}: {rss} RSS, {pss} PSS, {uss} USS",
         *(f"{size if value > 0 else '?':>10}  {what}" for (value, what), size in zip(parts, sizes, strict=True)),
     ]
 

@@ -12,8 +12,6 @@ from threading import Event
 import pytest
 
 from pprofpy import target as targets
-from pprofpy.cli import heap
-from pprofpy.cli.target_options import Choice
 from pprofpy.collectors.cpu import CpuEngines
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import NotPossibleError, TargetError
@@ -82,15 +80,6 @@ def test_two_families_are_a_group_with_children_and_a_choice_without(start: Star
     with pytest.raises(TargetError) as raised:
         targets.find_by_name(name, with_children=False)
     assert raised.value.hint.count("it and its 2 children") == 2
-
-
-def test_heap_names_the_command_for_each_process_of_a_family(start: Start, name: str) -> None:
-    master = family(start, name)
-    members = {target.pid for target in targets.python_processes(f"{name} ")}
-
-    for choice in (Choice(pid=master), Choice(name=f"{name} ")):
-        commands = heap.one_at_a_time(choice).hint.split("\n")[1:]
-        assert {command.strip() for command in commands} == {f"pprofpy heap --pid {pid}" for pid in members}
 
 
 def test_what_pyspy_cannot_record_in_one_is_told_with_the_command_for_each(start: Start, name: str) -> None:

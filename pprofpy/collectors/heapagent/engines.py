@@ -20,15 +20,19 @@ NO_LOCK = "the sampler needs an interpreter with a global lock"
 _SPACE = ValueType("space", "bytes")
 _PROGRESS_PERIOD_S = 0.2
 _WORTH_A_NOTE = 0.05
-_SINCE_ATTACH = "since attach"
-_SINCE_TRACING = "since it began to trace, before the attach"
 
 
 Progress = Callable[[int, int], None]
 
 
 class Engine(Protocol):
-    """Something that sees a heap."""
+    """Something that sees a heap.
+
+    Attributes:
+        since: From when on, in words.
+    """
+
+    since: str
 
     def start(self) -> None:
         """Begin to see."""
@@ -53,6 +57,7 @@ class Sampling:
     """
 
     DEFAULT_FRAMES = 64
+    since = "since attach"
 
     def __init__(self, session: Agent, sample_bytes: int, frames: int) -> None:
         self._session = session
@@ -114,7 +119,7 @@ class Sampling:
         profile.period_type, profile.period = _SPACE, self._sample_bytes
         profile.collection = Collection(
             engine=f"pprofpy {__version__}, sampled allocations",
-            target=f"{self._session.target}, {_SINCE_ATTACH}",
+            target=f"{self._session.target}, {self.since}",
             got=counts.samples,
             dropped=lost,
             truncated=counts.truncated,
@@ -140,6 +145,7 @@ class Tracing:
     def __init__(self, session: Agent, frames: int, warn: Callable[[str], None], progress: Progress) -> None:
         self._session = session
         self._frames = session.traced_frames or frames or self.DEFAULT_FRAMES
+        self.since = "since it began to trace, before the attach" if session.traced_frames else Sampling.since
         self._warn = warn
         self._progress = progress
         self._names = Frames(session.target.root, session.target.pid)
@@ -177,10 +183,9 @@ class Tracing:
         notes = []
         if self._names.is_incomplete():
             notes.append("Not all functions are named: the process has too many source files, or too large ones.")
-        since = _SINCE_TRACING if self._session.traced_frames else _SINCE_ATTACH
         profile.collection = Collection(
             engine=f"tracemalloc, {counted(self._frames, 'frame')}",
-            target=f"{self._session.target}, {since}",
+            target=f"{self._session.target}, {self.since}",
             got=found.count,
             dropped=found.lost_stacks,
             truncated=found.truncated,
