@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from pprofpy.collectors.heap import HeapOptions, HeapRecorder
 from pprofpy.errors import PprofpyError, TargetError, UsageError
-from pprofpy.model.heap import HeapRecording, merge_processes
+from pprofpy.model.heap import HeapRecording, at_once, freed, merge_processes
+from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.session import Recorder
 from pprofpy.target import Group, Target, descendants_of, open_target
@@ -21,7 +22,11 @@ from pprofpy.units import NS_PER_S
 _LOOK_NS = NS_PER_S
 """How often children are looked for, and how old they must be: most of those that end soon are left alone."""
 
-_MOST_NOTES = 3
+_MOST_PROBLEMS, _MOST_PIDS = 3, 8
+"""So many are told of."""
+
+_MOST_ENDED = 64
+"""One more, and the older half of them is no longer told apart: a service may start others for ever."""
 
 
 def check_for_several(options: HeapOptions) -> None:
@@ -54,7 +59,9 @@ class HeapFamily(Recorder):
         self._options, self._warn = options, warn
         self._roots: list[Target] = []
         self._living: dict[int, tuple[Target, HeapRecorder]] = {}
-        self._ended: dict[int, HeapRecording] = {}
+        self._ended: dict[int, Profile] = {}
+        self._older: list[Profile] = []
+        self._ended_count = 0
         self._known: set[int] = set()
         self._problems: list[str] = []
         self._looked_ns = 0
@@ -68,7 +75,6 @@ class HeapFamily(Recorder):
             NotPossibleError: It is Python and cannot be recorded.
         """
         self._roots.append(target)
-        self._known.add(target.pid)
         if target.is_python:
             self._enter(target)
         self._look_for_children(youngest_s=0)
@@ -104,15 +110,14 @@ class HeapFamily(Recorder):
 
     def _look_for_children(self, *, youngest_s: float) -> None:
         self._looked_ns = time.monotonic_ns()
-        for root in self._roots:
-            for pid in descendants_of(root.pid):
-                if pid in self._known:
-                    continue
-                with suppress(PprofpyError):  # it has ended, or may not be inspected: others' children are not ours
-                    child = open_target(pid)
-                    if child.age_s() >= youngest_s:
-                        self._known.add(pid)
-                        self._enter_child(child)
+        found = {pid for root in self._roots for pid in descendants_of(root.pid)}
+        self._known &= found  # a number that is free may be another's later
+        for pid in sorted(found - self._known - self._living.keys()):
+            with suppress(PprofpyError):  # it has ended
+                child = open_target(pid)
+                if child.age_s() >= youngest_s:
+                    self._known.add(pid)
+                    self._enter_child(child)
 
     def _enter_child(self, child: Target) -> None:
         if child.is_python:
@@ -134,8 +139,12 @@ class HeapFamily(Recorder):
         """Keep what a process has left that is over: it holds nothing any more."""
         del self._living[target.pid]
         with _Noting(self._problems, target):
-            self._ended[target.pid] = HeapRecording.from_recording(recorder.finish())
+            self._ended_count += 1
+            self._ended[target.pid] = freed(recorder.finish().profile)
         recorder.close()
+        if len(self._ended) > _MOST_ENDED:
+            oldest = [self._ended.pop(pid) for pid in list(self._ended)[: _MOST_ENDED // 2]]
+            self._older = [at_once([*self._older, *oldest])]
 
     # -- all of them ------------------------------------------------------------------------------------------------
 
@@ -146,7 +155,7 @@ class HeapFamily(Recorder):
                 f"the heap of no Python process could be read ({problem})",
                 "record each by itself: pprofpy heap --pid PID",
             )
-        found = merge_processes(living, self._ended)
+        found = merge_processes(living, self._ended, self._older)
         profile = found.profile
         notes = (*profile.collection.notes, *self._notes(living))
         profile.collection = replace(profile.collection, target=f"{self._who()}, {self._since}", notes=notes)
@@ -156,12 +165,13 @@ class HeapFamily(Recorder):
         return str(self._roots[0] if len(self._roots) == 1 else Group(tuple(self._roots)))
 
     def _notes(self, living: Iterable[int]) -> list[str]:
-        pids = ", ".join(map(str, sorted({*living, *self._ended})))
-        notes = [f"The label pid tells them apart: {pids}."]
-        if self._ended:
-            processes = f"{len(self._ended)} processes" if len(self._ended) > 1 else "1 process"
+        pids = [str(pid) for pid in sorted({*living, *self._ended})]
+        pids[_MOST_PIDS:] = ["..."] * (len(pids) > _MOST_PIDS)
+        notes = [f"The label pid tells them apart: {', '.join(pids)}."]
+        if count := self._ended_count:
+            processes = f"{count:,} processes" if count > 1 else "1 process"
             notes.append(f"{processes} ended meanwhile: what was allocated there counts as allocated, not as in use.")
-        return notes + self._problems[:_MOST_NOTES]
+        return notes + self._problems
 
 
 class _Noting:
@@ -176,5 +186,6 @@ class _Noting:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         if not isinstance(error, PprofpyError):
             return False
-        self._problems.append(f"Process {self._target.pid} is not in it: {error.message}.")
+        if len(self._problems) < _MOST_PROBLEMS:
+            self._problems.append(f"Process {self._target.pid} is not in it: {error.message}.")
         return True

@@ -161,31 +161,39 @@ def merge_heap(windows: Sequence[HeapRecording]) -> HeapRecording:
     return replace(windows[-1], snapshots=snapshots, first=windows[0].first)
 
 
-def merge_processes(living: Mapping[int, HeapRecording], ended: Mapping[int, HeapRecording]) -> HeapRecording:
+def merge_processes(
+    living: Mapping[int, HeapRecording], ended: Mapping[int, Profile], older: Sequence[Profile] = ()
+) -> HeapRecording:
     """The heaps of several processes as one; at least one. Samples get a label `pid`.
 
     Args:
         living: By pid.
-        ended: Of those that are over: what was allocated there is no longer in use.
+        ended: Of those that are over: what was allocated there, see `freed`.
+        older: The same, of those that are no longer told apart.
     """
     profiles = [_of_process(pid, one.profile) for pid, one in living.items()]
-    profiles += [_of_process(pid, _freed(one.profile)) for pid, one in ended.items()]
-    profile = merge(profiles)
-    profile.duration_ns = max(one.duration_ns for one in profiles)
+    profiles += [*(_of_process(pid, profile) for pid, profile in ended.items()), *older]
     memory = _sum_of([one.memory for one in living.values()])
-    return HeapRecording(profile, memory=memory, processes=len(living))
+    return HeapRecording(at_once(profiles), memory=memory, processes=len(living))
 
 
 def _of_process(pid: int, profile: Profile) -> Profile:
     return replace(profile, label_sets=[(*labels, Label("pid", pid)) for labels in profile.label_sets])
 
 
-def _freed(profile: Profile) -> Profile:
+def at_once(profiles: Sequence[Profile]) -> Profile:
+    """Profiles of the same time as one; at least one."""
+    merged = merge(profiles)
+    return replace(merged, duration_ns=max(one.duration_ns for one in profiles))
+
+
+def freed(profile: Profile) -> Profile:
+    """The same allocations, none of which is in use any more."""
     values = profile.values.copy()
     for index, kind in enumerate(profile.sample_types):
         if kind.type.startswith("inuse"):
             values[:, index] = 0
-    return replace(profile, values=values)
+    return replace(profile, values=values, collection=replace(profile.collection, target=""))
 
 
 def _sum_of(all_memory: Sequence[MemoryUse]) -> MemoryUse:
