@@ -171,6 +171,8 @@ class HeapFamily(Recorder):
         if count := self._ended_count:
             processes = f"{count:,} processes" if count > 1 else "1 process"
             notes.append(f"{processes} ended meanwhile: what was allocated there counts as allocated, not as in use.")
+        if self._older:
+            notes.append(f"The first {count - len(self._ended):,} of these have no label pid: they are too many.")
         return notes + self._problems
 
 

@@ -61,6 +61,8 @@ def test_processes_that_have_ended_are_summed_up_when_they_are_many() -> None:
     assert len(profile.label_sets) < 70
     assert len(profile.collection.target) < 100
     assert profile.duration_ns == PROCESSES
-    assert f"{PROCESSES - 2} processes ended meanwhile" in profile.collection.notes[-1]
+    told, untold = profile.collection.notes[-2:]
+    assert f"{PROCESSES - 2} processes ended meanwhile" in told
+    assert untold == f"The first {PROCESSES - 2 - len(family._ended)} of these have no label pid: they are too many."
     heap = HeapRecording.from_recording(found)
     assert (heap.processes, heap.memory) == (2, MemoryUse(6, 4, 2, -1, -1, 2))
