@@ -86,7 +86,7 @@ class Launched:
             return open_target(self.pid, is_launcher=True) if found else None
         roots = [one for one in found if not any(other.pid in ancestors(one.pid) for other in found)]
         if len(roots) > 1:
-            raise _several_started(roots, with_children=with_children)
+            raise _several_started(roots)
         return roots[0] if roots and self._waits() else None
 
     def _waits(self) -> bool:
@@ -161,14 +161,12 @@ def interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def _several_started(pythons: Sequence[Target], *, with_children: bool | None) -> TargetError:
+def _several_started(pythons: Sequence[Target]) -> TargetError:
     lines = "".join(f"\n    {one.pid:<7}  {printable(shlex.join(one.command))}" for one in pythons)
-    remedy = (
-        "to record them all, add --subprocesses"
-        if with_children is False
-        else "start it by itself, then name one of its processes by --pid"
+    return TargetError(
+        f"the command has started {len(pythons)} Pythons",
+        f"to record them all, add --subprocesses; it has started:{lines}",
     )
-    return TargetError(f"the command has started {len(pythons)} Pythons", f"{remedy}; it has started:{lines}")
 
 
 def _admit_tracer(pid: int) -> Callable[[], None]:

@@ -123,16 +123,12 @@ def busy_children(pid: int) -> set[int]:
     return {child for child in descendants_of(pid) if procfs.stat(child).cpu_ns > 0.2e9}
 
 
-@pytest.mark.parametrize(
-    ("command", "remedy"), [("gil", "add --subprocesses"), ("heap", "name one of its processes by --pid")]
-)
-def test_of_several_pythons_that_a_command_starts_none_is_taken_silently(
-    cli: CommandLine, command: str, remedy: str
-) -> None:
+@pytest.mark.parametrize("command", ["gil", "heap"])
+def test_of_several_pythons_that_a_command_starts_none_is_taken_silently(cli: CommandLine, command: str) -> None:
     done = cli(command, "--", "sh", "-c", TWO)
 
     assert done.returncode == 3
     assert "the command has started 2 Pythons\n" in done.stderr
     assert done.stderr.count("burn.py 0.3\n") == 2
-    assert remedy in done.stderr
+    assert "add --subprocesses" in done.stderr
     assert cli.recordings == []
