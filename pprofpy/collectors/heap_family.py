@@ -6,8 +6,8 @@ Each has an agent of its own. What a process has allocated bears its pid as a la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from pprofpy.collectors.heap import HeapOptions, HeapRecorder
@@ -17,12 +17,13 @@ from pprofpy.model.profile import Profile
 from pprofpy.model.recording import Recording
 from pprofpy.session import Recorder
 from pprofpy.target import Group, Target, descendants_of, open_target
+from pprofpy.target.group import some_of
 from pprofpy.units import NS_PER_S
 
 _LOOK_NS = NS_PER_S
 """How often children are looked for, and how old they must be: most of those that end soon are left alone."""
 
-_MOST_PROBLEMS, _MOST_PIDS = 3, 8
+_MOST_PROBLEMS = 3
 """So many are told of."""
 
 _MOST_ENDED = 64
@@ -67,6 +68,15 @@ class HeapFamily(Recorder):
         self._looked_ns = 0
         self._since = ""
 
+    def open(self) -> None:
+        """Nothing yet. Each process's agent is closed when that process ends, the others when this is closed."""
+        self.owned.callback(self._close_living)
+
+    def _close_living(self) -> None:
+        with ExitStack() as closing:
+            for _, recorder in self._living.values():
+                closing.callback(recorder.close)
+
     def watch(self, target: Target) -> None:
         """Enter a process, if it is Python, and what it has started.
 
@@ -88,11 +98,7 @@ class HeapFamily(Recorder):
     def window(self) -> Recording:
         """All so far, of all processes."""
         self._let_go()
-        found = {}
-        for target, recorder in list(self._living.values()):
-            with _Noting(self._problems, target):
-                found[target.pid] = HeapRecording.from_recording(recorder.window())
-        return self._merged(found)
+        return self._merged(self._read(lambda one: one.window()))
 
     def finish(self) -> Recording:
         """The whole.
@@ -100,11 +106,14 @@ class HeapFamily(Recorder):
         Raises:
             TargetError: No process could be read.
         """
+        return self._merged(self._read(lambda one: one.finish()))
+
+    def _read(self, read: Callable[[HeapRecorder], Recording]) -> dict[int, HeapRecording]:
         found = {}
-        for target, recorder in list(self._living.values()):
-            with _Noting(self._problems, target):
-                found[target.pid] = HeapRecording.from_recording(recorder.finish())
-        return self._merged(found)
+        for target, recorder in self._living.values():
+            with self._noting(target):
+                found[target.pid] = HeapRecording.from_recording(read(recorder))
+        return found
 
     # -- who is in it ----------------------------------------------------------------------------------------------
 
@@ -112,7 +121,7 @@ class HeapFamily(Recorder):
         self._looked_ns = time.monotonic_ns()
         found = {pid for root in self._roots for pid in descendants_of(root.pid)}
         self._known &= found  # a number that is free may be another's later
-        for pid in sorted(found - self._known - self._living.keys()):
+        for pid in sorted(found - self._known):
             with suppress(PprofpyError):  # it has ended
                 child = open_target(pid)
                 if child.age_s() >= youngest_s:
@@ -121,12 +130,17 @@ class HeapFamily(Recorder):
 
     def _enter_child(self, child: Target) -> None:
         if child.is_python:
-            with _Noting(self._problems, child):
+            with self._noting(child):
                 self._enter(child)
 
     def _enter(self, target: Target) -> None:
-        recorder = self.owned.enter_context(HeapRecorder(self._options, self._warn))
-        recorder.watch(target)
+        recorder = HeapRecorder(self._options, self._warn)
+        try:
+            recorder.open()
+            recorder.watch(target)
+        except BaseException:
+            recorder.close()
+            raise
         self._since = self._since or recorder.since
         self._living[target.pid] = target, recorder
 
@@ -138,13 +152,22 @@ class HeapFamily(Recorder):
     def _end(self, target: Target, recorder: HeapRecorder) -> None:
         """Keep what a process has left that is over: it holds nothing any more."""
         del self._living[target.pid]
-        with _Noting(self._problems, target):
-            self._ended_count += 1
+        with self._noting(target):
             self._ended[target.pid] = freed(recorder.finish().profile)
+            self._ended_count += 1
         recorder.close()
         if len(self._ended) > _MOST_ENDED:
             oldest = [self._ended.pop(pid) for pid in list(self._ended)[: _MOST_ENDED // 2]]
             self._older = [at_once([*self._older, *oldest])]
+
+    @contextmanager
+    def _noting(self, target: Target) -> Iterator[None]:
+        """Within it, what goes wrong with one process becomes a note: the others go on."""
+        try:
+            yield
+        except PprofpyError as error:
+            if len(self._problems) < _MOST_PROBLEMS:
+                self._problems.append(f"Process {target.pid} is not in it: {error.message}.")
 
     # -- all of them ------------------------------------------------------------------------------------------------
 
@@ -165,29 +188,10 @@ class HeapFamily(Recorder):
         return str(self._roots[0] if len(self._roots) == 1 else Group(tuple(self._roots)))
 
     def _notes(self, living: Iterable[int]) -> list[str]:
-        pids = [str(pid) for pid in sorted({*living, *self._ended})]
-        pids[_MOST_PIDS:] = ["..."] * (len(pids) > _MOST_PIDS)
-        notes = [f"The label pid tells them apart: {', '.join(pids)}."]
+        notes = [f"The label pid tells them apart: {some_of(sorted({*living, *self._ended}))}."]
         if count := self._ended_count:
             processes = f"{count:,} processes" if count > 1 else "1 process"
             notes.append(f"{processes} ended meanwhile: what was allocated there counts as allocated, not as in use.")
         if self._older:
             notes.append(f"The first {count - len(self._ended):,} of these have no label pid: they are too many.")
         return notes + self._problems
-
-
-class _Noting:
-    """Within it, what goes wrong with one process becomes a note: the others go on."""
-
-    def __init__(self, problems: list[str], target: Target) -> None:
-        self._problems, self._target = problems, target
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if not isinstance(error, PprofpyError):
-            return False
-        if len(self._problems) < _MOST_PROBLEMS:
-            self._problems.append(f"Process {self._target.pid} is not in it: {error.message}.")
-        return True

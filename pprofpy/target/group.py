@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pprofpy.target.process import Target
 
 _MOST_NAMES, _MOST_PIDS = 3, 8
+
+
+def some_of(pids: Iterable[int]) -> str:
+    """The first few of these, in words."""
+    texts = list(map(str, pids))
+    texts[_MOST_PIDS:] = ["..."] * (len(texts) > _MOST_PIDS)
+    return ", ".join(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +30,7 @@ class Group:
     def __str__(self) -> str:
         names = list(dict.fromkeys(one.name for one in self.members))
         called = " or ".join(names[:_MOST_NAMES] + ["otherwise"] * (len(names) > _MOST_NAMES))
-        pids = [str(one.pid) for one in self.members]
-        pids[_MOST_PIDS:] = ["..."] * (len(pids) > _MOST_PIDS)
-        return f"{len(self.members)} processes called {called} (pids {', '.join(pids)})"
+        return f"{len(self.members)} processes called {called} (pids {some_of(one.pid for one in self.members)})"
 
     def is_alive(self) -> bool:
         """Does one of them still run?"""

@@ -59,8 +59,8 @@ class _RingBuffer:
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_map)
         self._position = 0
 
-    def _produced(self) -> int:
-        """How far the kernel has written."""
+    def arrived(self) -> int:
+        """How many bytes the kernel has written so far: a mark that a reader can stop at."""
         return int(np.frombuffer(self._data_map, np.uint64, 1)[0])
 
     def _advance(self, position: int) -> None:
@@ -102,7 +102,7 @@ class EventStream(_RingBuffer):
         Raises:
             PprofpyError: A record has another size than `dtype`.
         """
-        waiting = (self._produced() - self._position) // self._stride
+        waiting = (self.arrived() - self._position) // self._stride
         if not waiting:
             return np.empty(0, self.dtype)
         start = _PAGE + self._position % self._size
@@ -131,10 +131,6 @@ class RecordStream(_RingBuffer):
         super().__init__(descriptor)
         self.undecoded = 0
 
-    def arrived(self) -> int:
-        """How many bytes the kernel has written so far: a mark that `read` can stop at."""
-        return self._produced()
-
     def read(self, take: Callable[[bytes], None], until: int | None = None) -> None:
         """Hand over what has arrived since the last call, oldest first.
 
@@ -145,7 +141,7 @@ class RecordStream(_RingBuffer):
             until: What `arrived` returned; None for all that is there.
         """
         position = self._position
-        produced = self._produced() if until is None else until
+        produced = self.arrived() if until is None else until
         try:
             while position < produced:
                 place = _PAGE + position % self._size
