@@ -35,6 +35,7 @@ help:
 setup:
 	@scripts/setup.sh runtime
 	@$(MAKE) --silent --no-print-directory $(READY)
+	@$(PYTHON) scripts/compile_programs.py
 
 $(READY): pyproject.toml scripts/venv.sh hatch_build.py $(wildcard pprofpy/collectors/heapagent/sampler/*) pprofpy/collectors/cpython/versions.py
 	@scripts/venv.sh $(VENV)

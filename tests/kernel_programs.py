@@ -13,7 +13,7 @@ import platform
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +25,10 @@ from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
 from pprofpy.collectors.kernel import types as kernel_types
-from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters
+from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters, values_of
 from pprofpy.collectors.kernel.cache import cache_folder
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.source import Source, Unit
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
@@ -112,7 +113,7 @@ class CompiledError(Exception):
 
     def __init__(self, *found: Any) -> None:
         super().__init__()
-        self.found = Variant(found[1], found[0], *found[2:])
+        self.found = Variant(found[1], found[0], values_of(found[0], found[2]), found[3])
 
 
 class Variant(NamedTuple):
@@ -146,8 +147,8 @@ def compiled(variant: str, pid: int = 0, *, iterators: bool = True) -> Variant:
         NotPossibleError: It cannot be compiled here.
     """
 
-    def stop(bytecode: Bytecode, source: str, parameters: Sequence[int], functions: Sequence[int]) -> None:
-        raise CompiledError(bytecode, source, parameters, functions)
+    def stop(bytecode: Bytecode, source: str, values: Mapping[str, int], functions: Sequence[int]) -> None:
+        raise CompiledError(bytecode, source, values, functions)
 
     with ExitStack() as patches:
         patches.enter_context(patch.object(loader, "Program", stop))
@@ -158,6 +159,28 @@ def compiled(variant: str, pid: int = 0, *, iterators: bool = True) -> Variant:
         except CompiledError as instead:
             return instead.found
     raise AssertionError(f"{variant} loads no program")
+
+
+class SourceError(Exception):
+    """Instead of compiling it."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+
+
+def source_of(variant: str) -> Source:
+    """What a variant is compiled from."""
+
+    def stop(unit: Unit) -> None:
+        raise SourceError(unit.source)
+
+    with patch.object(loader, "shipped", stop):
+        try:
+            VARIANTS[variant](os.getpid()).open()
+        except SourceError as instead:
+            return instead.source
+    raise AssertionError(f"{variant} compiles no program")
 
 
 def as_loaded(variant: Variant) -> dict[str, bytes]:

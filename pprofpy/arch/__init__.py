@@ -13,6 +13,8 @@ from functools import cache
 from pprofpy.arch import arm64, x86_64
 from pprofpy.errors import NotPossibleError
 
+_ELSEWHERE = "py-spy based commands work elsewhere"
+_KERNEL_DEFINES_OF = {x86_64.MACHINE: x86_64.kernel_defines}
 _NUMBER_OF = {x86_64.MACHINE: x86_64.system_call_number, arm64.MACHINE: arm64.system_call_number}
 
 
@@ -36,17 +38,21 @@ def require(what: str) -> None:
         NotPossibleError: This is such a machine.
     """
     if not is_known():
-        raise NotPossibleError(f"{what} on x86-64 only, this is {machine()}", "py-spy based commands work elsewhere")
+        raise NotPossibleError(f"{what} on x86-64 only, this is {machine()}", _ELSEWHERE)
 
 
-def kernel_defines() -> Mapping[str, int]:
-    """What programs in the kernel must know of this machine, as defines.
+def kernel_defines(kind: str = "") -> Mapping[str, int]:
+    """What programs in the kernel must know of a kind of machine, as defines.
+
+    Args:
+        kind: As `machine` has it; by default this one's.
 
     Raises:
-        NotPossibleError: It is not known here.
+        NotPossibleError: Nothing is known of such machines.
     """
-    require("kernel probes work")
-    return x86_64.kernel_defines()
+    if (kind or machine()) not in _KERNEL_DEFINES_OF:
+        raise NotPossibleError(f"kernel probes work on x86-64 only, this is {kind or machine()}", _ELSEWHERE)
+    return _KERNEL_DEFINES_OF[kind or machine()]()
 
 
 @cache

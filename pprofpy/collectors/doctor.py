@@ -5,7 +5,6 @@ A Check never guesses: what could not be found out says so.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
@@ -16,12 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pprofpy import arch
 from pprofpy import target as targets
-from pprofpy.collectors import attach
+from pprofpy.collectors import attach, programs
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
 from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import PprofpyError
@@ -35,7 +33,6 @@ from pprofpy.target.usage import usage
 from pprofpy.text import counted
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
-_DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 _TRIAL_TIMEOUT_S = 20
 _WALK_S, _WALK_RATE_HZ = 0.3, 997
 _FIRST_KNOWN = (3, 3)
@@ -202,14 +199,12 @@ def _tracefs() -> Check:
     return Check("tracefs", Verdict.WARNING, "not mounted", mount, "kernel")
 
 
-def _bcc() -> Check:
-    """The real bcc comes with the distribution; the package of that name on PyPI is about crystals."""
-    library = _loads("libbcc.so.0")
-    module = PathFinder.find_spec("bcc", [_DIST_PACKAGES])
-    if module and library:
-        return Check("bcc", Verdict.OK, f"{_DIST_PACKAGES}/bcc")
-    finding = "python3-bpfcc is not installed" if not module else "libbcc.so.0 does not load"
-    return Check("bcc", Verdict.WARNING, finding, "sudo apt-get install python3-bpfcc", "kernel")
+def _programs() -> Check:
+    """Report where the programs for the kernel come from: this package, or bcc."""
+    try:
+        return Check("eBPF programs", Verdict.OK, programs.origin())
+    except PprofpyError as error:
+        return Check("eBPF programs", Verdict.WARNING, error.message, error.hint, "kernel")
 
 
 def _heap_sampler() -> Check:
@@ -242,7 +237,7 @@ def _views() -> Check:
 
 
 _MACHINE_CHECKS: tuple[Callable[[], Check], ...] = (
-    _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _other_users, _perf, _btf, _tracefs, _bcc,
+    _system, _own_python, _pyspy, _ptrace, _confinement, _capabilities, _other_users, _perf, _btf, _tracefs, _programs,
     _heap_sampler, _views,
 )  # fmt: skip
 
@@ -390,11 +385,3 @@ def _read(path: str) -> str:
     with suppress(OSError):
         return Path(path).read_text().strip()
     return ""
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.collectors.kernel.tracepoints import Selection, select
 from pprofpy.collectors.kernel.windows import TableWindows
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import UsageError
 from pprofpy.events.syscalls import SYSCALLS
@@ -37,12 +38,12 @@ SOFTWARE_EVENTS = {"page-faults": 2, "context-switches": 3, "minor-faults": 5, "
 _ALIASES = {"faults": "page-faults", "cs": "context-switches"}
 _COUNT = ValueType("events", "count")
 _NO_PYTHON = Frame(Function("[no Python stack]"))
-_MAX_HITS = 65_536
 _EVENTS, _LOST_COUNT = range(2)
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("window", "u4")])
 _SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
+SOURCE = with_python(Source("events.bpf.c", {"hit": _HIT, "sums": _SUMS}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,7 @@ class EventProfileRecorder(KernelRecorder):
     def open(self) -> None:
         """Load the program and attach it to the events."""
         self._scope.check()
-        layouts = {"hit": _HIT, "sums": _SUMS}
-        constants = python_constants() | {"MAX_HITS": _MAX_HITS}
-        program = self.load("events.bpf.c", constants, layouts | PYTHON_LAYOUTS)
+        program = self.load(SOURCE, python_constants())
         self._stacks = PythonStacks(program, children=self._scope.children)
         self.owned.callback(self._stacks.close)
         self._hits = program.table("hits", _HIT, _SUMS)

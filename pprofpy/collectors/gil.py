@@ -19,8 +19,9 @@ from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.collectors.kernel.switches import TRACKED
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.collectors.scheduling.gil_slices import GilSlices
 from pprofpy.collectors.scheduling.gil_sums import GIL_SUM_LAYOUTS, GilSums
@@ -43,13 +44,14 @@ DEFAULT_RATE_HZ = 997
 """A prime, so that no program with a round period keeps step."""
 
 _MUSL = re.compile(r"/(ld-musl|libc\.musl)[^/]*$")
-_MOST_WAITERS, _MOST_THREADS = 256, 16_384
+_MOST_THREADS = 16_384
 
 _U4 = np.dtype("u4")
 _WAITER = np.dtype(
     [("since_ns", "u8"), ("back_ns", "u8"), ("gil", "u8"), ("stack", "u8"), ("tid", "u4"), ("tgid", "u4")]
 )
 _LAYOUTS = GIL_SUM_LAYOUTS | {"tracked": TRACKED, "thread": GIL_THREAD, "waiter": _WAITER}
+SOURCE = with_python(Source("gil.bpf.c", _LAYOUTS))
 
 MANY_ENDED = 5_000
 """Ended threads keep rows of their own up to this number."""
@@ -99,10 +101,9 @@ class GilRecorder(KernelRecorder):
         """Load the program and attach it."""
         self._scope.check()
         program = self.load(
-            "gil.bpf.c",
-            scheduler_constants() | python_constants() | {"MAX_WAITERS": _MOST_WAITERS, "MAX_THREADS": _MOST_THREADS},
-            _LAYOUTS | PYTHON_LAYOUTS,
-            {"PERIOD_NS": NS_PER_S // self._rate_hz},
+            SOURCE,
+            scheduler_constants() | python_constants() | {"PERIOD_NS": NS_PER_S // self._rate_hz},
+            {"threads": _MOST_THREADS},
         )
         self._stacks = PythonStacks(program, children=self._scope.children)
         self.owned.callback(self._stacks.close)

@@ -22,10 +22,11 @@ from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
+from pprofpy.collectors.pystacks.records import with_python
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder
 from pprofpy.model.profile import Collection, Profile
@@ -62,6 +63,10 @@ _PLACE = np.dtype(
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
 _LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": _PLACE, "name": _NAME}
+SOURCE = Source("off_cpu.bpf.c", _LAYOUTS)
+PYTHON_SOURCE = with_python(SOURCE.plus({"late_stack": _LATE_STACK}), PYTHON=1)
+
+_MOST_KERNEL_STACKS = 8_192
 
 _SLEEPING, _DISK, _RUN_QUEUE = range(len(STATES))
 _LOST = (
@@ -114,8 +119,7 @@ class OffCpuRecorder(SwitchRecorder):
     def open(self) -> None:
         """Load the program and attach it."""
         self._scope.check()
-        layouts = _LAYOUTS | (PYTHON_LAYOUTS | {"late_stack": _LATE_STACK} if self._walks else {})
-        program = self.load("off_cpu.bpf.c", self._constants(), layouts, self._parameters())
+        program = self.load(PYTHON_SOURCE if self._walks else SOURCE, self._values(), self._sizes())
         self._threads = program.table("threads", _U4, _THREAD)
         self._places = program.table("places", _PLACE, TIMES)
         self._names = program.table("names", _U4, _NAME)
@@ -141,15 +145,14 @@ class OffCpuRecorder(SwitchRecorder):
         """Why there are no Python stacks, in words; empty if there are."""
         return self._python.problem if self._python else "they need a process: --pid, --name or a COMMAND"
 
-    def _constants(self) -> dict[str, int]:
+    def _values(self) -> dict[str, int]:
         options = self._options
-        switches = {"KERNEL_STACKS": options.kernel_stacks, "WAKER_STACKS": options.wakers and self._walks}
-        constants = self.switch_constants() | reason_constants() | {"MAX_PLACES": 131_072}
-        return constants | {name: 1 for name, is_on in switches.items() if is_on}
+        wanted = {"KERNEL_STACKS": int(options.kernel_stacks), "MIN_NS": options.min_ns, "MAX_NS": options.max_ns}
+        wakers = {"WAKER_STACKS": int(options.wakers)} if self._walks else {}
+        return self.switch_constants() | reason_constants() | wanted | wakers
 
-    def _parameters(self) -> dict[str, int]:
-        bounds = {"MIN_NS": self._options.min_ns, "MAX_NS": self._options.max_ns}
-        return self._options.scope.parameters() | {name: value for name, value in bounds.items() if value}
+    def _sizes(self) -> dict[str, int]:
+        return self.switch_sizes() | {"kernel_stacks": _MOST_KERNEL_STACKS}
 
     def _seed(self, pids: list[int]) -> None:
         """Seed the threads that are blocked already: no switch will report when they began."""

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.thread_names import Interpreters, ThreadNames
 from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.scope import Scope, comm_text
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS
+from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.pystacks.records import with_python
 from pprofpy.collectors.scheduling.long_waits import LONG_WAIT, LONG_WAIT_LAYOUTS, long_wait
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder
 from pprofpy.collectors.scheduling.waiting_threads import (
@@ -51,12 +52,9 @@ from pprofpy.text import without_numbers
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
-_TRACE_LAYOUTS = {"event": RECORD, "name": _NAME}
+SOURCE = Source("sched_latency.bpf.c", WAITING_LAYOUTS | LONG_WAIT_LAYOUTS | {"event": RECORD, "name": _NAME})
+PYTHON_SOURCE = with_python(SOURCE.plus(WAITS_BY_STACK_LAYOUTS), PYTHON=1)
 
-_MAX_BUCKETS = 262_144
-_MAX_STACKS = 131_072
-_EVENT_BYTES = 64 << 20
-_PAGE_BYTES = 4096
 MOST_LONG_WAITS = 10_000
 """A window keeps at most this many long waits; further ones are counted."""
 
@@ -124,7 +122,7 @@ class SchedRecorder(SwitchRecorder):
         """Load the program and attach it."""
         options = self._options
         options.scope.check()
-        program = self.load("sched_latency.bpf.c", self._constants(), self._layouts(), self._parameters())
+        program = self.load(PYTHON_SOURCE if options.stacks else SOURCE, self._values(), self._sizes())
         self._threads = program.table("threads", _U4, WAITING_THREAD)
         self._histogram = program.table("histogram", BUCKET, _U8)
         self._window_map = program.table("window", _U4, _U4)
@@ -150,24 +148,16 @@ class SchedRecorder(SwitchRecorder):
         """Why there are no Python stacks although they were wanted, in words; else empty."""
         return self._python.problem if self._python else ""
 
-    def _constants(self) -> dict[str, int]:
+    def _values(self) -> dict[str, int]:
         options = self._options
-        constants = {"MAX_BUCKETS": _MAX_BUCKETS, "EVENT_PAGES": _EVENT_BYTES // _PAGE_BYTES, "MAX_STACKS": _MAX_STACKS}
-        return self.switch_constants() | constants | ({"TRACE": 1} if options.trace else {})
+        wanted = {"TRACE": int(options.trace), "THRESHOLD_NS": options.threshold_ns}
+        return self.switch_constants() | wanted | ({"WAKER_STACKS": 1} if options.stacks else {})
 
-    def _parameters(self) -> dict[str, int]:
-        threshold_ns = self._options.threshold_ns
-        return self._options.scope.parameters() | ({"THRESHOLD_NS": threshold_ns} if threshold_ns else {})
-
-    def _layouts(self) -> dict[str, np.dtype[Any]]:
-        layouts = dict(WAITING_LAYOUTS)
-        if self._options.threshold_ns:
-            layouts |= LONG_WAIT_LAYOUTS
-        if self._options.trace:
-            layouts |= _TRACE_LAYOUTS
-        if self._options.stacks:
-            layouts |= WAITS_BY_STACK_LAYOUTS | PYTHON_LAYOUTS
-        return layouts
+    def _sizes(self) -> dict[str, int]:
+        options = self._options
+        unused = [] if options.trace else ["events", "names"]
+        unused += [] if options.threshold_ns else ["long_waits"]
+        return self.switch_sizes() | dict.fromkeys(unused, 0)
 
     @property
     def threshold_ns(self) -> int:

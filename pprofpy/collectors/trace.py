@@ -23,9 +23,10 @@ from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.collectors.kernel.tracepoints import Selection
 from pprofpy.collectors.kernel.types import struct_offsets
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (
     CALL,
@@ -49,8 +50,9 @@ from pprofpy.target import Target, procfs
 DYNAMIC_BYTES = 256
 """What is kept of the strings and arrays behind a record's fixed fields."""
 
-_PAGE_BYTES = 4096
-_RING_BYTES = 32 << 20
+RECORD_BYTES = (64, 128, 320, 512)
+"""The sizes of records that there are programs for. The kernel's own tracepoints fit into the last."""
+
 _NEVER_NS = 1 << 63
 _IN_FLIGHT_NS = 2_000_000
 """A record this old has been written, whatever CPU it came from."""
@@ -71,6 +73,14 @@ _SUMMARY = np.dtype(
 )
 _BUCKET = np.dtype([("tid", "u4"), ("event", "u2"), ("index", "u2")])
 _U1, _U4, _U8 = np.dtype("u1"), np.dtype("u4"), np.dtype("u8")
+_LAYOUTS = {
+    "head": HEAD,
+    "call": CALL,
+    "call_with_strings": CALL_WITH_STRINGS,
+    "summary_key": _KEY,
+    "summary": _SUMMARY,
+    "summary_bucket": _BUCKET,
+}
 
 _WANT_CALL, _WANT_FD = 0x80, 0x40
 _LOST = (
@@ -131,7 +141,7 @@ class EventRecorder(KernelRecorder):
         options.scope.check()
         selection = options.selection
         data_bytes = record_bytes(selection.tracepoints)
-        self.load("trace.bpf.c", self._constants(data_bytes), self._layouts(data_bytes), self._parameters())
+        self.load(source(data_bytes, stacks=options.stacks), self._values(), self._sizes())
         self._open_rings(data_bytes)
         self._stacks = StackTexts(self.program, children=options.scope.children) if options.stacks else None
         if self._stacks:
@@ -144,41 +154,31 @@ class EventRecorder(KernelRecorder):
         if options.scope.pid:
             self._begin_to_watch(options.scope.pid)
 
-    def _constants(self, data_bytes: int) -> dict[str, int]:
+    def _values(self) -> dict[str, int]:
         options = self._options
-        constants = {
-            **scheduler_constants(),
-            **(python_constants() if options.stacks else {}),
-            **options.scope.constants(),
-            **_file_constants(),
-            "RING_PAGES": _RING_BYTES // _PAGE_BYTES,
-        }
-        switches = {
+        kernel = scheduler_constants() | _file_constants() | (python_constants() if options.stacks else {})
+        return {
+            **kernel,
+            **options.scope.parameters(),
+            "SELF_TGID": os.getpid(),
+            "TID": options.tid,
+            "SLOWER_THAN_NS": options.slower_than_ns,
             "FOLLOW_CHILDREN": int(options.scope.children),
             "ADOPT_CHILDREN": int(options.scope.named_later),
             "LINES": int(options.lines),
-            "STACKS": int(options.stacks),
             "SUMMARY": int(options.summary),
-            "CALLS": int(bool(options.selection.syscalls)),
-            "RECORD_BYTES": data_bytes if options.selection.tracepoints else 0,
         }
-        return constants | {name: value for name, value in switches.items() if value}
 
-    def _parameters(self) -> dict[str, int]:
-        options = self._options
-        wanted = {"TID": options.tid, "SLOWER_THAN_NS": options.slower_than_ns}
-        wanted = {name: value for name, value in wanted.items() if value}
-        return wanted | {"SELF_TGID": os.getpid()} | options.scope.parameters()
-
-    def _layouts(self, data_bytes: int) -> dict[str, np.dtype[Any]]:
-        layouts = {"head": HEAD, "call": CALL, "call_with_strings": CALL_WITH_STRINGS}
-        if self._options.selection.tracepoints:
-            layouts["record"] = record_dtype(data_bytes)
-        if self._options.stacks:
-            layouts |= PYTHON_LAYOUTS
-        if self._options.summary:
-            layouts |= {"summary_key": _KEY, "summary": _SUMMARY, "summary_bucket": _BUCKET}
-        return layouts
+    def _sizes(self) -> dict[str, int]:
+        options, selection = self._options, self._options.selection
+        unused = [] if options.summary else ["summaries", "buckets"]
+        if not (options.lines and selection.tracepoints):
+            unused += ["records"]
+        if not (options.lines and selection.syscalls):
+            unused += ["calls", "calls_with_strings", "pending_strings"]
+        if not selection.syscalls:
+            unused += ["pending_calls"]
+        return dict.fromkeys(unused, 0)
 
     def _open_rings(self, data_bytes: int) -> None:
         program, selection, lines = self.program, self._options.selection, self._options.lines
@@ -322,10 +322,23 @@ class EventRecorder(KernelRecorder):
         return Recording(self.kind, profile)
 
 
+def source(data_bytes: int, *, stacks: bool) -> Source:
+    """The program in the kernel.
+
+    Args:
+        data_bytes: What there is room for of the kernel's own record of a tracepoint.
+        stacks: With Python stacks.
+    """
+    layouts = _LAYOUTS | {"record": record_dtype(data_bytes)}
+    found = Source("trace.bpf.c", layouts, {"RECORD_BYTES": data_bytes})
+    return with_python(found, STACKS=1) if stacks else found
+
+
 def record_bytes(tracepoints: Iterable[Tracepoint]) -> int:
-    """How much of each record to keep, so that all fields of all these tracepoints fit (in whole words)."""
-    wanted = max((one.size + (DYNAMIC_BYTES if one.has_dynamic_fields else 0) for one in tracepoints), default=8)
-    return -(-wanted // 8) * 8
+    """How much of each record to keep, so that all fields of all them fit: one of RECORD_BYTES, or more."""
+    wanted = max((one.size + (DYNAMIC_BYTES if one.has_dynamic_fields else 0) for one in tracepoints), default=0)
+    largest = RECORD_BYTES[-1]
+    return next((size for size in RECORD_BYTES if wanted <= size), -(-wanted // largest) * largest)
 
 
 def _cookie(place: int, tracepoint: Tracepoint, data_bytes: int) -> int:

@@ -21,9 +21,8 @@ from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.pystacks import processes
 from pprofpy.collectors.pystacks import stacks as pystacks
-from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.stacks import TRUNCATED
-from pprofpy.collectors.sampling import cpu
+from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
@@ -542,7 +541,7 @@ parent_work()
 
 @beside_others
 def test_children_that_find_no_room_are_counted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "python_constants", lambda: python_constants() | {"PYTHON_MAX_PROCESSES": 3})
+    monkeypatch.setattr(CpuRecorder, "_sizes", lambda _: {"python_targets": 3})
     code = """
 import os, sys
 print("ready", flush=True)

@@ -21,7 +21,7 @@ def checks_of(cli: CommandLine, *words: str) -> dict[str, dict[str, str]]:
 def test_every_check_that_is_not_fine_says_what_to_do(cli: CommandLine) -> None:
     checks = checks_of(cli)
 
-    assert {"system", "py-spy", "ptrace", "perf events", "BTF", "tracefs", "bcc"} <= checks.keys()
+    assert {"system", "py-spy", "ptrace", "perf events", "BTF", "tracefs", "eBPF programs"} <= checks.keys()
     assert all(check["remedy"] for check in checks.values() if check["verdict"] != "ok")
 
 

@@ -168,8 +168,8 @@ def wait_until_asleep(pid: int) -> None:
 class TinyRecorder(OffCpuRecorder):
     """With room for few places."""
 
-    def _constants(self) -> dict[str, int]:
-        return super()._constants() | {"MAX_PLACES": 8}
+    def _sizes(self) -> dict[str, int]:
+        return super()._sizes() | {"places": 8}
 
 
 MANY_PLACES = f"""

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, renumber_maps
-from pprofpy.collectors.kernel.cache import _seal, cache_folder, remembered
+from pprofpy.collectors.kernel.cache import cache_folder, remembered, sealed
 
 MAP_LOAD = bytes([0x18, 0x11, 0, 0, 7, 0, 0, 0]) + bytes(8)
 """r1 = map of file descriptor 7: one instruction of 16 bytes."""
@@ -204,7 +204,7 @@ def test_who_exchanges_folders_meanwhile_wins_nothing(monkeypatch: pytest.Monkey
         recall("x", [], lambda: "found")
         (entry,) = folder.iterdir()
         forged.mkdir(mode=0o755)
-        (forged / entry.name).write_bytes(_seal(entry.name, b"forged") + b"\nforged")
+        (forged / entry.name).write_bytes(sealed(entry.name, "forged"))
         for path in (forged, forged / entry.name, folder.parent):
             os.chown(path, 65534, 65534)
         words = [sys.executable, "-c", EXCHANGE, str(folder), str(forged), str(folder.parent / "aside")]

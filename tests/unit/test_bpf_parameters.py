@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.kernel import cache
-from pprofpy.collectors.kernel.bytecode import PARAMETER, put_in_parameters
-from tests.kernel_programs import VARIANTS, compiled, copy_kept_programs
+from pprofpy.collectors.kernel.bytecode import PARAMETER, Bytecode, put_in_parameters, values_of
+from pprofpy.collectors.kernel.source import Source, Unit
+from pprofpy.collectors.programs import units
+from tests.kernel_programs import VARIANTS, as_loaded, compiled, source_of
 
 
 def load_64_bits(value: int, source: int = 0) -> bytes:
@@ -29,27 +29,45 @@ def test_what_looks_alike_is_left_alone() -> None:
     assert put_in_parameters(code, [1, 2]) == code
 
 
+def test_negative_values_are_put_in_as_twos_complement() -> None:
+    assert put_in_parameters(load_64_bits(PARAMETER), [-8]) == load_64_bits((1 << 64) - 8)
+
+
+@pytest.mark.parametrize("values", [{"TGID": 1}, {"TGID": 1, "TRACE": 1, "TRACED": 1}])
+def test_every_parameter_that_occurs_has_a_value_and_no_other(values: dict[str, int]) -> None:
+    code = load_64_bits(PARAMETER) + load_64_bits(PARAMETER + 2)
+    with pytest.raises(ValueError, match="TRACE"):
+        values_of(Bytecode({"on_switch": code}, (), ("TRACE", "TID", "TGID")), values)
+
+
+def test_one_of_another_variant_needs_none() -> None:
+    bytecode = Bytecode({"on_switch": load_64_bits(PARAMETER + 1)}, (), ("TRACE", "TGID"))
+
+    assert values_of(bytecode, {"TGID": 7}) == [0, 7]
+
+
+def test_parameters_are_named_in_the_source() -> None:
+    unit = Unit.of(Source("cpu.bpf.c"), iterators=False)
+
+    assert unit.parameters == tuple(dict.fromkeys(unit.parameters))
+    assert {"GIL_ONLY", "KERNEL_STACKS", "TASK_TGID"} <= set(unit.parameters)
+    assert all(unit.text.count(f"#define {name} ") == 1 for name in unit.parameters)
+
+
 @pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_processes_use_one_cache_entry(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy_kept_programs(tmp_path)  # one that was compiled for another test need not be again
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
-    first, kept = compiled(variant), sorted(tmp_path.iterdir())
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+def test_what_a_command_loads_comes_with_the_package(variant: str) -> None:
+    built = {unit.digest for unit in units()}
 
-    second = compiled(variant, pid=1)
-
-    assert any(path.name.startswith("bpf-") for path in kept)
-    assert sorted(tmp_path.iterdir()) == kept
-    assert second.bytecode == first.bytecode
+    for iterators in (True, False):
+        assert Unit.of(source_of(variant), iterators=iterators).digest in built
 
 
 @pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", ["off-cpu", "sched-latency", "trace", "trace -s", "trace --stacks"])
 def test_the_process_that_is_watched_is_in_the_code_that_is_loaded(variant: str) -> None:
-    found = compiled(variant, pid=1)
+    found = compiled(variant)
 
-    assert 1 in found.parameters
-    loaded = [put_in_parameters(code, found.parameters) for code in found.bytecode.functions.values()]
-    assert any(load_64_bits(1)[4:] in code for code in loaded)
+    loaded = as_loaded(found).values()
+    assert any(load_64_bits(os.getpid())[4:] in code for code in loaded)
     assert not any(struct.pack("<I", PARAMETER >> 32) in code[12::16] for code in loaded)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import pprofpy
-from pprofpy.collectors import events, heap, sched_latency
+from pprofpy.collectors import heap, off_cpu
 from pprofpy.collectors.cpython import memory, objects, thread_names
 from pprofpy.collectors.heapagent import holders, plain
 from pprofpy.collectors.pystacks import processes
-from pprofpy.collectors.sampling import cpu, cpu_options, intervals
+from pprofpy.collectors.sampling import cpu_options
+from pprofpy.collectors.scheduling import recorder
 from pprofpy.collectors.unwind import unwinder
 from pprofpy.formats import archives, files, limits, source_text
 from pprofpy.reports import flamegraph
@@ -47,7 +48,7 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
         ("length of a", f"{heap.MAX_DURATION_NS // (24 * 3600 * 10**9)} days"),
         ("processes that are", f"{in_c('sched.h', 'targets, u32, u8, '):,}"),
         ("processes whose", f"{in_c('python_tables.h', 'MAX_PROCESSES '):,}"),
-        ("threads at once", f"{intervals._MAX_THREADS:,} (whole system: 65,536)"),
+        ("threads at once", f"{in_c('switches.h', 'threads, '):,} (whole system: {recorder._MOST_THREADS:,})"),
         ("threads of a", f"{processes._MAX_THREADS:,}"),
         ("frames of a stack", f"{in_c('python_tables.h', 'PYTHON_MAX_FRAMES ')}"),
         ("new code", f"{in_c('python_tables.h', 'PYTHON_NEW_CODE_FRAMES ')} frames"),
@@ -57,12 +58,12 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
         ("what `heap --types`",
          f"{holders.EXAMPLES} objects a type, {holders.STEPS} steps, {holders.BUDGET_S:g} s of CPU"),
         ("stacks sent", f"{in_c('python_tables.h', 'RING_PAGES ') * 4096 // MB} MB"),
-        ("different places a half second of `cpu`", f"{cpu._MAX_SAMPLES:,}"),
-        ("different places a half second of `cpu`", f"{events._MAX_HITS:,}"),
+        ("different places a half second of `cpu`", f"{in_c('cpu.bpf.c', 'samples, '):,}"),
+        ("different places a half second of `cpu`", f"{in_c('events.bpf.c', 'hits, '):,}"),
         ("different places of `gil`", f"{in_c('gil.bpf.c', 'waits, '):,}"),
-        ("stacks of `sched", f"{sched_latency._MAX_STACKS:,}"),
-        ("kernel stacks", f"{in_c('cpu.bpf.c', 'STACK_ROOM '):,} (`off-cpu`: "
-         f"{in_c('off_cpu.bpf.c', 'STACK_ROOM '):,})"),
+        ("stacks of `sched", f"{in_c('sched_latency.bpf.c', 'stack_waits, '):,}"),
+        ("kernel stacks", f"{in_c('kernel_stack.h', 'kernel_stacks, '):,} (`off-cpu`: "
+         f"{off_cpu._MOST_KERNEL_STACKS:,})"),
         ("native frames",
          f"{PART_KB * in_c('native.h', 'NATIVE_PARTS ')} KB of the stack ({PART_KB} KB in a thread without Python), "
          f"{unwinder._MAX_FRAMES:,} frames"),

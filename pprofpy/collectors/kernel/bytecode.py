@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 INSTRUCTION = struct.Struct("<BBhi")
 _VALUE, _VALUE_AT, _32_BITS = struct.Struct("<I"), 4, 0xFFFFFFFF
 _LOAD_64_BITS, _FROM_MAP = 0x18, 1
+RING_BUFFER = 27
+"""BPF_MAP_TYPE_RINGBUF"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +36,18 @@ class Bytecode:
     Attributes:
         functions: Instructions by name. Where a map is loaded, its place in `maps` stands for its file descriptor.
         maps: All maps of the source.
+        parameters: The names of its parameters, by number.
     """
 
     functions: dict[str, bytes]
     maps: tuple[MapShape, ...]
+    parameters: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """For the cache."""
         functions = {name: base64.b64encode(code).decode() for name, code in self.functions.items()}
-        return json.dumps({"made by": "pprofpy", "functions": functions, "maps": [asdict(one) for one in self.maps]})
+        maps = [asdict(one) for one in self.maps]
+        return json.dumps({"functions": functions, "maps": maps, "parameters": self.parameters})
 
     @classmethod
     def from_json(cls, text: str) -> Bytecode:
@@ -52,10 +58,27 @@ class Bytecode:
         """
         data: dict[str, Any] = json.loads(text)
         functions = {name: base64.b64decode(code) for name, code in data["functions"].items()}
-        return cls(functions, tuple(MapShape(**one) for one in data["maps"]))
+        return cls(functions, tuple(MapShape(**one) for one in data["maps"]), tuple(data["parameters"]))
 
 
-def _placed(code: bytearray) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+def resized(bytecode: Bytecode, sizes: Mapping[str, int]) -> Bytecode:
+    """A program with other sizes of its maps.
+
+    Args:
+        bytecode: The program.
+        sizes: Entries, by the map's name; of ring buffers bytes. 0: as few as there can be.
+
+    Raises:
+        KeyError: There is no such map.
+    """
+    shapes = {one.name: one for one in bytecode.maps}
+    for name, entries in sizes.items():
+        fewest = mmap.PAGESIZE if shapes[name].kind == RING_BUFFER else 1
+        shapes[name] = replace(shapes[name], entries=max(entries, fewest))
+    return replace(bytecode, maps=tuple(shapes.values()))
+
+
+def _placed(code: bytes | bytearray) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
     """Where each instruction begins, and its operation, registers, offset and value; it may be changed meanwhile."""
     for place in range(0, len(code), INSTRUCTION.size):
         yield place, INSTRUCTION.unpack_from(code, place)
@@ -74,22 +97,42 @@ def parameter(place: int) -> str:
     return f'({{ u64 value; asm volatile("%0 = {PARAMETER + place:#x} ll" : "=r"(value)); value; }})'
 
 
-def put_in_parameters(instructions: bytes, values: Sequence[int]) -> bytes:
-    """Code with the value of each parameter in its place.
+def values_of(bytecode: Bytecode, values: Mapping[str, int]) -> list[int]:
+    """The values of a program's parameters, by number; 0 for those that do not occur in this variant.
 
-    Args:
-        instructions: Functions whose source has `parameter(place)`.
-        values: By place; 64 bits each.
+    Raises:
+        ValueError: One is missing, or there is no such parameter.
     """
-    code = bytearray(instructions)
+    names = bytecode.parameters
+    occurring = {names[number] for code in bytecode.functions.values() for _, number in _parameters_in(code)}
+    if amiss := (occurring - set(values)) | (set(values) - set(names)):
+        raise ValueError(f"parameters that are missing, or none: {', '.join(sorted(amiss))}")
+    return [values.get(name, 0) for name in names]
+
+
+def _parameters_in(code: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where a parameter is loaded, and its number."""
     for place, (operation, registers, _, low) in _placed(code):
         if operation != _LOAD_64_BITS or registers >> 4 or place + INSTRUCTION.size >= len(code):
             continue
         high = INSTRUCTION.unpack_from(code, place + INSTRUCTION.size)[3]
         number = ((high & _32_BITS) << 32 | (low & _32_BITS)) - PARAMETER
-        if 0 <= number < len(values):
+        if 0 <= number <= _32_BITS:
+            yield place, number
+
+
+def put_in_parameters(instructions: bytes, values: Sequence[int]) -> bytes:
+    """Code with the value of each parameter in its place.
+
+    Args:
+        instructions: Functions whose source has `parameter(place)`.
+        values: By place; 64 bits each, negative ones as two's complement.
+    """
+    code = bytearray(instructions)
+    for place, number in _parameters_in(code):
+        if number < len(values):
             _VALUE.pack_into(code, place + _VALUE_AT, values[number] & _32_BITS)
-            _VALUE.pack_into(code, place + INSTRUCTION.size + _VALUE_AT, values[number] >> 32)
+            _VALUE.pack_into(code, place + INSTRUCTION.size + _VALUE_AT, values[number] >> 32 & _32_BITS)
     return bytes(code)
 
 

@@ -76,21 +76,32 @@ def _kept(name: str) -> str:
         is_ours = stat.S_ISREG(facts.st_mode) and facts.st_uid in (0, os.geteuid()) and facts.st_nlink == 1
         if not is_ours or facts.st_mode & 0o022 or facts.st_size > _LARGEST_BYTES:
             raise UntrustedError(f"{name} may have been written by others")
-        seal, _, text = stream.read(_LARGEST_BYTES).partition(b"\n")
-    if seal != _seal(name, text):
+        content = stream.read(_LARGEST_BYTES)
+    return unsealed(name, content)
+
+
+def sealed(name: str, text: str) -> bytes:
+    """A file's content for a text. By its first line, damage is noticed, and a file under another's name."""
+    digest = hashlib.sha256(name.encode() + b"\0" + text.encode()).hexdigest()
+    return f"pprofpy {digest}\n{text}".encode()
+
+
+def unsealed(name: str, content: bytes) -> str:
+    """The text in a file that `sealed` made.
+
+    Raises:
+        ValueError: It is damaged, or another file's.
+    """
+    text = content.partition(b"\n")[2].decode()
+    if content != sealed(name, text):
         raise ValueError(f"{name} is damaged")
-    return text.decode()
-
-
-def _seal(name: str, text: bytes) -> bytes:
-    """The first line of an entry: by it, damage is noticed, and an entry under another's name."""
-    return b"pprofpy " + hashlib.sha256(name.encode() + b"\0" + text).hexdigest().encode()
+    return text
 
 
 def _keep(name: str, text: str) -> None:
     """Write an entry, and forget the oldest ones."""
     with opened_folder(cache_folder(), private=True, create=True) as folder:
-        write_file(folder, name, _seal(name, text.encode()) + b"\n" + text.encode())
+        write_file(folder, name, sealed(name, text))
         ages = {one: os.stat(one, dir_fd=folder, follow_symlinks=False).st_mtime_ns for one in names_in(folder)}
         for old in sorted(ages, key=lambda one: ages[one])[:-_LATEST_FILES]:
             os.unlink(old, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""Compile a C file of this package with bcc.
+"""Compile a program with bcc: as the package is built, or where it came without that program.
 
 bcc is the distribution's own (`python3-bpfcc`), a pure Python package over the library libbcc. It is imported by its
 path alone, so that any virtual environment can use it without seeing the rest of the system's Python packages.
@@ -13,25 +13,20 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from pprofpy.collectors.kernel.apart import in_child
-from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, kernel_function, parameter, renumber_maps
+from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, renumber_maps
 from pprofpy.collectors.kernel.cache import remembered
 from pprofpy.collectors.kernel.maps import kernel_facts
+from pprofpy.collectors.kernel.source import HEADERS, Unit
 from pprofpy.errors import NotPossibleError, PprofpyError, exhausted_in
 
-FOLDER = Path(__file__).parents[1] / "probes"
-"""Where the C files are."""
-
-_HEADERS = FOLDER / "headers"
 _BCC_PLACES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-packages/bcc")
 _MODULE = "pprofpy_bcc"
 """The name that bcc is imported under: on PyPI `bcc` is an unrelated package, which may well be installed too."""
@@ -43,34 +38,26 @@ _INSTALL_HINT = (
 )
 
 
-def compile_source(
-    source: str,
-    constants: Mapping[str, int],
-    layouts: Mapping[str, np.dtype[Any]],
-    parameters: Sequence[str] = (),
-    functions: Sequence[str] = (),
-) -> Bytecode:
-    """Compile one of the C files of this package, or take what came out of it the last time.
-
-    Args:
-        source: The file's name.
-        constants: What to define (`-DNAME=value`) when compiling.
-        layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
-        parameters: Names of what is defined when it is loaded, in the order in which `put_in_parameters` takes them.
-        functions: Those of the kernel's that it may call, in the order in which `put_in_kernel_functions` takes them.
+def compiled(unit: Unit) -> Bytecode:
+    """What bcc makes of a program, now or when it was last asked.
 
     Raises:
         NotPossibleError: bcc is missing.
         PprofpyError: It does not compile.
     """
-    defined = [f"#define {name} {parameter(place)}\n" for place, name in enumerate(parameters)]
-    defined += [f"#define {name.upper()} {kernel_function(place)}\n" for place, name in enumerate(functions)]
-    text = "".join(defined) + _source_text(source) + _layout_checks(layouts)
-    flags = [*_FLAGS, *(f"-D{name}={value}" for name, value in constants.items())]
-    headers = [path.read_text() for path in sorted(_HEADERS.rglob("*.h"))]
     version = (find_bcc() / "version.py").read_text()
-    key = (text, *flags, *headers, version, platform.machine(), platform.release())
-    return remembered("bpf", key, lambda: in_child(lambda: _compile(source, text, flags).to_json()), Bytecode.from_json)
+    key = (unit.digest, *_FLAGS, version, platform.machine())
+    return remembered("bpf", key, lambda: compile_unit(unit).to_json(), Bytecode.from_json)
+
+
+def compile_unit(unit: Unit) -> Bytecode:
+    """Compile with bcc. It makes maps meanwhile: that takes the privileges of `privileges.PROBES`.
+
+    Raises:
+        NotPossibleError: bcc is missing.
+        PprofpyError: It does not compile.
+    """
+    return Bytecode.from_json(in_child(lambda: _compile(unit).to_json()))
 
 
 def find_bcc() -> Path:
@@ -83,26 +70,29 @@ def find_bcc() -> Path:
         for folder in sorted(Path("/").glob(pattern.lstrip("/"))):
             if (folder / "libbcc.py").exists():
                 return folder
-    raise NotPossibleError("bcc is not installed", _INSTALL_HINT)
+    raise NotPossibleError(
+        "this pprofpy came without the eBPF program that is needed, and bcc, which would compile it, is not installed",
+        _INSTALL_HINT,
+    )
 
 
-def _compile(source: str, text: str, flags: list[str]) -> Bytecode:
+def _compile(unit: Unit) -> Bytecode:
     bcc = _import_bcc()
-    with _compiler_output() as output, _bare_environment(BCC_KERNEL_SOURCE=str(_HEADERS)):
+    with _compiler_output() as output, _bare_environment(BCC_KERNEL_SOURCE=str(HEADERS)):
         try:
-            module = bcc.BPF(text=text.encode(), cflags=flags)
+            module = bcc.BPF(text=unit.text.encode(), cflags=[*_FLAGS, *unit.flags])
         except Exception as error:
             said = output.essence()
             if running_out := exhausted_in(f"{error} {said}"):
                 raise running_out from error
-            raise PprofpyError(f"{source} does not compile here: {error}", said) from error
+            raise PprofpyError(f"{unit.source.file} does not compile here: {error}", said) from error
     try:
-        return _extract(bcc.lib, module)
+        return _extract(bcc.lib, module, unit.parameters)
     finally:
         module.cleanup()
 
 
-def _extract(lib: Any, module: Any) -> Bytecode:
+def _extract(lib: Any, module: Any, parameters: tuple[str, ...]) -> Bytecode:
     """The functions and maps of a bcc module. It has made the maps already; their descriptors stand in the code."""
     lib.bpf_num_tables.argtypes, lib.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_size_t
     lib.bpf_table_name.argtypes, lib.bpf_table_name.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_char_p
@@ -117,7 +107,8 @@ def _extract(lib: Any, module: Any) -> Bytecode:
         numbers[descriptor] = len(maps)
         maps.append(MapShape(name.decode(), facts["map_type"], *sizes))
     names = [lib.bpf_function_name(handle, index) for index in range(lib.bpf_num_functions(handle))]
-    return Bytecode({name.decode(): renumber_maps(module.dump_func(name), numbers) for name in names}, tuple(maps))
+    functions = {name.decode(): renumber_maps(module.dump_func(name), numbers) for name in names}
+    return Bytecode(functions, tuple(maps), parameters)
 
 
 @cache
@@ -151,31 +142,6 @@ def _without_bytecode() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
-
-
-# -- the text -----------------------------------------------------------------------------------------------------
-
-
-def _source_text(name: str) -> str:
-    """A C file with our own headers put in place: bcc understands maps only in the file that it is given."""
-    lines = [f'#line 1 "{name}"']
-    for number, line in enumerate((FOLDER / name).read_text().splitlines(), 1):
-        if match := re.fullmatch(r'#include "([\w.]+)"', line):
-            lines += [_source_text(match[1]), f'#line {number + 1} "{name}"']
-        else:
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def _layout_checks(layouts: Mapping[str, np.dtype[Any]]) -> str:
-    """C assertions that a struct has exactly the size and the field offsets of the NumPy type it is read as."""
-    checks = ['#line 1 "layout checks"']
-    for name, dtype in layouts.items():
-        checks.append(f'_Static_assert(sizeof(struct {name}) == {dtype.itemsize}, "size of {name}");')
-        for field, (_, offset, *_) in (dtype.fields or {}).items():
-            place = f"__builtin_offsetof(struct {name}, {field})"
-            checks.append(f'_Static_assert({place} == {offset}, "{name}.{field}");')
-    return "\n" + "\n".join(checks) + "\n"
 
 
 class _Output:

@@ -23,8 +23,10 @@ from pprofpy.collectors.kernel.bytecode import (
     put_in_kernel_functions,
     put_in_parameters,
     renumber_maps,
+    resized,
+    values_of,
 )
-from pprofpy.collectors.kernel.compiler import compile_source, find_bcc
+from pprofpy.collectors.kernel.compiler import compiled
 from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.maps import MapTable, kernel_facts
 from pprofpy.collectors.kernel.perf import (
@@ -37,6 +39,8 @@ from pprofpy.collectors.kernel.perf import (
 )
 from pprofpy.collectors.kernel.refusals import refused, refused_program
 from pprofpy.collectors.kernel.ring import EventStream, RecordStream
+from pprofpy.collectors.kernel.shipped import is_any_shipped, shipped
+from pprofpy.collectors.kernel.source import Source, Unit
 from pprofpy.collectors.kernel.types import loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
@@ -61,7 +65,7 @@ class Program:
     Args:
         bytecode: What it was compiled to.
         source: The source's name, for messages.
-        parameters: The values of its parameters, in order.
+        values: Of its parameters.
         functions: The numbers of the kernel's functions that it calls, in order.
 
     Attributes:
@@ -72,10 +76,10 @@ class Program:
     """
 
     def __init__(
-        self, bytecode: Bytecode, source: str, parameters: Sequence[int] = (), functions: Sequence[int] = ()
+        self, bytecode: Bytecode, source: str, values: Mapping[str, int] | None = None, functions: Sequence[int] = ()
     ) -> None:
         self._bytecode = bytecode
-        self._parameters = parameters
+        self._values = values_of(bytecode, values or {})
         self._kernel_functions = functions
         self._source = source
         self.remarks: list[str] = []
@@ -104,7 +108,7 @@ class Program:
         """
         if name not in self._functions:
             code = renumber_maps(self._bytecode.functions[name], self._numbers)
-            code = put_in_parameters(code, self._parameters)
+            code = put_in_parameters(code, self._values)
             code = put_in_kernel_functions(code, self._kernel_functions)
             try:
                 self._functions[name] = kernel.load_program(kind, code, name)
@@ -258,35 +262,32 @@ def whole_or_nothing(construct: Callable[_Arguments, None]) -> Callable[_Argumen
     return guarded
 
 
-def load(
-    source: str,
-    constants: Mapping[str, int] | None = None,
-    layouts: Mapping[str, np.dtype[Any]] | None = None,
-    parameters: Mapping[str, int] | None = None,
-) -> Program:
-    """Compile one of the C files of this package.
+def load(source: Source, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
+    """A program as it came with this package, or else as bcc compiles it.
 
     Args:
-        source: The file's name.
-        constants: What to define (`-DNAME=value`) when compiling.
-        layouts: C structs and the types that we read them as; the compiler checks size and offset of every field.
-        parameters: What to define when loading: pids, thresholds. What was compiled once serves all their values; 0 is
-            a value as any other.
+        source: Which.
+        values: Of all its parameters: where things lie in the running kernel, pids, thresholds; 0 turns options off.
+        sizes: How many entries of a map are wanted (bytes of a ring buffer), where it is not what the source says; 0:
+            that map is not used.
 
     Returns:
         The program, its maps made, nothing attached yet.
 
     Raises:
-        NotPossibleError: bcc, a privilege or a kernel feature is missing; the hint tells how to get it.
-        PprofpyError: It does not compile.
+        NotPossibleError: A privilege or a kernel feature is missing, or bcc where it is needed; the hint tells how to
+            get it.
+        PprofpyError: It does not compile; or what came with this package may not be what was built.
     """
     require()
-    names = sorted(parameters or {})
     iterator = loop_iterator()
-    defines = {**arch.kernel_defines(), **(constants or {})}
-    bytecode = compile_source(source, defines, layouts or {}, names, list(iterator))
-    values = [parameters[name] for name in names] if parameters else ()
-    return Program(bytecode, source, values, list(iterator.values()))
+    unit = Unit.of(source, iterators=bool(iterator))
+    ready_made = shipped(unit)
+    bytecode = resized(ready_made or compiled(unit), sizes or {})
+    program = Program(bytecode, source.file, values, list(iterator.values()))
+    if not ready_made and is_any_shipped():
+        program.remarks.append(f"bcc has compiled {source.file}: it does not come with this pprofpy in the form needed")
+    return program
 
 
 def require() -> None:
@@ -316,7 +317,6 @@ def require() -> None:
         )
     if not VMLINUX.exists():
         Btf.of_running_kernel()
-    find_bcc()
 
 
 def _make_map(shape: MapShape) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pprofpy.collectors.kernel.program import Program, load
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.model.profile import Collection
 from pprofpy.session import Recorder
 
@@ -51,15 +52,9 @@ class KernelRecorder(Recorder):
         self._drained_ns = 0
         self._collected_before = Collection()
 
-    def load(
-        self,
-        source: str,
-        constants: Mapping[str, int],
-        layouts: Mapping[str, np.dtype[Any]],
-        parameters: Mapping[str, int] | None = None,
-    ) -> Program:
-        """Load the program; it is taken out of the kernel when the recorder is closed. See `loader.load`."""
-        self.program = load(source, constants, layouts, parameters)
+    def load(self, source: Source, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
+        """Load the program; it is taken out of the kernel when the recorder is closed. See `program.load`."""
+        self.program = load(source, values, sizes)
         self.remarks = self.program.remarks
         self.owned.callback(self.program.close)
         return self.program

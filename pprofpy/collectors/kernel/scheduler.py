@@ -11,6 +11,8 @@ from pprofpy.collectors.kernel.btf import Btf
 from pprofpy.collectors.kernel.types import kernel_constants
 from pprofpy.errors import NotPossibleError
 
+_PID_BYTES = 4
+
 CONTEXTS = ("task", "irq", "softirq")
 """What a wake-up came from, by the number that `wakeup_context()` in `sched.h` returns."""
 
@@ -27,25 +29,30 @@ def scheduler_constants() -> dict[str, int]:
 
 def _find_out(types: Btf) -> dict[str, int]:
     try:
+        pid, tgid = types.offset("task_struct", "pid"), types.offset("task_struct", "tgid")
         constants = {
-            "TASK_PID": types.offset("task_struct", "pid"),
-            "TASK_TGID": types.offset("task_struct", "tgid"),
+            "TASK_PID": pid,
             "TASK_COMM": types.offset("task_struct", "comm"),
             # Until Linux 5.13 the state was called `state`; from 5.18 on the tracepoint hands it over.
             "TASK_STATE": types.offset("task_struct", "__state" if types.has("task_struct", "__state") else "state"),
         }
-        if types.tracepoint_arguments("sched_switch") >= 4:
-            constants["SWITCH_TELLS_STATE"] = 1
+        constants["SWITCH_TELLS_STATE"] = int(types.tracepoint_arguments("sched_switch") >= 4)
     except KeyError as error:
         raise NotPossibleError(
             f"Linux {platform.release()} has no {error.args[0]}: its scheduler is none that pprofpy knows",
             "please report it with the output of 'uname -a'",
         ) from error
+    if tgid != pid + _PID_BYTES:
+        raise NotPossibleError(
+            f"in Linux {platform.release()} a task's tgid does not follow its pid: its scheduler is none that pprofpy "
+            "knows",
+            "please report it with the output of 'uname -a'",
+        )
     return constants | _preempt_count(types)
 
 
 def _preempt_count(types: Btf) -> dict[str, int]:
-    """How to find a CPU's preempt_count; empty where that is unknown: then no wake-up is known as an interrupt's."""
+    """How to find a CPU's preempt_count; zeros where that is unknown: then no wake-up is known as an interrupt's."""
     try:
         distance = _preempt_count_offset(types) - types.percpu_offset("runqueues")
         return {
@@ -54,7 +61,7 @@ def _preempt_count(types: Btf) -> dict[str, int]:
             "CFS_RQ_RQ": types.offset("cfs_rq", "rq"),
         }
     except KeyError:
-        return {}
+        return dict.fromkeys(("PREEMPT_COUNT_FROM_RUNQUEUE", "TASK_CFS_RQ", "CFS_RQ_RQ"), 0)
 
 
 def _preempt_count_offset(types: Btf) -> int:

@@ -42,13 +42,14 @@ class Scope:
         if self.pid and not procfs.exists(self.pid):
             raise TargetError(f"there is no process {self.pid}", "'ps -ef' lists those there are")
 
-    def constants(self) -> dict[str, int]:
-        """What `sched.h` must know of it as it is compiled."""
-        return {"TARGETS": 1} if self.children or self.named_later or self.several else {}
+    @property
+    def is_listed(self) -> bool:
+        """Are those to watch in the program's list? A single one is compared with a number, which costs least."""
+        return self.children or self.named_later or self.several
 
     def parameters(self) -> dict[str, int]:
-        """And as it is loaded. A single process is compared with a number, which costs least."""
-        return {"TGID": self.pid} if self.pid and not self.constants() else {}
+        """What `sched.h` must know of it."""
+        return {"TARGETS": int(self.is_listed), "TGID": 0 if self.is_listed else self.pid}
 
     def members(self, pid: int) -> list[int]:
         """A process, and all that it has started, if children are wanted."""
@@ -56,7 +57,7 @@ class Scope:
 
     def watch(self, program: Program, pid: int) -> list[int]:
         """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
-        if not self.constants().get("TARGETS"):
+        if not self.is_listed:
             return [pid]
         targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
         entered: list[int] = []

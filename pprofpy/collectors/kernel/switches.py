@@ -26,4 +26,4 @@ TIMES = np.dtype([("count", "u8"), ("total_ns", "u8"), ("max_ns", "u8")])
 """`struct times`: how often something lasted how long."""
 
 SWITCH_LAYOUTS = {"tracked": TRACKED, "wakeup": WAKEUP, "times": TIMES}
-"""For `load(layouts=...)` of a program that includes switches.h."""
+"""For the Source of a program that includes switches.h."""

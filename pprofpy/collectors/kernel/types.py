@@ -14,9 +14,8 @@ from pathlib import Path
 
 from pprofpy.collectors.kernel.btf import VMLINUX, Btf
 from pprofpy.collectors.kernel.cache import remembered
+from pprofpy.collectors.kernel.source import ITERATOR
 from pprofpy.errors import NotPossibleError
-
-_ITERATOR = ("bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy")
 
 
 @cache
@@ -59,12 +58,12 @@ def struct_offsets(members: Mapping[str, str], complaint: str) -> dict[str, int]
 def loop_iterator() -> dict[str, int]:
     """The functions that make an iterator (`loops.h`) and their numbers; empty where the kernel has none."""
     found = kernel_constants(_find_iterator)
-    return {name: found[name] for name in _ITERATOR} if found else {}
+    return {name: found[name] for name in ITERATOR} if found else {}
 
 
 def _find_iterator(types: Btf) -> dict[str, int]:
-    found = types.functions(_ITERATOR)
-    return found if len(found) == len(_ITERATOR) else {}
+    found = types.functions(ITERATOR)
+    return found if len(found) == len(ITERATOR) else {}
 
 
 def _offsets(text: str) -> dict[str, int]:

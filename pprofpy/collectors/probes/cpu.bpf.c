@@ -1,9 +1,10 @@
 /* CPU samples: a timer on every CPU asks which thread of the target runs, and with which Python stack.
  *
- * Compile-time switches: KERNEL_STACKS (what the kernel did on top of it), GIL_ONLY (threads that hold the interpreter
- * lock, no others), IDLE (what threads do between two samples, too: intervals.h; needs PYTHON), NATIVE (each sample goes
- * to user space, with a copy of the thread's stack: native.h; with IDLE, so does each switch).
+ * Compiled with IDLE (and PYTHON), it is also told what threads do between two samples: intervals.h. With NATIVE, each sample
+ * goes to user space, with a copy of the thread's stack: native.h; with both, so does each switch. GIL_ONLY: only threads
+ * that hold the interpreter lock.
  */
+#pragma parameter GIL_ONLY
 #include <linux/types.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "python.h"
@@ -26,12 +27,9 @@ enum {
 #include "ending.h"
 #include "losses.h"
 
-BPF_TABLE("hash", struct sample, u64, samples, MAX_SAMPLES);
+BPF_TABLE("hash", struct sample, u64, samples, 65536);
 BPF_ARRAY(window, u32, 1);
 BPF_PERCPU_ARRAY(sample_count, u64, 1);
-#ifdef KERNEL_STACKS
-#define KERNEL_STACK_ROOM 16384
-#endif
 #include "kernel_stack.h"
 
 #ifdef NATIVE
@@ -63,12 +61,10 @@ int on_clock(struct bpf_perf_event_data *ctx)
     if (!target || !now)
         return 0;
     u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
-#ifdef GIL_ONLY
-    if (!thread_state || !python_holds_gil(target, thread_state)) {
+    if (GIL_ONLY && (!thread_state || !python_holds_gil(target, thread_state))) {
         count_sample(*now);
         return 0;
     }
-#endif
     struct sample sample = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .kernel_stack = NO_STACK};
     if (thread_state)
         sample.stack = python_stack_of(target, thread_state);
@@ -78,7 +74,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     sample.window = *now;
     if (!count_sample(sample.window))
         return 0;
-    if (!(ctx->regs.cs & 3))
+    if (KERNEL_STACKS && !(ctx->regs.cs & 3))
         sample.kernel_stack = kernel_stack(ctx);
 #ifdef IDLE
     end_running(&sample);

@@ -1,7 +1,5 @@
 /* Any event, counted by the Python stack of the thread that causes it: tracepoints, with one of their fields as a weight
  * if wanted, system calls as they begin, and the kernel's software events (page faults).
- *
- * The compile-time constant MAX_HITS bounds the table of counts.
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
@@ -40,7 +38,7 @@ union cookie {
     };
 };
 
-BPF_TABLE("hash", struct hit, struct sums, hits, MAX_HITS);
+BPF_TABLE("hash", struct hit, struct sums, hits, 65536);
 BPF_ARRAY(wanted, u32, SYSCALLS); /* by number: 0, or user space's number for it + 1 */
 BPF_PERCPU_ARRAY(tallies, u64, TALLIES);
 

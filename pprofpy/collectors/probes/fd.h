@@ -1,4 +1,5 @@
-/* The file that a descriptor of a thread stands for. Needs sched.h, and FD_MEMBERS of kernel/names.py. */
+/* The file that a descriptor of a thread stands for. Needs sched.h; see FD_MEMBERS of kernel/names.py. */
+#pragma parameter TASK_FILES FILES_FDT FDT_MAX_FDS FDT_FD FILE_INODE
 
 /* Its address; 0 if there is none. */
 static inline u64 file_of_fd(u64 task, u32 fd)

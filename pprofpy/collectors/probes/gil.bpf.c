@@ -15,6 +15,8 @@
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
+#pragma parameter PERIOD_NS /* of the clock */
+#define MAX_WAITERS 256
 #include "python.h"
 #define PYTHON_TARGETS_ONLY
 #include "sched.h"

@@ -34,7 +34,7 @@ struct interval {
 
 #include "switches.h"
 
-BPF_TABLE("hash", struct interval, struct times, intervals, MAX_SAMPLES);
+BPF_TABLE("hash", struct interval, struct times, intervals, 65536);
 BPF_ARRAY(window_begin_ns, u64, 1);
 
 /* A thread has one writer at a time: its events come one after the other. */
@@ -137,7 +137,7 @@ static inline void switched_out(void *ctx, struct switching *at, struct thread *
         return;
     }
     thread->stack = at->stack;
-    thread->kernel_stack = kernel_stack(ctx);
+    thread->kernel_stack = KERNEL_STACKS ? kernel_stack(ctx) : NO_STACK;
 #ifdef NATIVE
     thread->is_copied = copy_native_stack(at, thread);
 #endif

@@ -1,5 +1,5 @@
-/* Who the threads outside of the watched processes are, by thread number. Needs sched.h; comes before switches.h. */
-#define NAMES
+/* Who the threads outside of the watched processes are, by thread number. Needs sched.h, and NAMES: whether they are
+ * wanted. Comes before switches.h. */
 
 struct name {
     u32 tgid;

@@ -4,10 +4,10 @@
  * blocked, from then on it waits in the run queue; preempted, it only waits. Its stack is the one that it blocks with:
  * at the switch it is still the thread that runs.
  *
- * Compile-time switches: TARGETS (else all processes), PYTHON (Python stacks, and kernel stacks only where there is
- * none), KERNEL_STACKS (kernel stacks everywhere), WAKER_STACKS (the Python stacks of those who wake). Parameters, put in
- * when it is loaded: TGID, MIN_NS and MAX_NS (of the whole time off).
+ * Compiled with PYTHON there are Python stacks, and kernel stacks only where there is none, unless KERNEL_STACKS asks for
+ * them everywhere. MIN_NS and MAX_NS are bounds of the whole time off; 0: none.
  */
+#pragma parameter MIN_NS MAX_NS
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include "sched.h"
@@ -22,8 +22,8 @@ enum { LOST_THREAD, LOST_TIME, LOST_KERNEL_STACK, LOST_PROCESS, HIDDEN_SWITCH, H
 #include "losses.h"
 #include "windows.h"
 #include "times.h"
+#define NAMES true
 #include "names.h"
-#define KERNEL_STACK_ROOM 8192
 #include "kernel_stack.h"
 #include "tracked.h"
 
@@ -38,7 +38,7 @@ struct thread {
 };
 
 #include "switches.h"
-#define WAKERS
+#define WAKERS true
 #include "wakeups.h"
 
 /* What times are summed up by. */
@@ -61,7 +61,7 @@ struct late_stack {
     u64 reason;
 };
 
-BPF_TABLE("hash", struct place, struct times, places, MAX_PLACES);
+BPF_TABLE("hash", struct place, struct times, places, 131072);
 #ifdef PYTHON
 BPF_TABLE("hash", u32, struct late_stack, late_stacks, 4096);
 #endif
@@ -85,14 +85,8 @@ static inline void switched_in(struct switching *at, struct thread *thread)
     thread->wakeup.at_ns = 0;
     if (enter_cpu(at, thread) != OFF_CPU || at->now <= off_since_ns)
         return;
-#ifdef MIN_NS
-    if (off_ns < MIN_NS)
+    if (off_ns < MIN_NS || (MAX_NS && off_ns > MAX_NS))
         return;
-#endif
-#ifdef MAX_NS
-    if (off_ns > MAX_NS)
-        return;
-#endif
     struct place place = {.stack = thread->stack, .tid = at->in.tid, .kernel_stack = thread->kernel_stack};
     place.window = this_window();
     u8 reason = thread->reason;
@@ -135,11 +129,7 @@ static inline void switched_out(void *ctx, struct switching *at, struct thread *
     if (at->is_dead)
         return;
     thread->stack = at->stack;
-    thread->kernel_stack = NO_STACK;
-#ifndef KERNEL_STACKS
-    if (!thread->stack)
-#endif
-        thread->kernel_stack = kernel_stack(ctx);
+    thread->kernel_stack = KERNEL_STACKS || !thread->stack ? kernel_stack(ctx) : NO_STACK;
     thread->state = at->is_runnable ? RUN_QUEUE : waits_uninterruptibly(at->state) ? DISK : SLEEPING;
     thread->reason = at->is_runnable ? WAIT_RUN_QUEUE : wait_reason(at->state, at->python);
 }

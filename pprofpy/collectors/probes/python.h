@@ -14,8 +14,9 @@
  * A frame is told by its code object's address, by a fingerprint of that object (an address is used again and again,
  * for other code), and by its current instruction.
  *
- * Needs TASK_THREAD_POINTER, an offset in `struct task_struct`, and KERNEL_DEFINES of cpython/versions.py.
+ * Needs KERNEL_DEFINES of cpython/versions.py.
  */
+#pragma parameter TASK_TGID TASK_THREAD_POINTER /* offsets in `struct task_struct` */
 #include <linux/types.h>
 #include "loops.h"
 #include "registers.h"

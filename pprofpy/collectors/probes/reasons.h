@@ -5,6 +5,7 @@
  */
 #include "fd.h"
 #include "registers.h"
+#pragma parameter TASK_FLAGS TASK_STATUS INODE_MODE INODE_SUPERBLOCK SUPERBLOCK_MAGIC
 
 /* Mirrored by REASONS in reasons.py. */
 enum {

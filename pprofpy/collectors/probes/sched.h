@@ -1,5 +1,6 @@
 /* What all programs at the scheduler's tracepoints share. Tasks are handled as addresses: struct offsets come from the
- * kernel's BTF as constants (see scheduler.py), so that no kernel header is needed. */
+ * kernel's BTF as parameters (see scheduler.py), so that no kernel header is needed. */
+#pragma parameter TASK_PID TASK_COMM TASK_STATE SWITCH_TELLS_STATE
 
 enum { CONTEXT_TASK, CONTEXT_INTERRUPT, CONTEXT_SOFTIRQ };
 
@@ -25,10 +26,9 @@ struct ids {
     u32 tgid;
 };
 
-/* A task's tid and tgid; one read, since the kernel keeps them side by side. */
+/* A task's tid and tgid; one read, since the kernel keeps them side by side: that is checked when it is loaded. */
 static inline struct ids task_ids(u64 task)
 {
-    _Static_assert(TASK_TGID == TASK_PID + 4, "tgid follows pid");
     struct ids ids = {};
     bpf_probe_read_kernel(&ids, sizeof(ids), (void *)(task + TASK_PID));
     return ids;
@@ -56,11 +56,7 @@ struct interpreter {
 /* The state that a task is switched out in; 0 means that it could run on. */
 static inline u32 previous_state(struct bpf_raw_tracepoint_args *ctx)
 {
-#ifdef SWITCH_TELLS_STATE
-    return (u32)ctx->args[3];
-#else
-    return read_u32(ctx->args[1] + TASK_STATE);
-#endif
+    return SWITCH_TELLS_STATE ? (u32)ctx->args[3] : read_u32(ctx->args[1] + TASK_STATE);
 }
 
 /* Preempted, or gave way while still runnable: either way it is now waiting for its turn. */
@@ -71,26 +67,33 @@ static inline bool left_runnable(struct bpf_raw_tracepoint_args *ctx, u32 state)
 
 /* -- which processes are watched ---------------------------------------------------------------------------------- */
 
-#if defined(PYTHON_TARGETS_ONLY) /* those whose Python python.h knows */
+#ifdef PYTHON_TARGETS_ONLY /* those whose Python python.h knows */
 static inline bool is_target(u32 tgid) { return python_of(tgid) != NULL; }
-#elif defined(TARGETS)
-BPF_HASH(targets, u32, u8, 65536);
-static inline bool is_target(u32 tgid) { return targets.lookup(&tgid) != NULL; }
-#elif defined(TGID)
-static inline bool is_target(u32 tgid) { return tgid == TGID; }
 #else
-static inline bool is_target(u32 tgid) { return true; }
+/* TARGETS: those in the table. TGID: that one. Neither (0): everybody. */
+#pragma parameter TARGETS TGID
+BPF_HASH(targets, u32, u8, 65536);
+
+static inline bool is_target(u32 tgid)
+{
+    if (TARGETS)
+        return targets.lookup(&tgid) != NULL;
+    return TGID == 0 || tgid == TGID;
+}
 #endif
 
 /* -- what a wake-up comes from ------------------------------------------------------------------------------------ */
 
 /* An interrupt borrows the context of whatever ran: the current task is then not the waker, only a bystander. The
- * CPU's preempt_count tells. Its address follows from that of the CPU's run queue, which every task points to. */
-#ifdef PREEMPT_COUNT_FROM_RUNQUEUE
+ * CPU's preempt_count tells. Its address follows from that of the CPU's run queue, which every task points to; 0 if that
+ * is unknown: then no wake-up is known as an interrupt's. */
+#pragma parameter PREEMPT_COUNT_FROM_RUNQUEUE TASK_CFS_RQ CFS_RQ_RQ
 BPF_PERCPU_ARRAY(preempt_count_address, u64, 1);
 
 static inline u32 wakeup_context(void)
 {
+    if (PREEMPT_COUNT_FROM_RUNQUEUE == 0)
+        return CONTEXT_TASK;
     int zero = 0;
     u64 *cached = preempt_count_address.lookup(&zero);
     if (!cached)
@@ -104,6 +107,3 @@ static inline u32 wakeup_context(void)
         return CONTEXT_INTERRUPT;
     return count & 0x100 ? CONTEXT_SOFTIRQ : CONTEXT_TASK;
 }
-#else
-static inline u32 wakeup_context(void) { return CONTEXT_TASK; }
-#endif

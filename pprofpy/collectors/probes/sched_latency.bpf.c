@@ -3,9 +3,10 @@
  * A wait begins when a thread is woken (sched_waking, sched_wakeup_new) or switched out while it could run on, and
  * ends when it is switched in. All counting happens here; user space reads the maps when it wants to know.
  *
- * Compile-time switches: TARGETS (else all processes), TRACE, PYTHON (waits also by the Python stack of the thread that
- * waits and of the one that woke it). Parameters, put in when it is loaded: TGID, THRESHOLD_NS.
+ * Compiled with PYTHON, waits are also told by the Python stack of the thread that waits and of the one that woke it. TRACE:
+ * send each event. THRESHOLD_NS: send each wait that is as long, with who had the CPU; 0: none.
  */
+#pragma parameter TRACE THRESHOLD_NS
 #include <linux/types.h>
 #include "sched.h"
 #ifdef PYTHON
@@ -22,9 +23,8 @@ enum {
 #include "windows.h"
 #include "times.h"
 #include "tracked.h"
-#ifdef TRACE
+#define NAMES TRACE
 #include "names.h"
-#endif
 
 /* The longest wait is kept by window (from one report of user space to the next), the current one's at [window & 1]: the
  * other is then at rest and can be read. */
@@ -54,15 +54,14 @@ struct bucket {
     u16 index;
 };
 
-BPF_TABLE("hash", struct bucket, u64, histogram, MAX_BUCKETS);
+BPF_TABLE("hash", struct bucket, u64, histogram, 262144);
 BPF_ARRAY(window, u32, 1);
 
 #include "switches.h"
-#if defined(THRESHOLD_NS) || defined(TRACE) || defined(PYTHON)
-#define WAKERS
-#endif
 #ifdef PYTHON
-#define WAKER_STACKS
+#define WAKERS true
+#else
+#define WAKERS (THRESHOLD_NS || TRACE)
 #endif
 #include "wakeups.h"
 #include "buckets.h"
@@ -91,7 +90,7 @@ struct stack_key {
     u16 window;
 };
 
-BPF_TABLE("hash", struct stack_key, struct times, stack_waits, MAX_STACKS);
+BPF_TABLE("hash", struct stack_key, struct times, stack_waits, 131072);
 
 /* A thread's entries have one writer, the CPU that it is switched in on. */
 static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
@@ -113,7 +112,6 @@ static inline void count_stack(u32 tid, struct thread *thread, u64 wait_ns)
 
 /* -- the events themselves, in order (--trace) ---------------------------------------------------------------------- */
 
-#ifdef TRACE
 struct event {
     u64 ts_ns;
     u64 wait_ns;    /* switch: how long the thread switched in had waited; 0 if unknown */
@@ -125,7 +123,7 @@ struct event {
     u32 state;      /* switch: what the thread switched out goes into; 0 is runnable */
 };
 
-BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+BPF_RINGBUF_OUTPUT(events, 8192);
 
 static inline void send_event(struct event *event)
 {
@@ -133,11 +131,9 @@ static inline void send_event(struct event *event)
     if (events.ringbuf_output(event, sizeof(*event), BPF_RB_NO_WAKEUP))
         count_lost(LOST_EVENT);
 }
-#endif
 
 /* -- who had the CPU during a long wait (--threshold) --------------------------------------------------------------- */
 
-#ifdef THRESHOLD_NS
 #define SLICES 128
 
 struct slice {
@@ -205,7 +201,6 @@ static inline void send_long_wait(u64 now, u64 wait_ns, u32 tid, struct thread *
     if (long_waits.ringbuf_output(wait, sizeof(*wait), BPF_RB_NO_WAKEUP))
         count_lost(LOST_LONG_WAIT);
 }
-#endif
 
 /* -- the tracepoints ------------------------------------------------------------------------------------------------ */
 
@@ -255,10 +250,8 @@ static inline u64 switched_in(struct switching *at, struct thread *thread)
 #ifdef PYTHON
         count_stack(at->in.tid, thread, wait_ns);
 #endif
-#ifdef THRESHOLD_NS
-        if (wait_ns >= THRESHOLD_NS)
+        if (THRESHOLD_NS && wait_ns >= THRESHOLD_NS)
             send_long_wait(at->now, wait_ns, at->in.tid, thread);
-#endif
     }
     enter_cpu(at, thread);
     u32 cpu = bpf_get_smp_processor_id() + 1;
@@ -288,11 +281,9 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
         switched_out(&at, out);
     if (in)
         wait_ns = switched_in(&at, in);
-#ifdef THRESHOLD_NS
-    remember_slice(at.now, at.in, at.in_task);
-#endif
-#ifdef TRACE
-    if (is_out_watched || is_in_watched) {
+    if (THRESHOLD_NS)
+        remember_slice(at.now, at.in, at.in_task);
+    if (TRACE && (is_out_watched || is_in_watched)) {
         if (!is_out_watched)
             remember_name(at.out, at.out_task);
         if (!is_in_watched)
@@ -303,7 +294,6 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
         event.context = was_preempted;
         send_event(&event);
     }
-#endif
     return 1;
 }
 
@@ -312,15 +302,14 @@ static inline int woken(u64 task, u8 kind)
     struct thread *thread = note_wakeup(task);
     if (!thread)
         return 1;
-#ifdef THRESHOLD_NS
-    bpf_get_current_comm(thread->waker_comm, 16);
-#endif
-#ifdef TRACE
+    if (THRESHOLD_NS)
+        bpf_get_current_comm(thread->waker_comm, 16);
+    if (!TRACE)
+        return 1;
     struct event event = {.ts_ns = thread->wakeup.at_ns, .from_tid = thread->wakeup.tid, .to_tid = task_ids(task).tid};
     event.kind = kind;
     event.context = thread->wakeup.context;
     send_event(&event);
-#endif
     return 1;
 }
 

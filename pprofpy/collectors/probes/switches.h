@@ -1,7 +1,6 @@
 /* The switch machine: follows threads from switch to switch, in the same way for every program at sched_switch.
  *
- * Before this file come sched.h, tracked.h, ending.h, losses.h with LOST_THREAD and HIDDEN_SWITCH among its reasons, MAX_THREADS,
- * and what the program itself keeps of a thread:
+ * Before this file come sched.h, tracked.h, ending.h, losses.h with LOST_THREAD and HIDDEN_SWITCH among its reasons, and what the program itself keeps of a thread:
  *
  *     struct thread {
  *         struct tracked track;
@@ -19,7 +18,7 @@
  *
  * With PYTHON each switch has the Python stack of the thread that loses its CPU; python.h comes first. */
 
-BPF_TABLE("hash", u32, struct thread, threads, MAX_THREADS);
+BPF_TABLE("hash", u32, struct thread, threads, 32768);
 
 struct switching {
     u64 now;
@@ -129,12 +128,13 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx)
     if (thread)
         bpf_probe_read_kernel(thread->track.comm, 16, (void *)ctx->args[1]);
 #ifdef NAMES
-    names.delete(&tid);
+    if (NAMES)
+        names.delete(&tid);
 #endif
     return 1;
 }
 
-#ifdef TARGETS
+#ifndef PYTHON_TARGETS_ONLY
 /* Raw tracepoint sched_process_fork; attached if children are to be followed. LOST_PROCESS is among the losses. */
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {

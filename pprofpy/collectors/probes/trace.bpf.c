@@ -4,10 +4,11 @@
  * A system call is one event, sent when it returns: enter and exit are put together here, so that slow ones can be
  * picked out, and calls be counted, without sending each of them to user space.
  *
- * Compile-time switches: TARGETS (else all processes), FOLLOW_CHILDREN, ADOPT_CHILDREN, CALLS, RECORD_BYTES, LINES,
- * SUMMARY, STACKS (with each line the Python stack of the thread). Parameters, put in when it is loaded: TGID, TID,
- * SELF_TGID, SLOWER_THAN_NS.
+ * Compiled with STACKS, each line has the Python stack of the thread; RECORD_BYTES is what there is room for of the kernel's
+ * own record of a tracepoint. LINES: send each event; of calls only those that take SLOWER_THAN_NS. SUMMARY: sum them up.
  */
+#pragma parameter LINES SUMMARY SLOWER_THAN_NS
+#pragma parameter TASK_STATUS FILE_DENTRY DENTRY_NAME INODE_INO
 #include <linux/types.h>
 #include "sched.h"
 #include "fd.h"
@@ -69,15 +70,12 @@ struct call_with_strings {
 
 /* -- tracepoints ---------------------------------------------------------------------------------------------------- */
 
-#ifdef RECORD_BYTES
 struct record {
     struct head head;
     u8 data[RECORD_BYTES];
 };
 
-#ifdef LINES
-BPF_RINGBUF_OUTPUT(records, RING_PAGES);
-#endif
+BPF_RINGBUF_OUTPUT(records, 8192);
 
 /* The cookie of an attachment: which tracepoint this is. */
 struct cookie {
@@ -89,17 +87,10 @@ struct cookie {
 
 static inline bool is_about_target(void *ctx, u16 task_offset)
 {
-#if defined(TGID) || defined(TARGETS)
     u32 tid = 0;
-    if (!task_offset || is_over(bpf_ktime_get_ns()) || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
+    if (!(TGID || TARGETS) || !task_offset || is_over(bpf_ktime_get_ns()) || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
         return false;
-#ifdef TID
-    return tid == TID;
-#endif
-    return target_threads.lookup(&tid) != NULL;
-#else
-    return false;
-#endif
+    return TID ? tid == TID : target_threads.lookup(&tid) != NULL;
 }
 
 int on_tracepoint(void *ctx)
@@ -114,10 +105,10 @@ int on_tracepoint(void *ctx)
         return 1;
     if (at.cookie.task_offset)
         flags |= wakeup_context() << RECORD_CONTEXT_SHIFT;
-#ifdef SUMMARY
-    summarize(pid_tgid, at.cookie.event, 0, 0, false);
-#endif
-#ifdef LINES
+    if (SUMMARY)
+        summarize(pid_tgid, at.cookie.event, 0, 0, false);
+    if (!LINES)
+        return 1;
     u64 stack = event_stack();
     struct record *record = records.ringbuf_reserve(sizeof(struct record));
     if (!record) {
@@ -130,14 +121,11 @@ int on_tracepoint(void *ctx)
         size = RECORD_BYTES;
     bpf_probe_read_kernel(record->data, size, ctx);
     records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-#endif
     return 1;
 }
-#endif
 
 /* -- system calls --------------------------------------------------------------------------------------------------- */
 
-#ifdef CALLS
 /* A call that has begun and not yet returned. */
 struct pending {
     u64 start_ns;
@@ -153,12 +141,10 @@ struct strings {
 };
 
 BPF_TABLE("hash", u32, struct pending, pending_calls, 65536);
-#ifdef LINES
 BPF_TABLE("hash", u32, struct strings, pending_strings, 4096);
 BPF_PERCPU_ARRAY(scratch, struct strings, 1);
-BPF_RINGBUF_OUTPUT(calls, RING_PAGES);
-BPF_RINGBUF_OUTPUT(calls_with_strings, RING_PAGES);
-#endif
+BPF_RINGBUF_OUTPUT(calls, 8192);
+BPF_RINGBUF_OUTPUT(calls_with_strings, 8192);
 
 static inline u8 wanted_of(u32 number)
 {
@@ -171,7 +157,6 @@ static inline bool is_32_bit(void)
     return read_u32(bpf_get_current_task() + TASK_STATUS) & 2; /* TS_COMPAT */
 }
 
-#ifdef LINES
 /* What a file descriptor stands for, as of now: user space would look too late. */
 static inline void name_of_fd(struct pending *call)
 {
@@ -240,14 +225,13 @@ static inline void send_call_with_strings(
         read_strings((struct strings *)event->strings, call->args, mask);
     calls_with_strings.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
-#endif
 
 static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s64 result, u64 stack, u8 want)
 {
-#ifdef SUMMARY
-    summarize(pid_tgid, call->number, 1, duration_ns, result < 0 && result >= -4095);
-#endif
-#ifdef LINES
+    if (SUMMARY)
+        summarize(pid_tgid, call->number, 1, duration_ns, result < 0 && result >= -4095);
+    if (!LINES)
+        return;
     u32 tid = pid_tgid;
     struct strings *strings = NULL;
     if (want & WANT_STRINGS && !(call->flags & CALL_BEGAN_UNSEEN)) {
@@ -258,7 +242,6 @@ static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s
     } else {
         send_call(pid_tgid, call, duration_ns, result, stack);
     }
-#endif
 }
 
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
@@ -286,11 +269,10 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
     call.args[5] = arguments[REGISTER_ARGUMENT_5 - FIRST_ARGUMENT_REGISTER];
     if (is_compat)
         call.flags = CALL_IS_32_BIT;
-#ifdef LINES
-    if (want & WANT_FD)
+    if (LINES && want & WANT_FD)
         name_of_fd(&call);
     int zero = 0;
-    struct strings *strings = want & WANT_STRINGS ? scratch.lookup(&zero) : NULL;
+    struct strings *strings = LINES && want & WANT_STRINGS ? scratch.lookup(&zero) : NULL;
     if (strings) {
         read_strings(strings, call.args, want & WANT_STRINGS);
         /* Not in memory yet: by its end the call itself will have brought it there. */
@@ -300,7 +282,6 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
         if (is_unread)
             pending_strings.delete(&tid);
     }
-#endif
     call.start_ns = bpf_ktime_get_ns();
     if (!is_compat && (number == SYSCALL_EXIT || number == SYSCALL_EXIT_GROUP)) {
         call.flags |= CALL_NEVER_RETURNS;
@@ -327,13 +308,10 @@ static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ct
     if (begun && number >= 0 && (u32)number != begun->number)
         begun = NULL;
     struct returning call = {.begun = begun, .number = number, .is_wanted = begun != NULL};
-#ifdef SLOWER_THAN_NS
     if (begun && now - begun->start_ns < SLOWER_THAN_NS)
         call.is_wanted = false;
-#elif defined(LINES)
-    if (!begun)
+    if (!begun && LINES && !SLOWER_THAN_NS)
         call.is_wanted = !(number < 0 || is_32_bit() || !(wanted_of(number) & WANT_CALL));
-#endif
     return call;
 }
 
@@ -375,13 +353,10 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
         u8 want = wanted_of(call.begun->flags & CALL_IS_32_BIT ? SYSCALLS - 1 : call.begun->number);
         finish(pid_tgid, call.begun, now - call.begun->start_ns, ctx->args[1], call_stack(tid), want);
     }
-#ifdef LINES
-    if (call.is_wanted && !call.begun) {
+    if (LINES && call.is_wanted && !call.begun) {
         struct pending unseen = {.start_ns = now, .number = call.number, .flags = CALL_BEGAN_UNSEEN};
         send_call(pid_tgid, &unseen, 0, ctx->args[1], call_stack(tid));
     }
-#endif
     pending_calls.delete(&tid);
     return 1;
 }
-#endif

@@ -1,4 +1,6 @@
-/* Which threads and calls are watched, and the head of what is sent of them. */
+/* Which threads and calls are watched, and the head of what is sent of them: those of the thread TID, if there is one, else
+ * those of targets, but not of SELF_TGID, which is pprofpy's own process. */
+#pragma parameter TID SELF_TGID ADOPT_CHILDREN FOLLOW_CHILDREN
 
 BPF_ARRAY(wanted, u8, SYSCALLS);
 /* The threads of the watched processes: for events in which somebody else does something to one of them. */
@@ -6,12 +8,8 @@ BPF_TABLE("hash", u32, u8, target_threads, 65536);
 
 static inline bool is_watched(u64 pid_tgid)
 {
-#ifdef TID
-    bool is_meant = (u32)pid_tgid == TID;
-#else
     u32 tgid = pid_tgid >> 32;
-    bool is_meant = tgid != SELF_TGID && is_target(tgid);
-#endif
+    bool is_meant = TID ? (u32)pid_tgid == TID : tgid != SELF_TGID && is_target(tgid);
     return is_meant && !is_over(bpf_ktime_get_ns()); /* the clock last: most calls are other processes' */
 }
 
@@ -37,29 +35,21 @@ static inline void fill_head(struct head *head, u64 pid_tgid, u64 ts_ns, u16 eve
     head->stack = stack;
 }
 
-#if defined(TGID) || defined(TARGETS)
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     struct ids child = task_ids(ctx->args[1]);
     u32 parent_tgid = task_ids(ctx->args[0]).tgid;
     u8 one = 1;
-#ifdef ADOPT_CHILDREN
     /* The command that pprofpy starts is watched from its first instruction on. */
-    if (parent_tgid == SELF_TGID && child.tgid != parent_tgid) {
+    if (ADOPT_CHILDREN && parent_tgid == SELF_TGID && child.tgid != parent_tgid) {
         if (targets.update(&child.tgid, &one) || target_threads.update(&child.tid, &one))
             count_lost(LOST_THREAD);
         return 1;
     }
-#endif
-    if (!is_target(parent_tgid))
+    if (!is_target(parent_tgid) || (child.tgid != parent_tgid && !FOLLOW_CHILDREN))
         return 1;
-#ifdef FOLLOW_CHILDREN
     if (child.tgid != parent_tgid && targets.update(&child.tgid, &one))
         count_lost(LOST_THREAD);
-#else
-    if (child.tgid != parent_tgid)
-        return 1;
-#endif
     if (target_threads.update(&child.tid, &one))
         count_lost(LOST_THREAD);
     return 1;
@@ -71,4 +61,3 @@ int on_thread_exit(struct bpf_raw_tracepoint_args *ctx)
     target_threads.delete(&tid);
     return 1;
 }
-#endif

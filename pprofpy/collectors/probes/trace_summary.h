@@ -1,6 +1,5 @@
 /* Events summed up in the kernel, by thread and kind, with the durations of system calls. */
 
-#ifdef SUMMARY
 #include "buckets.h"
 
 struct summary_key {
@@ -67,4 +66,3 @@ static inline void summarize(u64 pid_tgid, u16 event, u16 is_call, u64 duration_
         known->max_ns = duration_ns;
     count_bucket(key.tid, event, duration_ns);
 }
-#endif

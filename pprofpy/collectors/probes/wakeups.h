@@ -1,6 +1,10 @@
 /* Who wakes the threads that switches.h follows: `struct thread` then has a `struct wakeup wakeup`.
  *
- * Compile-time switches: WAKERS (who it was, not only when), WAKER_STACKS (and with which Python stack). */
+ * Before this file come WAKERS (who it was is wanted, not only when), and NAMES of names.h, if that is there. With PYTHON
+ * there can be the waker's Python stack. */
+#ifdef PYTHON
+#pragma parameter WAKER_STACKS
+#endif
 
 /* Is it the current thread that wakes another? An interrupt only borrows its context, and so does a softirq, unless
  * that works off what the thread itself sends. */
@@ -23,7 +27,8 @@ static inline struct thread *note_wakeup(u64 task)
         return NULL;
     struct wakeup *wakeup = &thread->wakeup;
     wakeup->at_ns = now;
-#ifdef WAKERS
+    if (!(WAKERS))
+        return thread;
     wakeup->context = wakeup_context();
     wakeup->tid = 0;
     /* Through memory, so that the kernel's verifier goes through what follows only once. */
@@ -31,14 +36,15 @@ static inline struct thread *note_wakeup(u64 task)
     *stack = is_by_current(wakeup->context);
     if (*stack) {
         *stack = 0;
-#ifdef WAKER_STACKS
-        *stack = python_stack();
+#ifdef PYTHON
+        if (WAKER_STACKS)
+            *stack = python_stack();
 #endif
         wakeup->tid = current_ids().tid;
 #ifdef NAMES
-        remember_name(current_ids(), bpf_get_current_task());
+        if (NAMES)
+            remember_name(current_ids(), bpf_get_current_task());
 #endif
     }
-#endif
     return thread;
 }

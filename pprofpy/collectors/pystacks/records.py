@@ -11,6 +11,7 @@ import numpy as np
 from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
+from pprofpy.collectors.kernel.source import Source
 from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.processes import TARGET
 
@@ -57,7 +58,7 @@ PYTHON_LAYOUTS = {
     "python_code": _CODE,
     "python_process_event": _PROCESS_EVENT,
 }
-"""For `load(layouts=...)` of a program that includes python.h."""
+"""For the Source of a program that includes python.h."""
 
 KIND_STACK, KIND_CODE, KIND_EXEC, KIND_FORK = 1, 2, 3, 4
 """The first word of a record."""
@@ -70,16 +71,20 @@ _EVENT = struct.Struct("<IIII")
 _FRAME_KEY = struct.Struct("<QiI")
 
 
+def with_python(source: Source, **defines: int) -> Source:
+    """The variant of a program that includes python.h."""
+    return source.plus(PYTHON_LAYOUTS, **KERNEL_DEFINES, **defines)
+
+
 @cache
 def python_constants() -> dict[str, int]:
-    """What python.h must know of CPython and of the running kernel.
+    """What python.h must know of the running kernel.
 
     Raises:
         NotPossibleError: This kernel does not tell.
     """
     members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
-    offsets = struct_offsets(members, "threads of Python cannot be told apart in it")
-    return {**KERNEL_DEFINES, **offsets}
+    return struct_offsets(members, "threads of Python cannot be told apart in it")
 
 
 class FrameKey(NamedTuple):

@@ -1,6 +1,6 @@
 """Python stacks that the kernel has walked (`python.h`), spelled out.
 
-    program = load("my.bpf.c", python_constants() | {...}, PYTHON_LAYOUTS | {...})
+    program = load(with_python(Source("my.bpf.c", {...})), python_constants() | {...})
     stacks = PythonStacks(program)
     stacks.watch(target)            # again for each further process; its children, too, if wanted
     stacks.poll()                   # some ten times a second

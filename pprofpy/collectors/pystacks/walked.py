@@ -12,16 +12,10 @@ from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.pystacks.processes import Process
-from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
 from pprofpy.errors import NotPossibleError, NotStartedError, PprofpyError
 from pprofpy.model.profile import Stack
 from pprofpy.target.process import NotPythonError
-
-
-def walk_constants() -> dict[str, int]:
-    """What a program that includes python.h under `#ifdef PYTHON` must know."""
-    return {"PYTHON": 1} | python_constants()
 
 
 class WalkedStacks:

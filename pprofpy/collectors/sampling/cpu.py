@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,8 @@ from pprofpy.collectors.kernel.kallsyms import kernel_symbols
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.pystacks.records import PYTHON_LAYOUTS, python_constants
+from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder
 from pprofpy.model.profile import (
@@ -50,8 +50,6 @@ NO_PYTHON = Frame(Function("[no Python stack]"))
 
 _RATE_FACTOR = 1.01
 """So many times as often as asked."""
-
-_MAX_SAMPLES = 65_536
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 SAMPLE = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("kernel_stack", "i4"), ("window", "u4")])
@@ -103,6 +101,7 @@ class CpuRecorder(KernelRecorder):
         options: What to sample.
 
     Attributes:
+        source: The program in the kernel.
         types: What the values of a sample are.
 
     Raises (`open` and `watch`):
@@ -111,6 +110,7 @@ class CpuRecorder(KernelRecorder):
     """
 
     kind = "cpu"
+    source = with_python(Source("cpu.bpf.c", {"sample": SAMPLE}))
     types = CPU_TYPES
 
     def __init__(self, options: CpuRecorderOptions) -> None:
@@ -124,7 +124,7 @@ class CpuRecorder(KernelRecorder):
 
     def open(self) -> None:
         """Load the program; it is attached when the first process is watched."""
-        program = self.load("cpu.bpf.c", self._constants(), self._layouts())
+        program = self.load(self.source, self._values(), self._sizes())
         self.stacks = PythonStacks(program, children=self._options.children)
         self.owned.callback(self.stacks.close)
         self._samples = program.table("samples", SAMPLE, _U8)
@@ -134,13 +134,12 @@ class CpuRecorder(KernelRecorder):
         self._kernel_stacks = program.table("kernel_stacks", _U4, _KERNEL_STACK) if wanted else None
         program.load_function("on_clock", PERF_EVENT)
 
-    def _constants(self) -> dict[str, int]:
-        switches = {"GIL_ONLY": self._options.gil, "KERNEL_STACKS": self._options.kernel_stacks}
-        constants = python_constants() | {"MAX_SAMPLES": _MAX_SAMPLES}
-        return constants | {name: 1 for name, is_on in switches.items() if is_on}
+    def _values(self) -> dict[str, int]:
+        options = self._options
+        return python_constants() | {"GIL_ONLY": int(options.gil), "KERNEL_STACKS": int(options.kernel_stacks)}
 
-    def _layouts(self) -> dict[str, np.dtype[Any]]:
-        return PYTHON_LAYOUTS | {"sample": SAMPLE}
+    def _sizes(self) -> dict[str, int]:
+        return {} if self._options.kernel_stacks else {"kernel_stacks": 0}
 
     def watch(self, target: Target) -> None:
         """Sample a process from now on, and what it has started before if children are wanted."""

@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
-from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.switches import OFF_CPU, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.processes import Processes
-from pprofpy.collectors.pystacks.walked import walk_constants
 from pprofpy.collectors.sampling.cpu import SAMPLE
 from pprofpy.target import procfs
 
@@ -37,23 +35,13 @@ _BEFORE_WINDOW, _WINDOW_ID, _NUMBER = 0x80000000, 0x60000000, 0x1FFFFFFF
 _AHEAD_NS = 1_000_000
 """So long before a window begins, the kernel is told; it takes far less to finish what it has begun to count."""
 
-_MAX_THREADS = 32_768
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _THREAD = np.dtype(
     [("track", TRACKED), ("stack", "u8"), ("copy_due_ns", "u8"), ("kernel_stack", "i4"), ("is_copied", "u4")]
 )
 _INTERVAL = np.dtype([("at", SAMPLE), ("copied_ns", "u8")])
 INTERVAL_LAYOUTS = {"thread": _THREAD, "interval": _INTERVAL, "tracked": TRACKED, "times": TIMES}
-"""For `load(layouts=...)` of a program that includes intervals.h."""
-
-
-def interval_constants() -> dict[str, int]:
-    """Return what intervals.h must know.
-
-    Raises:
-        NotPossibleError: This kernel's scheduler looks like none that we know.
-    """
-    return {"IDLE": 1, "MAX_THREADS": _MAX_THREADS} | walk_constants() | scheduler_constants()
+"""For the Source of a program that includes intervals.h."""
 
 
 class Place(NamedTuple):

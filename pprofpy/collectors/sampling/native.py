@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.intervals import UNKNOWN as HIDDEN_STATE
 from pprofpy.collectors.sampling.intervals import Place
@@ -19,17 +15,13 @@ class NativeRecorder(CpuRecorder):
     Samples are not summed up in the kernel: each comes with a copy of the thread's stack. Those that find no room are.
     """
 
+    source = CpuRecorder.source.plus(NATIVE_LAYOUTS, NATIVE=1)
+
     def open(self) -> None:
         """As CpuRecorder does."""
         super().open()
         self._natives = NativeStacks(self.program)
         self.owned.callback(self._natives.close)
-
-    def _constants(self) -> dict[str, int]:
-        return super()._constants() | {"NATIVE": 1}
-
-    def _layouts(self) -> dict[str, np.dtype[Any]]:
-        return super()._layouts() | NATIVE_LAYOUTS
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
@@ -85,6 +77,8 @@ class NativeWallRecorder(WallRecorder, NativeRecorder):
     A thread's native stack is copied as it leaves its CPU, and followed while it waits. Those of threads that were
     blocked already are unknown, and those of too many switches.
     """
+
+    source = WallRecorder.source.plus(NATIVE_LAYOUTS, NATIVE=1)
 
     def drain(self) -> None:
         """As both do."""

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from pprofpy.collectors.kernel.kallsyms import without_scheduler
+from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.intervals import (
     INTERVAL_LAYOUTS,
@@ -23,7 +21,6 @@ from pprofpy.collectors.sampling.intervals import (
     Interval,
     Intervals,
     Place,
-    interval_constants,
 )
 from pprofpy.model.profile import Collection, Frame, Function, Label, LabelSet, Profile, ValueType
 from pprofpy.model.recording import Recording
@@ -40,6 +37,7 @@ _HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
 class WallRecorder(CpuRecorder):
     """A recording as CpuRecorder makes it, of all time. A sample is one of a running thread, or a whole wait."""
 
+    source = CpuRecorder.source.plus(INTERVAL_LAYOUTS, IDLE=1, PYTHON=1)
     types = WALL_TYPES
 
     def __init__(self, options: CpuRecorderOptions) -> None:
@@ -52,11 +50,8 @@ class WallRecorder(CpuRecorder):
         super().open()
         self._intervals = Intervals(self.program)
 
-    def _constants(self) -> dict[str, int]:
-        return super()._constants() | interval_constants()
-
-    def _layouts(self) -> dict[str, np.dtype[Any]]:
-        return super()._layouts() | INTERVAL_LAYOUTS
+    def _values(self) -> dict[str, int]:
+        return super()._values() | scheduler_constants()
 
     def _begin(self) -> None:
         """All threads have been read before the recording begins; what was before does not count."""

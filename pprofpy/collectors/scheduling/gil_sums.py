@@ -29,7 +29,7 @@ _BLOCKED = np.dtype(
     ]
 )
 GIL_SUM_LAYOUTS = {"at": _AT, "times": TIMES, "held": _HELD, "blocked": _BLOCKED}
-"""For `load(layouts=...)` of gil.bpf.c."""
+"""For the Source of gil.bpf.c."""
 
 
 class GilSums:

@@ -33,7 +33,7 @@ LONG_WAIT = np.dtype(
 """`struct long_wait` in sched_latency.bpf.c."""
 
 LONG_WAIT_LAYOUTS = {"slice": _SLICE, "long_wait": LONG_WAIT}
-"""For `load(layouts=...)` of it with THRESHOLD_NS."""
+"""For the Source of sched_latency.bpf.c."""
 
 
 def long_wait(event: Any) -> LongWait:

@@ -10,8 +10,11 @@ from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.pystacks.walked import WalkedStacks, walk_constants
+from pprofpy.collectors.pystacks.records import python_constants
+from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.profile import Collection
+
+_MOST_THREADS = 65_536
 
 
 class SwitchRecorder(KernelRecorder):
@@ -37,15 +40,16 @@ class SwitchRecorder(KernelRecorder):
         self._python: WalkedStacks | None = None
 
     def switch_constants(self) -> dict[str, int]:
-        """Return what switches.h and what it needs must know.
+        """Return what switches.h must know, and what it needs.
 
         Raises:
             NotPossibleError: This kernel does not tell.
         """
-        constants = {"MAX_THREADS": 65_536 if self._scope.is_everybody else 32_768}
-        if self._walks:
-            constants |= walk_constants()
-        return constants | scheduler_constants() | self._scope.constants()
+        return scheduler_constants() | self._scope.parameters() | (python_constants() if self._walks else {})
+
+    def switch_sizes(self) -> dict[str, int]:
+        """Return the sizes of its maps, where they depend on the scope."""
+        return {"threads": _MOST_THREADS} if self._scope.is_everybody else {}
 
     def open_stacks(self) -> None:
         """Have Python stacks walked, if they are wanted."""

@@ -28,7 +28,7 @@ WAITING_THREAD = np.dtype(
 )
 BUCKET = np.dtype([("tid", "u4"), ("was_preempted", "u2"), ("index", "u2")])
 WAITING_LAYOUTS = SWITCH_LAYOUTS | {"waits": _WAITS, "thread": WAITING_THREAD, "bucket": BUCKET}
-"""For `load(layouts=...)` of sched_latency.bpf.c."""
+"""For the Source of sched_latency.bpf.c."""
 
 
 def thread_waits(

@@ -21,7 +21,7 @@ _STACK_KEY = np.dtype(
     [("stack", "u8"), ("waker_stack", "u8"), ("tid", "u4"), ("was_preempted", "u2"), ("window", "u2")]
 )
 WAITS_BY_STACK_LAYOUTS = {"stack_key": _STACK_KEY}
-"""For `load(layouts=...)` of sched_latency.bpf.c with PYTHON."""
+"""For the Source of sched_latency.bpf.c with PYTHON."""
 
 _KEEP_ENDED = 20_000
 """Ended threads keep stacks of their own up to this number; beyond it, they are summed by name."""

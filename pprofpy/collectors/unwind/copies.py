@@ -58,7 +58,7 @@ _RECORD = np.dtype(
     ]
 )
 NATIVE_LAYOUTS = {"native_record": _RECORD}
-"""For `load(layouts=...)` of a program that includes native.h."""
+"""For the Source of a program that includes native.h."""
 
 _HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQQII"), struct.Struct(f"<{PT_REGS_COUNT}Q")
 _CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
