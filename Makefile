@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Before a command runs that may write nothing.
 KEEP_MODULES = $(PYTHON) -m compileall -q pprofpy
 
-.PHONY: help setup demo test fuzz hostile frameworks kernels lint format docs bench storm clean
+.PHONY: help setup demo test wheel fuzz hostile frameworks kernels lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
@@ -24,6 +24,7 @@ help:
 	@echo "make frameworks install gunicorn, uWSGI, Celery ... and run every command against each (FRAMEWORKS=\"uwsgi celery\")"
 	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
 	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
+	@echo "make wheel   wheels for x86-64 and arm64, and the sdist, into dist/; the one for this machine is tried"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    write the generated parts of docs/ anew"
@@ -61,6 +62,11 @@ frameworks: setup
 kernels: setup
 	@scripts/setup.sh kernels
 	@scripts/kernels.sh $(PYTHON) $(KERNEL)
+
+wheel: setup
+	@scripts/setup.sh wheel
+	@scripts/wheels.sh $(PYTHON)
+	@scripts/try_wheel.sh
 
 fuzz: setup
 	@$(PYTHON) -m tests.fuzz $(FUZZ)

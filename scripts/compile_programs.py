@@ -24,7 +24,7 @@ AT_ONCE = 2
 
 
 def main(machines: list[str]) -> str:
-    """Compile what is missing; return what there is to say."""
+    """Compile what is missing; return why that is not possible, if so."""
     wanted = {file_name(unit): unit for machine in machines for unit in units(machine)}
     missing = [unit for name, unit in wanted.items() if not (COMPILED / name).exists()]
     for path in set(COMPILED.glob("*.json")) - {COMPILED / name for name in wanted}:
@@ -34,9 +34,10 @@ def main(machines: list[str]) -> str:
     if privileges.lacking(privileges.PROBES):
         return "compiling the kernel's programs takes root: going on without; commands compile them as they need them"
     find_bcc()
+    print(f"programs: compiling {len(missing)} for the kernel", flush=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(compile_one, missing))
-    return f"compiled {len(missing)} for the kernel"
+    return ""
 
 
 def compile_one(unit: Unit) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the system packages that are missing, or say which they are where that is not possible.
-# Usage: setup.sh runtime|tests|kernels
+# Usage: setup.sh runtime|tests|kernels|wheel
 set -euo pipefail
 
 # A line for each need: a test that succeeds if it is met, the packages that meet it (the first that this system
@@ -24,6 +24,11 @@ kernel_needs=(
     "command -v cpio|cpio|make kernels: what that machine starts with"
     "command -v lz4|lz4|make kernels: Debian's cloud kernels are compressed with it"
     "command -v zstd|zstd|make kernels: others with this"
+)
+
+wheel_needs=(
+    "command -v aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|the heap sampler of arm64"
+    "test -e /usr/aarch64-linux-gnu/include/stdio.h|libc6-dev-arm64-cross|the heap sampler of arm64"
 )
 
 has_python() {
@@ -61,7 +66,8 @@ case "${1:-}" in
         "$(dirname "$0")/fetch_python.sh" 3.14 >/dev/null || true # says why not
         ;;
     kernels) needs=("${kernel_needs[@]}") ;;
-    *) echo "usage: $0 runtime|tests|kernels" >&2; exit 2 ;;
+    wheel) needs=("${wheel_needs[@]}") ;;
+    *) echo "usage: $0 runtime|tests|kernels|wheel" >&2; exit 2 ;;
 esac
 
 missing=()

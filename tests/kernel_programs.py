@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
 from pprofpy.collectors.kernel import types as kernel_types
 from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters, values_of
-from pprofpy.collectors.kernel.cache import cache_folder
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import Source, Unit
 from pprofpy.collectors.kernel.tracepoints import select
@@ -189,13 +187,6 @@ def as_loaded(variant: Variant) -> dict[str, bytes]:
         name: put_in_kernel_functions(put_in_parameters(code, variant.parameters), variant.functions)
         for name, code in variant.bytecode.functions.items()
     }
-
-
-def copy_kept_programs(folder: Path) -> None:
-    """Copy what this user's cache has compiled into another's, where it is not compiled again."""
-    for kept in cache_folder().glob("bpf-*"):
-        with suppress(OSError):  # it was the oldest one, and is gone
-            shutil.copyfile(kept, folder / kept.name)
 
 
 def packed(name: str, variant: Variant) -> Iterator[bytes]:

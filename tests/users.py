@@ -15,7 +15,6 @@ import pytest
 import pprofpy
 from pprofpy.system.privileges import Capability
 from tests.conftest import PATIENCE_S
-from tests.kernel_programs import copy_kept_programs
 
 ROOT = Path(pprofpy.__file__).parent.parent
 US, OTHER = 65534, 65533
@@ -51,7 +50,6 @@ class Users:
             (self.folder / name).mkdir()
             os.chown(self.folder / name, US, US)
         (self.folder / "cache" / "pprofpy").mkdir(0o755)
-        copy_kept_programs(self.folder / "cache" / "pprofpy")
         os.chown(self.folder / "cache" / "pprofpy", US, US)
         needed = sorted({Path(sys.base_prefix), Path(sys.prefix), ROOT})
         closed = {found for path in needed if (found := closed_folder(path / "x"))}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Try the wheel for this machine as its user would: in a fresh virtual environment, on a machine without bcc, LLVM and
+# compilers. They are hidden in a mount namespace; the demo runs there. Root.
+# Usage: try_wheel.sh
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=$("$here/scripts/python.sh")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m venv "$work/venv"
+"$work/venv/bin/python" -m pip --quiet --disable-pip-version-check install "$here"/dist/*"$(uname -m)".whl
+cp -r "$here/examples" "$here/scripts" "$work"
+
+hide='
+for folder in /usr/lib/python3/dist-packages/bcc /usr/lib/llvm-*; do
+    [ ! -d "$folder" ] || mount -t tmpfs tmpfs "$folder"
+done
+for file in /usr/lib/*/libbcc.so* /usr/lib/*/libLLVM* /usr/bin/*gcc* /usr/bin/cc /usr/bin/c++ /usr/bin/clang*; do
+    [ ! -f "$file" ] || mount --bind /dev/null "$file"
+done
+'
+unshare --mount --propagation private bash -euc "$hide"'
+cd "$1"
+venv/bin/pprofpy doctor | tee said | grep "eBPF programs"
+grep -q "they came with pprofpy" said
+DEMO_SECONDS=3 scripts/demo.sh venv/bin/python 2>&1 | tee said
+! grep -q "not possible here" said
+' try "$work"
+echo "wheel: the demo works without bcc and compilers"
