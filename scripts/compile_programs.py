@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pprofpy.collectors.kernel.compiler import compile_unit, find_bcc
 from pprofpy.collectors.kernel.shipped import COMPILED, file_name, keep
-from pprofpy.collectors.kernel.source import Unit
+from pprofpy.collectors.kernel.source import CompilerInput
 from pprofpy.collectors.programs import units
 from pprofpy.errors import PprofpyError
 from pprofpy.system import privileges
@@ -40,7 +40,7 @@ def main(machines: list[str]) -> str:
     return ""
 
 
-def compile_one(unit: Unit) -> None:
+def compile_one(unit: CompilerInput) -> None:
     """Compile a program into the package."""
     keep(unit, compile_unit(unit))
 

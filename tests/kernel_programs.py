@@ -26,7 +26,7 @@ from pprofpy.collectors.kernel import program as loader
 from pprofpy.collectors.kernel import types as kernel_types
 from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters, values_of
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.kernel.source import Source, Unit
+from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
@@ -162,15 +162,15 @@ def compiled(variant: str, pid: int = 0, *, iterators: bool = True) -> Variant:
 class SourceError(Exception):
     """Instead of compiling it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ProbeSource) -> None:
         super().__init__()
         self.source = source
 
 
-def source_of(variant: str) -> Source:
+def source_of(variant: str) -> ProbeSource:
     """What a variant is compiled from."""
 
-    def stop(unit: Unit) -> None:
+    def stop(unit: CompilerInput) -> None:
         raise SourceError(unit.source)
 
     with patch.object(loader, "shipped", stop):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.tracepoints import Selection, select
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.records import python_constants, with_python
@@ -43,7 +43,7 @@ _EVENTS, _LOST_COUNT = range(2)
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _HIT = np.dtype([("stack", "u8"), ("tid", "u4"), ("tgid", "u4"), ("event", "u4"), ("window", "u4")])
 _SUMS = np.dtype([("count", "u8"), ("weight", "i8")])
-SOURCE = with_python(Source("events.bpf.c", {"hit": _HIT, "sums": _SUMS}))
+SOURCE = with_python(ProbeSource("events.bpf.c", {"hit": _HIT, "sums": _SUMS}))
 
 
 @dataclass(frozen=True, slots=True)

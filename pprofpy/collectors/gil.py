@@ -19,7 +19,7 @@ from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import TRACKED
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
@@ -51,7 +51,7 @@ _WAITER = np.dtype(
     [("since_ns", "u8"), ("back_ns", "u8"), ("gil", "u8"), ("stack", "u8"), ("tid", "u4"), ("tgid", "u4")]
 )
 _LAYOUTS = GIL_SUM_LAYOUTS | {"tracked": TRACKED, "thread": GIL_THREAD, "waiter": _WAITER}
-SOURCE = with_python(Source("gil.bpf.c", _LAYOUTS))
+SOURCE = with_python(ProbeSource("gil.bpf.c", _LAYOUTS))
 
 MANY_ENDED = 5_000
 """Ended threads keep rows of their own up to this number."""

@@ -22,7 +22,7 @@ from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
@@ -63,7 +63,7 @@ _PLACE = np.dtype(
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
 _LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": _PLACE, "name": _NAME}
-SOURCE = Source("off_cpu.bpf.c", _LAYOUTS)
+SOURCE = ProbeSource("off_cpu.bpf.c", _LAYOUTS)
 PYTHON_SOURCE = with_python(SOURCE.plus({"late_stack": _LATE_STACK}), PYTHON=1)
 
 _MOST_KERNEL_STACKS = 8_192

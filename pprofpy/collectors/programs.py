@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pprofpy.collectors import events, gil, off_cpu, sched_latency, trace
 from pprofpy.collectors.kernel.compiler import find_bcc
 from pprofpy.collectors.kernel.shipped import shipped
-from pprofpy.collectors.kernel.source import Source, Unit
+from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 
-SOURCES: tuple[Source, ...] = (
+SOURCES: tuple[ProbeSource, ...] = (
     *(recorder.source for recorder in (CpuRecorder, NativeRecorder, WallRecorder, NativeWallRecorder)),
     off_cpu.SOURCE,
     off_cpu.PYTHON_SOURCE,
@@ -24,7 +24,7 @@ SOURCES: tuple[Source, ...] = (
 )
 
 
-def units(machine: str = "") -> Iterator[Unit]:
+def units(machine: str = "") -> Iterator[CompilerInput]:
     """All that is compiled for a kind of machine (by default this one's): for kernels with iterators, and without.
 
     Raises:
@@ -32,7 +32,7 @@ def units(machine: str = "") -> Iterator[Unit]:
     """
     for source in SOURCES:
         for iterators in (True, False):
-            yield Unit.of(source, iterators=iterators, machine=machine)
+            yield CompilerInput.of(source, iterators=iterators, machine=machine)
 
 
 def origin() -> str:

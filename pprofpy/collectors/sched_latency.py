@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.thread_names import Interpreters, ThreadNames
 from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.scope import Scope, comm_text
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.pystacks.records import with_python
 from pprofpy.collectors.scheduling.long_waits import LONG_WAIT, LONG_WAIT_LAYOUTS, long_wait
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder
@@ -52,7 +52,7 @@ from pprofpy.text import without_numbers
 
 _U4, _U8 = np.dtype("u4"), np.dtype("u8")
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
-SOURCE = Source("sched_latency.bpf.c", WAITING_LAYOUTS | LONG_WAIT_LAYOUTS | {"event": RECORD, "name": _NAME})
+SOURCE = ProbeSource("sched_latency.bpf.c", WAITING_LAYOUTS | LONG_WAIT_LAYOUTS | {"event": RECORD, "name": _NAME})
 PYTHON_SOURCE = with_python(SOURCE.plus(WAITS_BY_STACK_LAYOUTS), PYTHON=1)
 
 MOST_LONG_WAITS = 10_000

@@ -23,7 +23,7 @@ from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.tracepoints import Selection
 from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.records import python_constants, with_python
@@ -322,7 +322,7 @@ class EventRecorder(KernelRecorder):
         return Recording(self.kind, profile)
 
 
-def source(data_bytes: int, *, stacks: bool) -> Source:
+def source(data_bytes: int, *, stacks: bool) -> ProbeSource:
     """The program in the kernel.
 
     Args:
@@ -330,7 +330,7 @@ def source(data_bytes: int, *, stacks: bool) -> Source:
         stacks: With Python stacks.
     """
     layouts = _LAYOUTS | {"record": record_dtype(data_bytes)}
-    found = Source("trace.bpf.c", layouts, {"RECORD_BYTES": data_bytes})
+    found = ProbeSource("trace.bpf.c", layouts, {"RECORD_BYTES": data_bytes})
     return with_python(found, STACKS=1) if stacks else found
 
 

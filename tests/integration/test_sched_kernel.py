@@ -187,15 +187,16 @@ def test_a_long_wait_names_who_had_the_cpu() -> None:
 
 
 @beside_others
-def test_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
+def test_where_programs_did_not_come_with_the_package_the_compiler_is_needed_but_once(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from pprofpy.collectors.kernel import cache, compiler
+from pprofpy.collectors.kernel import cache, compiler, program
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 cache.cache_folder = lambda: Path(sys.argv[1])
 in_child, compiled = compiler.in_child, []
+program.shipped = lambda unit: None
 compiler.in_child = lambda work: compiled.append(work) or in_child(work)
 with SchedRecorder(SchedOptions(Scope())) as recorder:
     recorder.finish()

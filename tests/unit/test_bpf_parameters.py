@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from pprofpy.collectors.kernel.bytecode import PARAMETER, Bytecode, put_in_parameters, values_of
-from pprofpy.collectors.kernel.source import Source, Unit
+from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.programs import units
 from tests.kernel_programs import VARIANTS, as_loaded, compiled, source_of
 
@@ -47,7 +47,7 @@ def test_one_of_another_variant_needs_none() -> None:
 
 
 def test_parameters_are_named_in_the_source() -> None:
-    unit = Unit.of(Source("cpu.bpf.c"), iterators=False)
+    unit = CompilerInput.of(ProbeSource("cpu.bpf.c"), iterators=False)
 
     assert unit.parameters == tuple(dict.fromkeys(unit.parameters))
     assert {"GIL_ONLY", "KERNEL_STACKS", "TASK_TGID"} <= set(unit.parameters)
@@ -60,7 +60,7 @@ def test_what_a_command_loads_comes_with_the_package(variant: str) -> None:
     built = {unit.digest for unit in units()}
 
     for iterators in (True, False):
-        assert Unit.of(source_of(variant), iterators=iterators).digest in built
+        assert CompilerInput.of(source_of(variant), iterators=iterators).digest in built
 
 
 @pytest.mark.ebpf(needs="compiler")

@@ -24,7 +24,7 @@ from pprofpy.collectors.kernel.apart import in_child
 from pprofpy.collectors.kernel.bytecode import Bytecode, MapShape, renumber_maps
 from pprofpy.collectors.kernel.cache import remembered
 from pprofpy.collectors.kernel.maps import kernel_facts
-from pprofpy.collectors.kernel.source import HEADERS, Unit
+from pprofpy.collectors.kernel.source import HEADERS, CompilerInput
 from pprofpy.errors import NotPossibleError, PprofpyError, exhausted_in
 
 _BCC_PLACES = ("/usr/lib/python3/dist-packages/bcc", "/usr/lib/python3*/site-packages/bcc")
@@ -38,7 +38,7 @@ _INSTALL_HINT = (
 )
 
 
-def compiled(unit: Unit) -> Bytecode:
+def compiled(unit: CompilerInput) -> Bytecode:
     """What bcc makes of a program, now or when it was last asked.
 
     Raises:
@@ -50,7 +50,7 @@ def compiled(unit: Unit) -> Bytecode:
     return remembered("bpf", key, lambda: compile_unit(unit).to_json(), Bytecode.from_json)
 
 
-def compile_unit(unit: Unit) -> Bytecode:
+def compile_unit(unit: CompilerInput) -> Bytecode:
     """Compile with bcc. It makes maps meanwhile: that takes the privileges of `privileges.PROBES`.
 
     Raises:
@@ -76,7 +76,7 @@ def find_bcc() -> Path:
     )
 
 
-def _compile(unit: Unit) -> Bytecode:
+def _compile(unit: CompilerInput) -> Bytecode:
     bcc = _import_bcc()
     with _compiler_output() as output, _bare_environment(BCC_KERNEL_SOURCE=str(HEADERS)):
         try:

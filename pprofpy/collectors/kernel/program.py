@@ -40,7 +40,7 @@ from pprofpy.collectors.kernel.perf import (
 from pprofpy.collectors.kernel.refusals import refused, refused_program
 from pprofpy.collectors.kernel.ring import EventStream, RecordStream
 from pprofpy.collectors.kernel.shipped import is_any_shipped, shipped
-from pprofpy.collectors.kernel.source import Source, Unit
+from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.types import loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
@@ -262,7 +262,7 @@ def whole_or_nothing(construct: Callable[_Arguments, None]) -> Callable[_Argumen
     return guarded
 
 
-def load(source: Source, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
+def load(source: ProbeSource, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
     """A program as it came with this package, or else as bcc compiles it.
 
     Args:
@@ -281,7 +281,7 @@ def load(source: Source, values: Mapping[str, int], sizes: Mapping[str, int] | N
     """
     require()
     iterator = loop_iterator()
-    unit = Unit.of(source, iterators=bool(iterator))
+    unit = CompilerInput.of(source, iterators=bool(iterator))
     ready_made = shipped(unit)
     bytecode = resized(ready_made or compiled(unit), sizes or {})
     program = Program(bytecode, source.file, values, list(iterator.values()))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pprofpy.collectors.kernel.program import Program, load
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.model.profile import Collection
 from pprofpy.session import Recorder
 
@@ -52,7 +52,7 @@ class KernelRecorder(Recorder):
         self._drained_ns = 0
         self._collected_before = Collection()
 
-    def load(self, source: Source, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
+    def load(self, source: ProbeSource, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
         """Load the program; it is taken out of the kernel when the recorder is closed. See `program.load`."""
         self.program = load(source, values, sizes)
         self.remarks = self.program.remarks

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pprofpy.collectors.kernel.bytecode import Bytecode
 from pprofpy.collectors.kernel.cache import sealed, unsealed
-from pprofpy.collectors.kernel.source import FOLDER, Unit
+from pprofpy.collectors.kernel.source import FOLDER, CompilerInput
 from pprofpy.errors import PprofpyError
 
 COMPILED = FOLDER / "compiled"
@@ -25,12 +25,12 @@ class TamperedError(PprofpyError):
     """A program that is there is not what was built, or may not be."""
 
 
-def file_name(unit: Unit) -> str:
+def file_name(unit: CompilerInput) -> str:
     """What the file with a compiled program is called."""
     return f"{unit.source.file.split('.')[0]}-{unit.digest[:32]}.json"
 
 
-def shipped(unit: Unit) -> Bytecode | None:
+def shipped(unit: CompilerInput) -> Bytecode | None:
     """A compiled program; None if this package came without it.
 
     Raises:
@@ -53,7 +53,7 @@ def shipped(unit: Unit) -> Bytecode | None:
         raise TamperedError(f"{path} is not used: it is damaged, or another program's", _HINT) from error
 
 
-def keep(unit: Unit, bytecode: Bytecode) -> str:
+def keep(unit: CompilerInput, bytecode: Bytecode) -> str:
     """Add a compiled program to the package; returns the file's name."""
     name = file_name(unit)
     COMPILED.mkdir(mode=0o755, exist_ok=True)

@@ -25,7 +25,7 @@ ITERATOR = ("bpf_iter_num_new", "bpf_iter_num_next", "bpf_iter_num_destroy")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProbeSource:
     """What is compiled.
 
     What depends on the kernel, the target or most options is no part of it: these are parameters, which the C files
@@ -41,13 +41,13 @@ class Source:
     layouts: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     defines: Mapping[str, int] = field(default_factory=dict)
 
-    def plus(self, layouts: Mapping[str, np.dtype[Any]], **defines: int) -> Source:
+    def plus(self, layouts: Mapping[str, np.dtype[Any]], **defines: int) -> ProbeSource:
         """The variant with these, too."""
         return replace(self, layouts={**self.layouts, **layouts}, defines={**self.defines, **defines})
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class CompilerInput:
     """A source with all that the compiler is given.
 
     Attributes:
@@ -57,13 +57,13 @@ class Unit:
         parameters: The names of its parameters, by number; those of its other variants are among them.
     """
 
-    source: Source
+    source: ProbeSource
     text: str
     flags: tuple[str, ...]
     parameters: tuple[str, ...]
 
     @classmethod
-    def of(cls, source: Source, *, iterators: bool, machine: str = "") -> Unit:
+    def of(cls, source: ProbeSource, *, iterators: bool, machine: str = "") -> CompilerInput:
         """What is compiled of a source.
 
         Args:

@@ -11,7 +11,7 @@ import numpy as np
 from pprofpy.arch import x86_64
 from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.processes import TARGET
 
@@ -58,7 +58,7 @@ PYTHON_LAYOUTS = {
     "python_code": _CODE,
     "python_process_event": _PROCESS_EVENT,
 }
-"""For the Source of a program that includes python.h."""
+"""For the ProbeSource of a program that includes python.h."""
 
 KIND_STACK, KIND_CODE, KIND_EXEC, KIND_FORK = 1, 2, 3, 4
 """The first word of a record."""
@@ -71,7 +71,7 @@ _EVENT = struct.Struct("<IIII")
 _FRAME_KEY = struct.Struct("<QiI")
 
 
-def with_python(source: Source, **defines: int) -> Source:
+def with_python(source: ProbeSource, **defines: int) -> ProbeSource:
     """The variant of a program that includes python.h."""
     return source.plus(PYTHON_LAYOUTS, **KERNEL_DEFINES, **defines)
 

@@ -24,7 +24,7 @@ from pprofpy.collectors.kernel.kallsyms import kernel_symbols
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
-from pprofpy.collectors.kernel.source import Source
+from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder
@@ -110,7 +110,7 @@ class CpuRecorder(KernelRecorder):
     """
 
     kind = "cpu"
-    source = with_python(Source("cpu.bpf.c", {"sample": SAMPLE}))
+    source = with_python(ProbeSource("cpu.bpf.c", {"sample": SAMPLE}))
     types = CPU_TYPES
 
     def __init__(self, options: CpuRecorderOptions) -> None:
