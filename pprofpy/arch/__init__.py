@@ -41,6 +41,11 @@ def require(what: str) -> None:
         raise NotPossibleError(f"{what} on x86-64 only, this is {machine()}", _ELSEWHERE)
 
 
+def kinds() -> tuple[str, ...]:
+    """Those machines whose kernels pprofpy's programs run in."""
+    return tuple(_KERNEL_DEFINES_OF)
+
+
 def kernel_defines(kind: str = "") -> Mapping[str, int]:
     """What programs in the kernel must know of a kind of machine, as defines.
 

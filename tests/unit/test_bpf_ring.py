@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pprofpy.collectors.kernel import ring as ring_module
 from pprofpy.collectors.kernel.ring import EventStream, RecordStream
 from pprofpy.errors import NotPossibleError, PprofpyError
 from tests.fake_kernel import BUSY, DISCARDED, RING_BYTES, FakeRing
@@ -16,8 +19,10 @@ from tests.fake_kernel import BUSY, DISCARDED, RING_BYTES, FakeRing
 EVENT = np.dtype([("number", "u4"), ("place", "u8"), ("cpu", "u4")], align=False)
 
 
-@pytest.fixture
-def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRing]:
+@pytest.fixture(params=[None, 2], ids=["mapped at once", "mapped in parts"])
+def ring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRing]:
+    if request.param:
+        monkeypatch.setattr(ring_module, "_PART_BYTES", request.param * mmap.PAGESIZE)
     found = FakeRing(monkeypatch)
     yield found
     found.close()
@@ -51,6 +56,30 @@ def test_records_come_in_order_and_their_room_is_given_back(ring: FakeRing, stre
     assert taken == [b"first", b"second"]
     assert ring.consumed == ring.produced - 16
     assert stream.undecoded == 0
+
+
+def test_only_a_part_of_a_large_buffer_is_mapped(
+    ring: FakeRing, stream: RecordStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = []
+
+    def counted(descriptor: int, size_bytes: int, *arguments: int, **options: int) -> mmap.mmap:
+        mapped.append(size_bytes)
+        return mmap.mmap(descriptor, size_bytes, *arguments, **options)
+
+    monkeypatch.setattr(ring_module, "mmap", SimpleNamespace(**vars(mmap) | {"mmap": counted}))
+    monkeypatch.setattr(ring_module, "_PART_BYTES", mmap.PAGESIZE)
+    sizes = (100, 3000, 100, 6000, 200, 4000, 2500)
+    taken: list[bytes] = []
+    for round_number in range(6):
+        content = [bytes([round_number]) * size for size in sizes]
+        for one in content:
+            ring.write(one)
+            stream.read(taken.append)
+            assert taken.pop() == one
+
+    assert max(mapped) == 3 * mmap.PAGESIZE  # what the largest record may lie in
+    assert len(mapped) > 2 * RING_BYTES // mmap.PAGESIZE
 
 
 def test_reading_stops_at_a_mark(ring: FakeRing, stream: RecordStream) -> None:

@@ -4,6 +4,9 @@ In most buffers all records have one type and one size (EventStream), so that wh
 as an array with a fixed stride: no callback and no copy per event. A million events a second cost the reader a few
 percent of a CPU.
 
+Of a large buffer only the part that is being read is mapped. All that is mapped counts as our memory, twice as much as
+there is, since the data are mapped twice; and a container has limits.
+
 Source: Linux, kernel/bpf/ringbuf.c: the consumer's position on the first page, the producer's on the second, then the
 data, mapped twice in a row so that a record never wraps. A record is a header (32 bits of length with two flags on
 top, 32 bits of padding) and the payload, rounded up to 8 bytes.
@@ -25,6 +28,8 @@ from pprofpy.collectors.kernel.refusals import refused
 from pprofpy.errors import PprofpyError
 
 _PAGE = mmap.PAGESIZE
+_PRODUCER_AT, _DATA_AT = _PAGE, 2 * _PAGE
+_PART_BYTES = 1 << 20
 _HEADER_BYTES = 8
 _LENGTH = struct.Struct("<I")
 _BUSY = np.uint32(1 << 31)
@@ -44,13 +49,12 @@ class _RingBuffer:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._size = size_bytes = kernel_facts(descriptor)["max_entries"]
+        self._descriptor = descriptor
+        self._size = kernel_facts(descriptor)["max_entries"]
         try:
             self._consumer_map = mmap.mmap(descriptor, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             try:
-                self._data_map = mmap.mmap(
-                    descriptor, _PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE
-                )
+                self._producer_map = self._mapped(_PRODUCER_AT, _PAGE)
             except OSError:
                 self._consumer_map.close()
                 raise
@@ -58,10 +62,37 @@ class _RingBuffer:
             raise refused("let us map a ring buffer", error) from error
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_map)
         self._position = 0
+        self._part: mmap.mmap | None = None
+        self._part_at = 0
 
     def arrived(self) -> int:
         """How many bytes the kernel has written so far: a mark that a reader can stop at."""
-        return int(np.frombuffer(self._data_map, np.uint64, 1)[0])
+        return int(np.frombuffer(self._producer_map, np.uint64, 1)[0])
+
+    def _at(self, position: int, size_bytes: int) -> tuple[mmap.mmap, int]:
+        """Memory that has what the kernel has written from a position on, and where in it.
+
+        Nobody may refer to memory that was returned before.
+
+        Raises:
+            NotPossibleError: The kernel does not map it.
+        """
+        place = position % self._size
+        if self._part and self._part_at <= place and place + size_bytes <= self._part_at + len(self._part):
+            return self._part, place - self._part_at
+        if self._part:
+            self._part.close()
+            self._part = None
+        self._part_at = place - place % _PAGE
+        wanted = max(_PART_BYTES, -(-(place + size_bytes - self._part_at) // _PAGE) * _PAGE)
+        try:
+            self._part = self._mapped(_DATA_AT + self._part_at, min(wanted, 2 * self._size - self._part_at))
+        except OSError as error:
+            raise refused("let us map a ring buffer", error) from error
+        return self._part, place - self._part_at
+
+    def _mapped(self, offset: int, size_bytes: int) -> mmap.mmap:
+        return mmap.mmap(self._descriptor, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)
 
     def _advance(self, position: int) -> None:
         """Give room back to the kernel."""
@@ -72,7 +103,9 @@ class _RingBuffer:
         """Unmap the buffer."""
         del self._consumer
         self._consumer_map.close()
-        self._data_map.close()
+        self._producer_map.close()
+        if self._part:
+            self._part.close()
 
 
 class EventStream(_RingBuffer):
@@ -87,6 +120,7 @@ class EventStream(_RingBuffer):
         super().__init__(descriptor)
         self.dtype = dtype
         self._stride = -(-(_HEADER_BYTES + dtype.itemsize) // 8) * 8
+        self._most_at_once = max((_PART_BYTES - _PAGE) // self._stride, 1)
         self._record = np.dtype(
             {
                 "names": ["length", "event"],
@@ -100,21 +134,29 @@ class EventStream(_RingBuffer):
         """Everything that has arrived since the last call, oldest first; an array of `dtype`, which is the caller's.
 
         Raises:
+            NotPossibleError: The kernel does not map the buffer.
             PprofpyError: A record has another size than `dtype`.
         """
         waiting = (self.arrived() - self._position) // self._stride
-        if not waiting:
-            return np.empty(0, self.dtype)
-        start = _PAGE + self._position % self._size
-        records = np.frombuffer(self._data_map, self._record, waiting, start)
+        parts = [np.empty(0, self.dtype)]
+        while waiting > 0:
+            count = min(waiting, self._most_at_once)
+            events, done = self._read_part(count)
+            parts.append(events)
+            self._advance(self._position + done * self._stride)
+            waiting = waiting - done if done == count else 0
+        return np.concatenate(parts)
+
+    def _read_part(self, count: int) -> tuple[NDArray[Any], int]:
+        """So many records, or as many of them as are written; and how many these are, discarded ones included."""
+        memory, start = self._at(self._position, count * self._stride)
+        records = np.frombuffer(memory, self._record, count, start)
         busy = np.flatnonzero(records["length"] & _BUSY)
         records = records[: busy[0]] if len(busy) else records
         lengths = records["length"]
         if len(lengths) and ((lengths & ~_DISCARDED) != self.dtype.itemsize).any():
             raise PprofpyError("a ring buffer holds records of another size than expected")
-        events: NDArray[Any] = records["event"][(lengths & _DISCARDED) == 0].copy()
-        self._advance(self._position + len(records) * self._stride)
-        return events
+        return records["event"][(lengths & _DISCARDED) == 0].copy(), len(records)
 
 
 class RecordStream(_RingBuffer):
@@ -144,16 +186,18 @@ class RecordStream(_RingBuffer):
         produced = self.arrived() if until is None else until
         try:
             while position < produced:
-                place = _PAGE + position % self._size
-                (header,) = _LENGTH.unpack_from(self._data_map, place)
+                memory, place = self._at(position, _HEADER_BYTES)
+                (header,) = _LENGTH.unpack_from(memory, place)
                 if header & int(_BUSY):
                     break
                 length = header & 0x3FFFFFFF
-                position += -(-(_HEADER_BYTES + length) // 8) * 8
+                whole = -(-(_HEADER_BYTES + length) // 8) * 8
+                memory, place = self._at(position, whole)
+                position += whole
                 if header & int(_DISCARDED):
                     continue
                 try:
-                    take(self._data_map[place + _HEADER_BYTES : place + _HEADER_BYTES + length])
+                    take(memory[place + _HEADER_BYTES : place + _HEADER_BYTES + length])
                 except _UNDECODABLE:
                     self.undecoded += 1
         finally:
