@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -23,7 +22,6 @@ from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
-from pprofpy.collectors.kernel import types as kernel_types
 from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters, values_of
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
@@ -204,10 +202,7 @@ def main(output: str, types: str = "", release: str = "") -> None:
     with ExitStack() as patches:
         if types:
             patches.enter_context(patch.object(btf, "VMLINUX", Path(types)))
-            patches.enter_context(patch.object(kernel_types, "VMLINUX", Path(types)))
             patches.enter_context(patch.object(platform, "release", lambda: release))
-            folder = patches.enter_context(TemporaryDirectory())
-            patches.enter_context(patch.dict(os.environ, XDG_CACHE_HOME=folder))
         parts = [part for name in VARIANTS for part in packed(name, compiled(name))]
     Path(output).write_bytes(b"".join(parts))
     with suppress(BrokenPipeError):

@@ -1,7 +1,8 @@
 """The kernel's own type information (BTF): where members lie in its structs, on the very kernel that runs here.
 
 Only what the programs need is read: member offsets (through anonymous members), enum values, the addresses of per-CPU
-variables, and how many arguments a tracepoint has.
+variables, and how many arguments a tracepoint has. There are more than a hundred thousand types, so they are kept as
+columns, and what has a name is found by where that name stands.
 
 Source: https://docs.kernel.org/bpf/btf.html
 """
@@ -9,9 +10,13 @@ Source: https://docs.kernel.org/bpf/btf.html
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pprofpy.errors import NotPossibleError, exhausted
 
@@ -21,23 +26,16 @@ _MAGIC = 0xEB9F
 (_PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT) = (2, 3, 4, 5, 6, 8, 9, 10, 11)
 (_FUNC, _FUNC_PROTO, _VAR, _DATASEC, _TYPE_TAG, _ENUM64) = (12, 13, 14, 15, 18, 19)
 _MODIFIERS = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
-# Bytes that follow a type's header: for each of its `vlen` entries, or once.
-_ENTRY_SIZE = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
-_TAIL_SIZE = {1: 4, _ARRAY: 12, _VAR: 4, 17: 4}
+_KINDS, _HEADER_WORDS = 32, 3
+# Words that follow a type's header: for each of its entries, or once.
+_ENTRY_WORDS = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, _DATASEC: 3, _ENUM64: 3}
+_TAIL_WORDS = {1: 1, _ARRAY: 3, _VAR: 1, 17: 1}
 
-
-class _Type(NamedTuple):
-    kind: int
-    name: int
-    entry_count: int
-    has_bitfields: bool
-    size_or_type: int
-    entries: int
-    """Where its entries start in the file."""
+_Words = NDArray[np.uint32]
 
 
 class Btf:
-    """Type information of one kernel.
+    """Type information of one kernel. A type is known by its number; 0 is `void`.
 
     Args:
         data: The content of a BTF file.
@@ -47,25 +45,20 @@ class Btf:
     """
 
     def __init__(self, data: bytes) -> None:
-        magic, _, _, header_size, types_at, types_size, strings_at, strings_size = struct.unpack_from("<HBBIIIII", data)
+        try:
+            magic, _, _, header_bytes, types_at, types_bytes, strings_at, strings_bytes = struct.unpack_from(
+                "<HBBIIIII", data
+            )
+            self._words: _Words = np.frombuffer(data, "<u4", types_bytes // 4, header_bytes + types_at)
+        except (struct.error, ValueError) as error:
+            raise ValueError("not BTF") from error
         if magic != _MAGIC:
             raise ValueError("not BTF")
-        self._data = data
-        self._strings = header_size + strings_at, strings_size
-        self._types: list[_Type] = [_Type(0, 0, 0, False, 0, 0)]
-        self._by_name: dict[tuple[int, bytes], int] = {}
-        self._sections: list[int] = []
-        position, end = header_size + types_at, header_size + types_at + types_size
-        while position < end:
-            name, info, size_or_type = struct.unpack_from("<III", data, position)
-            position += 12
-            kind, count = info >> 24 & 0x1F, info & 0xFFFF
-            self._types.append(_Type(kind, name, count, bool(info >> 31), size_or_type, position))
-            if kind in (_STRUCT, _UNION, _ENUM, _TYPEDEF, _ENUM64) and name:
-                self._by_name.setdefault((kind, self._name(name)), len(self._types) - 1)
-            elif kind == _DATASEC:
-                self._sections.append(len(self._types) - 1)
-            position += _ENTRY_SIZE[kind] * count if kind in _ENTRY_SIZE else _TAIL_SIZE.get(kind, 0)
+        start = header_bytes + strings_at
+        self._strings = data[start : start + strings_bytes]
+        self._at = _starts(self._words)
+        self._kinds = self._column(1) >> 24 & 0x1F
+        self._names = self._column(0)
 
     @classmethod
     def of_running_kernel(cls) -> Btf:
@@ -76,7 +69,7 @@ class Btf:
         """
         try:
             return cls(VMLINUX.read_bytes())
-        except (OSError, ValueError, struct.error) as error:
+        except (OSError, ValueError) as error:
             if isinstance(error, OSError) and (running_out := exhausted(error.errno or 0)):
                 raise running_out from error
             raise NotPossibleError(
@@ -90,9 +83,9 @@ class Btf:
         Raises:
             KeyError: There is no such struct or member.
         """
-        type_id, total = self._by_name[_STRUCT, struct_name.encode()], 0
+        type_id, total = self._named(_STRUCT, struct_name), 0
         for name in path.split("."):
-            found = self._member(type_id, name.encode())
+            found = self._member(type_id, self._spellings(name))
             if found is None:
                 raise KeyError(f"{struct_name}.{path}")
             total, type_id = total + found[0], found[1]
@@ -106,45 +99,23 @@ class Btf:
             return False
         return True
 
-    def enum_value(self, name: str, member: str) -> int:
-        """The value of an enum's member.
-
-        Raises:
-            KeyError: There is no such enum or member.
-        """
-        for kind, layout in ((_ENUM, "<Ii"), (_ENUM64, "<Iq")):
-            found = self._by_name.get((kind, name.encode()))
-            if found is None:
-                continue
-            item = self._types[found]
-            for index in range(item.entry_count):
-                text, value = struct.unpack_from(layout, self._data, item.entries + index * _ENTRY_SIZE[kind])
-                if self._name(text) == member.encode():
-                    return int(value)
-        raise KeyError(f"enum {name}.{member}")
-
     def enumerators(self, names: Collection[str]) -> dict[str, int]:
         """The values of those of these names that are members of any enum."""
-        wanted, found = {name.encode() for name in names}, {}
-        for item in self._types:
-            layout = {_ENUM: "<Ii", _ENUM64: "<Iq"}.get(item.kind)
-            if layout is None:
-                continue
-            size = _ENTRY_SIZE[item.kind]
-            entries = self._data[item.entries : item.entries + size * item.entry_count]
-            for text, value in struct.iter_unpack(layout, entries):
-                if (name := self._name(text)) in wanted:
-                    found[name.decode()] = int(value)
+        wanted = {spelling: name for name in names for spelling in self._spellings(name)}
+        found = {}
+        for word in np.flatnonzero(np.isin(self._words, list(wanted))).tolist():
+            type_id = int(np.searchsorted(self._at, word, "right")) - 1
+            kind, place = int(self._kinds[type_id]), word - int(self._at[type_id]) - _HEADER_WORDS
+            if kind in (_ENUM, _ENUM64) and place >= 0 and place % _ENTRY_WORDS[kind] == 0:
+                low, high = self._words[word + 1 : word + 3].tolist()
+                value = low | (high << 32 if kind == _ENUM64 else -(low & 1 << 31))
+                found[wanted[int(self._words[word])]] = value - (1 << 64 if value >> 63 > 0 else 0)
         return found
 
     def functions(self, names: Collection[str]) -> dict[str, int]:
         """The numbers by which programs call those of these functions that the kernel has."""
-        wanted = {name.encode() for name in names}
-        found: dict[str, int] = {}
-        for number, item in enumerate(self._types):
-            if item.kind == _FUNC and (name := self._name(item.name)) in wanted:
-                found.setdefault(name.decode(), number)
-        return found
+        found = {name: self._ids(_FUNC, name) for name in names}
+        return {name: ids[0] for name, ids in found.items() if ids}
 
     def percpu_offset(self, variable: str) -> int:
         """Where a per-CPU variable lies within each CPU's area.
@@ -152,13 +123,10 @@ class Btf:
         Raises:
             KeyError: There is no such variable, or it is not per-CPU.
         """
-        for section in self._sections:
-            item = self._types[section]
-            if self._name(item.name) != b".data..percpu":
-                continue
-            for index in range(item.entry_count):
-                type_id, offset = struct.unpack_from("<II", self._data, item.entries + 12 * index)
-                if self._name(self._types[type_id].name) == variable.encode():
+        variables = self._ids(_VAR, variable)
+        for section in self._ids(_DATASEC, ".data..percpu"):
+            for type_id, offset, _ in self._entries(section).tolist():
+                if type_id in variables:
                     return int(offset)
         raise KeyError(f"per-CPU variable {variable}")
 
@@ -168,30 +136,80 @@ class Btf:
         Raises:
             KeyError: There is no such tracepoint.
         """
-        pointer = self._types[self._by_name[_TYPEDEF, f"btf_trace_{name}".encode()]].size_or_type
-        return self._types[self._types[pointer].size_or_type].entry_count - 1  # less the hidden `void *__data`
+        pointer = self._reference(self._named(_TYPEDEF, f"btf_trace_{name}"))
+        return len(self._entries(self._reference(pointer))) - 1  # less the hidden `void *__data`
 
-    def _name(self, offset: int) -> bytes:
-        start = self._strings[0] + offset
-        return self._data[start : self._data.index(0, start)]
+    def _column(self, word: int) -> _Words:
+        """One word of each type's header; 0 for `void`."""
+        column: _Words = self._words[self._at + word]
+        column[0] = 0
+        return column
 
-    def _member(self, type_id: int, wanted: bytes) -> tuple[int, int] | None:
+    def _spellings(self, name: str) -> list[int]:
+        """Where a name stands among the strings."""
+        found, text = [], b"\0" + name.encode() + b"\0"
+        at = self._strings.find(text)
+        while at >= 0:
+            found.append(at + 1)
+            at = self._strings.find(text, at + 1)
+        return found
+
+    def _ids(self, kind: int, name: str) -> list[int]:
+        """The types of a kind and name."""
+        spelled = np.isin(self._names, self._spellings(name)) & (self._kinds == kind)
+        found: list[int] = np.flatnonzero(spelled).tolist()
+        return found
+
+    def _named(self, kind: int, name: str) -> int:
+        """The first of them. Raises KeyError if there is none."""
+        for found in self._ids(kind, name):
+            return found
+        raise KeyError(name)
+
+    def _reference(self, type_id: int) -> int:
+        """The type that one refers to."""
+        return int(self._words[self._at[type_id] + 2])
+
+    def _entries(self, type_id: int) -> NDArray[Any]:
+        """What follows a type's header: (entries, words)."""
+        size = _ENTRY_WORDS[int(self._kinds[type_id])]
+        start = int(self._at[type_id])
+        count = int(self._words[start + 1]) & 0xFFFF
+        return self._words[start + _HEADER_WORDS : start + _HEADER_WORDS + count * size].reshape(count, size)
+
+    def _member(self, type_id: int, spellings: list[int]) -> tuple[int, int] | None:
         """A member's offset in bytes and its type, looked for through anonymous structs and unions."""
-        item = self._types[self._bare(type_id)]
-        if item.kind not in (_STRUCT, _UNION):
+        type_id = self._bare(type_id)
+        if self._kinds[type_id] not in (_STRUCT, _UNION):
             return None
-        for name, member_type, place in struct.iter_unpack(
-            "<III", self._data[item.entries : item.entries + 12 * item.entry_count]
-        ):
-            offset = (place & 0xFFFFFF if item.has_bitfields else place) // 8
-            if not name and (inner := self._member(member_type, wanted)):
+        has_bitfields = int(self._words[self._at[type_id] + 1]) >> 31
+        for name, member_type, place in self._entries(type_id).tolist():
+            offset = (place & 0xFFFFFF if has_bitfields else place) // 8
+            if not name and (inner := self._member(member_type, spellings)):
                 return offset + inner[0], inner[1]
-            if name and self._name(name) == wanted:
+            if name in spellings:
                 return offset, member_type
         return None
 
     def _bare(self, type_id: int) -> int:
         """The type without typedefs, const and the like."""
-        while self._types[type_id].kind in _MODIFIERS:
-            type_id = self._types[type_id].size_or_type
+        while self._kinds[type_id] in _MODIFIERS:
+            type_id = self._reference(type_id)
         return type_id
+
+
+def _starts(words: _Words) -> NDArray[Any]:
+    """Where each type's header begins, by its number; for `void` it is 0, too."""
+    infos = words[1:]
+    kinds = infos >> 24 & 0x1F
+    following = np.arange(_HEADER_WORDS, len(infos) + _HEADER_WORDS, dtype=np.uint32)
+    following += _by_kind(_ENTRY_WORDS)[kinds] * (infos & 0xFFFF) + _by_kind(_TAIL_WORDS)[kinds]
+    next_of, at, starts = following.data, 0, array("I", [0])
+    while at < len(following):
+        starts.append(at)
+        at = next_of[at]
+    return np.frombuffer(starts, np.uint32)
+
+
+def _by_kind(words: dict[int, int]) -> _Words:
+    return np.array([words.get(kind, 0) for kind in range(_KINDS)], np.uint32)

@@ -1,9 +1,9 @@
-"""What takes long to find out and stays the same: compiled programs, and where things lie in the kernel's structs.
+"""What takes long to find out and stays the same: programs that bcc has compiled.
 
-Compiling takes a second and 160 MB, reading all of the kernel's types a quarter of a second; what comes out are a few
-kilobytes. They are kept under the user's cache folder, in a file named by all that they depend on. The kernel is going
-to run what a file says, so one is read only if nobody but us and root could have written it, exchanged it, or led us to
-another one: the whole way there is checked on open descriptors. A damaged entry is found out again.
+Compiling takes a second and 160 MB; what comes out are some kilobytes. They are kept under the user's cache folder, in
+a file named by all that they depend on. The kernel is going to run what a file says, so one is read only if nobody but
+us and root could have written it, exchanged it, or led us to another one: the whole way there is checked on open
+descriptors. A damaged entry is found out again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeVar
 from pprofpy.system.folders import UntrustedError, names_in, opened_folder, write_file
 
 _LATEST_FILES = 256
-"""So many files are kept, of some 20 kB each: commands have a program for each set of options, kernels their own."""
+"""So many files are kept, of some 20 kB each: sources come and go as pprofpy is changed."""
 
 _LARGEST_BYTES = 16 << 20
 

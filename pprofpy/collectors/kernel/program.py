@@ -16,7 +16,7 @@ import numpy as np
 
 from pprofpy import arch
 from pprofpy.collectors.kernel import syscall as kernel
-from pprofpy.collectors.kernel.btf import VMLINUX, Btf
+from pprofpy.collectors.kernel.btf import VMLINUX
 from pprofpy.collectors.kernel.bytecode import (
     Bytecode,
     MapShape,
@@ -41,7 +41,7 @@ from pprofpy.collectors.kernel.refusals import refused, refused_program
 from pprofpy.collectors.kernel.ring import EventStream, RecordStream
 from pprofpy.collectors.kernel.shipped import is_any_shipped, shipped
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
-from pprofpy.collectors.kernel.types import loop_iterator
+from pprofpy.collectors.kernel.types import forget_kernel_types, kernel_types, loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
 from pprofpy.target import procfs, with_sudo
@@ -285,6 +285,7 @@ def load(source: ProbeSource, values: Mapping[str, int], sizes: Mapping[str, int
     ready_made = shipped(unit)
     bytecode = resized(ready_made or compiled(unit), sizes or {})
     program = Program(bytecode, source.file, values, list(iterator.values()))
+    forget_kernel_types()
     if not ready_made and is_any_shipped():
         program.remarks.append(f"bcc has compiled {source.file}: it does not come with this pprofpy in the form needed")
     return program
@@ -316,7 +317,7 @@ def require() -> None:
             "run pprofpy in the host's: nsenter --target 1 --time -- pprofpy ...",
         )
     if not VMLINUX.exists():
-        Btf.of_running_kernel()
+        kernel_types()
 
 
 def _make_map(shape: MapShape) -> int:

@@ -8,7 +8,7 @@ from functools import cache
 
 from pprofpy.arch import x86_64
 from pprofpy.collectors.kernel.btf import Btf
-from pprofpy.collectors.kernel.types import kernel_constants
+from pprofpy.collectors.kernel.types import kernel_types
 from pprofpy.errors import NotPossibleError
 
 _PID_BYTES = 4
@@ -24,7 +24,7 @@ def scheduler_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel's scheduler looks like none that we know.
     """
-    return kernel_constants(_find_out)
+    return _find_out(kernel_types())
 
 
 def _find_out(types: Btf) -> dict[str, int]:
