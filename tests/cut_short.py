@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import pprofpy
+from pprofpy.arch import machine
 from pprofpy.events.log import Batch, EventLog, call_name
 from pprofpy.events.scheduling import SWITCH, to_trace
 from pprofpy.formats import eventlog
@@ -107,7 +108,9 @@ class KeptEvents(Kept):
 
     def calls(self, name: str) -> int:
         return sum(
-            call_name(one) == name for batch in self._read()[1] for one in batch.all_calls()["head"]["event"].tolist()
+            call_name(one, 0, machine()) == name
+            for batch in self._read()[1]
+            for one in batch.all_calls()["head"]["event"].tolist()
         )
 
     def trace(self) -> Trace:

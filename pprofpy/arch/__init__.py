@@ -1,7 +1,7 @@
 """What differs between x86-64 and arm64, and nothing else.
 
-`x86_64` has all that recorders need. Of arm64 only is known what looking at recordings needs: what must know more calls
-`require`, and is refused there; nothing is guessed.
+All that recorders in the kernel need is known of both; what attaching to a process needs (registers, machine code), of
+x86-64 only. What must know more calls `require` or `require_attaching`, and is refused elsewhere; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from functools import cache
 
 from pprofpy.arch import arm64, x86_64
+from pprofpy.arch.machine import Machine
 from pprofpy.errors import NotPossibleError
 
 _ELSEWHERE = "py-spy based commands work elsewhere"
-_KERNEL_DEFINES_OF = {x86_64.MACHINE: x86_64.kernel_defines}
-_NUMBER_OF = {x86_64.MACHINE: x86_64.system_call_number, arm64.MACHINE: arm64.system_call_number}
+MACHINES = {one.name: one for one in (x86_64.MACHINE, arm64.MACHINE)}
+"""By what the kernel calls them."""
+
+FIRST = x86_64.MACHINE.name
+"""What pprofpy knew before there were others."""
 
 
 def machine() -> str:
@@ -23,13 +27,23 @@ def machine() -> str:
     return os.uname().machine
 
 
+def here() -> Machine:
+    """What is known of this machine. On one that is not known, x86-64: recorders are refused there (`require`)."""
+    return of(machine())
+
+
+def of(name: str) -> Machine:
+    """What is known of a machine, by its name; x86-64 stands for those that are not known."""
+    return MACHINES.get(name, x86_64.MACHINE)
+
+
 def is_known() -> bool:
-    """Do recorders know this machine's registers, system calls and code?"""
-    return machine() == x86_64.MACHINE
+    """Do recorders in the kernel know this machine's registers and system calls?"""
+    return machine() in MACHINES
 
 
 def require(what: str) -> None:
-    """Refuse machines of whose registers, system calls and code nothing is known.
+    """Refuse machines of whose registers and system calls nothing is known.
 
     Args:
         what: What needs them, with its verb: `kernel probes work`.
@@ -38,12 +52,13 @@ def require(what: str) -> None:
         NotPossibleError: This is such a machine.
     """
     if not is_known():
-        raise NotPossibleError(f"{what} on x86-64 only, this is {machine()}", _ELSEWHERE)
+        known = " and ".join(one.title for one in MACHINES.values())
+        raise NotPossibleError(f"{what} on {known} only, this is {machine()}", _ELSEWHERE)
 
 
 def kinds() -> tuple[str, ...]:
     """Those machines whose kernels pprofpy's programs run in."""
-    return tuple(_KERNEL_DEFINES_OF)
+    return tuple(MACHINES)
 
 
 def kernel_defines(kind: str = "") -> Mapping[str, int]:
@@ -55,9 +70,30 @@ def kernel_defines(kind: str = "") -> Mapping[str, int]:
     Raises:
         NotPossibleError: Nothing is known of such machines.
     """
-    if (kind or machine()) not in _KERNEL_DEFINES_OF:
-        raise NotPossibleError(f"kernel probes work on x86-64 only, this is {kind or machine()}", _ELSEWHERE)
-    return _KERNEL_DEFINES_OF[kind or machine()]()
+    if (kind or machine()) not in MACHINES:
+        raise NotPossibleError(f"kernel probes do not work on {kind or machine()}", _ELSEWHERE)
+    return MACHINES[kind or machine()].kernel_defines()
+
+
+def can_attach() -> bool:
+    """Is there machine code with which a process of this machine can be entered?"""
+    return machine() == FIRST
+
+
+def require_attaching() -> None:
+    """Refuse machines on which processes cannot be entered.
+
+    Raises:
+        NotPossibleError: This is such a machine.
+    """
+    if not can_attach():
+        works = (
+            "cpu, off-cpu, gil, sched-latency, trace and events work" if is_known() else "py-spy based commands work"
+        )
+        raise NotPossibleError(
+            "heap needs to run code in the process, which pprofpy does on x86-64 only so far",
+            f"on {machine()}, {works}",
+        )
 
 
 @cache
@@ -70,7 +106,8 @@ def system_call_number(name: str) -> int:
     Raises:
         NotPossibleError: It is not known here.
     """
-    number = _NUMBER_OF[machine()](name) if machine() in _NUMBER_OF else None
+    known = MACHINES.get(machine())
+    number = known.system_call_number(name) if known else None
     if number is None:
         raise NotPossibleError(f"the number of the system call {name} is not known on {machine()}")
     return number

@@ -69,6 +69,6 @@ def _read(path: str) -> Timeline:
         reader = eventlog.EventReader(io.BytesIO(data))
         batches = list(reader.batches())
         trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
-        return timelines.build(trace, calls_by_thread(batches), stacks_at_switches(reader.log, batches))
+        return timelines.build(trace, calls_by_thread(reader.log, batches), stacks_at_switches(reader.log, batches))
     except ProfileFormatError as error:
         raise ProfileFormatError(f"{path}: {error.message}", error.hint) from error

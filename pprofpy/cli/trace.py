@@ -337,7 +337,8 @@ def _filter(log: EventLog, wanted: _Wanted) -> Callable[[Batch], Batch]:
             return batch
 
         def is_named(head: Any) -> Any:
-            known = {number: call_name(number) in names for number in np.unique(head["event"]).tolist()}
+            numbers = np.unique(head["event"]).tolist()
+            known = {number: call_name(number, 0, log.machine) in names for number in numbers}
             return np.array([known[number] for number in head["event"].tolist()], np.bool_)
 
         return Batch(

@@ -90,7 +90,9 @@ def _system() -> Check:
     if system != "Linux":
         return Check("system", Verdict.FAILED, finding, "pprofpy needs Linux", "cpu kernel")
     if not arch.is_known():
-        return Check("system", Verdict.WARNING, finding, "the kernel engines need x86_64", "kernel")
+        return Check("system", Verdict.WARNING, finding, "the kernel engines need x86-64 or arm64", "kernel heap")
+    if not arch.can_attach():
+        return Check("system", Verdict.WARNING, finding, "heap needs x86-64: the other commands work here", "heap")
     return Check("system", Verdict.OK, finding)
 
 

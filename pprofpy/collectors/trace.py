@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy import __version__
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.recorder import KernelRecorder
@@ -292,7 +292,7 @@ class EventRecorder(KernelRecorder):
             tgid,
             tid,
             as_text(comm),
-            call_name(event),
+            call_name(event, 0, self.log.machine),
             count,
             last_ns,
             errors=errors,
@@ -356,12 +356,15 @@ def _file_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel has none of these.
     """
-    members = FD_MEMBERS | {
-        "TASK_STATUS": x86_64.COMPAT_STATUS,
-        "FILE_DENTRY": "file.f_path.dentry",
-        "DENTRY_NAME": "dentry.d_name.name",
-        "INODE_INO": "inode.i_ino",
-    }
+    members = (
+        FD_MEMBERS
+        | here().task_members
+        | {
+            "FILE_DENTRY": "file.f_path.dentry",
+            "DENTRY_NAME": "dentry.d_name.name",
+            "INODE_INO": "inode.i_ino",
+        }
+    )
     return struct_offsets(members, "its files are not as pprofpy knows them")
 
 

@@ -12,7 +12,7 @@ import errno
 import struct
 from collections.abc import Iterable
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.elf.headers import NotElfError, Read, read_headers
 
 _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH = 5, 6, 0x6FFFFEF5
@@ -33,15 +33,15 @@ class LoadedElf:
         start: Where the file's header lies.
 
     Raises (all methods):
-        NotElfError: There is none, it is not made for x86-64, or contradicts itself.
+        NotElfError: There is none, it is made for another machine, or contradicts itself.
         OSError: The process's memory cannot be read (any more).
     """
 
     def __init__(self, read: Read, start: int) -> None:
         self._memory = read
         headers = read_headers(lambda offset, size: self._read(start + offset, size), with_sections=False)
-        if headers.machine != x86_64.ELF_MACHINE:
-            raise NotElfError("an ELF file that is not made for x86-64")
+        if headers.machine != here().elf_machine:
+            raise NotElfError(f"an ELF file that is not made for {here().title}")
         lowest = min((segment.address for segment in headers.segments), default=0)
         self._bias = start - lowest // _PAGE * _PAGE
         self._dynamic: dict[int, int] = {}

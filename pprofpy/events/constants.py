@@ -9,12 +9,11 @@ import errno
 import signal
 from collections.abc import Callable
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import MACHINES
 
 _FLAG_SETS = {
-    "open": x86_64.OPEN_FLAGS,
+    **{kind: text for one in MACHINES.values() for kind, text in one.flags.items()},
     "prot": "1 PROT_READ 2 PROT_WRITE 4 PROT_EXEC 0x1000000 PROT_GROWSDOWN 0x2000000 PROT_GROWSUP",
-    "mmap": x86_64.MMAP_FLAGS,
     "at": "0x100 AT_SYMLINK_NOFOLLOW 0x200 AT_REMOVEDIR 0x400 AT_SYMLINK_FOLLOW 0x800 AT_NO_AUTOMOUNT "
     "0x1000 AT_EMPTY_PATH 0x2000 AT_STATX_FORCE_SYNC 0x4000 AT_STATX_DONT_SYNC 0x8000 AT_RECURSIVE",
     "access": "4 R_OK 2 W_OK 1 X_OK",
@@ -27,7 +26,7 @@ _FLAG_SETS = {
     "0x1000 MS_BIND 0x2000 MS_MOVE 0x4000 MS_REC 0x20000 MS_UNBINDABLE 0x40000 MS_PRIVATE 0x80000 MS_SLAVE "
     "0x100000 MS_SHARED",
 }
-_ZERO = {"open": "O_RDONLY", "prot": "PROT_NONE", "access": "F_OK"}
+_ZERO = {"prot": "PROT_NONE", "access": "F_OK"}
 
 _NUMBER_SETS = {
     "whence": "0 SEEK_SET 1 SEEK_CUR 2 SEEK_END 3 SEEK_DATA 4 SEEK_HOLE",
@@ -100,13 +99,9 @@ def _number_and_flags(numbers: str, flags: str, flag_bits: int) -> Callable[[int
     return name
 
 
-def _open_flags(value: int) -> str:
-    text = _OPEN(value)
-    return text if value & 3 else "|".join(["O_RDONLY", *([text] if text != "O_RDONLY" else [])])
-
-
-def _open_without_mode(value: int) -> str:
-    return _OPEN(value) if value & 0xFFFFFFFF else "0"
+def _open_flags(text: str) -> Callable[[int], str]:
+    names = _flags(text, "")
+    return lambda value: names(value) if value & 3 else "|".join(filter(None, ("O_RDONLY", names(value))))
 
 
 def _signal(value: int) -> str:
@@ -122,13 +117,13 @@ def _as_int(value: int) -> int:
 
 
 _SIGNALS = {int(one): one.name for one in signal.Signals if one < 32}
-_OPEN = _flags(_FLAG_SETS["open"], "O_RDONLY")
+_OPENS = {kind: text for kind, text in _FLAG_SETS.items() if kind.startswith("open")}
 
 NAMES: dict[str, Callable[[int], str]] = {
     **{name: _flags(text, _ZERO.get(name, "0")) for name, text in _FLAG_SETS.items()},
     **{name: _numbers(text) for name, text in _NUMBER_SETS.items()},
-    "open": _open_flags,
-    "fdflags": _open_without_mode,
+    **{kind: _open_flags(text) for kind, text in _OPENS.items()},
+    **{kind.replace("open", "fdflags"): _flags(text, "0") for kind, text in _OPENS.items()},
     "socktype": _number_and_flags(_SOCKET_TYPES, _SOCKET_FLAGS, 0x80800),
     "futex": _number_and_flags(_FUTEX, _FUTEX_FLAGS, 0x180),
     "sig": _signal,

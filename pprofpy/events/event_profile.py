@@ -76,7 +76,8 @@ class EventSums:
         self._add(heads, np.zeros(len(heads), np.int64), lambda event, flags: names[event])
         calls = batch.all_calls()
         is_timed = calls["head"]["flags"] & (BEGAN_UNSEEN | NEVER_RETURNS) == 0
-        self._add(calls["head"], np.where(is_timed, calls["duration_ns"], 0).astype(np.int64), call_name)
+        times_ns = np.where(is_timed, calls["duration_ns"], 0).astype(np.int64)
+        self._add(calls["head"], times_ns, lambda number, flags: call_name(number, flags, self._log.machine))
 
     def _add(self, heads: Records, times_ns: NDArray[np.int64], name: Callable[[int, int], str]) -> None:
         keys = np.empty(len(heads), _KEY)

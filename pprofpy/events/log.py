@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy import arch
 from pprofpy.events.syscalls import (
     BEGAN_UNSEEN,
     HAS_FD_NAME,
@@ -25,6 +26,10 @@ from pprofpy.events.syscalls import (
 from pprofpy.events.tracepoint import Tracepoint, as_text
 from pprofpy.model.latency import Histogram
 from pprofpy.model.profile import Collection
+
+KNOWN_MACHINES = frozenset(arch.MACHINES)
+FIRST_MACHINE = arch.FIRST
+"""Where recordings that do not tell it were made."""
 
 Records = NDArray[Any]
 
@@ -83,12 +88,14 @@ class EventLog:
         data_bytes: What was kept of each record.
         start_ns: The beginning, on the monotonic clock as all times here.
         time_ns: The same moment in Unix time.
+        machine: What the kernel calls the machine: numbers of system calls are its own.
     """
 
     tracepoints: tuple[Tracepoint, ...] = ()
     data_bytes: int = 8
     start_ns: int = 0
     time_ns: int = 0
+    machine: str = field(default_factory=arch.machine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +278,7 @@ def summarize(log: EventLog, batches: Iterable[Batch]) -> list[EventStats]:
         calls = calls[calls["head"]["flags"] & BEGAN_UNSEEN == 0]
         for places in _by_thread_and_event(calls["head"]):
             head = calls["head"][places[0]]
-            name = call_name(int(head["event"]), int(head["flags"]))
+            name = call_name(int(head["event"]), int(head["flags"]), log.machine)
             of(head, name, is_call=True).add_calls(calls[places])
     return [one.stats(pid, tid) for (pid, tid, _), one in sums.items()]
 
@@ -283,9 +290,9 @@ def _by_thread_and_event(heads: Records) -> Iterator[NDArray[np.int64]]:
     yield from (part for part in np.split(order, np.flatnonzero(keys[1:] != keys[:-1]) + 1) if len(part))
 
 
-def call_name(number: int, flags: int = 0) -> str:
+def call_name(number: int, flags: int, machine: str) -> str:
     """The name of a recorded call. Those of 32-bit programs have numbers of their own, which we do not name."""
-    return f"i386_syscall_{number}" if flags & IS_32_BIT else syscall(number).name
+    return f"{arch.of(machine).title_32_bit}_syscall_{number}" if flags & IS_32_BIT else syscall(number, machine).name
 
 
 def has_fd_name(calls: Records) -> NDArray[np.bool_]:

@@ -61,7 +61,7 @@ def to_trace(log: EventLog, batches: Iterable[Batch], duration_ns: int, collecti
     return Trace(records, threads | named, log.start_ns, log.time_ns, duration_ns, collection)
 
 
-def calls_by_thread(batches: Iterable[Batch]) -> dict[int, list[BlockingCall]]:
+def calls_by_thread(log: EventLog, batches: Iterable[Batch]) -> dict[int, list[BlockingCall]]:
     """System calls by thread, in order of time."""
     found: dict[int, list[BlockingCall]] = {}
     stacks: dict[int, tuple[str, ...]] = {}
@@ -72,7 +72,7 @@ def calls_by_thread(batches: Iterable[Batch]) -> dict[int, list[BlockingCall]]:
         heads = calls["head"]
         columns = (heads["tid"], heads["ts_ns"], known_at_ns(calls), heads["event"], heads["flags"], heads["stack"])
         for tid, start_ns, end_ns, event, flags, stack in zip(*(one.tolist() for one in columns), strict=True):
-            call = BlockingCall(start_ns, end_ns, call_name(event, flags), stacks.get(stack, ()))
+            call = BlockingCall(start_ns, end_ns, call_name(event, flags, log.machine), stacks.get(stack, ()))
             found.setdefault(tid, []).append(call)
     return {tid: sorted(calls) for tid, calls in found.items()}
 

@@ -8,13 +8,14 @@ What speaks for itself (paths, descriptors, names of flags) stands alone; bare n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pprofpy.arch.x86_64.system_calls import TABLE
+from pprofpy import arch
 from pprofpy.events.constants import NAMES, error_name
 from pprofpy.text import printable
 
@@ -40,7 +41,7 @@ _ALIASES = {
     "send": "sendto",
     "recv": "recvfrom",
 }
-"""Names from the C library and from other places -> names on x86-64."""
+"""Names from the C library and from other places -> names in our tables."""
 
 _ADDRESS_RESULTS = frozenset({"mmap", "brk", "mremap", "shmat"})
 MAX_ERRNO = 4095
@@ -80,16 +81,27 @@ def _parse(line: str) -> Syscall:
     return Syscall(int(number), name, tuple(Argument(*word.split(":")) for word in words))
 
 
-SYSCALLS = {call.number: call for call in map(_parse, TABLE.splitlines())}
+@cache
+def syscalls_of(machine: str) -> Mapping[int, Syscall]:
+    """All system calls of a machine, by number.
+
+    Args:
+        machine: As the kernel calls it. x86-64 stands for those that are not known: nothing is recorded there.
+    """
+    return {call.number: call for call in map(_parse, arch.of(machine).system_calls.splitlines())}
 
 
-def syscall(number: int) -> Syscall:
-    """A system call by its number, also one that is newer than this program."""
-    return SYSCALLS.get(number) or Syscall(number, f"syscall_{number}", None)
+SYSCALLS = syscalls_of(arch.machine())
+"""Those of this machine."""
+
+
+def syscall(number: int, machine: str) -> Syscall:
+    """A system call of a machine by its number, also one that is newer than this program."""
+    return syscalls_of(machine).get(number) or Syscall(number, f"syscall_{number}", None)
 
 
 def canonical_name(name: str) -> str:
-    """The name on x86-64 of a system call that is called otherwise elsewhere."""
+    """The name in our tables of a system call that is called otherwise elsewhere."""
     return _ALIASES.get(name, name)
 
 
@@ -159,7 +171,7 @@ def arguments_in_words(
             columns.append(_strings(name, values, next(contents, None)))
         elif kind == "f" and not place:
             columns.append([fd_in_words(value, fd) for value, fd in zip(values, fd_names, strict=True)])
-        elif kind == "o" and call.arguments[place - 1].kind == "open":
+        elif kind == "o" and call.arguments[place - 1].kind.startswith("open"):
             columns.append(_modes(values, registers[:, place - 1].tolist()))
         else:
             columns.append(_words(kind, name, values))

@@ -92,7 +92,7 @@ class Narrator:
         words: list[tuple[str, str]] = [("", "")] * len(calls)
         for kind in np.unique(kinds).tolist():
             places = np.flatnonzero(kinds == kind)
-            flags, call = kind >> 16, _syscall(kind & 0xFFFF, kind >> 16)
+            flags, call = kind >> 16, _syscall(kind & 0xFFFF, kind >> 16, self._log.machine)
             with_strings = batch.calls_with_strings["strings"][
                 places[places >= first_with_strings] - first_with_strings
             ]
@@ -142,10 +142,10 @@ def _thread_name(comm: bytes) -> str:
 
 
 @lru_cache(4096)
-def _syscall(number: int, flags: int) -> Syscall:
+def _syscall(number: int, flags: int, machine: str) -> Syscall:
     if flags & IS_32_BIT:
-        return Syscall(number, call_name(number, flags), None)
-    return syscall_by_number(number)
+        return Syscall(number, call_name(number, flags, machine), None)
+    return syscall_by_number(number, machine)
 
 
 def _call_texts(call: Syscall, flags: int, calls: Records, strings: list[list[bytes]], fds: list[str]) -> list[str]:

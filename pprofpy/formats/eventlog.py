@@ -29,7 +29,17 @@ import numpy as np
 
 from pprofpy.errors import ProfileFormatError
 from pprofpy.events.event_profile import EventSums
-from pprofpy.events.log import CALL, CALL_WITH_STRINGS, Batch, EventLog, FdKey, Records, record_dtype
+from pprofpy.events.log import (
+    CALL,
+    CALL_WITH_STRINGS,
+    FIRST_MACHINE,
+    KNOWN_MACHINES,
+    Batch,
+    EventLog,
+    FdKey,
+    Records,
+    record_dtype,
+)
 from pprofpy.events.tracepoint import Tracepoint, parse_format
 from pprofpy.formats.document import LARGEST, DocumentError, collection, integer, items, members, parse, string
 from pprofpy.formats.limits import check_expansion, unpacked_limit
@@ -69,6 +79,7 @@ class EventWriter:
                 "data_bytes": log.data_bytes,
                 "start_ns": log.start_ns,
                 "time_ns": log.time_ns,
+                "machine": log.machine,
             },
         )
 
@@ -246,10 +257,19 @@ def _log(content: bytes) -> EventLog:
             integer(about["data_bytes"], 8, _MOST_DATA_BYTES),
             integer(about["start_ns"]),
             integer(about["time_ns"]),
+            _machine(about),
         )
     if not max((one.size for one in tracepoints), default=8) <= log.data_bytes:
         raise _damaged("records of an impossible size")
     return log
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    """Files from before there was more than one do not tell it."""
+    name = string(about.get("machine", FIRST_MACHINE))
+    if name not in KNOWN_MACHINES:
+        raise ProfileFormatError(f"the events were recorded on a machine that is not known: {printable(name)}")
+    return name
 
 
 def _tracepoint(group: Any, text: Any, constants: Any) -> Tracepoint:

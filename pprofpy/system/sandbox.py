@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterable
 
-from pprofpy.arch import is_known, x86_64
+from pprofpy.arch import here, is_known
 
 COMPUTING = (
     "read", "write", "brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "futex", "rt_sigreturn", "getrandom",
@@ -44,7 +44,7 @@ _KILL, _ERROR, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _REFUSE = _ERROR | errno.EPERM
 _INSTRUCTION = struct.Struct("<HBBI")
 _X32 = 0x40000000
-"""From here on, the numbers of another set of system calls begin (__X32_SYSCALL_BIT)."""
+"""From here on, the numbers of another set of system calls begin on x86-64 (__X32_SYSCALL_BIT)."""
 
 _PR_SET_SECCOMP, _FILTER = 22, 2
 
@@ -81,11 +81,11 @@ def enter(program: bytes) -> None:
 def _program(names: Iterable[str], *, named: int, others: int) -> bytes:
     if not is_known():
         return b""
-    numbers = [number for name in names if (number := x86_64.system_call_number(name)) is not None]
+    numbers = [number for name in names if (number := here().system_call_number(name)) is not None]
     checks = [(_JUMP_IF_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
     program = [
         (_LOAD, 0, 0, _MACHINE_AT),
-        (_JUMP_IF_EQUAL, 1, 0, x86_64.AUDIT_ARCHITECTURE),
+        (_JUMP_IF_EQUAL, 1, 0, here().audit_architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
         (_JUMP_IF_AT_LEAST, 0, 1, _X32),

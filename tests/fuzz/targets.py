@@ -270,7 +270,7 @@ def _run_event_log(data: bytes) -> None:
     trace = to_trace(reader.log, batches, reader.duration_ns, reader.collection)
     list(trace.events())
     trace.to_profile().check_valid()
-    _run_timeline(timelines.build(trace, calls_by_thread(batches), stacks_at_switches(reader.log, batches)))
+    _run_timeline(timelines.build(trace, calls_by_thread(reader.log, batches), stacks_at_switches(reader.log, batches)))
     eventlog.read(data).check_valid()
 
 

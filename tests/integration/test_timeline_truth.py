@@ -38,7 +38,7 @@ def test_running_and_blocked_are_what_the_programs_own_clocks_say(start: Start) 
             batch = last_events(recorder)
             collection = recorder.collected()
         stolen = stolen_ns() - stolen_before_ns
-        timeline = build(to_trace(recorder.log, [batch], 0, collection), calls_by_thread([batch]))
+        timeline = build(to_trace(recorder.log, [batch], 0, collection), calls_by_thread(recorder.log, [batch]))
 
         # Then running, and blocked or runnable within the sleeps, add up to the same
         spans = timeline.spans[own["tid"]]

@@ -64,7 +64,7 @@ def spin():
 
 def start(work, own, end_ns):
     def body():
-        own["tid"] = without_lock.syscall(186)  # gettid
+        own["tid"] = threading.get_native_id()
         work(own, end_ns)
 
     thread = threading.Thread(target=body)

@@ -134,6 +134,29 @@ def test_a_file_brings_everything_back() -> None:
     assert (reader.duration_ns, reader.collection.dropped) == (5 * 10**9, 3)
 
 
+def test_a_file_of_another_machine_is_read_by_the_numbers_of_that_one() -> None:
+    log = replace(LOG, machine="aarch64")
+    events = batch([], [call(2_000, 63, 500, 100, 3, 0x10, 100), call(3_000, 3, flags=IS_32_BIT)], [])
+    stream = io.BytesIO()
+    eventlog.EventWriter(stream, log).add(events)
+
+    reader = eventlog.EventReader(io.BytesIO(stream.getvalue()))
+    lines = [f"{line.event}{line.text}" for one in reader.batches() for line in Narrator(reader.log).lines(one)]
+
+    assert reader.log.machine == "aarch64"
+    assert lines[0].startswith("read(3,")
+    assert lines[1].startswith("arm_syscall_3(")
+    assert {one.event for one in summarize(reader.log, [events])} == {"read", "arm_syscall_3"}
+
+
+def test_a_file_of_a_machine_that_is_not_known_is_refused() -> None:
+    stream = io.BytesIO()
+    eventlog.EventWriter(stream, replace(LOG, machine="riscv64"))
+
+    with pytest.raises(ProfileFormatError, match="riscv64"):
+        eventlog.EventReader(io.BytesIO(stream.getvalue()))
+
+
 def test_a_file_cut_short_is_readable_up_to_its_last_whole_block() -> None:
     data = saved(BATCH, BATCH)
     whole, _ = read(data)

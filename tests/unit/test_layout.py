@@ -171,6 +171,7 @@ SHARED = {
     "recording": "a Recording: the noun, and its file",
     "refusals": "how refusals are worded",
     "switches": "switches of threads on CPUs: as they happen, and as records",
+    "system_calls": "those of an architecture",
     "text": "text made fit for a terminal",
 }
 """Names that several modules bear besides those of commands, since they mean the same."""

@@ -20,9 +20,10 @@ from pprofpy.events.syscalls import (
 BY_NAME = {call.name: call for call in SYSCALLS.values()}
 
 
-def shown(name: str, *values: int, strings: tuple[bytes, ...] = (), fd: str = "") -> str:
+def shown(call: str | Syscall, *values: int, strings: tuple[bytes, ...] = (), fd: str = "") -> str:
     registers = np.array([[value & (1 << 64) - 1 for value in values] + [0] * (6 - len(values))], np.uint64)
-    (text,) = arguments_in_words(BY_NAME[name], registers, [[one] for one in strings], [fd])
+    known = BY_NAME[call] if isinstance(call, str) else call
+    (text,) = arguments_in_words(known, registers, [[one] for one in strings], [fd])
     return text
 
 
@@ -37,7 +38,7 @@ def test_all_calls_are_told_apart() -> None:
 
 
 def test_a_call_newer_than_the_table_still_has_a_name() -> None:
-    assert syscall(500) == Syscall(500, "syscall_500", None)
+    assert syscall(500, "x86_64") == Syscall(500, "syscall_500", None)
     assert canonical_name("newfstat") == "fstat"
 
 
@@ -53,6 +54,20 @@ def test_paths_descriptors_and_flags_stand_alone_and_the_rest_has_names() -> Non
     assert shown("futex", 0x10, 0x81, 1) == "uaddr=0x10, FUTEX_WAKE|FUTEX_PRIVATE_FLAG, val=1, val3=0"
     assert shown("kill", -5, 9) == "pid=-5, SIGKILL"
     assert shown("rename", 1, 2, strings=(b"a\0", b"b\0")) == '"a", "b"'
+
+
+def test_calls_of_another_machine_have_its_numbers_and_flags() -> None:
+    openat, dup3, mmap = (syscall(number, "aarch64") for number in (56, 24, 222))
+
+    assert [call.name for call in (openat, dup3, mmap)] == ["openat", "dup3", "mmap"]
+    assert shown(openat, -100, 0x1000, 0x4000, strings=(b"x\0",)) == 'AT_FDCWD, "x", O_RDONLY|O_DIRECTORY'
+    assert shown(openat, -100, 0x1000, 0x10041, 0o600, strings=(b"x\0",)) == (
+        'AT_FDCWD, "x", O_WRONLY|O_CREAT|O_DIRECT, 0o600'
+    )
+    assert shown(dup3, 3, 4, 0x80000) == "3, newfd=4, O_CLOEXEC"
+    assert shown(mmap, 0, 4096, 3, 0x62, -1) == (
+        "addr=0, len=4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|0x40, -1, off=0"
+    )
 
 
 def test_a_string_that_could_not_be_read_is_an_address() -> None:

@@ -174,7 +174,7 @@ def test_recorded_events_make_the_same_timeline() -> None:
     )
 
     made = to_trace(LOG, [events], 1_000, Collection())
-    timeline = build(made, calls_by_thread([events]))
+    timeline = build(made, calls_by_thread(EventLog(), [events]))
 
     assert states(timeline, 10) == [
         (1_000, 1_100, "running", ""),

@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from pprofpy.arch import require, system_call_number
+from pprofpy.arch import require_attaching, system_call_number
 from pprofpy.collectors.cpython.versions import VERSIONS, spelled
 from pprofpy.errors import NotPossibleError, TargetError, TargetPermissionError
 from pprofpy.system.privileges import NEEDED
@@ -31,7 +31,7 @@ def check(target: Target) -> None:
         TargetError: It has ended.
     """
     interpreter = target.interpreter
-    require("attaching works")
+    require_attaching()
     if interpreter.implementation != "CPython":
         raise NotPossibleError(f"{target} cannot be entered: only CPython can", "run the program with CPython")
     version = re.match(r"(\d+)\.(\d+)", interpreter.version)

@@ -13,7 +13,7 @@ import errno
 import struct
 from functools import cache
 
-from pprofpy.arch import system_call_number, x86_64
+from pprofpy.arch import here, system_call_number
 from pprofpy.collectors.attach.ptrace import GoneError, Tracee, trace
 from pprofpy.target import procfs
 
@@ -87,7 +87,7 @@ def verdict(filters: tuple[bytes, ...]) -> str:
     for calls, harmless in ((_NEEDED, {_ALLOW, _LOG}), (_WELCOME, {_ALLOW, _LOG, _ERRNO})):
         for name, arguments in calls.items():
             number, padded = system_call_number(name.split()[0]), (*arguments, 0, 0, 0, 0, 0, 0)[:6]
-            data = struct.pack("<iIQ6Q", number, x86_64.AUDIT_ARCHITECTURE, 0, *padded)
+            data = struct.pack("<iIQ6Q", number, here().audit_architecture, 0, *padded)
             for program in programs:
                 if _run(program, data) & _ACTION not in harmless:
                     return f"its filters forbid {name}"

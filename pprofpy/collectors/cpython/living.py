@@ -7,8 +7,7 @@ ends the process. The one that runs has the states of this process's threads.
 
 from __future__ import annotations
 
-from pprofpy.arch import x86_64
-from pprofpy.collectors.cpython.memory import UnreadableError
+from pprofpy.arch import here
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.versions import Layout
 
@@ -67,8 +66,5 @@ def _is_type_of_code(reader: ObjectReader, layout: Layout, code_type: int) -> bo
 
 
 def _is_thread(reader: ObjectReader, ident: int) -> bool:
-    """Is this what `pthread_self` returned to a thread? The C library's record of a thread holds its own address."""
-    try:
-        return ident > 0 and reader.memory.word(ident + x86_64.SELF_POINTER_AT) == ident
-    except UnreadableError:
-        return False  # the state of a thread that has ended
+    """Is this what `pthread_self` returned to a thread? Else it may be the state of one that has ended."""
+    return here().thread_pointer_of(ident, reader.memory.read_if_there) is not None

@@ -71,6 +71,13 @@ class Memory:
             raise TargetPermissionError(f"the kernel does not let us read the memory of process {self.pid}")
         raise UnreadableError(f"no {size} bytes at {address:#x}")
 
+    def read_if_there(self, address: int, size: int) -> bytes:
+        """`size` bytes from `address` on; none at all where not all of them are there."""
+        try:
+            return self.read(address, size)
+        except UnreadableError:
+            return b""
+
     def word(self, address: int) -> int:
         """A 64-bit number."""
         return int(struct.unpack("<Q", self.read(address, 8))[0])

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pprofpy.arch import here
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
 from pprofpy.collectors.cpython.living import IdleImageError, NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
-from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled
+from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled, with_mutexes_of
 from pprofpy.errors import NotPossibleError, NotStartedError, TargetError
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Interpreter, Target, open_target
@@ -167,7 +168,7 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
     try:
         version = _version(target, memory, image)
         raw = memory.read(address, TABLE_BYTES)
-        layout = layout_of(version, raw)
+        layout = with_mutexes_of(layout_of(version, raw), here().mutex_bytes)
     except UnknownVersionError as error:
         raise _unsupported(target, str(error), image.interpreter) from error
     except (UnreadableError, ImplausibleLayoutError) as error:

@@ -1,4 +1,6 @@
-"""Where glibc holds a thread's PyThreadState for the thread itself: reachable at once, however many threads there are.
+"""How the kernel finds a thread's PyThreadState: by what pthread_self() says, and at once where glibc holds it.
+
+The kernel knows a thread's thread pointer. What pthread_self() says is that, or lies before it (`pprofpy.arch`).
 
 CPython notes each thread's state under a key of its own (pthread_setspecific; `autoTSSkey`, 3.8 to 3.14). glibc keeps
 the values of the first 32 keys in the thread's own structure, to which pthread_self() points. Which key it is, is not
@@ -11,19 +13,55 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from contextlib import suppress
 from itertools import islice
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.errors import NotPossibleError
 from pprofpy.system.blocking import BlockedError, bounded
 
 _KEYS = 32
 _ENTRY = struct.Struct("<QQ")
 """A key's sequence number, and its value."""
 
+_ATTEMPTS, _RECORDS_COMPARED = 100, 4
 _COMPARED = 32
 """So many threads are looked at. Some of them may have a state of which glibc knows nothing, made by C code."""
+
+
+def thread_record(runtime: Runtime) -> int:
+    """How far before what a thread's thread pointer points to pthread_self() lies: the same for all threads.
+
+    Raises:
+        NotPossibleError: That is not known for the C library of this process.
+        ImplausibleTargetError: The process does not let itself be read.
+    """
+    try:
+        found = bounded(f"process {runtime.pid}", lambda: _find_records(runtime))
+    except BlockedError as error:
+        raise error.as_error() from error
+    if len(found) == 1:
+        return found.pop()
+    raise NotPossibleError(
+        f"the threads of process {runtime.pid} cannot be told apart: on {here().title}, "
+        "pprofpy knows how glibc does that, and this is another C library",
+        "run the program with a Python that uses glibc",
+    )
+
+
+def _find_records(runtime: Runtime) -> set[int]:
+    reader, found = runtime.reader(), set[int]()
+    for _ in range(_ATTEMPTS):
+        with suppress(UnreadableError):  # threads come and go meanwhile
+            for state in islice(reader.thread_states(runtime.address), _RECORDS_COMPARED):
+                ident = reader.memory.word(state + runtime.layout.thread_id)
+                pointer = here().thread_pointer_of(ident, reader.memory.read_if_there)
+                found |= {pointer - ident} if pointer is not None else set()
+        if found:
+            break
+    return found
 
 
 def thread_slot(runtime: Runtime) -> int:
@@ -46,7 +84,7 @@ def _find_slot(runtime: Runtime) -> int:
     try:
         for state in islice(reader.thread_states(runtime.address), _COMPARED):
             ident = reader.memory.word(state + runtime.layout.thread_id)
-            values = _ENTRY.iter_unpack(reader.memory.read(ident + x86_64.GLIBC_KEYS_AT, _KEYS * _ENTRY.size))
+            values = _ENTRY.iter_unpack(reader.memory.read(ident + here().glibc_keys_at, _KEYS * _ENTRY.size))
             found.update(place for place, (_, value) in enumerate(values) if value == state)
             compared += 1
     except UnreadableError:  # threads come and go meanwhile: those that were compared do
@@ -55,4 +93,4 @@ def _find_slot(runtime: Runtime) -> int:
         return 0
     # The lowest of equals: Python makes its key as it starts, extensions that note the same make theirs later.
     key, count = min(found.items(), key=lambda item: (-item[1], item[0]))
-    return x86_64.GLIBC_KEYS_AT + key * _ENTRY.size + 8 if 2 * count > compared else 0
+    return here().glibc_keys_at + key * _ENTRY.size + 8 if 2 * count > compared else 0

@@ -232,6 +232,13 @@ _3_14 = replace(
 )
 
 
+def with_mutexes_of(layout: Layout, mutex_bytes: int) -> Layout:
+    """The layout with a C library whose mutexes have so many bytes (40 in what is written above): the GIL has two."""
+    if not layout.runtime_current:
+        return layout
+    return replace(layout, runtime_current=layout.runtime_current + 2 * (mutex_bytes - 40))
+
+
 class LineTable(Enum):
     """The form of a code object's line table."""
 

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.collectors.kernel.names import FD_MEMBERS
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.types import struct_offsets
@@ -54,7 +54,8 @@ _KINDS = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "disk",
 }
-_GIL_BYTES = 208
+_GIL_BYTES_BUT_MUTEXES = 128
+"""Of the lock's structure, see probes/gil_layout.h; it has two mutexes."""
 
 
 @cache
@@ -64,13 +65,16 @@ def reason_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    members = FD_MEMBERS | {
-        "TASK_FLAGS": "task_struct.flags",
-        "TASK_STATUS": x86_64.COMPAT_STATUS,
-        "INODE_MODE": "inode.i_mode",
-        "INODE_SUPERBLOCK": "inode.i_sb",
-        "SUPERBLOCK_MAGIC": "super_block.s_magic",
-    }
+    members = (
+        FD_MEMBERS
+        | here().task_members
+        | {
+            "TASK_FLAGS": "task_struct.flags",
+            "INODE_MODE": "inode.i_mode",
+            "INODE_SUPERBLOCK": "inode.i_sb",
+            "SUPERBLOCK_MAGIC": "super_block.s_magic",
+        }
+    )
     return struct_offsets(members, "its tasks and files are not as pprofpy knows them")
 
 
@@ -107,7 +111,8 @@ def _reason_of_call(call: SystemCall, pid: Process, tid: int, gil: int, *, runs_
         count = first if known == _BY_FD_COUNT_FIRST else second
         return "poll" if count & 0xFFFFFFFF else "sleep"
     if REASONS[known] == "futex":
-        return "GIL" if gil and 0 <= first - gil < _GIL_BYTES else "lock" if runs_python else "futex"
+        gil_bytes = _GIL_BYTES_BUT_MUTEXES + 2 * here().mutex_bytes
+        return "GIL" if gil and 0 <= first - gil < gil_bytes else "lock" if runs_python else "futex"
     return REASONS[known]
 
 

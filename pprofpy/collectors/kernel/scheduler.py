@@ -6,7 +6,7 @@ import platform
 from contextlib import suppress
 from functools import cache
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.collectors.kernel.btf import Btf
 from pprofpy.collectors.kernel.types import kernel_types
 from pprofpy.errors import NotPossibleError
@@ -36,6 +36,8 @@ def _find_out(types: Btf) -> dict[str, int]:
             # Until Linux 5.13 the state was called `state`; from 5.18 on the tracepoint hands it over.
             "TASK_STATE": types.offset("task_struct", "__state" if types.has("task_struct", "__state") else "state"),
         }
+        if member := here().preempt_count:
+            constants["TASK_PREEMPT_COUNT"] = types.offset(*member.split(".", 1))
         constants["SWITCH_TELLS_STATE"] = int(types.tracepoint_arguments("sched_switch") >= 4)
     except KeyError as error:
         raise NotPossibleError(
@@ -48,7 +50,7 @@ def _find_out(types: Btf) -> dict[str, int]:
             "knows",
             "please report it with the output of 'uname -a'",
         )
-    return constants | _preempt_count(types)
+    return constants if here().preempt_count else constants | _preempt_count(types)
 
 
 def _preempt_count(types: Btf) -> dict[str, int]:
@@ -70,7 +72,7 @@ def _preempt_count_offset(types: Btf) -> int:
     Raises:
         KeyError: This kernel does not say.
     """
-    for variable, member in x86_64.PREEMPT_COUNT:
+    for variable, member in here().cpu_preempt_count:
         with suppress(KeyError):
             return types.percpu_offset(variable) + (types.offset(variable, member) if member else 0)
     raise KeyError("preempt_count")

@@ -74,7 +74,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     sample.window = *now;
     if (!count_sample(sample.window))
         return 0;
-    if (KERNEL_STACKS && !(ctx->regs.cs & 3))
+    if (KERNEL_STACKS && (ctx->regs.words[REGISTER_MODE] & MODE_MASK) != USER_MODE)
         sample.kernel_stack = kernel_stack(ctx);
 #ifdef IDLE
     end_running(&sample);

@@ -1,13 +1,7 @@
 /* The interpreter lock itself: where it lies, how often it changes hands, and what its threads sleep for. Needs python.h
  * and SYSCALL_FUTEX. */
 
-/* Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.14 with glibc: interval,
- * last_holder, locked, switch_number, cond, mutex, switch_cond, switch_mutex. */
-#define GIL_SWITCH_NUMBER 24
-#define GIL_COND 32
-#define GIL_SWITCH_COND 120
-#define GIL_END 208
-#define GIL_HOLDER 8
+#include "gil_layout.h"
 
 #define FUTEX_COMMAND 0x7f
 #define FUTEX_WAIT 0
@@ -42,7 +36,7 @@ static inline u64 switch_number(u64 gil, u32 tgid)
 static inline int sleeps_for(u64 gil)
 {
     u64 registers = entry_registers();
-    if (entry_register(registers, REGISTER_CALL) != SYSCALL_FUTEX)
+    if (entry_call(registers) != SYSCALL_FUTEX)
         return ELSEWHERE;
     u64 address = entry_register(registers, REGISTER_ARGUMENT_0);
     u64 command = entry_register(registers, REGISTER_ARGUMENT_1) & FUTEX_COMMAND;

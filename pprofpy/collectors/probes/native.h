@@ -11,6 +11,7 @@
 #define NATIVE_PARTS 4
 #define NATIVE_FAR_BYTES (8 << 20) /* further away is another stack: greenlets have their own */
 #define NATIVE_RING_PAGES 4096
+#define NATIVE_REGISTERS 34 /* room for those of any machine */
 #define NATIVE_NO_OWNER 127 /* as the offset of a frame's owner */
 
 struct native_record {
@@ -26,7 +27,7 @@ struct native_record {
     u64 stack_start;
     u32 stack_bytes; /* in this part */
     u32 absent;      /* which of its pages could not be read: a bit each */
-    u64 registers[REGISTERS]; /* as the kernel keeps them */
+    u64 registers[NATIVE_REGISTERS]; /* as the kernel keeps them, REGISTERS of them */
     u8 stack[NATIVE_STACK_BYTES];
 };
 
@@ -94,7 +95,7 @@ static inline int native_send(
     int zero = 0;
     u64 pid_tgid = bpf_get_current_pid_tgid();
     struct native_record *record = native_copies.lookup(&zero);
-    if (!record || bpf_probe_read_kernel(record->registers, sizeof(record->registers), (void *)entry_registers()))
+    if (!record || bpf_probe_read_kernel(record->registers, REGISTERS * sizeof(u64), (void *)entry_registers()))
         return 1;
     record->python_stack = python_stack;
     record->off_ns = off_ns;

@@ -9,11 +9,11 @@ static inline u64 python_leaf_frame(struct python_target *target, u64 thread_sta
 }
 
 /* What glibc's pthread_self() says: the same in all pid namespaces, unlike a thread's number. */
-static inline u64 python_thread_ident(void)
+static inline u64 python_thread_ident(struct python_target *target)
 {
     u64 ident = 0;
     bpf_probe_read_kernel(&ident, sizeof(ident), (void *)(bpf_get_current_task() + TASK_THREAD_POINTER));
-    return ident;
+    return ident - target->thread_record;
 }
 
 /* A thread that has gone from one interpreter into another has a state with frames in each. How far is this one from
@@ -119,7 +119,7 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
 static inline u64 python_thread_state(struct python_target *target)
 {
     u32 tid = bpf_get_current_pid_tgid();
-    u64 ident = python_thread_ident(), *known = python_threads.lookup(&tid);
+    u64 ident = python_thread_ident(target), *known = python_threads.lookup(&tid);
     /* A state that has no frame may have been left: C threads take a new one for each call into Python. */
     if (known && python_read(*known + target->thread_id) == ident && python_leaf_frame(target, *known) &&
         (python_is_innermost(target, *known) || python_is_only_interp(target)))

@@ -5,7 +5,9 @@
  */
 #include "fd.h"
 #include "registers.h"
-#pragma parameter TASK_FLAGS TASK_STATUS INODE_MODE INODE_SUPERBLOCK SUPERBLOCK_MAGIC
+#include "compat.h"
+#include "gil_layout.h"
+#pragma parameter TASK_FLAGS INODE_MODE INODE_SUPERBLOCK SUPERBLOCK_MAGIC
 
 /* Mirrored by REASONS in reasons.py. */
 enum {
@@ -37,10 +39,8 @@ enum {
 #define TASK_STATE_STOPPED 0xc /* by a signal or a tracer */
 #define TASK_STATE_NOLOAD 0x400
 #define TASK_IS_KERNEL_THREAD 0x00200000 /* in task.flags */
-#define TASK_IS_32_BIT 2                 /* in thread_info.status */
 #define ANONYMOUS_FILES 0x09041934       /* magic number of the file system of eventfd, timerfd, pidfd, ... */
 #define WAIT_CALLS 512
-#define GIL_BYTES 208 /* from its first member to its last, in the versions where it is largest */
 
 BPF_ARRAY(wait_calls, u8, WAIT_CALLS);
 
@@ -71,7 +71,7 @@ static inline u8 wait_on_futex(u64 address, struct interpreter in)
     if (!in.target || !in.thread_state)
         return WAIT_FUTEX;
     u64 gil = python_gil(in.target, in.thread_state);
-    if (gil && address - gil < GIL_BYTES)
+    if (gil && address - gil < GIL_END)
         return WAIT_GIL;
     /* Whoever waits for a lock of Python's has given the interpreter lock away. C code may keep it. */
     if (python_leaf_frame(in.target, in.thread_state) && !python_holds_gil(in.target, in.thread_state))
@@ -86,12 +86,12 @@ static inline u8 wait_of_call(struct interpreter in)
     u64 task = bpf_get_current_task();
     if (read_u32(task + TASK_FLAGS) & TASK_IS_KERNEL_THREAD)
         return WAIT_KERNEL;
-    if (read_u32(task + TASK_STATUS) & TASK_IS_32_BIT)
+    u64 registers = entry_registers();
+    if (is_32_bit(registers))
         return WAIT_OTHER;
-    u64 registers = entry_registers(), call = entry_register(registers, REGISTER_CALL);
-    if (call >= WAIT_CALLS)
+    u32 number = entry_call(registers);
+    if (number >= WAIT_CALLS)
         return WAIT_PAGE_FAULT;
-    u32 number = call;
     u8 *known = wait_calls.lookup(&number);
     switch (known ? *known : WAIT_OTHER) {
     case WAIT_FUTEX:

@@ -85,24 +85,33 @@ static inline bool is_target(u32 tgid)
 /* -- what a wake-up comes from ------------------------------------------------------------------------------------ */
 
 /* An interrupt borrows the context of whatever ran: the current task is then not the waker, only a bystander. The
- * CPU's preempt_count tells. Its address follows from that of the CPU's run queue, which every task points to; 0 if that
- * is unknown: then no wake-up is known as an interrupt's. */
-#pragma parameter PREEMPT_COUNT_FROM_RUNQUEUE TASK_CFS_RQ CFS_RQ_RQ
+ * preempt_count tells. Each task has its own, or each CPU; then its address follows from that of the CPU's run queue,
+ * which every task points to (0 if that is unknown: then no wake-up is known as an interrupt's). */
+#pragma parameter TASK_PREEMPT_COUNT PREEMPT_COUNT_FROM_RUNQUEUE TASK_CFS_RQ CFS_RQ_RQ
+#ifdef TASKS_COUNT_PREEMPTION
+static inline u32 preempt_count(void) { return read_u32(bpf_get_current_task() + TASK_PREEMPT_COUNT); }
+#else
 BPF_PERCPU_ARRAY(preempt_count_address, u64, 1);
 
-static inline u32 wakeup_context(void)
+static inline u32 preempt_count(void)
 {
     if (PREEMPT_COUNT_FROM_RUNQUEUE == 0)
-        return CONTEXT_TASK;
+        return 0;
     int zero = 0;
     u64 *cached = preempt_count_address.lookup(&zero);
     if (!cached)
-        return CONTEXT_TASK;
+        return 0;
     if (!*cached) {
         u64 queue = read_u64(bpf_get_current_task() + TASK_CFS_RQ);
         *cached = read_u64(queue + CFS_RQ_RQ) + PREEMPT_COUNT_FROM_RUNQUEUE;
     }
-    u32 count = read_u32(*cached);
+    return read_u32(*cached);
+}
+#endif
+
+static inline u32 wakeup_context(void)
+{
+    u32 count = preempt_count();
     if (count & 0xff0000)
         return CONTEXT_INTERRUPT;
     return count & 0x100 ? CONTEXT_SOFTIRQ : CONTEXT_TASK;

@@ -8,11 +8,12 @@
  * own record of a tracepoint. LINES: send each event; of calls only those that take SLOWER_THAN_NS. SUMMARY: sum them up.
  */
 #pragma parameter LINES SUMMARY SLOWER_THAN_NS
-#pragma parameter TASK_STATUS FILE_DENTRY DENTRY_NAME INODE_INO
+#pragma parameter FILE_DENTRY DENTRY_NAME INODE_INO
 #include <linux/types.h>
 #include "sched.h"
 #include "fd.h"
 #include "registers.h"
+#include "compat.h"
 #ifdef STACKS
 #include "python.h"
 #endif
@@ -152,11 +153,6 @@ static inline u8 wanted_of(u32 number)
     return found ? *found : 0;
 }
 
-static inline bool is_32_bit(void)
-{
-    return read_u32(bpf_get_current_task() + TASK_STATUS) & 2; /* TS_COMPAT */
-}
-
 /* What a file descriptor stands for, as of now: user space would look too late. */
 static inline void name_of_fd(struct pending *call)
 {
@@ -251,7 +247,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
         return 1;
     u32 number = ctx->args[1], tid = pid_tgid;
     u8 want = wanted_of(number);
-    bool is_compat = is_32_bit();
+    bool is_compat = is_32_bit(ctx->args[0]);
     if (is_compat)
         want = wanted_of(SYSCALLS - 1);
     if (!(want & WANT_CALL))
@@ -302,7 +298,7 @@ struct returning {
 
 static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ctx, u32 tid, u64 now)
 {
-    s64 number = entry_register(ctx->args[0], REGISTER_CALL);
+    s32 number = entry_call(ctx->args[0]);
     struct pending *begun = pending_calls.lookup(&tid);
     /* rt_sigreturn forgets its own number (-1). A thread that takes another's tid by execve meets that one's call. */
     if (begun && number >= 0 && (u32)number != begun->number)
@@ -311,7 +307,7 @@ static inline struct returning returning_call(struct bpf_raw_tracepoint_args *ct
     if (begun && now - begun->start_ns < SLOWER_THAN_NS)
         call.is_wanted = false;
     if (!begun && LINES && !SLOWER_THAN_NS)
-        call.is_wanted = !(number < 0 || is_32_bit() || !(wanted_of(number) & WANT_CALL));
+        call.is_wanted = !(number < 0 || is_32_bit(ctx->args[0]) || !(wanted_of(number) & WANT_CALL));
     return call;
 }
 

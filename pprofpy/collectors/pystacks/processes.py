@@ -19,7 +19,7 @@ import numpy as np
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
-from pprofpy.collectors.cpython.threadslot import thread_slot
+from pprofpy.collectors.cpython.threadslot import thread_record, thread_slot
 from pprofpy.collectors.cpython.versions import Layout
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.comparison import Comparison
@@ -35,6 +35,7 @@ TARGET = np.dtype(
         ("code_type", "u8"),
         ("gil", "u8"),
         ("flags", "u4"),
+        ("thread_record", "u2"),
         ("thread_slot", "u2"),
         *((name, "u2") for name in _LAYOUT_FIELDS),
     ],
@@ -218,6 +219,7 @@ class Processes:
         entry = np.zeros((), TARGET)
         entry["runtime"], entry["code_type"], entry["gil"] = runtime.address, runtime.code_type, runtime.gil
         entry["flags"] = _FOLLOW if self._children else 0
+        entry["thread_record"] = thread_record(runtime)
         entry["thread_slot"] = slot = thread_slot(runtime)
         if not slot:
             self._tell_of_limit(target)

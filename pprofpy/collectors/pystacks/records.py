@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.arch import x86_64
+from pprofpy.arch import here
 from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
 from pprofpy.collectors.kernel.source import ProbeSource
@@ -83,7 +83,7 @@ def python_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    members = {"TASK_THREAD_POINTER": x86_64.THREAD_POINTER, "TASK_TGID": "task_struct.tgid"}
+    members = {"TASK_THREAD_POINTER": here().thread_pointer, "TASK_TGID": "task_struct.tgid"}
     return struct_offsets(members, "threads of Python cannot be told apart in it")
 
 

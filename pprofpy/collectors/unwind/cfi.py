@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.arch.x86_64 import RETURN_ADDRESS, STACK_POINTER
+from pprofpy.arch import here
+from pprofpy.arch.machine import Machine
 from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.dwarf import MASK_64, CfiError, Cursor
 
@@ -72,8 +73,8 @@ class UnwindRow:
         is_signal: The caller was interrupted, it did not call: its address is that of an instruction not yet run.
     """
 
-    register: int = STACK_POINTER
-    offset: int = 8
+    register: int
+    offset: int
     expression: bytes = b""
     saved: tuple[tuple[int, Rule], ...] = ()
     is_signal: bool = False
@@ -105,6 +106,7 @@ class CfiTable:
         pairs = np.frombuffer(content[: len(content) // 8 * 8], "<i4").reshape(-1, 2)
         self._index, self._starts, self._entries = index, pairs[:, 0], pairs[:, 1]
         self.size = len(content)
+        self._machine = here()
         self._known: dict[int, _Function] = {}
         self._kept_rows = 0
         self._heads: dict[int, _Common] = {}
@@ -171,9 +173,9 @@ class CfiTable:
             elif letter == "P":
                 body.pointer(body.byte(), at)
         body.at = max(end, body.at)
-        if return_register != RETURN_ADDRESS:
+        if return_register != self._machine.return_address:
             raise CfiError("an unwinding table is for another machine")
-        common = _Common(code_step, data_step, encoding, has_length)
+        common = _Common(self._machine, code_step, data_step, encoding, has_length)
         first = common.run(body, 0, at, budget)[-1][1]
         common.first = replace(first, is_signal=is_signal)
         self._heads[place] = common
@@ -203,11 +205,15 @@ class _Function:
 class _Common:
     """What the entries of several functions share."""
 
+    machine: Machine
     code_step: int
     data_step: int
     encoding: int
     has_length: bool
-    first: UnwindRow = UnwindRow()
+    first: UnwindRow = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = UnwindRow(self.machine.stack_pointer, 0)
 
     def run(self, body: Cursor, start: int, base: int, budget: Budget | None) -> list[tuple[int, UnwindRow]]:
         """Execute the instructions in `body`; the rows that come out, by address."""
@@ -254,16 +260,17 @@ class _Machine:
 
     def _advance(self, steps: int) -> None:
         """What holds now holds up to `steps` further."""
-        if self.cfa[0] > RETURN_ADDRESS:
+        if self.cfa[0] > self.common.machine.program_counter:
             raise CfiError(f"a frame that is known by register {self.cfa[0]}")
         row = UnwindRow(*self.cfa, tuple(self.saved.items()), self.common.first.is_signal)
         self.rows.append((self.address, row))
         self.address = self.address + steps * self.common.code_step & MASK_64
 
     def _rule(self, register: int, rule: Rule) -> None:
-        if rule.kind is RuleKind.IN_REGISTER and rule.value > RETURN_ADDRESS:
+        last = self.common.machine.program_counter
+        if rule.kind is RuleKind.IN_REGISTER and rule.value > last:
             rule = Rule(RuleKind.UNDEFINED)
-        if register <= RETURN_ADDRESS:  # those of vectors do not matter
+        if register <= last:  # those of vectors do not matter
             self.saved[register] = rule
 
     def _save(self, register: int, kind: RuleKind, factored: int) -> None:
@@ -276,7 +283,7 @@ class _Machine:
             self.saved[register] = before[register]
 
     def _extended(self, opcode: int) -> None:
-        """Source: DWARF 5, table 7.29; 0x2e and 0x2f are GNU's."""
+        """Source: DWARF 5, table 7.29; 0x2e and 0x2f are GNU's, 0x2c and 0x2d arm64's (AADWARF64, 4.5)."""
         body = self.body
         match opcode:
             case 0x00:
@@ -307,7 +314,7 @@ class _Machine:
             case 0x0E:
                 self.cfa = self.cfa[0], body.unsigned(), b""
             case 0x0F:
-                self.cfa = STACK_POINTER, 0, body.block()
+                self.cfa = self.common.machine.stack_pointer, 0, body.block()
             case 0x10:
                 self._rule(body.unsigned(), Rule(RuleKind.SAVED_AT_EXPRESSION, 0, body.block()))
             case 0x11:
@@ -322,6 +329,8 @@ class _Machine:
                 self._save(body.unsigned(), RuleKind.VALUE_IS, body.signed())
             case 0x16:
                 self._rule(body.unsigned(), Rule(RuleKind.VALUE_IS_EXPRESSION, 0, body.block()))
+            case 0x2C | 0x2D if self.common.machine.signs_addresses:
+                pass  # from here on the return address is signed, or not any more: its code is taken off in any case
             case 0x2E:
                 body.unsigned()
             case 0x2F:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pprofpy.arch.x86_64 import PT_REGS_COUNT, PT_REGS_OF_UNWINDING
+from pprofpy.arch import here
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
@@ -38,7 +38,9 @@ _MOST_STEPS, _SECONDS = 50_000_000, 1.0
 
 _MOST_UNFINISHED = 256
 _MANY_STACKS = 65_536
-_STACK_BYTES, _PARTS = 28_672, 4
+_REGISTERS, _STACK_BYTES, _PARTS = 34, 28_672, 4
+"""Room for the registers of any machine; source: native.h."""
+
 _RECORD = np.dtype(
     [
         ("python_stack", "u8"),
@@ -53,14 +55,14 @@ _RECORD = np.dtype(
         ("stack_start", "u8"),
         ("stack_bytes", "u4"),
         ("absent", "u4"),
-        ("registers", "u8", (PT_REGS_COUNT,)),
+        ("registers", "u8", (_REGISTERS,)),
         ("stack", "u1", (_STACK_BYTES,)),
     ]
 )
 NATIVE_LAYOUTS = {"native_record": _RECORD}
 """For the Source of a program that includes native.h."""
 
-_HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQQII"), struct.Struct(f"<{PT_REGS_COUNT}Q")
+_HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQQII"), struct.Struct(f"<{_REGISTERS}Q")
 _CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
 
 _BROKEN_OFF = {
@@ -175,7 +177,7 @@ class NativeStacks:
             return None
         registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
         return StackCopy(
-            tuple(registers[place] for place in PT_REGS_OF_UNWINDING),
+            tuple(registers[place] for place in here().pt_regs_of_unwinding),
             head.stack_start,
             content,
             absent,

@@ -108,7 +108,7 @@ def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int]
             opcode = body.byte()
             if 0x30 <= opcode < 0x50:
                 stack.append(opcode - 0x30)
-            elif 0x70 <= opcode < 0x70 + len(registers):
+            elif 0x70 <= opcode < 0x70 + min(len(registers), 32):
                 stack.append(registers[opcode - 0x70] + body.signed() & MASK_64)
             elif opcode in _CONSTANTS:
                 stack.append(body.number(_CONSTANTS[opcode]) & MASK_64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from pprofpy.arch.x86_64 import RETURN_ADDRESS, STACK_POINTER
+from pprofpy.arch import here
 from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.cfi import Rule, RuleKind, UnwindRow
 from pprofpy.collectors.unwind.codemap import CodeMap
@@ -123,6 +123,8 @@ class Unwinder:
         self._functions = functions
         self._numbers = numbers
         self._places: dict[int, _Place] = {}
+        self._machine = here()
+        self._code_addresses = (1 << self._machine.code_address_bits) - 1
 
     def refresh(self) -> None:
         """Look what code the process has now."""
@@ -149,8 +151,8 @@ class Unwinder:
         return Chain(tuple(functions), ending)
 
     def _follow(self, copy: StackCopy, functions: list[int], budget: Budget) -> Ending:
-        registers = list(copy.registers)
-        address = registers[RETURN_ADDRESS]
+        registers, stack_pointer = list(copy.registers), self._machine.stack_pointer
+        address, is_leaf = registers[self._machine.program_counter], True
         for _ in range(_MAX_FRAMES):
             budget.step()
             if not address:
@@ -165,12 +167,23 @@ class Unwinder:
             if copy.loop and frame > copy.loop:
                 return Ending.AT_PYTHON
             functions.append(place.function)
-            if frame <= registers[STACK_POINTER]:
+            if not self._is_frame(place.row, frame - registers[stack_pointer], is_leaf=is_leaf):
                 return Ending.BROKEN
             _climb(registers, place.row, frame, copy)
-            is_after_call = not place.row.is_signal and registers[RETURN_ADDRESS] > 0
-            address = registers[RETURN_ADDRESS] - is_after_call
+            registers[stack_pointer] = frame
+            address = registers[self._machine.return_address] & self._code_addresses
+            address -= not place.row.is_signal and address > 0
+            is_leaf = False
         return Ending.BROKEN
+
+    def _is_frame(self, row: UnwindRow, size: int, *, is_leaf: bool) -> bool:
+        """Can a frame be so large? Where calls leave the return address in a register, a leaf's may be empty, but all
+        others have saved it."""
+        if self._machine.return_address == self._machine.program_counter:
+            return size > 0
+        if is_leaf:
+            return size >= 0
+        return size > 0 and any(register == self._machine.return_address for register, _ in row.saved)
 
     def _learn(self, address: int, budget: Budget) -> _Place:
         """Remember what is to be known of an instruction."""
@@ -196,14 +209,13 @@ def _frame(row: UnwindRow, registers: list[int], copy: StackCopy) -> int:
 
 
 def _climb(registers: list[int], row: UnwindRow, frame: int, copy: StackCopy) -> None:
-    """Make a frame's registers those of its caller; a return address of 0 says that there is none."""
+    """Make a frame's registers those of its caller, but for the stack pointer; a return address of 0: there is none."""
     values = []
     for register, rule in row.saved:
         if rule.kind is RuleKind.SAVED_AT:
             values.append((register, copy.word(frame + rule.value)))
         else:
             values.append((register, _value(rule, registers, frame, copy)))
-    registers[STACK_POINTER] = frame
     for register, value in values:
         registers[register] = value
 

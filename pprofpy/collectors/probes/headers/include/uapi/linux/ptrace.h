@@ -1,5 +1,5 @@
 #pragma once
-/* The registers of x86-64. */
+/* As many registers as arch/ says; it also says which of them is where. */
 struct pt_regs {
-    unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+    unsigned long words[REGISTERS];
 };
