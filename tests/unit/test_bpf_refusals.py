@@ -8,7 +8,7 @@ import platform
 
 import pytest
 
-from pprofpy.collectors.kernel.bytecode import INSTRUCTION
+from pprofpy.collectors.kernel.bytecode import helpers_in
 from pprofpy.collectors.kernel.refusals import HELPERS, reason_in, refused, refused_program
 from tests.kernel_programs import VARIANTS, as_loaded, compiled
 
@@ -33,6 +33,7 @@ NO_COOKIE = (
     "unknown func bpf_get_attach_cookie#174\nprocessed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0"
 )
 NO_TASK_5_10 = "unknown func unknown#158\nverification time 22 usec\nstack depth 0\nprocessed 1 insns (limit 1000000)"
+NO_ATOMICS_5_10 = "BPF_STX uses reserved fields\nprocessed 0 insns (limit 1000000)"
 NO_REGISTERS_6_13 = "program of this type cannot use helper bpf_task_pt_regs#175\nprocessed 9 insns (limit 1000000)"
 TOO_LONG = """\
 BPF program is too large. Processed 1000001 insn
@@ -74,8 +75,35 @@ def test_a_refused_program_has_a_reason_in_words(log: str, words: str) -> None:
 def test_an_old_kernel_is_told_which_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "release", lambda: "5.10.0-33-amd64")
 
-    assert "Linux 5.15 or newer" in refused_program("on_clock", "cpu.bpf.c", "BPF_STX uses reserved fields").hint
+    assert "Linux 5.15 or newer" in refused_program("on_clock", "cpu.bpf.c", TOO_FAR).hint
     assert "Linux 5.15 or newer" in refused("make a table", OSError(errno.EINVAL, "")).hint
+
+
+@pytest.mark.parametrize(
+    ("log", "helpers", "words"),
+    [
+        (NO_TASK_5_10, {1, 158, 175}, "5.15 or newer: Linux 5.10.0-33-amd64 does not offer bpf_get_current_task_btf, "
+         "bpf_task_pt_regs here"),
+        (NO_TASK_5_10, set(), "5.11 or newer: Linux 5.10.0-33-amd64 does not offer bpf_get_current_task_btf here"),
+        (NO_ATOMICS_5_10, {1, 5}, "5.12 or newer: Linux 5.10.0-33-amd64 does not offer atomic operations that give a"),
+        (NO_ATOMICS_5_10, {174}, "5.15 or newer"),
+    ],
+)  # fmt: skip
+def test_all_that_an_old_kernel_lacks_is_named(
+    log: str, helpers: set[int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "5.10.0-33-amd64")
+
+    error = refused_program("on_clock", "cpu.bpf.c", log, helpers)
+
+    assert words in error.message
+    assert error.exit_code == 4
+
+
+def test_helpers_are_named_only_where_one_of_them_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "5.14.0-503.el9.x86_64")
+
+    assert "off=8788" in refused_program("on_clock", "cpu.bpf.c", TOO_FAR, {174, 175}).message
 
 
 def test_the_reason_in_a_whole_log_stands_at_its_end() -> None:
@@ -113,12 +141,7 @@ def test_an_error_number_has_its_remedy(code: int, words: str, remedy: str) -> N
 @pytest.mark.ebpf(needs="compiler")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_version_of_every_function_of_the_kernel_that_is_called_is_known(variant: str) -> None:
-    called = {
-        number
-        for code in as_loaded(compiled(variant)).values()
-        for operation, registers, _, number in INSTRUCTION.iter_unpack(code)
-        if operation == 0x85 and not registers
-    }
+    called = set().union(*map(helpers_in, as_loaded(compiled(variant)).values()))
 
     assert called
     assert called <= HELPERS.keys()

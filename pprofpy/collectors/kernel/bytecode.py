@@ -164,6 +164,15 @@ def put_in_kernel_functions(instructions: bytes, numbers: Sequence[int]) -> byte
     return bytes(code)
 
 
+def helpers_in(instructions: bytes) -> set[int]:
+    """The numbers of the kernel's helpers that code calls."""
+    return {
+        number
+        for operation, registers, _, number in INSTRUCTION.iter_unpack(instructions)
+        if operation == _CALL and not registers >> 4
+    }
+
+
 def renumber_maps(instructions: bytes, numbers: dict[int, int]) -> bytes:
     """Code with each reference to a map replaced, from its key in `numbers` to the value."""
     code = bytearray(instructions)

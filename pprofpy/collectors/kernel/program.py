@@ -20,6 +20,7 @@ from pprofpy.collectors.kernel.btf import VMLINUX
 from pprofpy.collectors.kernel.bytecode import (
     Bytecode,
     MapShape,
+    helpers_in,
     put_in_kernel_functions,
     put_in_parameters,
     renumber_maps,
@@ -113,7 +114,7 @@ class Program:
             try:
                 self._functions[name] = kernel.load_program(kind, code, name)
             except kernel.RefusedError as error:
-                raise refused_program(name, self._source, str(error)) from error
+                raise refused_program(name, self._source, str(error), helpers_in(code)) from error
             except OSError as error:
                 raise refused(f"load {name} of {self._source}", error) from error
         return self._functions[name]

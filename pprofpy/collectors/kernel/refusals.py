@@ -10,6 +10,7 @@ import errno
 import os
 import platform
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from pprofpy.errors import NotPossibleError, exhausted
@@ -17,7 +18,7 @@ from pprofpy.target import with_sudo
 
 
 class Helper(NamedTuple):
-    """A function that the kernel offers to programs, and the first Linux that does."""
+    """A function (or else) that the kernel offers to programs, and the first Linux that does."""
 
     name: str
     since: tuple[int, int]
@@ -49,6 +50,9 @@ HELPERS = {
 NEWEST_NEEDED = max(helper.since for helper in HELPERS.values())
 """The Linux that every command works on; with some, older ones do."""
 
+_INSTRUCTIONS = (("BPF_STX uses reserved fields", Helper("atomic operations that give a result", (5, 12))),)
+"""What verifiers say of instructions that they do not know."""
+
 _UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|cannot use helper) \S+?#(\d+)")
 _TOO_LONG = re.compile(r"program is too large|too many states|The sequence of \d+ jumps is too complex")
 _NOT_THE_REASON = re.compile(
@@ -79,20 +83,19 @@ def refused(action: str, error: OSError) -> NotPossibleError:
     return NotPossibleError(words, "please report it with the output of 'uname -a'")
 
 
-def refused_program(function: str, source: str, log: str) -> NotPossibleError:
+def refused_program(function: str, source: str, log: str, helpers: Collection[int] = ()) -> NotPossibleError:
     """Why a program is not accepted.
 
     Args:
         function: Its name.
         source: The file that it is from.
         log: What the verifier wrote, whole or only its end.
+        helpers: The numbers of all helpers that it calls: the verifier names only the first that it does not know.
     """
-    if unknown := _UNKNOWN_HELPER.search(log):
-        helper = HELPERS.get(int(unknown[1]))
-        since = _text(helper.since if helper else NEWEST_NEEDED)
-        name = helper.name if helper else f"helper {unknown[1]}"
+    if lacking := _lacking(log, helpers):
+        since, names = _text(max(one.since for one in lacking)), ", ".join(one.name for one in lacking)
         return NotPossibleError(
-            f"this takes Linux {since} or newer: Linux {platform.release()} does not offer {name} here",
+            f"this takes Linux {since} or newer: Linux {platform.release()} does not offer {names} here",
             "without it: pprofpy cpu --engine py-spy",
         )
     if is_old():
@@ -111,6 +114,18 @@ def refused_program(function: str, source: str, log: str) -> NotPossibleError:
     )
 
 
+def _lacking(log: str, helpers: Collection[int]) -> list[Helper]:
+    """What the kernel does not offer to a program that it refuses for that reason; empty if it is another."""
+    said = [one for words, one in _INSTRUCTIONS if words in log]
+    if unknown := _UNKNOWN_HELPER.search(log):
+        number = int(unknown[1])
+        said.append(HELPERS.get(number) or Helper(f"helper {number}", NEWEST_NEEDED))
+    if not said:
+        return []
+    newer = [HELPERS[number] for number in sorted(helpers) if number in HELPERS and _is_newer(HELPERS[number].since)]
+    return list(dict.fromkeys([*said, *newer]))
+
+
 def reason_in(log: str, lines: int = 2) -> str:
     """The lines of a verifier's log that say what is wrong: they stand at its end, before the statistics."""
     said = [line.strip() for line in log.splitlines()]
@@ -119,8 +134,13 @@ def reason_in(log: str, lines: int = 2) -> str:
 
 def is_old() -> bool:
     """Is this Linux older than what all commands work on?"""
-    version = re.match(r"(\d+)\.(\d+)", platform.release())
-    return version is not None and (int(version[1]), int(version[2])) < NEWEST_NEEDED
+    return _is_newer(NEWEST_NEEDED)
+
+
+def _is_newer(version: tuple[int, int]) -> bool:
+    """Is that version newer than what runs?"""
+    running = re.match(r"(\d+)\.(\d+)", platform.release())
+    return running is not None and (int(running[1]), int(running[2])) < version
 
 
 def _text(version: tuple[int, int]) -> str:
