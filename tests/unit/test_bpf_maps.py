@@ -7,6 +7,7 @@ import errno
 import numpy as np
 import pytest
 
+from pprofpy.collectors.kernel import maps, syscall
 from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.errors import PprofpyError
 from tests.fake_kernel import FakeKernel
@@ -33,6 +34,19 @@ def filled(kernel: FakeKernel, count: int) -> MapTable:
     for number in range(count):
         table.put((number, number + 1), number * 1000)
     return table
+
+
+def test_where_a_call_serves_nothing_for_want_of_room_more_is_offered(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All entries that hash to one place come at once, or not at all."""
+    table, serve = filled(kernel, 100), kernel.lookup_batch
+    monkeypatch.setattr(maps, "_AT_ONCE", 4)
+    monkeypatch.setattr(syscall, "lookup_batch", lambda *given: (0, errno.ENOSPC) if given[-1] < 100 else serve(*given))
+
+    keys, _ = table.items()
+
+    assert len(keys) == len(set(keys.tolist())) == 100
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100, 101, 1000])

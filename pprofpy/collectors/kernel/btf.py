@@ -26,7 +26,7 @@ _MAGIC = 0xEB9F
 (_PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT) = (2, 3, 4, 5, 6, 8, 9, 10, 11)
 (_FUNC, _FUNC_PROTO, _VAR, _DATASEC, _TYPE_TAG, _ENUM64) = (12, 13, 14, 15, 18, 19)
 _MODIFIERS = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
-_KINDS, _HEADER_WORDS = 32, 3
+_KINDS, _HEADER_WORDS, _AT_ONCE = 32, 3, 1 << 16
 # Words that follow a type's header: for each of its entries, or once.
 _ENTRY_WORDS = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, _DATASEC: 3, _ENUM64: 3}
 _TAIL_WORDS = {1: 1, _ARRAY: 3, _VAR: 1, 17: 1}
@@ -54,8 +54,8 @@ class Btf:
             raise ValueError("not BTF") from error
         if magic != _MAGIC:
             raise ValueError("not BTF")
-        start = header_bytes + strings_at
-        self._strings = data[start : start + strings_bytes]
+        self._data = data
+        self._strings = header_bytes + strings_at, header_bytes + strings_at + strings_bytes
         self._at = _starts(self._words)
         self._kinds = self._column(1) >> 24 & 0x1F
         self._names = self._column(0)
@@ -147,11 +147,11 @@ class Btf:
 
     def _spellings(self, name: str) -> list[int]:
         """Where a name stands among the strings."""
-        found, text = [], b"\0" + name.encode() + b"\0"
-        at = self._strings.find(text)
+        found, text, (start, end) = [], b"\0" + name.encode() + b"\0", self._strings
+        at = self._data.find(text, start, end)
         while at >= 0:
-            found.append(at + 1)
-            at = self._strings.find(text, at + 1)
+            found.append(at + 1 - start)
+            at = self._data.find(text, at + 1, end)
         return found
 
     def _ids(self, kind: int, name: str) -> list[int]:
@@ -200,10 +200,13 @@ class Btf:
 
 def _starts(words: _Words) -> NDArray[Any]:
     """Where each type's header begins, by its number; for `void` it is 0, too."""
-    infos = words[1:]
-    kinds = infos >> 24 & 0x1F
-    following = np.arange(_HEADER_WORDS, len(infos) + _HEADER_WORDS, dtype=np.uint32)
-    following += _by_kind(_ENTRY_WORDS)[kinds] * (infos & 0xFFFF) + _by_kind(_TAIL_WORDS)[kinds]
+    entry_words, tail_words = _by_kind(_ENTRY_WORDS), _by_kind(_TAIL_WORDS)
+    # Of each word, where the next type would begin if one began here; a part at a time, to take little memory.
+    following = np.arange(_HEADER_WORDS, len(words) - 1 + _HEADER_WORDS, dtype=np.uint32)
+    for start in range(0, len(following), _AT_ONCE):
+        infos = words[start + 1 : start + 1 + _AT_ONCE]
+        kinds = infos >> 24 & 0x1F
+        following[start : start + _AT_ONCE] += entry_words[kinds] * (infos & 0xFFFF) + tail_words[kinds]
     next_of, at, starts = following.data, 0, array("I", [0])
     while at < len(following):
         starts.append(at)

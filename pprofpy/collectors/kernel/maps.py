@@ -16,6 +16,9 @@ from pprofpy.collectors.kernel.cpus import possible_cpus
 from pprofpy.errors import PprofpyError
 
 _ANY, _ONLY_NEW = 0, 1
+_AT_ONCE = 4096
+"""So many entries are read at a time: room for all of a large table would be taken again and again."""
+
 Records = NDArray[Any]
 
 _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH = 2, 5, 6, 10
@@ -125,12 +128,15 @@ class MapTable:
         parts = []
         # A place in the map: the kernel wants room for a key, and 4 bytes at least.
         place = np.zeros(max(self._key.itemsize, 4), np.uint8)
-        started = False
+        started, most = False, min(_AT_ONCE, self.capacity)
         while True:
-            keys, values = self._buffers(self.capacity)
+            keys, values = self._buffers(most)
             before = place.ctypes.data if started else 0
             addresses = before, place.ctypes.data, keys.ctypes.data, values.ctypes.data
-            count, problem = kernel.lookup_batch(self._descriptor, *addresses, self.capacity)
+            count, problem = kernel.lookup_batch(self._descriptor, *addresses, most)
+            if problem == errno.ENOSPC and most < self.capacity:  # all that hashes to one place comes at once
+                most = self.capacity
+                continue
             if problem not in (0, errno.ENOENT):
                 raise PprofpyError(f"a kernel map could not be read: {os.strerror(problem)}")
             parts.append((keys[:count].copy(), self._trimmed(values[:count]).copy()))

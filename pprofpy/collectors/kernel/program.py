@@ -45,6 +45,7 @@ from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.types import forget_kernel_types, kernel_types, loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
+from pprofpy.system.memory import peak_bytes
 from pprofpy.target import procfs, with_sudo
 from pprofpy.target.permission import require_proc
 from pprofpy.text import counted
@@ -216,7 +217,7 @@ class Program:
         Args:
             stack_count: So many stacks are in memory.
         """
-        own_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        own_mb = peak_bytes() >> 20
         kernel_mb = sum(kernel_facts(one).get("memlock", 0) for one in self._maps.values()) >> 20
         stacks = f", {counted(stack_count, 'stack')} known" if stack_count else ""
         return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel{stacks}"
