@@ -58,11 +58,11 @@ class TracedRecorder(Recorder):
 
     def poll(self) -> None:
         """Take what is new, and write it to the file."""
-        batch = self._events.read()
-        if self._writer:
-            self._writer.add(batch)
-        self._sums.add(batch)
-        self._note(batch)
+        for batch in self._events.read():
+            if self._writer:
+                self._writer.add(batch)
+            self._sums.add(batch)
+            self._note(batch)
 
     def _note(self, batch: Batch) -> None:
         lines = self._narrator.lines(batch)

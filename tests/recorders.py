@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from pprofpy.collectors.sched_latency import SchedRecorder
 from pprofpy.collectors.trace import EventRecorder
@@ -41,7 +44,20 @@ def long_waits(recorder: SchedRecorder) -> list[LongWait]:
 def last_events(recorder: EventRecorder) -> Batch:
     """End the recording; the events that have not been read yet."""
     recorder.finish()
-    return recorder.read()
+    return joined(recorder.read())
+
+
+def joined(batches: Iterable[Batch]) -> Batch:
+    """Batches as one."""
+    parts = list(batches)
+    return Batch(
+        np.concatenate([one.records for one in parts]),
+        np.concatenate([one.calls for one in parts]),
+        np.concatenate([one.calls_with_strings for one in parts]),
+        {key: path for one in parts for key, path in one.fd_paths.items()},
+        {address: name for one in parts for address, name in one.symbols.items()},
+        {number: stack for one in parts for number, stack in one.stacks.items()},
+    )
 
 
 def trace_of(recorder: SchedRecorder, record: LatencyRecord) -> Trace:

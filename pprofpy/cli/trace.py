@@ -250,7 +250,8 @@ class _Stream:
     def take(self, elapsed_ns: int = 0) -> None:
         """Show and save what is new."""
         if not self.view.is_full:
-            self._take(self.recorder.read())
+            for batch in self.recorder.read():
+                self._take(batch)
 
     def end(self) -> None:
         """Show and save the rest, and what was lost."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,9 @@ DYNAMIC_BYTES = 256
 
 RECORD_BYTES = (64, 128, 320, 512)
 """The sizes of records that there are programs for. The kernel's own tracepoints fit into the last."""
+
+_RING_BYTES, _PART_BYTES = 32 << 20, 2 << 20
+"""Each ring buffer (as in trace.bpf.c), and what is read of one at once."""
 
 _NEVER_NS = 1 << 63
 _IN_FLIGHT_NS = 2_000_000
@@ -230,13 +233,34 @@ class EventRecorder(KernelRecorder):
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 
-    def read(self) -> Batch:
-        """The events since the last call, in order of time; call it every 50 ms or so. After the end: the last ones."""
-        return self._read(_NEVER_NS if self._end_ns else time.monotonic_ns() - _IN_FLIGHT_NS)
+    def read(self) -> Iterator[Batch]:
+        """The events since the last call, in order of time; call it every 50 ms or so. After the end: the last ones.
 
-    def _read(self, until_ns: int) -> Batch:
+        Yields:
+            Some megabytes at once. After a flood, or a while without a CPU, there may be a hundred.
+        """
+        until_ns = _NEVER_NS if self._end_ns else time.monotonic_ns() - _IN_FLIGHT_NS
+        for _ in range(_RING_BYTES // _PART_BYTES + 1):
+            fresh = self._fresh()
+            behind_ns = [newest_ns - _IN_FLIGHT_NS for newest_ns in self._newest_of_those_behind(fresh)]
+            yield self._ready(fresh, min(until_ns, *behind_ns, _NEVER_NS))
+            if not (behind_ns and len(fresh)):
+                return
+
+    def _newest_of_those_behind(self, fresh: Batch) -> Iterator[int]:
+        """When the last event happened, of each stream that has more; those of others must wait for these."""
+        times_ns = (
+            (self._records, fresh.records["head"]["ts_ns"]),
+            (self._calls, known_at_ns(fresh.calls)),
+            (self._calls_with_strings, known_at_ns(fresh.calls_with_strings["call"])),
+        )
+        for stream, of_stream_ns in times_ns:
+            if stream and stream.is_behind:
+                yield int(of_stream_ns[-1]) if len(of_stream_ns) else 0
+
+    def _ready(self, fresh: Batch, until_ns: int) -> Batch:
         """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
-        held, fresh = self._held, self._fresh()
+        held = self._held
         records = np.concatenate([held.records, fresh.records])
         calls = np.concatenate([held.calls, fresh.calls])
         with_strings = np.concatenate([held.calls_with_strings, fresh.calls_with_strings])
@@ -254,9 +278,11 @@ class EventRecorder(KernelRecorder):
     def _fresh(self) -> Batch:
         """What has arrived since the last call, its stacks numbered by what they read as."""
         fresh = Batch(
-            self._records.read() if self._records else self._held.records[:0],
-            self._calls.read() if self._calls else self._held.calls[:0],
-            self._calls_with_strings.read() if self._calls_with_strings else self._held.calls_with_strings[:0],
+            self._records.read(_PART_BYTES) if self._records else self._held.records[:0],
+            self._calls.read(_PART_BYTES) if self._calls else self._held.calls[:0],
+            self._calls_with_strings.read(_PART_BYTES)
+            if self._calls_with_strings
+            else self._held.calls_with_strings[:0],
         )
         if self._stacks:
             self._stacks.number(fresh)

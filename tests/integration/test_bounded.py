@@ -34,7 +34,7 @@ from pprofpy.model.gil import GilRecord
 from pprofpy.model.profile import Profile, Stack
 from pprofpy.session import sums
 from tests.conftest import PATIENCE_S, PROGRAMS, rounds_until_right
-from tests.recorders import finished, last_events, noun
+from tests.recorders import finished, joined, last_events, noun
 
 pytestmark = pytest.mark.ebpf
 
@@ -181,7 +181,7 @@ def test_traced_events() -> None:
         with ever_new("naps") as program:
             options = TraceOptions(select(["clock_nanosleep"]), Scope(program.pid), stacks=True)
             with EventRecorder(options) as recorder:
-                wrong = record(program, recorder, lambda: take(recorder.read()))
+                wrong = record(program, recorder, lambda: take(joined(recorder.read())))
                 take(last_events(recorder))
                 collection = recorder.collected()
         assert len(found) == program.count - collection.dropped
@@ -275,7 +275,7 @@ def test_events_refer_to_stacks_that_were_told_before(nothing_alike: int) -> Non
         while len(told) < 60 or len(recorder._stacks._told) > 0.5 * len(told):
             assert time.monotonic() < until, f"{len(told)} stacks told, {len(recorder._stacks._told)} known"
             time.sleep(0.05)
-            batch = recorder.read()
+            batch = joined(recorder.read())
             told.update(batch.stacks)
             assert set(batch.all_calls()["head"]["stack"].tolist()) <= told.keys()
     assert sum(any("nap_" in frame for frame in stack) for stack in told.values()) > 30

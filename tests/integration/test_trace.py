@@ -268,7 +268,7 @@ ask()
     seen: list[TracedEvent] = []
 
     def has_seen_enough() -> bool:
-        seen.extend(narrator.lines(recorder.read()))
+        seen.extend(line for batch in recorder.read() for line in narrator.lines(batch))
         return len(seen) > 1000
 
     scope = Scope() if everybody else Scope(process.pid)

@@ -114,7 +114,12 @@ class EventStream(_RingBuffer):
     Args:
         descriptor: The map's file descriptor; it belongs to the program.
         dtype: The type of every record.
+
+    Attributes:
+        is_behind: The last call of `read` has left some.
     """
+
+    is_behind = False
 
     def __init__(self, descriptor: int, dtype: np.dtype[Any]) -> None:
         super().__init__(descriptor)
@@ -130,8 +135,11 @@ class EventStream(_RingBuffer):
             }
         )
 
-    def read(self) -> NDArray[Any]:
-        """Everything that has arrived since the last call, oldest first; an array of `dtype`, which is the caller's.
+    def read(self, most_bytes: int = 0) -> NDArray[Any]:
+        """What has arrived since the last call, oldest first; an array of `dtype`, which is the caller's.
+
+        Args:
+            most_bytes: About how much to read at most; 0: everything. If there is more, `is_behind` says so.
 
         Raises:
             NotPossibleError: The kernel does not map the buffer.
@@ -139,6 +147,9 @@ class EventStream(_RingBuffer):
         """
         waiting = (self.arrived() - self._position) // self._stride
         parts = [np.empty(0, self.dtype)]
+        most = max(most_bytes // self._stride, 1) if most_bytes else waiting
+        self.is_behind = waiting > most
+        waiting = min(waiting, most)
         while waiting > 0:
             count = min(waiting, self._most_at_once)
             events, done = self._read_part(count)
