@@ -4,7 +4,9 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
-KERNEL := 6.1
+# Which kernels `make kernels` tries.
+KERNEL ?= 5.10 6.1 6.12 newest
+ARCH   ?= amd64 arm64
 
 FUZZ   ?= 1000000
 # Two more than CPUs: tests wait for recordings half of the time.
@@ -15,14 +17,15 @@ unexport PYTHONDONTWRITEBYTECODE
 # Before a command runs that may write nothing.
 KEEP_MODULES = $(PYTHON) -m compileall -q pprofpy
 
-.PHONY: help setup demo test wheel fuzz hostile frameworks kernels lint format docs bench storm clean
+.PHONY: help setup demo test wheel fuzz hostile frameworks kernels kernels-truth lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
 	@echo "make test    the whole test suite"
 	@echo "make hostile each command in each surroundings: make test tries each with some (PYTEST_ARGS)"
 	@echo "make frameworks install gunicorn, uWSGI, Celery ... and run every command against each (FRAMEWORKS=\"uwsgi celery\")"
-	@echo "make kernels hand all eBPF programs to another kernel's verifier: KERNEL=6.1, in an emulated machine"
+	@echo "make kernels hand all eBPF programs to other kernels' verifiers, in emulated machines: KERNEL=6.1 ARCH=arm64"
+	@echo "make kernels-truth  record programs with known answers on other kernels, in emulated machines: KERNEL=6.12 ARCH=arm64"
 	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
 	@echo "make wheel   wheels for x86-64 and arm64, and the sdist, into dist/; the one for this machine is tried"
 	@echo "make lint    ruff and mypy"
@@ -61,7 +64,11 @@ frameworks: setup
 
 kernels: setup
 	@scripts/setup.sh kernels
-	@scripts/kernels.sh $(PYTHON) $(KERNEL)
+	@scripts/kernels.sh verify $(PYTHON) "$(KERNEL)" "$(ARCH)"
+
+kernels-truth: setup
+	@scripts/setup.sh kernels
+	@scripts/kernels.sh truth $(PYTHON) "$(KERNEL)" "$(ARCH)"
 
 wheel: setup
 	@scripts/setup.sh wheel

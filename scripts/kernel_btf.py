@@ -2,7 +2,8 @@
 
     python kernel_btf.py VMLINUZ OUTPUT
 
-Source: Documentation/arch/x86/boot.rst: a bzImage holds the kernel as a compressed ELF file; its section .BTF is taken.
+Source: Documentation/arch/x86/boot.rst (a bzImage holds the kernel as a compressed ELF file; its section .BTF is taken)
+and Documentation/arch/arm64/booting.rst (an Image is the kernel as it lies in memory).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def _places(data: bytes, magic: bytes) -> Iterator[int]:
 
 
 def _unpacked(image: bytes) -> Iterator[bytes]:
-    """All that in this file unpacks; its own code holds the magic numbers, too."""
+    """The file itself, as arm64's are mostly, and all that in it unpacks; its own code holds the magic numbers, too."""
+    yield image
     for magic, unpack in _COMPRESSIONS.items():
         for at in _places(image, magic):
             try:

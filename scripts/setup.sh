@@ -21,6 +21,9 @@ test_needs=(
 )
 kernel_needs=(
     "command -v qemu-system-x86_64|qemu-system-x86|make kernels: the machine that other kernels run in"
+    "command -v qemu-system-aarch64|qemu-system-arm|make kernels: the machine that arm64 kernels run in"
+    "command -v aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|make kernels: the program that runs in it"
+    "test -e /usr/aarch64-linux-gnu/lib/libc.a|libc6-dev-arm64-cross|make kernels: the same, without a C library beside it"
     "command -v cpio|cpio|make kernels: what that machine starts with"
     "command -v lz4|lz4|make kernels: Debian's cloud kernels are compressed with it"
     "command -v zstd|zstd|make kernels: others with this"

@@ -1,28 +1,36 @@
 """Every eBPF program of every command, in every variant, as bytecode: for tests of the code, and of other kernels.
 
-    python -m tests.kernel_programs FILE [BTF RELEASE]
+    python -m tests.kernel_programs FILE [BTF RELEASE MACHINE]
 
-writes them for scripts/kernel_init.c, compiled for this kernel or for the one whose types are given. Nothing is loaded,
-but bcc makes maps as it compiles: it takes root.
+writes them for scripts/kernel_init.c, compiled for this kernel or for the one whose types are given, and prints a line
+of JSON about each variant. Nothing is loaded, but bcc makes maps as it compiles: it takes root.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from pprofpy import arch
 from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel import btf
 from pprofpy.collectors.kernel import program as loader
-from pprofpy.collectors.kernel.bytecode import Bytecode, put_in_kernel_functions, put_in_parameters, values_of
+from pprofpy.collectors.kernel.bytecode import (
+    Bytecode,
+    helpers_in,
+    put_in_kernel_functions,
+    put_in_parameters,
+    values_of,
+)
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.tracepoints import select
@@ -32,6 +40,7 @@ from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorde
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.collectors.trace import EventRecorder, TraceOptions
+from pprofpy.errors import NotPossibleError
 from pprofpy.session import Recorder
 
 Make = Callable[[int], Recorder]
@@ -198,15 +207,29 @@ def packed(name: str, variant: Variant) -> Iterator[bytes]:
         yield struct.pack("<2I", KINDS.get(function, RAW_TRACEPOINT), len(code) // 8) + code
 
 
-def main(output: str, types: str = "", release: str = "") -> None:
+def about(name: str, variant: Variant) -> dict[str, Any]:
+    """What tests.kernel_report must know of a variant, to tell of a refusal as pprofpy does."""
+    helpers = {function: sorted(helpers_in(code)) for function, code in as_loaded(variant).items()}
+    return {"variant": name, "source": variant.source, "helpers": helpers}
+
+
+def main(output: str, types: str = "", release: str = "", machine: str = "") -> None:
+    parts: list[bytes] = []
     with ExitStack() as patches:
         if types:
+            arch.system_call_number("bpf")  # of this machine, which compiles
+            patches.enter_context(patch.object(arch, "machine", lambda: machine or arch.FIRST))
             patches.enter_context(patch.object(btf, "VMLINUX", Path(types)))
             patches.enter_context(patch.object(platform, "release", lambda: release))
-        parts = [part for name in VARIANTS for part in packed(name, compiled(name))]
+        for name in VARIANTS:
+            try:
+                variant = compiled(name)
+            except NotPossibleError as error:
+                print(json.dumps({"variant": name, "refused": error.message}))
+                continue
+            parts += packed(name, variant)
+            print(json.dumps(about(name, variant)))
     Path(output).write_bytes(b"".join(parts))
-    with suppress(BrokenPipeError):
-        print(f"{len(VARIANTS)} variants compiled{f' for Linux {release}' if release else ''}")
 
 
 if __name__ == "__main__":

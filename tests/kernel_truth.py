@@ -1,0 +1,187 @@
+"""Known answers on other kernels: programs that know what they do are recorded in an emulated machine (tests/guest.py),
+and the recordings are judged here.
+
+    python -m tests.kernel_truth steps > steps.json
+    python -m tests.kernel_truth VERSION ARCHITECTURE RELEASE SAID
+
+The bounds are wide: emulated, a machine takes 20 to 50 times as long, and does one thing at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pprofpy.events.log import summarize
+from pprofpy.formats import eventlog, recording
+from pprofpy.model.gil import GilRecord
+from pprofpy.model.recording import Recording
+from tests.cpu import shares
+from tests.integration.test_cpu_known_answers import SHARES, shares_of
+from tests.integration.test_events_profile import by_function
+from tests.integration.test_off_cpu_python import WAITS, Account, mistaken_reason, waits_of
+from tests.kernel_report import RESULTS, Results, write_page
+from tests.recorders import latency_record
+
+CPU_TOLERANCE = 3
+"""Percentage points: that of the tests on this machine."""
+
+NATIVE_TOLERANCE = 6
+TIME_TOLERANCE = 0.1
+"""Of a program's own account of its times."""
+
+NATIVE = {
+    "by_plain": 25.0,
+    "by_caller": 20.0,
+    "by_recursive": 15.0,
+    "callee": 20.0,
+    "recursive": 15.0,
+    "in_python": 10.0,
+}
+
+
+class Step:
+    """A program, how it is recorded, and what must come out of it."""
+
+    def __init__(self, program: list[str], record: str, judge: Callable[[Any, Any], tuple[str, bool]]) -> None:
+        self.program, self.record, self.judge = program, record, judge
+
+    @property
+    def is_log(self) -> bool:
+        return self.record.startswith("trace")
+
+    def about(self, name: str) -> dict[str, Any]:
+        begins = self.program[0] not in ("burn.py", "native.py", "sleeper.py")
+        program = [f"/programs/{self.program[0]}", *self.program[1:]]
+        suffix = ".trace" if self.is_log else ".pb.gz"
+        return {"name": name, "program": program, "record": self.record.split(), "begins": begins, "suffix": suffix}
+
+
+def judge_shares(found: Recording, _: Any) -> tuple[str, bool]:
+    measured = shares_of(found.profile)
+    text = "/".join(f"{share:g}" for share in measured.values())
+    wrong = any(abs(measured[name] - share) > CPU_TOLERANCE for name, share in SHARES.items())
+    return f"{text} of 50/30/15/5 %", not wrong
+
+
+def judge_native(found: Recording, _: Any) -> tuple[str, bool]:
+    measured = shares(list(found.profile.samples()), "cum")
+    text = ", ".join(f"{name} {measured.get(name, 0):.0f} of {share:g} %" for name, share in NATIVE.items())
+    return text, all(abs(measured.get(name, 0) - share) <= NATIVE_TOLERANCE for name, share in NATIVE.items())
+
+
+def judge_idle(found: Recording, _: Any) -> tuple[str, bool]:
+    profile = found.profile
+    waited = sum(
+        values[-1]
+        for stack, values, _ in profile.samples()
+        if any("wait_for_ever" in one.function.name for one in stack)
+    )
+    share = 100 * waited / max(1, profile.duration_ns)
+    return f"asleep {share:.1f} of 100 %", abs(share - 100) < 5
+
+
+def judge_waits(found: Recording, own: Any) -> tuple[str, bool]:
+    pid = next(label.value for _, _, labels in found.profile.samples() for label in labels if label.key == "pid")
+    account = Account(own, waits_of(found.profile, int(pid)), 0)
+    ratios = {name: account.time_ns(name) / own_ns for name, own_ns in own["off_cpu_ns"].items() if own_ns > 10**7}
+    mistakes = [text for function, reason in WAITS.items() if (text := mistaken_reason(account, function, reason))]
+    worst = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
+    text = f"times {min(ratios.values()):.3f} to {max(ratios.values()):.3f} of {len(ratios)} functions' own clocks"
+    return "; ".join([text, *mistakes]), abs(worst - 1) < TIME_TOLERANCE and not mistakes
+
+
+def judge_gil(found: Recording, own: Any) -> tuple[str, bool]:
+    threads = GilRecord.from_recording(found).by_tid()
+    holder, waiter = own
+    held = threads[holder["tid"]].held_off_ns / holder["held_ns"]
+    waited = threads[waiter["tid"]].wait_ns / waiter["wait_ns"]
+    return f"held {held:.3f}, waited {waited:.3f} of their own clocks'", max(
+        abs(held - 1), abs(waited - 1)
+    ) < TIME_TOLERANCE
+
+
+def judge_queue(found: Recording, own: Any) -> tuple[str, bool]:
+    waits = max((one.waits for one in latency_record(found).threads), key=lambda one: one.total_ns)
+    times, counts = waits.total_ns / own["waited_ns"], waits.count / own["count"]
+    return f"times {times:.3f}, counts {counts:.3f} of the kernel's own", max(abs(times - 1), abs(counts - 1)) < 0.2
+
+
+def judge_calls(found: eventlog.EventReader, _: Any) -> tuple[str, bool]:
+    counts, errors = Counter[str](), Counter[str]()
+    for one in summarize(found.log, found.batches()):
+        counts[one.event] += one.count
+        errors[one.event] += one.errors
+    numbers = counts["getppid"], counts["clock_nanosleep"], errors["openat"]
+    text = f"{numbers[0]} getppid, {numbers[1]} clock_nanosleep, {numbers[2]} openat that failed of 1000, 5, 4"
+    return text, numbers == (1000, 5, 4)
+
+
+def judge_events(found: Recording, _: Any) -> tuple[str, bool]:
+    writes, faults = by_function(found.profile, "write"), by_function(found.profile, "page-faults")
+    numbers = writes["events.write_often"], writes["events.write_much"], faults["events.touch_pages"]
+    text = f"{numbers[0]} and {numbers[1]} writes, {numbers[2]} page faults of 300, 50, 400"
+    return text, numbers[:2] == (300, 50) and 400 <= numbers[2] <= 405
+
+
+STEPS = {
+    "cpu": Step(["burn.py"], "cpu --engine bpf -r 200 -d 20 -p PID", judge_shares),
+    "cpu --native": Step(
+        ["native.py", "/programs/libnative.so"], "cpu --engine bpf --native -r 100 -d 20 -p PID", judge_native
+    ),
+    "cpu --idle": Step(["sleeper.py"], "cpu --engine bpf --idle -d 5 -p PID", judge_idle),
+    "off-cpu": Step(["waits.py"], "off-cpu -d 20 -p PID", judge_waits),
+    "gil": Step(["gil.py", "5", "asleep_in_c", "want_it"], "gil -d 20 -p PID", judge_gil),
+    "sched-latency": Step(["queued.py", "3"], "sched-latency -d 20 -p PID", judge_queue),
+    "trace": Step(["syscalls.py"], "trace -d 20 -p PID", judge_calls),
+    "events": Step(["events.py"], "events -e write,page-faults -d 15 -p PID", judge_events),
+}
+
+
+def judged(name: str, said: dict[str, Any]) -> tuple[str, bool]:
+    """What came out of a step, and whether that is right."""
+    if said["status"]:
+        last = [line for line in said["said"].splitlines() if line.strip()][-2:]
+        return f"ended with status {said['status']}: {' '.join(last)}", False
+    step, content = STEPS[name], base64.b64decode(said["file"])
+    own = json.loads(said["program"]) if said["program"].startswith(("{", "[")) else None
+    found = eventlog.EventReader(io.BytesIO(content)) if step.is_log else recording.read(content)
+    return step.judge(found, own)
+
+
+def main(version: str, architecture: str = "", release: str = "", said: str = "") -> int:
+    if version == "steps":
+        print(json.dumps([step.about(name) for name, step in STEPS.items()]))
+        return 0
+    lines = [
+        line.removeprefix("guest: ") for line in Path(said).read_text().splitlines() if line.startswith("guest: {")
+    ]
+    answers = {one["name"]: one for one in map(json.loads, lines)}
+    results: Results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    truths = {}
+    for name in STEPS:
+        text, is_right = judged(name, answers[name]) if name in answers else ("did not run", False)
+        truths[name] = {"said": text, "is_right": is_right}
+        print(f"kernels: {name}: {'right' if is_right else 'WRONG'}: {text}")
+    results.setdefault(
+        f"{version} {architecture}", {"release": release, "date": date.today().isoformat(), "variants": {}}
+    )
+    results[f"{version} {architecture}"] |= {
+        "truths": truths,
+        "truths_release": release,
+        "truths_date": date.today().isoformat(),
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_page(results)
+    return 0 if all(one["is_right"] for one in truths.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
