@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pprofpy import __version__
 from pprofpy.arch import here
 from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.merging import IN_FLIGHT_NS, MergedStream, in_order
 from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
@@ -36,9 +37,11 @@ from pprofpy.events.log import (
     EventLog,
     EventStats,
     EventSummary,
+    Records,
     call_name,
-    known_at_ns,
+    heads,
     record_dtype,
+    times_ns,
 )
 from pprofpy.events.syscalls import MAX_SYSCALLS, SYSCALLS
 from pprofpy.events.tracepoint import Tracepoint, as_text
@@ -53,13 +56,7 @@ DYNAMIC_BYTES = 256
 RECORD_BYTES = (64, 128, 320, 512)
 """The sizes of records that there are programs for. The kernel's own tracepoints fit into the last."""
 
-_RING_BYTES, _PART_BYTES = 32 << 20, 2 << 20
-"""Each ring buffer (as in trace.bpf.c), and what is read of one at once."""
-
 _NEVER_NS = 1 << 63
-_IN_FLIGHT_NS = 2_000_000
-"""A record this old has been written, whatever CPU it came from."""
-
 _KEY = np.dtype([("tid", "u4"), ("event", "u2"), ("is_call", "u2")])
 _SUMMARY = np.dtype(
     [
@@ -145,8 +142,8 @@ class EventRecorder(KernelRecorder):
         selection = options.selection
         data_bytes = record_bytes(selection.tracepoints)
         self.load(source(data_bytes, stacks=options.stacks), self._values(), self._sizes())
-        self._open_rings(data_bytes)
         self._stacks = StackTexts(self.program, children=options.scope.children) if options.stacks else None
+        self._open_rings(data_bytes)
         if self._stacks:
             self.owned.callback(self._stacks.close)
         self._fill_tables()
@@ -184,14 +181,17 @@ class EventRecorder(KernelRecorder):
         return dict.fromkeys(unused, 0)
 
     def _open_rings(self, data_bytes: int) -> None:
-        program, selection, lines = self.program, self._options.selection, self._options.lines
-        self._records = self._calls = self._calls_with_strings = None
-        if lines and selection.tracepoints:
-            self._records = program.events("records", record_dtype(data_bytes))
-        if lines and selection.syscalls:
-            self._calls = program.events("calls", CALL)
-            self._calls_with_strings = program.events("calls_with_strings", CALL_WITH_STRINGS)
-        self._held = Batch(records=np.zeros(0, record_dtype(data_bytes)))
+        selection = self._options.selection if self._options.lines else Selection((), ())
+        dtypes = {"records": record_dtype(data_bytes), "calls": CALL, "calls_with_strings": CALL_WITH_STRINGS}
+        are_wanted = bool(selection.tracepoints), bool(selection.syscalls), bool(selection.syscalls)
+        self._streams = [
+            MergedStream(self.program.events(name, dtype) if is_wanted else None, dtype, times_ns, self._number_stacks)
+            for (name, dtype), is_wanted in zip(dtypes.items(), are_wanted, strict=True)
+        ]
+
+    def _number_stacks(self, events: Records) -> None:
+        if self._stacks:
+            self._stacks.number(heads(events))
 
     def _fill_tables(self) -> None:
         wanted = self.program.table("wanted", _U4, _U1)
@@ -237,56 +237,14 @@ class EventRecorder(KernelRecorder):
         """The events since the last call, in order of time; call it every 50 ms or so. After the end: the last ones.
 
         Yields:
-            Some megabytes at once. After a flood, or a while without a CPU, there may be a hundred.
+            Some megabytes at once.
         """
-        until_ns = _NEVER_NS if self._end_ns else time.monotonic_ns() - _IN_FLIGHT_NS
-        for _ in range(_RING_BYTES // _PART_BYTES + 1):
-            fresh = self._fresh()
-            behind_ns = [newest_ns - _IN_FLIGHT_NS for newest_ns in self._newest_of_those_behind(fresh)]
-            yield self._ready(fresh, min(until_ns, *behind_ns, _NEVER_NS))
-            if not (behind_ns and len(fresh)):
-                return
-
-    def _newest_of_those_behind(self, fresh: Batch) -> Iterator[int]:
-        """When the last event happened, of each stream that has more; those of others must wait for these."""
-        times_ns = (
-            (self._records, fresh.records["head"]["ts_ns"]),
-            (self._calls, known_at_ns(fresh.calls)),
-            (self._calls_with_strings, known_at_ns(fresh.calls_with_strings["call"])),
-        )
-        for stream, of_stream_ns in times_ns:
-            if stream and stream.is_behind:
-                yield int(of_stream_ns[-1]) if len(of_stream_ns) else 0
-
-    def _ready(self, fresh: Batch, until_ns: int) -> Batch:
-        """Events known before `until_ns`; later ones wait for those that other CPUs are still writing."""
-        held = self._held
-        records = np.concatenate([held.records, fresh.records])
-        calls = np.concatenate([held.calls, fresh.calls])
-        with_strings = np.concatenate([held.calls_with_strings, fresh.calls_with_strings])
-        ready = (
-            records["head"]["ts_ns"] < until_ns,
-            known_at_ns(calls) < until_ns,
-            known_at_ns(with_strings["call"]) < until_ns,
-        )
-        self._held = Batch(records[~ready[0]], calls[~ready[1]], with_strings[~ready[2]])
-        batch = Batch(records[ready[0]], calls[ready[1]], with_strings[ready[2]])
-        paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
-        stacks = self._stacks.of(batch) if self._stacks else {}
-        return Batch(batch.records, batch.calls, batch.calls_with_strings, paths, symbols, stacks)
-
-    def _fresh(self) -> Batch:
-        """What has arrived since the last call, its stacks numbered by what they read as."""
-        fresh = Batch(
-            self._records.read(_PART_BYTES) if self._records else self._held.records[:0],
-            self._calls.read(_PART_BYTES) if self._calls else self._held.calls[:0],
-            self._calls_with_strings.read(_PART_BYTES)
-            if self._calls_with_strings
-            else self._held.calls_with_strings[:0],
-        )
-        if self._stacks:
-            self._stacks.number(fresh)
-        return fresh
+        until_ns = _NEVER_NS if self._end_ns else time.monotonic_ns() - IN_FLIGHT_NS
+        for records, calls, calls_with_strings in in_order(self._streams, until_ns):
+            batch = Batch(records, calls, calls_with_strings)
+            paths, symbols = self._paths.of(batch.all_calls()), self._symbols.of(batch.records)
+            stacks = self._stacks.of(batch) if self._stacks else {}
+            yield Batch(records, calls, calls_with_strings, paths, symbols, stacks)
 
     def memory(self) -> str:
         """Return how much memory the recording uses, as text."""

@@ -180,6 +180,18 @@ def known_at_ns(calls: Records) -> NDArray[np.uint64]:
     return np.asarray(calls["head"]["ts_ns"] + calls["duration_ns"], np.uint64)
 
 
+def heads(events: Records) -> Records:
+    """The HEAD of each event, of any of the three types; a view of it."""
+    of_call: Records = events["call"] if "call" in (events.dtype.names or ()) else events
+    return of_call["head"]
+
+
+def times_ns(events: Records) -> NDArray[np.uint64]:
+    """When events were known, in nanoseconds of the monotonic clock: of calls, when they returned."""
+    of_call = events["call"] if "call" in (events.dtype.names or ()) else events
+    return known_at_ns(of_call) if "duration_ns" in (of_call.dtype.names or ()) else of_call["head"]["ts_ns"]
+
+
 @dataclass(frozen=True, slots=True)
 class EventStats:
     """How often one thread met one event, and of system calls how long they took.

@@ -9,7 +9,7 @@ import numpy as np
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.events.event_profile import frame_text
-from pprofpy.events.log import Batch
+from pprofpy.events.log import Batch, Records
 from pprofpy.model.profile import Frame
 from pprofpy.target import open_target
 from pprofpy.text import printable
@@ -36,13 +36,12 @@ class StackTexts:
         """Have the stacks of a process walked, and of what it has started if that is wanted."""
         self._stacks.watch(open_target(pid))
 
-    def number(self, batch: Batch) -> None:
-        """Give equal stacks of new events one number."""
+    def number(self, heads: Records) -> None:
+        """Give equal stacks of new events one number, in their HEADs."""
         self._stacks.poll()
         self._end_window()
-        for heads in (batch.records["head"], batch.calls["head"], batch.calls_with_strings["call"]["head"]):
-            ids, places = np.unique(heads["stack"], return_inverse=True)
-            heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
+        ids, places = np.unique(heads["stack"], return_inverse=True)
+        heads["stack"] = np.array([self._stacks.number(one) for one in ids.tolist()], np.uint64)[places]
         self._stacks.make_room()
 
     def _end_window(self) -> None:
