@@ -38,9 +38,9 @@ def single_threaded_numpy() -> Iterator[None]:
 def before_recording() -> None:
     """Keep only privileges that record processes of all users. Call it after a COMMAND has started, which keeps all."""
     if _is_own_process:
-        from pprofpy.system import memory, privileges
+        from pprofpy.system import own_memory, privileges
 
-        memory.return_what_is_freed()
+        own_memory.return_what_is_freed()
         privileges.give_up(privileges.RECORDING)
 
 

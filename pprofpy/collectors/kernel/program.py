@@ -45,7 +45,7 @@ from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.types import forget_kernel_types, kernel_types, loop_iterator
 from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
-from pprofpy.system.memory import peak_bytes
+from pprofpy.system.own_memory import peak_bytes
 from pprofpy.target import procfs, with_sudo
 from pprofpy.target.permission import require_proc
 from pprofpy.text import counted

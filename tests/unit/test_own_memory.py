@@ -11,9 +11,9 @@ import pytest
 LATE_WINDOW = """
 import sys
 import numpy as np
-from pprofpy.system import memory
+from pprofpy.system import own_memory
 if sys.argv[1:]:
-    memory.return_what_is_freed()
+    own_memory.return_what_is_freed()
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 kept = []
@@ -40,7 +40,7 @@ def test_large_arrays_that_were_freed_are_gone() -> None:
 
 def test_the_largest_size_is_that_of_this_program_alone() -> None:
     large = bytearray(b"x") * (200 << 20)
-    words = [sys.executable, "-c", "from pprofpy.system import memory; print(memory.peak_bytes())"]
+    words = [sys.executable, "-c", "from pprofpy.system import own_memory; print(own_memory.peak_bytes())"]
 
     peak = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
