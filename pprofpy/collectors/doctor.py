@@ -25,7 +25,15 @@ from pprofpy.collectors.pyspy import executable
 from pprofpy.errors import PprofpyError
 from pprofpy.session.circumstances import standstill
 from pprofpy.system import landlock
-from pprofpy.system.privileges import NEEDED, PROBES, Capability, in_words, lacking
+from pprofpy.system.privileges import (
+    NEEDED,
+    PROBES,
+    Capability,
+    in_words,
+    lacking,
+    perf_level,
+    perf_takes_administrator,
+)
 from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
 from pprofpy.target.freezer import refuse_frozen
@@ -166,15 +174,16 @@ def _other_users() -> Check:
 
 
 def _perf() -> Check:
-    level = _read("/proc/sys/kernel/perf_event_paranoid")
-    if not level:
+    level = perf_level()
+    if level < 0 and not _read("/proc/sys/kernel/perf_event_paranoid"):
         return Check(
             "perf events", Verdict.WARNING, "the kernel has none", "use a kernel with CONFIG_PERF_EVENTS", "kernel"
         )
-    if int(level) <= 1 or has_capability(CAP_PERFMON) or has_capability(CAP_SYS_ADMIN):
+    if has_capability(CAP_SYS_ADMIN) or level <= 1 or (has_capability(CAP_PERFMON) and not perf_takes_administrator()):
         return Check("perf events", Verdict.OK, f"perf_event_paranoid {level}")
-    finding = f"perf_event_paranoid {level}, and no CAP_PERFMON"
-    return Check("perf events", Verdict.WARNING, finding, "sudo sysctl -w kernel.perf_event_paranoid=1", "kernel")
+    lacks = "and this kernel then asks for CAP_SYS_ADMIN" if has_capability(CAP_PERFMON) else "and no CAP_PERFMON"
+    remedy = f"sudo sysctl -w kernel.perf_event_paranoid={2 if has_capability(CAP_PERFMON) else 1}"
+    return Check("perf events", Verdict.WARNING, f"perf_event_paranoid {level}, {lacks}", remedy, "kernel")
 
 
 def _btf() -> Check:

@@ -3,7 +3,7 @@
 Only the command line calls `give_up`: a library must not take privileges from the program that uses it. What a process
 has given up cannot be regained, by it or by any program that it starts.
 
-Source: man 7 capabilities, man 2 capset, man 2 prctl; <linux/capability.h>, <linux/prctl.h>.
+Source: man 7 capabilities, man 2 capset, man 2 prctl, man 2 perf_event_open; <linux/capability.h>, <linux/prctl.h>.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
+from pprofpy.arch import system_call_number
 from pprofpy.system import blocking
 
 
@@ -74,6 +75,8 @@ The same table is in docs/security.md; tests/integration/test_capabilities.py tr
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two words for each set
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
+_PERF_LEVEL, _OTHERS_LEVEL = Path("/proc/sys/kernel/perf_event_paranoid"), 3
+_EVENT_BYTES, _FD_CLOEXEC = 64, 8
 _PRIVATE = 0o077
 _MEMORY_SHARE = 2
 """Data made by others may take half of the machine's memory; then it is refused instead of others being killed."""
@@ -107,15 +110,49 @@ def give_up(keep: Iterable[Capability] = ()) -> None:
     files are created for their owner alone, and no core is dumped, which would hold the memory of others.
 
     Args:
-        keep: Kept where this process holds them. A process that was given CAP_SYS_ADMIN in place of CAP_BPF and
-            CAP_PERFMON (as was usual before Linux 5.8) keeps it where these are asked for.
+        keep: Kept where this process holds them. CAP_SYS_ADMIN is kept, too, where CAP_BPF or CAP_PERFMON is asked for
+            and does not do: a process that was given that one in their place (as was usual before Linux 5.8), a
+            kernel that asks for it (see `perf_takes_administrator`).
     """
     blocking.dismiss_readers()
     held, kept = permitted(), _mask(keep)
-    if kept & _mask(PROBES) & ~held:
+    if kept & _mask(PROBES) & ~held or (kept & _mask([Capability.PERFMON]) and perf_takes_administrator()):
         kept |= _mask([Capability.SYS_ADMIN])
     _limit(is_privileged=bool(held))
     keep_only(held & kept)
+
+
+def perf_level() -> int:
+    """What kernel.perf_event_paranoid says; -1 where there is no such setting."""
+    try:
+        return int(_PERF_LEVEL.read_text())
+    except (OSError, ValueError):
+        return -1
+
+
+def perf_takes_administrator() -> bool:
+    """Does this kernel let only CAP_SYS_ADMIN watch events, CAP_PERFMON or not? It is tried without the former.
+
+    Those of Ubuntu and some of Debian's do, above a level that Linux itself does not have; it is their default.
+    """
+    if perf_level() < _OTHERS_LEVEL:
+        return False
+    effective, held, inheritable = _sets()
+    _set(effective & ~_mask([Capability.SYS_ADMIN]), held, inheritable)
+    try:
+        return not _may_open_event()
+    finally:
+        _set(effective, held, inheritable)
+
+
+def _may_open_event() -> bool:
+    """Try an event of ours that never happens (PERF_COUNT_SW_DUMMY)."""
+    attributes = struct.pack("<IIQ", 1, _EVENT_BYTES, 9).ljust(_EVENT_BYTES, b"\0")
+    arguments = [ctypes.c_char_p(attributes), *map(ctypes.c_long, (0, -1, -1, _FD_CLOEXEC))]
+    descriptor = _libc.syscall(ctypes.c_long(system_call_number("perf_event_open")), *arguments)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return bool(descriptor >= 0)
 
 
 def keep_only(mask: int) -> None:

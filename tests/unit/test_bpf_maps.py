@@ -66,6 +66,24 @@ def test_an_empty_map_has_no_entries(kernel: FakeKernel) -> None:
     assert (len(keys), len(values)) == (0, 0)
 
 
+@pytest.mark.parametrize("kind", [PERCPU_HASH, PERCPU_ARRAY])
+def test_on_a_machine_with_one_cpu_values_of_each_cpu_have_a_column_too(
+    kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = FakeKernel(monkeypatch, cpus=1)
+    table = make(kernel, kind, U4, VALUE, entries=2)
+    (one,) = kernel.maps.values()
+    one.content = {
+        bytes([number, 0, 0, 0]): np.array([(number, 9)], VALUE).tobytes() + b"\xff\xff" for number in (0, 1)
+    }
+
+    keys, values = table.items()
+
+    assert keys.tolist() == [0, 1]
+    assert values["count"].tolist() == [[0], [1]]
+    assert table.get(1)["error"].tolist() == [9]
+
+
 def test_values_of_each_cpu_are_apart_and_without_what_fills_them_up(kernel: FakeKernel) -> None:
     table = make(kernel, PERCPU_HASH, U4, VALUE)
     (one,) = kernel.maps.values()

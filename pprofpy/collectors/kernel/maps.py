@@ -50,7 +50,8 @@ class MapTable:
         self._descriptor = descriptor
         self._key = key
         self._value = value
-        self._copies = possible_cpus() if facts["map_type"] in _PER_CPU else 1
+        self._is_per_cpu = facts["map_type"] in _PER_CPU
+        self._copies = possible_cpus() if self._is_per_cpu else 1
         self._is_array = facts["map_type"] in (_ARRAY, _PERCPU_ARRAY)
 
     def items(self) -> tuple[Records, Records]:
@@ -63,7 +64,7 @@ class MapTable:
             keys = np.arange(self.capacity, dtype=np.uint32)
             return keys, np.concatenate([self._lookup(key) for key in keys])
         keys, values = self._read_hash()
-        return keys, values[:, 0] if self._copies == 1 else values
+        return keys, values if self._is_per_cpu else values[:, 0]
 
     def get(self, key: int) -> Records:
         """The value of one entry, as an array of its fields."""
@@ -122,7 +123,7 @@ class MapTable:
             kernel.lookup(self._descriptor, raw_key.ctypes.data, values.ctypes.data)
         except OSError as error:
             raise PprofpyError(f"a kernel map could not be read: {error.strerror}") from error
-        return self._trimmed(values)[:, 0] if self._copies == 1 else self._trimmed(values)
+        return self._trimmed(values) if self._is_per_cpu else self._trimmed(values)[:, 0]
 
     def _read_hash(self) -> tuple[Records, Records]:
         parts = []
@@ -149,7 +150,7 @@ class MapTable:
 
     def _padded(self) -> np.dtype[Any]:
         """The value as the kernel copies it: per-CPU ones are rounded up to 8 bytes each."""
-        if self._copies == 1:
+        if not self._is_per_cpu:
             return self._value
         return np.dtype((np.void, -(-self._value.itemsize // 8) * 8))
 

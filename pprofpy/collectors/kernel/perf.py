@@ -6,6 +6,7 @@ Source: man 2 perf_event_open; man 2 bpf, BPF_LINK_CREATE (Linux 5.15); <linux/p
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -14,6 +15,9 @@ from pprofpy.arch import system_call_number
 from pprofpy.collectors.kernel import syscall as kernel
 from pprofpy.collectors.kernel.cpus import online_cpus
 from pprofpy.collectors.kernel.refusals import refused
+from pprofpy.errors import NotPossibleError
+from pprofpy.system import privileges
+from pprofpy.target import with_sudo
 
 _ATTACHING = "run a program at its events"
 _ATTR_BYTES = 64
@@ -100,4 +104,10 @@ def _open(attributes: bytes, cpu: int) -> int:
     if result >= 0:
         return result
     code = ctypes.get_errno()
+    if code == errno.EACCES and privileges.perf_takes_administrator():
+        raise NotPossibleError(
+            "the kernel does not let us watch its events: kernel.perf_event_paranoid is "
+            f"{privileges.perf_level()}, and then this kernel asks for CAP_SYS_ADMIN",
+            f"run {with_sudo()}; or set it lower: sudo sysctl -w kernel.perf_event_paranoid=2",
+        )
     raise refused("let us watch its events", OSError(code, os.strerror(code)))
