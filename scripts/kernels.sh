@@ -37,7 +37,7 @@ boot() {
         timeout 900 "qemu-system-${machines[$architecture]}" -accel tcg,thread=multi,tb-size=512 "${board[@]}" -smp 1 \
             -m 3072 -nodefaults -no-reboot -display none -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
             -append "console=${consoles[$architecture]} loglevel=4 panic=-1 mitigations=off random.trust_cpu=on ${lines[$architecture]} $first" \
-            </dev/null | tr -d '\r' | tee "$work/said" | sed -un 's/^kernel: //p' || true
+            </dev/null | stdbuf -o0 tr -d '\r' | tee "$work/said" | sed -un 's/^kernel: //p' || true
         if grep -q '^kernel: done' "$work/said"; then
             return
         fi

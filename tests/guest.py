@@ -67,7 +67,7 @@ def run(step: dict[str, Any]) -> dict[str, Any]:
         if program.stdout.readline() != "ready\n":
             return {"name": step["name"], "status": -1, "said": "the program did not begin"}
         status, said = record([*step["record"], "-o", str(path)], program, step["begins"])
-        printed = program.stdout.readline() if step["begins"] else ""
+        printed = program.stdout.readline() if step["begins"] and not status else ""
     finally:
         program.kill()
     content = path.read_bytes() if path.exists() else b""
@@ -88,6 +88,8 @@ def main() -> None:
         found = run(step)
         print("guest:", json.dumps(found), flush=True)
         print(f"kernel: {step['name']}: status {found['status']}", flush=True)
+        if found["status"]:
+            print("kernel:    ", found["said"].strip().replace("\n", "; "), flush=True)
     print("kernel: done", flush=True)
 
 
