@@ -26,5 +26,10 @@ venv/bin/pprofpy doctor | tee said | grep "eBPF programs"
 grep -q "they came with pprofpy" said
 DEMO_SECONDS=3 scripts/demo.sh venv/bin/python 2>&1 | tee said
 ! grep -q "not possible here" said
+for command in "cpu --engine bpf --native" "cpu --engine bpf --idle" off-cpu gil "events -e page-faults" trace "trace -s"; do
+    venv/bin/pprofpy $command -d 1 -- venv/bin/python -c "for _ in range(9999): sum(range(999)); open(\"/dev/null\").close()" >said 2>&1 ||
+        { cat said; exit 1; }
+    echo "pprofpy $command: $(grep -c . said) lines"
+done
 ' try "$work"
 echo "wheel: the demo works without bcc and compilers"
