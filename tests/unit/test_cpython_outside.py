@@ -13,18 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from pprofpy.arch import arm64, x86_64
 from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, layout_of
 from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
-from pprofpy.collectors.cpython.versions import version_of
+from pprofpy.collectors.cpython.versions import version_of, with_mutexes_of
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target, procfs
 from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter, wait_until
 
 VERSIONS = PYTHONS
+COMPILERS = {"cc": x86_64.MACHINE, "aarch64-linux-gnu-gcc": arm64.MACHINE}
 
 
 # -- symbols -------------------------------------------------------------------------------------------------------
@@ -93,8 +95,9 @@ OFFSETS = r"""
 #if PY_VERSION_HEX >= 0x030b0000
 #include <internal/pycore_code.h>
 #endif
-#define SAY(name, type, member) printf(name " %zu\n", offsetof(type, member))
-int main(void)
+#define TELL(name, value) __asm__ volatile("@ " name " %c0" : : "i"((size_t)(value)))
+#define SAY(name, type, member) TELL(name, offsetof(type, member))
+void tell(void)
 {
     SAY("interpreters_head", _PyRuntimeState, interpreters.head);
     SAY("interp_next", PyInterpreterState, next);
@@ -112,7 +115,7 @@ int main(void)
     SAY("gil_holder", struct _gil_runtime_state, last_holder);
     SAY("gil_locked", struct _gil_runtime_state, locked);
 #if PY_VERSION_HEX < 0x030c0000
-    printf("runtime_gil %zu\n", offsetof(_PyRuntimeState, ceval) + offsetof(struct _ceval_runtime_state, gil));
+    TELL("runtime_gil", offsetof(_PyRuntimeState, ceval) + offsetof(struct _ceval_runtime_state, gil));
 #endif
     SAY("thread_next", PyThreadState, next);
     SAY("thread_interp", PyThreadState, interp);
@@ -155,7 +158,7 @@ int main(void)
     SAY("frame_code", _PyInterpreterFrame, f_code);
     SAY("frame_instruction", _PyInterpreterFrame, prev_instr);
     SAY("frame_object", _PyInterpreterFrame, frame_obj);
-    printf("frame_generator %zu\n", offsetof(PyGenObject, gi_iframe) - offsetof(PyGenObject, gi_frame_state));
+    TELL("frame_generator", offsetof(PyGenObject, gi_iframe) - offsetof(PyGenObject, gi_frame_state));
 #endif
 #if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000
     SAY("frame_entry", _PyInterpreterFrame, is_entry);
@@ -169,28 +172,29 @@ int main(void)
     SAY("object_type", PyObject, ob_type);
     SAY("object_length", PyASCIIObject, length);
     SAY("string_state", PyASCIIObject, state);
-    printf("string_ascii %zu\nstring_wide %zu\n", sizeof(PyASCIIObject), sizeof(PyCompactUnicodeObject));
+    TELL("string_ascii", sizeof(PyASCIIObject));
+    TELL("string_wide", sizeof(PyCompactUnicodeObject));
     SAY("bytes_data", PyBytesObject, ob_sval);
-    return 0;
 }
 """
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 @pytest.mark.parametrize("version", VERSIONS)
-def test_offsets_are_those_of_the_headers(version: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_offsets_are_those_of_the_headers(compiler: str, version: str, tmp_path: Path) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
     headers = Path(interpreter(version)).parent.parent / "include" / f"python{version}"
     if not (headers / "internal" / "pycore_pystate.h").exists():
         pytest.skip(f"there are no headers of Python {version} here")
     (tmp_path / "x.c").write_text(OFFSETS)
     folders = [f"-I{headers}", f"-I{headers}/internal"]
-    command = ["cc", "-w", *folders, "-o", str(tmp_path / "x"), str(tmp_path / "x.c")]
-    subprocess.run(command, check=True)
-    said = subprocess.run([tmp_path / "x"], capture_output=True, text=True, check=True).stdout
-    expected = {name: int(offset) for name, offset in (line.split() for line in said.splitlines())}
+    subprocess.run([compiler, "-w", "-S", *folders, "-o", tmp_path / "x.s", tmp_path / "x.c"], check=True)
+    said = re.findall(r"^\s*@ (\w+) (\d+)$", (tmp_path / "x.s").read_text(), re.MULTILINE)
+    expected = {name: int(offset) for name, offset in said}
 
     known = version_of((3, int(version.partition(".")[2])))
-    ours = asdict(known.layout) | asdict(known.objects)
+    ours = asdict(with_mutexes_of(known.layout, COMPILERS[compiler].mutex_bytes)) | asdict(known.objects)
 
     assert len(expected) > 20
     assert {name: ours[name] for name in expected} == expected
