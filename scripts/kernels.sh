@@ -78,6 +78,7 @@ check() {
     mkdir -p "$work/root/dev"
     mknod "$work/root/dev/console" c 5 1
     "$what" "$version" "$architecture" "$kernel" "$(basename "$kernel")" || status=1
+    [ ! -e "$work/said" ] || cp "$work/said" "$kernel/$what.said"
     rm -rf "$work"
     return $status
 }

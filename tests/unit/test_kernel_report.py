@@ -11,7 +11,7 @@ from tests import kernel_report
 from tests.kernel_programs import VARIANTS
 from tests.kernel_report import BEGIN, END, OLD, PAGE, RESULTS, matrix, refusals, unexpected
 
-COMPILED = [
+COMPILED: list[dict[str, Any]] = [
     {"variant": "cpu", "source": "cpu.bpf.c", "helpers": {"on_clock": [1, 158, 175], "python_on_exit": [3]}},
     {"variant": "sched-latency", "source": "sched_latency.bpf.c", "helpers": {"on_switch": [1]}},
     {"variant": "odd", "refused": "this kernel has no task_struct.pid: it is none that pprofpy knows"},
@@ -89,7 +89,7 @@ def test_the_page_is_what_was_tried_last() -> None:
     written = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
 
     assert written.strip() == matrix(results)
-    assert kernel_report.ROOT == PAGE.parents[1]
+    assert PAGE.parents[1] == kernel_report.ROOT
 
 
 def test_on_every_kernel_everything_works_or_the_refusal_names_a_version() -> None:

@@ -6,8 +6,8 @@ where the thread-local variables of each library are (dtv), and those of the fir
 
 musl puts its record there, too, but its list proves nothing in programs without thread-local variables: it is refused.
 
-Source: glibc's sysdeps/aarch64/nptl/tls.h (TLS_DTV_AT_TP), nptl/descr.h, sysdeps/generic/dl-dtv.h, elf/dl-tls.c; what Debian's
-libc.so.6 says for debuggers (_thread_db_pthread_tid, _thread_db_sizeof_pthread).
+Source: glibc's sysdeps/aarch64/nptl/tls.h (TLS_DTV_AT_TP), nptl/descr.h, sysdeps/generic/dl-dtv.h, elf/dl-tls.c; what
+its libc.so.6 says for debuggers (_thread_db_pthread_tid, _thread_db_sizeof_pthread).
 """
 
 from __future__ import annotations
