@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pprofpy.collectors import events, gil, off_cpu, sched_latency, trace
+from pprofpy.collectors.kernel import ids
 from pprofpy.collectors.kernel.compiler import find_bcc
 from pprofpy.collectors.kernel.shipped import shipped
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
@@ -20,6 +21,7 @@ SOURCES: tuple[ProbeSource, ...] = (
     sched_latency.SOURCE,
     sched_latency.PYTHON_SOURCE,
     events.SOURCE,
+    ids.SOURCE,
     *(trace.source(size, stacks=stacks) for size in trace.RECORD_BYTES for stacks in (False, True)),
 )
 

@@ -53,11 +53,12 @@ def require_proc() -> None:
     """Raise where the kernel cannot tell of processes.
 
     Raises:
-        NotPossibleError: /proc is not mounted.
+        NotPossibleError: /proc is not mounted, or is another pid namespace's.
     """
-    if not procfs.folder_of("self").exists():
+    if procfs.own_number() != os.getpid():
         raise NotPossibleError(
-            "/proc is not mounted here, or shows other processes than ours", "mount -t proc proc /proc"
+            "/proc is not mounted here, or shows another pid namespace than ours",
+            "mount -t proc proc /proc (with unshare: --mount-proc)",
         )
 
 

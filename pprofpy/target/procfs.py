@@ -29,6 +29,7 @@ PROC = Path("/proc")
 Process = int | Literal["self"]
 """A pid, or whoever asks."""
 
+_HOST_PID_NAMESPACE, _HOST_USER_NAMESPACE = "pid:[4026531836]", "user:[4026531837]"
 _MOST_BYTES = 1 << 20
 _MOST_BYTES_OF_MAPS = 16 << 20
 """A quarter of a million mappings with names of usual length. The kernel writes 16 MB a second."""
@@ -173,6 +174,27 @@ def command_line(pid: Process) -> tuple[str, ...]:
 def namespace(pid: Process, kind: str) -> str:
     """Tells one namespace (`pid`, `mnt`, `user`) from another."""
     return os.readlink(f"{PROC}/{pid}/ns/{kind}")  # noqa: PTH115 - fast
+
+
+def own_number() -> int:
+    """The pid that /proc has for us: that of its own pid namespace, which need not be ours; 0 if it has none."""
+    try:
+        return int(os.readlink(f"{PROC}/self"))  # noqa: PTH115 - a number
+    except (OSError, ValueError):
+        return 0
+
+
+def is_host_pid_namespace() -> bool:
+    """Are our numbers of processes those of the kernel itself? Source: PROC_PID_INIT_INO in <linux/proc_ns.h>."""
+    return namespace("self", "pid") == _HOST_PID_NAMESPACE
+
+
+def is_host_user_namespace() -> bool:
+    """Are our privileges those of the machine? Source: PROC_USER_INIT_INO in <linux/proc_ns.h>."""
+    try:
+        return namespace("self", "user") == _HOST_USER_NAMESPACE
+    except OSError:  # a kernel without user namespaces
+        return True
 
 
 def program(pid: Process) -> str:

@@ -50,7 +50,7 @@ def test_parameters_are_named_in_the_source() -> None:
     unit = CompilerInput.of(ProbeSource("cpu.bpf.c"), iterators=False)
 
     assert unit.parameters == tuple(dict.fromkeys(unit.parameters))
-    assert {"GIL_ONLY", "KERNEL_STACKS", "TASK_TGID"} <= set(unit.parameters)
+    assert {"GIL_ONLY", "KERNEL_STACKS", "TASK_PID"} <= set(unit.parameters)
     assert all(unit.text.count(f"#define {name} ") == 1 for name in unit.parameters)
 
 

@@ -52,7 +52,6 @@ from pprofpy.text import counted
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
 _PERF_TYPE_TRACEPOINT = 2
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 _SHORT_PERIOD_NS = 1_100_000
 _SHARES = (0.171, 0.223, 0.277, 0.329)
@@ -222,6 +221,17 @@ class Program:
         stacks = f", {counted(stack_count, 'stack')} known" if stack_count else ""
         return f"{own_mb} MB of our own at most, {kernel_mb} MB of tables in the kernel{stacks}"
 
+    def run_once(self, function: str) -> None:
+        """Run a function of kind raw tracepoint here and now, by the thread that asks.
+
+        Raises:
+            NotPossibleError: The kernel does not.
+        """
+        try:
+            kernel.run_program(self.load_function(function))
+        except OSError as error:
+            raise refused(f"run {function} of {self._source}", error) from error
+
     def detach(self) -> None:
         """Stop the program; its maps can still be read."""
         while self._attachments:
@@ -302,16 +312,17 @@ def require() -> None:
     if sys.platform != "linux":
         raise NotPossibleError("kernel probes work on Linux only", "py-spy based commands work elsewhere")
     arch.require("kernel probes work")
+    require_proc()
+    if not procfs.is_host_user_namespace():
+        raise NotPossibleError(
+            "we are in a user namespace of our own, where the kernel lets nobody load probes, not even root",
+            "run pprofpy on the host, or in a container without one: docker run --userns=host, podman as root, "
+            "in Kubernetes hostUsers: true",
+        )
     if missing := privileges.lacking(privileges.PROBES):
         raise NotPossibleError(
             f"kernel probes need {privileges.in_words(missing)} (or root)",
             f"run {with_sudo()}; in a container, start it with --cap-add BPF --cap-add PERFMON (or --privileged)",
-        )
-    require_proc()
-    if procfs.namespace("self", "pid") != _INITIAL_PID_NAMESPACE:
-        raise NotPossibleError(
-            "we are in a pid namespace of our own, where the kernel's thread numbers mean nothing",
-            "run pprofpy on the host, or start the container with --pid=host",
         )
     if procfs.is_monotonic_clock_shifted():
         raise NotPossibleError(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pprofpy.collectors.kernel.ids import ids_sizes, ids_values
 from pprofpy.collectors.kernel.program import Program, load
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.model.profile import Collection
@@ -54,7 +55,7 @@ class KernelRecorder(Recorder):
 
     def load(self, source: ProbeSource, values: Mapping[str, int], sizes: Mapping[str, int] | None = None) -> Program:
         """Load the program; it is taken out of the kernel when the recorder is closed. See `program.load`."""
-        self.program = load(source, values, sizes)
+        self.program = load(source, {**values, **ids_values()}, {**(sizes or {}), **ids_sizes()})
         self.remarks = self.program.remarks
         self.owned.callback(self.program.close)
         return self.program

@@ -11,8 +11,6 @@ from pprofpy.collectors.kernel.btf import Btf
 from pprofpy.collectors.kernel.types import kernel_types
 from pprofpy.errors import NotPossibleError
 
-_PID_BYTES = 4
-
 CONTEXTS = ("task", "irq", "softirq")
 """What a wake-up came from, by the number that `wakeup_context()` in `sched.h` returns."""
 
@@ -29,9 +27,7 @@ def scheduler_constants() -> dict[str, int]:
 
 def _find_out(types: Btf) -> dict[str, int]:
     try:
-        pid, tgid = types.offset("task_struct", "pid"), types.offset("task_struct", "tgid")
         constants = {
-            "TASK_PID": pid,
             "TASK_COMM": types.offset("task_struct", "comm"),
             # Until Linux 5.13 the state was called `state`; from 5.18 on the tracepoint hands it over.
             "TASK_STATE": types.offset("task_struct", "__state" if types.has("task_struct", "__state") else "state"),
@@ -44,12 +40,6 @@ def _find_out(types: Btf) -> dict[str, int]:
             f"Linux {platform.release()} has no {error.args[0]}: its scheduler is none that pprofpy knows",
             "please report it with the output of 'uname -a'",
         ) from error
-    if tgid != pid + _PID_BYTES:
-        raise NotPossibleError(
-            f"in Linux {platform.release()} a task's tgid does not follow its pid: its scheduler is none that pprofpy "
-            "knows",
-            "please report it with the output of 'uname -a'",
-        )
     return constants if here().preempt_count else constants | _preempt_count(types)
 
 

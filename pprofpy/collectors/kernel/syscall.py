@@ -18,6 +18,8 @@ from pprofpy.arch import system_call_number
 from pprofpy.errors import exhausted
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
+_PROG_TEST_RUN, _TEST_BYTES = 10, 80
+"""What bpf(2) is told of a run: the program; everything else may be 0."""
 _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _DELETE_BATCH, _LINK_CREATE = 17, 24, 27, 28
 _NAME_BYTES = 15
 _LICENSE = b"GPL\0"
@@ -75,6 +77,11 @@ def open_raw_tracepoint(name: str, program: int) -> int:
     """Run a program at every raw tracepoint `name` until the returned file descriptor is closed."""
     text = ctypes.create_string_buffer(name.encode())
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QQ", ctypes.addressof(text), program))
+
+
+def run_program(program: int) -> None:
+    """Run a program of kind raw tracepoint once, by the thread that asks, without arguments. Since Linux 5.10."""
+    _bpf(_PROG_TEST_RUN, struct.pack("<I", program).ljust(_TEST_BYTES, b"\0"))
 
 
 def create_link(program: int, event: int, kind: int, cookie: int) -> int:

@@ -60,7 +60,7 @@ int on_clock(struct bpf_perf_event_data *ctx)
     u32 *now = window.lookup(&zero);
     if (!target || !now)
         return 0;
-    u64 pid_tgid = bpf_get_current_pid_tgid(), thread_state = python_thread_state(target);
+    u64 pid_tgid = current_pid_tgid(), thread_state = python_thread_state(target);
     if (GIL_ONLY && (!thread_state || !python_holds_gil(target, thread_state))) {
         count_sample(*now);
         return 0;

@@ -54,7 +54,7 @@ static inline void count_event(u32 event, s64 weight)
     if (is_over(bpf_ktime_get_ns()))
         return;
     tally(EVENTS);
-    u64 pid_tgid = bpf_get_current_pid_tgid();
+    u64 pid_tgid = current_pid_tgid();
     struct hit hit = {.tid = pid_tgid, .tgid = pid_tgid >> 32, .event = event, .window = this_window()};
     hit.stack = python_stack();
     struct sums first = {.count = 1, .weight = weight}, *known = hits.lookup(&hit);

@@ -311,7 +311,7 @@ int on_switch_walk(struct bpf_raw_tracepoint_args *ctx)
 {
     u64 now = bpf_ktime_get_ns();
     struct python_target *target = python_current();
-    u32 tid = bpf_get_current_pid_tgid();
+    u32 tid = current_ids().tid;
     struct thread *thread = target ? threads.lookup(&tid) : NULL;
     if (!thread || thread->goes < FOR_THE_GIL)
         return 1;

@@ -177,7 +177,7 @@ int on_birth(struct bpf_raw_tracepoint_args *ctx)
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
     int zero = 0;
-    u32 tid = ctx->args[1], tgid = current_ids().tgid;
+    u32 tid = tid_before_exec(ctx->args[1]), tgid = current_ids().tgid;
     u32 *current_window = window.lookup(&zero);
     struct thread *thread = threads.lookup(&tid);
     u64 now = bpf_ktime_get_ns();

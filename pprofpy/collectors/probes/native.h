@@ -93,7 +93,7 @@ static inline int native_send(
     struct python_target *target, u64 thread_state, u64 python_stack, s32 kernel_stack, u64 off_ns)
 {
     int zero = 0;
-    u64 pid_tgid = bpf_get_current_pid_tgid();
+    u64 pid_tgid = current_pid_tgid();
     struct native_record *record = native_copies.lookup(&zero);
     if (!record || bpf_probe_read_kernel(record->registers, REGISTERS * sizeof(u64), (void *)entry_registers()))
         return 1;

@@ -16,8 +16,9 @@
  *
  * Needs KERNEL_DEFINES of cpython/versions.py.
  */
-#pragma parameter TASK_TGID TASK_THREAD_POINTER /* offsets in `struct task_struct` */
+#pragma parameter TASK_THREAD_POINTER /* an offset in `struct task_struct` */
 #include <linux/types.h>
+#include "ids.h"
 #include "loops.h"
 #include "registers.h"
 #include "python_tables.h"
@@ -53,7 +54,7 @@ static inline u64 python_intern(struct python_walk *walk, struct python_target *
 static inline u64 python_stack_of(struct python_target *target, u64 thread_state)
 {
     int zero = 0;
-    u64 frame = python_leaf_frame(target, thread_state), pid_tgid = bpf_get_current_pid_tgid(), id = 0;
+    u64 frame = python_leaf_frame(target, thread_state), pid_tgid = current_pid_tgid(), id = 0;
     if (!frame) {
         python_count(PYTHON_NO_FRAME);
         return 0;
@@ -104,8 +105,7 @@ static inline bool python_send_event(u32 kind, u32 tgid, u32 parent_tgid)
 /* Raw tracepoint sched_process_fork: a child has its parent's memory, at the same addresses. */
 int python_on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32, child = 0;
-    bpf_probe_read_kernel(&child, sizeof(child), (void *)(ctx->args[1] + TASK_TGID));
+    u32 tgid = current_ids().tgid, child = task_ids(ctx->args[1]).tgid;
     struct python_target *target = python_targets.lookup(&tgid);
     if (!target || child == tgid || !(target->flags & PYTHON_TARGET_FOLLOW))
         return 1;
@@ -119,7 +119,7 @@ int python_on_fork(struct bpf_raw_tracepoint_args *ctx)
  * Pythons although it is none itself. */
 int python_on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    u32 tgid = current_ids().tgid;
     struct python_target *target = python_targets.lookup(&tgid);
     if (target) {
         target->runtime = 0;
@@ -132,9 +132,9 @@ int python_on_exec(struct bpf_raw_tracepoint_args *ctx)
 /* Raw tracepoint sched_process_exit: the number may be another's soon. */
 int python_on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u32 tid = bpf_get_current_pid_tgid(), tgid = bpf_get_current_pid_tgid() >> 32;
-    python_threads.delete(&tid);
-    if (tid == tgid)
-        python_targets.delete(&tgid);
+    struct ids ids = current_ids();
+    python_threads.delete(&ids.tid);
+    if (ids.tid == ids.tgid)
+        python_targets.delete(&ids.tgid);
     return 1;
 }

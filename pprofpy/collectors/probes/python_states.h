@@ -118,7 +118,7 @@ static inline u64 python_find_thread_state(struct python_target *target, u64 int
 /* The current thread's PyThreadState; 0 if Python knows nothing of this thread. */
 static inline u64 python_thread_state(struct python_target *target)
 {
-    u32 tid = bpf_get_current_pid_tgid();
+    u32 tid = current_ids().tid;
     u64 ident = python_thread_ident(target), *known = python_threads.lookup(&tid);
     /* A state that has no frame may have been left: C threads take a new one for each call into Python. */
     if (known && python_read(*known + target->thread_id) == ident && python_leaf_frame(target, *known) &&

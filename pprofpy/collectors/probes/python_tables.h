@@ -216,5 +216,5 @@ static inline struct python_target *python_of(u32 tgid)
 /* The one that runs right now. */
 static inline struct python_target *python_current(void)
 {
-    return python_of(bpf_get_current_pid_tgid() >> 32);
+    return python_of(current_ids().tgid);
 }

@@ -1,46 +1,12 @@
 /* What all programs at the scheduler's tracepoints share. Tasks are handled as addresses: struct offsets come from the
  * kernel's BTF as parameters (see scheduler.py), so that no kernel header is needed. */
-#pragma parameter TASK_PID TASK_COMM TASK_STATE SWITCH_TELLS_STATE
+#pragma parameter TASK_COMM TASK_STATE SWITCH_TELLS_STATE
+#include "ids.h"
 
 enum { CONTEXT_TASK, CONTEXT_INTERRUPT, CONTEXT_SOFTIRQ };
 
 #define TASK_STATE_UNINTERRUPTIBLE 0x2
 #define TASK_STATE_DEAD 0x80
-
-static inline u32 read_u32(u64 address)
-{
-    u32 value = 0;
-    bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
-    return value;
-}
-
-static inline u64 read_u64(u64 address)
-{
-    u64 value = 0;
-    bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
-    return value;
-}
-
-struct ids {
-    u32 tid;
-    u32 tgid;
-};
-
-/* A task's tid and tgid; one read, since the kernel keeps them side by side: that is checked when it is loaded. */
-static inline struct ids task_ids(u64 task)
-{
-    struct ids ids = {};
-    bpf_probe_read_kernel(&ids, sizeof(ids), (void *)(task + TASK_PID));
-    return ids;
-}
-
-/* The same for whoever runs now, which costs nearly nothing. */
-static inline struct ids current_ids(void)
-{
-    u64 both = bpf_get_current_pid_tgid();
-    struct ids ids = {.tid = (u32)both, .tgid = both >> 32};
-    return ids;
-}
 
 static inline void task_comm(u64 task, char comm[16])
 {
@@ -78,7 +44,9 @@ static inline bool is_target(u32 tgid)
 {
     if (TARGETS)
         return targets.lookup(&tgid) != NULL;
-    return TGID == 0 || tgid == TGID;
+    if (TGID)
+        return tgid == TGID;
+    return !PID_LEVEL || tgid; /* those whom our namespace does not show are nobody */
 }
 #endif
 

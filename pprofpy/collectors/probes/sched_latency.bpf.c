@@ -282,8 +282,10 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
     if (in)
         wait_ns = switched_in(&at, in);
     if (THRESHOLD_NS)
-        remember_slice(at.now, at.in, at.in_task);
+        remember_slice(at.now, shown_ids(at.in, at.in_task), at.in_task);
     if (TRACE && (is_out_watched || is_in_watched)) {
+        at.out = shown_ids(at.out, at.out_task);
+        at.in = shown_ids(at.in, at.in_task);
         if (!is_out_watched)
             remember_name(at.out, at.out_task);
         if (!is_in_watched)

@@ -89,14 +89,15 @@ struct cookie {
 static inline bool is_about_target(void *ctx, u16 task_offset)
 {
     u32 tid = 0;
-    if (!(TGID || TARGETS) || !task_offset || is_over(bpf_ktime_get_ns()) || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
+    /* Records have the kernel's own numbers. */
+    if (PID_LEVEL || !(TGID || TARGETS) || !task_offset || is_over(bpf_ktime_get_ns()) || bpf_probe_read_kernel(&tid, sizeof(tid), ctx + task_offset))
         return false;
     return TID ? tid == TID : target_threads.lookup(&tid) != NULL;
 }
 
 int on_tracepoint(void *ctx)
 {
-    u64 pid_tgid = bpf_get_current_pid_tgid();
+    u64 pid_tgid = current_pid_tgid();
     union {
         u64 number;
         struct cookie cookie;
@@ -242,7 +243,7 @@ static inline void finish(u64 pid_tgid, struct pending *call, u64 duration_ns, s
 
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 pid_tgid = bpf_get_current_pid_tgid();
+    u64 pid_tgid = current_pid_tgid();
     if (!is_watched(pid_tgid))
         return 1;
     u32 number = ctx->args[1], tid = pid_tgid;
@@ -318,7 +319,7 @@ BPF_TABLE("lru_hash", u32, u64, call_stacks, 4096);
 /* Runs right before on_sys_exit: for the kernel's verifier both together would be too long. */
 int on_sys_exit_walk(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
+    u64 now = bpf_ktime_get_ns(), pid_tgid = current_pid_tgid();
     u32 tid = pid_tgid;
     if (!is_watched(pid_tgid) || !returning_call(ctx, tid, now).is_wanted)
         return 1;
@@ -340,7 +341,7 @@ static inline u64 call_stack(u32 tid) { return 0; }
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid();
+    u64 now = bpf_ktime_get_ns(), pid_tgid = current_pid_tgid();
     if (!is_watched(pid_tgid))
         return 1;
     u32 tid = pid_tgid;

@@ -40,10 +40,11 @@ static inline struct thread *note_wakeup(u64 task)
         if (WAKER_STACKS)
             *stack = python_stack();
 #endif
-        wakeup->tid = current_ids().tid;
+        struct ids waker = shown_ids(current_ids(), bpf_get_current_task());
+        wakeup->tid = waker.tid;
 #ifdef NAMES
         if (NAMES)
-            remember_name(current_ids(), bpf_get_current_task());
+            remember_name(waker, bpf_get_current_task());
 #endif
     }
     return thread;

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pprofpy.collectors.kernel.ids import OUTSIDE
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import comm_text
 from pprofpy.model.latency import CpuSlice, LongWait
@@ -45,7 +46,7 @@ def long_wait(event: Any) -> LongWait:
     starts = np.maximum(history["start_ns"].astype(np.int64), begin_ns)
     ends = np.append(history["start_ns"][1:].astype(np.int64), end_ns)[: len(history)]
     ran = tuple(
-        CpuSlice(int(one["tid"]), int(one["tgid"]), comm_text(one["comm"]) if one["tid"] else "idle", int(end - start))
+        CpuSlice(*_who(one), int(end - start))
         for one, start, end in zip(history, starts, ends, strict=True)
         if end > start
     )
@@ -61,7 +62,15 @@ def long_wait(event: Any) -> LongWait:
         int(event["cpu_before"]) - 1,
         preempted,
         waker,
-        0 if preempted else int(event["waker_tid"]),
+        0 if preempted or event["waker_tid"] == OUTSIDE else int(event["waker_tid"]),
         end_ns - begin_ns - sum(one.duration_ns for one in ran),
         ran=ran,
     )
+
+
+def _who(ran: Any) -> tuple[int, int, str]:
+    """The tid, pid and name of who had a CPU for a while."""
+    name = comm_text(ran["comm"])
+    if ran["tid"] == OUTSIDE:
+        return 0, 0, f"{name} (outside of our pid namespace)"
+    return (int(ran["tid"]), int(ran["tgid"]), name) if ran["tid"] else (0, 0, "idle")
