@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Before a command runs that may write nothing.
 KEEP_MODULES = $(PYTHON) -m compileall -q pprofpy
 
-.PHONY: help setup demo test wheel fuzz hostile frameworks kernels kernels-truth lint format docs bench storm clean
+.PHONY: help setup demo test wheel image fuzz hostile frameworks kernels kernels-truth lint format docs bench storm clean
 
 help:
 	@echo "make demo    profile an example service; leaves demo/cpu.svg, demo/cpu.pb.gz and demo/heap.pb.gz"
@@ -28,6 +28,7 @@ help:
 	@echo "make kernels-truth  record programs with known answers on other kernels, in emulated machines: KERNEL=6.12 ARCH=arm64"
 	@echo "make fuzz    a million damaged inputs for all readers; FUZZ=10000: so many"
 	@echo "make wheel   wheels for x86-64 and arm64, and the sdist, into dist/; the one for this machine is tried"
+	@echo "make image   what the Dockerfile installs, in build/image: the test beside a container's application runs it"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    write the generated parts of docs/ anew"
@@ -74,6 +75,10 @@ wheel: setup
 	@scripts/setup.sh wheel
 	@scripts/wheels.sh $(PYTHON)
 	@scripts/try_wheel.sh
+
+image: setup
+	@scripts/setup.sh image
+	@scripts/image_folder.sh build/image
 
 fuzz: setup
 	@$(PYTHON) -m tests.fuzz $(FUZZ)

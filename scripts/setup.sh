@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the system packages that are missing, or say which they are where that is not possible.
-# Usage: setup.sh runtime|tests|kernels|wheel
+# Usage: setup.sh runtime|tests|kernels|wheel|image
 set -euo pipefail
 
 # A line for each need: a test that succeeds if it is met, the packages that meet it (the first that this system
@@ -32,6 +32,9 @@ kernel_needs=(
 wheel_needs=(
     "command -v aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|the heap sampler of arm64"
     "test -e /usr/aarch64-linux-gnu/include/stdio.h|libc6-dev-arm64-cross|the heap sampler of arm64"
+)
+image_needs=(
+    "command -v mmdebstrap|mmdebstrap|make image: the bare Debian that pprofpy is installed into"
 )
 
 has_python() {
@@ -70,7 +73,8 @@ case "${1:-}" in
         ;;
     kernels) needs=("${kernel_needs[@]}") ;;
     wheel) needs=("${wheel_needs[@]}") ;;
-    *) echo "usage: $0 runtime|tests|kernels|wheel" >&2; exit 2 ;;
+    image) needs=("${image_needs[@]}") ;;
+    *) echo "usage: $0 runtime|tests|kernels|wheel|image" >&2; exit 2 ;;
 esac
 
 missing=()
