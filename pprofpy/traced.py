@@ -56,6 +56,18 @@ class TracedRecorder(Recorder):
         """Watch a process from now on."""
         self._events.watch(target)
 
+    def enter(self, pid: int) -> None:
+        """Watch a process of a control group."""
+        self._events.enter(pid)
+
+    def leave(self, pid: int) -> None:
+        """Watch it no more."""
+        self._events.leave(pid)
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self._events.followed()
+
     def poll(self) -> None:
         """Take what is new, and write it to the file."""
         for batch in self._events.read():

@@ -36,6 +36,22 @@ def pids(_: click.Context, __: click.Parameter, incomplete: str) -> list[Complet
     return found
 
 
+def containers(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of the containers whose processes we see."""
+    from click.shell_completion import CompletionItem
+
+    from pprofpy.target.control_group import container_ids
+
+    return [CompletionItem(one[:12]) for one in container_ids() if one.startswith(incomplete)][:_MOST]
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell offer folders."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def recordings(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the recordings in the profile folder, newest first, and files."""
     from click.shell_completion import CompletionItem

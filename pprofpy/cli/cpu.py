@@ -24,7 +24,7 @@ from pprofpy.cli.options import (
 )
 from pprofpy.cli.record import Length, named, print_costs, record, spooled
 from pprofpy.cli.saving import Output, keep, next_steps, output_options, progress_bar
-from pprofpy.cli.target_options import Choice, chosen, target_options
+from pprofpy.cli.target_options import Choice, chosen, group_options, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
@@ -46,6 +46,7 @@ EPILOG = """\b
 Examples:
   pprofpy cpu --pid 1234                     record for 30 s at 100 Hz
   pprofpy cpu --name 'gunicorn.*api' -d 10   find the process by its command line
+  pprofpy cpu --container 4f2a91c07b3e       record all Python processes of a container
   pprofpy cpu -d 2m -o cpu.svg               record the only Python process, draw a flame graph
   pprofpy cpu -- python app.py --port 80     start a program and record until it ends
   sudo pprofpy cpu --pid 1234                record another user's process
@@ -56,6 +57,7 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 
 @click.command("cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
+@group_options
 @duration_option
 @window_option
 @rate_option(CpuOptions().rate_hz, int, "Take HZ samples per second.")
@@ -90,10 +92,11 @@ def command(
     """Record where a running Python process spends CPU time.
 
     The process is neither changed nor restarted. Ctrl-C ends the recording early and keeps it.
-    Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
+    Without a target, pprofpy records the only Python process, or asks which.
     """
-    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"), others["subprocesses"])
+    choice = Choice.of(others, children=others["subprocesses"])
     choice.check()
+    others["subprocesses"] |= choice.is_group
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     if duration_ns is None:
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS

@@ -13,7 +13,7 @@ from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, reco
 from pprofpy.cli.options import json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
-from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.events import EventProfileRecorder, choose
 from pprofpy.collectors.kernel.program import require
@@ -43,6 +43,7 @@ Examples:
 )  # fmt: skip
 @click.option("-w", "--weight", metavar="FIELD", default="", help="Sum this field of the tracepoint, too.")
 @target_options
+@group_options
 @length_options
 @output_options
 @rows_option(top_report.DEFAULT_NODE_COUNT, is_n_free=False)
@@ -62,9 +63,9 @@ def command(
     """Profile any kernel event: count it, or sum one of its fields, by Python stack.
 
     The kernel counts every event with the Python stack of the thread that causes it; nothing is sampled.
-    Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
+    Without a target, pprofpy records the only Python process. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()

@@ -11,7 +11,7 @@ from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, reco
 from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
-from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.collectors.kernel.program import require
@@ -26,6 +26,8 @@ Examples:
   pprofpy gil --pid 1234                    show waits by thread and line, and who blocks whom
   pprofpy gil -p 1234 -d 10 --interval 1s   show how busy the lock is, second by second
   pprofpy gil -s -p 1234                    record the locks of child processes, too
+  pprofpy gil --cgroup /system.slice/app.service
+                                            record the locks of a service's processes
   pprofpy gil -- python app.py              start a program and record until it ends
   pprofpy flamegraph -o gil.svg             draw the waiters, and on top of them the holders
 """
@@ -35,6 +37,7 @@ _FASTEST_HZ = 20_000
 
 @click.command("gil", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
+@group_options
 @length_options
 @rate_option(DEFAULT_RATE_HZ, click.IntRange(1, _FASTEST_HZ), "Sample running threads HZ times per second.")
 @click.option(
@@ -64,9 +67,9 @@ def command(
 
     The kernel measures every wait, from the moment that a thread goes to sleep for the lock until it has the lock.
     It records the holder whenever the holder leaves its CPU, and samples it at RATE while it runs.
-    Without --pid, --name or a COMMAND, pprofpy records the only Python process. Needs root.
+    Without a target, pprofpy records the only Python process. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     require()

@@ -107,7 +107,7 @@ def command(
     already (PYTHONTRACEMALLOC). Ctrl-C ends the recording early and keeps it.
     Without --pid, --name or a COMMAND, pprofpy records the only Python process, or asks which.
     """
-    choice = Choice(others.pop("pid"), others.pop("name"), others.pop("command"), subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     choice.check()
     output = Output.of(others.pop("output"), others.pop("format_name"), force=others.pop("force"))
     first_output = _for_the_first(output) if others["snapshots"] > 1 else None

@@ -19,7 +19,7 @@ from pprofpy.errors import InterruptedEarly, TargetError, UsageError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.session import Recorder
-from pprofpy.target import Group, Target, Watched
+from pprofpy.target import Group, Target, Watched, procfs
 from pprofpy.target.launch import Interruption, Launched, interruptible, status_in_words
 from pprofpy.target.permission import require_proc
 from pprofpy.units import NS_PER_S, format_duration
@@ -39,6 +39,11 @@ def length_options(command: _Command) -> _Command:
     It receives `duration_ns`, `window_ns` and `subprocesses`.
     """
     return duration_option(window_option(subprocesses_option(command)))
+
+
+def everybody() -> str:
+    """Return whom a recording without a target is of."""
+    return "all processes" if procfs.is_host_pid_namespace() else "all processes of this pid namespace"
 
 
 def duration_of(duration_ns: int | None, choice: Choice) -> int | None:
@@ -87,6 +92,7 @@ def recording(
     """
     choice.check()
     require_proc()
+    subprocesses = subprocesses or choice.is_group
     if choice == Choice() and everybody:
         if subprocesses:
             raise UsageError(
@@ -140,7 +146,7 @@ def run(
         on_poll: Called about 20 times per second.
         on_window: Maps each window to the one that is kept.
     """
-    who = str(target) if target else "all processes"
+    who = str(target) if target else everybody()
     how_long = f"for {format_duration(length.duration_ns)}" if length.duration_ns else "until it ends"
     remark(f"recording {who} {how_long}; Ctrl-C ends early")
     with progress_bar("recording", length.duration_ns) as progress:

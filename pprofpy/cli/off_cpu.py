@@ -11,7 +11,7 @@ from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, reco
 from pprofpy.cli.options import Duration, json_option, no_fold_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
-from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
@@ -28,12 +28,15 @@ Examples:
   pprofpy off-cpu -p 1234 --wakers -o chains.svg
                                           draw who blocks whom as a flame graph
   pprofpy off-cpu -p 1234 --min 10ms      ignore waits shorter than 10 ms
+  pprofpy off-cpu --container 4f2a91c07b3e
+                                          measure all processes of a container
   pprofpy off-cpu -- python app.py        start a program and record until it ends
 """
 
 
 @click.command("off-cpu", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
+@group_options
 @length_options
 @click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits shorter than TIME.")
 @click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits longer than TIME.")
@@ -62,10 +65,10 @@ def command(
 
     The kernel measures every off-CPU interval, from the switch that takes a thread's CPU to the one that gives it
     back; nothing is sampled. Each interval is split into sleeping, disk (uninterruptible) and run queue (runnable,
-    waiting for a CPU), and counted for the Python stack that blocked. Without --pid, --name or a COMMAND, pprofpy
-    records the kernel stacks of all processes. Needs root.
+    waiting for a CPU), and counted for the Python stack that blocked. Without a target, pprofpy records the
+    kernel stacks of all processes. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")

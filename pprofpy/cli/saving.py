@@ -177,5 +177,4 @@ def _encoded(recording: Recording, format_name: str) -> bytes:
 
 def file_name(kind: str, target: Watched | None) -> str:
     """How the file of a recording is called, but for its suffix."""
-    first = target.members[0] if target else None
-    return name_of(kind, first.name if first else "", first.pid if first else 0)
+    return name_of(kind, target.name, target.members[0].pid) if target else name_of(kind, "", 0)

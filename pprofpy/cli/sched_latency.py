@@ -15,7 +15,7 @@ from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, reco
 from pprofpy.cli.options import Duration, json_option, rows_option, verbose_option
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, file_name, keep, output_options
-from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
@@ -38,6 +38,8 @@ Examples:
                                              list each wait of 5 ms or more, and who had the CPU
   pprofpy sched-latency -p 1234 --stacks     show where threads waited, and who woke them
   pprofpy sched-latency -p 1234 --interval 1 print a table every second
+  pprofpy sched-latency --cgroup /system.slice/app.service
+                                             show the threads of a service's processes
   pprofpy sched-latency -- python app.py     start a program and record until it ends
 """
 
@@ -118,6 +120,7 @@ class _Live:
 
 @click.command("sched-latency", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
+@group_options
 @length_options
 @click.option("--interval", "interval_ns", type=Duration(), metavar="TIME", help="Print a table every TIME.")
 @click.option("--threshold", "threshold_ns", type=Duration(), metavar="TIME", help="List each wait of TIME or longer.")
@@ -145,9 +148,9 @@ def command(
     """Measure how long runnable threads wait for a CPU (run-queue latency).
 
     A wait begins when a thread is woken or preempted; it ends when the thread runs. The kernel measures every wait;
-    nothing is sampled. Without --pid, --name or a COMMAND, pprofpy records all processes. Needs root.
+    nothing is sampled. Without a target, pprofpy records all processes. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     if with_stacks and choice == Choice():
         raise UsageError("--stacks needs a process", "name it: --pid PID, --name REGEX, or a COMMAND")

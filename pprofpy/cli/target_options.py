@@ -1,4 +1,4 @@
-"""Choosing the process to record: --pid, --name, `-- COMMAND`, or the only Python process there is."""
+"""Choosing what to record: --pid, --name, --cgroup, --container, `-- COMMAND`, or the only Python process there is."""
 
 from __future__ import annotations
 
@@ -23,19 +23,34 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How the command line names the target: by at most one of the three.
+    """How the command line names the target: by at most one of these.
 
     Attributes:
         pid: --pid.
         name: --name.
         command: What stands after `--`.
         children: --subprocesses; None where a command does not have it. It names nothing.
+        cgroup: --cgroup.
+        container: --container.
     """
 
     pid: int | None = None
     name: str = ""
     command: tuple[str, ...] = ()
     children: bool | None = field(default=None, compare=False)
+    cgroup: str = ""
+    container: str = ""
+
+    @classmethod
+    def of(cls, options: dict[str, Any], *, children: bool | None = None) -> Choice:
+        """What `target_options`, and perhaps `group_options`, have handed to a command; takes it out of the options."""
+        names = ("pid", "name", "command", "cgroup", "container")
+        return cls(**{name: options.pop(name) for name in names if name in options}, children=children)
+
+    @property
+    def is_group(self) -> bool:
+        """Does it name a control group? What its processes start is recorded in any case."""
+        return bool(self.cgroup or self.container)
 
     def check(self) -> None:
         """Refuse more than one way to name the target.
@@ -43,9 +58,16 @@ class Choice:
         Raises:
             UsageError: More than one was used, or a pid was given as a COMMAND.
         """
-        given = [self.pid is not None, bool(self.name), bool(self.command)]
-        if sum(given) > 1:
-            raise UsageError("--pid, --name and a command exclude each other", "give one of them")
+        given = {
+            "--pid": self.pid is not None,
+            "--name": bool(self.name),
+            "--cgroup": bool(self.cgroup),
+            "--container": bool(self.container),
+            "a command": bool(self.command),
+        }
+        if sum(given.values()) > 1:
+            *first, last = (way for way, is_given in given.items() if is_given)
+            raise UsageError(f"{', '.join(first)} and {last} exclude each other", "give one of them")
         if len(self.command) == 1 and self.command[0].isdigit():
             raise UsageError(
                 f"{self.command[0]!r} is not a command", f"to record a process, write --pid {self.command[0]}"
@@ -64,6 +86,19 @@ def target_options(command: _Command) -> _Command:
         "-p", "--pid", type=int, metavar="PID", help="Record this process.", shell_complete=completion.pids
     )
     return pid(decorated)  # type: ignore[no-any-return]
+
+
+def group_options(command: _Command) -> _Command:
+    """Give a click command --cgroup and --container; it receives `cgroup` and `container`."""
+    container = click.option(
+        "--container", metavar="ID", default="", shell_complete=completion.containers,
+        help="Record all processes of this container (an id, or its beginning).",
+    )  # fmt: skip
+    cgroup = click.option(
+        "--cgroup", metavar="PATH", default="", shell_complete=completion.folders,
+        help="Record all processes of this control group and of those below it.",
+    )  # fmt: skip
+    return cgroup(container(command))
 
 
 @contextmanager
@@ -92,6 +127,10 @@ def chosen(choice: Choice, interruption: Interruption) -> Iterator[Watched]:
 
 
 def _running(choice: Choice) -> Watched:
+    if choice.cgroup:
+        return targets.all_in(targets.find_control_group(choice.cgroup))
+    if choice.container:
+        return targets.all_in(targets.find_container(choice.container))
     if choice.pid is not None:
         return targets.open_target(choice.pid)
     if choice.name and choice.children:

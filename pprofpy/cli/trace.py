@@ -15,10 +15,10 @@ import click
 
 from pprofpy.cli import confinement
 from pprofpy.cli.console import remark, say
-from pprofpy.cli.kernel_recording import recording, wait_for_command
+from pprofpy.cli.kernel_recording import everybody, recording, wait_for_command
 from pprofpy.cli.options import SUBPROCESSES, Duration, verbose_option
 from pprofpy.cli.record import print_costs
-from pprofpy.cli.target_options import Choice, target_options
+from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.trace_view import EventView
 from pprofpy.errors import TargetError, UsageError
 from pprofpy.events.log import Batch, EventLog, EventSummary, call_name, summarize
@@ -38,6 +38,7 @@ Examples:
   pprofpy trace -p 1234 --duration 10          print only calls of 10 ms or more
   pprofpy trace -p 1234 -e 'sched:*' -e futex  print tracepoints, too
   pprofpy trace -p 1234 -s -d 10               summarize 10 s by thread
+  pprofpy trace --container 4f2a91c07b3e -s    summarize all processes of a container
   pprofpy trace -p 1234 -o app.trace           save events to a file
   pprofpy trace --input app.trace -e 'open*'   print saved events
 """
@@ -70,6 +71,7 @@ def slower_than_ns(value: str) -> int:
 
 @click.command("trace", epilog=EPILOG, context_settings={"allow_interspersed_args": False})
 @target_options
+@group_options
 @click.option(
     "-e",
     "--event",
@@ -130,10 +132,10 @@ def command(
 ) -> None:
     """Print system calls and kernel events as they happen, one per line.
 
-    A system call is printed when it returns, with the time at which it began. Without --pid, --name or a COMMAND,
+    A system call is printed when it returns, with the time at which it began. Without a target,
     pprofpy traces all processes but itself. Needs root.
     """
-    choice = Choice(others["pid"], others["name"], others["command"], subprocesses)
+    choice = Choice.of(others, children=subprocesses)
     view = EventView(not summary, summary or with_summary, as_json, max_events)
     wanted = _Wanted(events, not no_syscalls, slower_ns, tid or 0)
     wanted.check()
@@ -213,10 +215,10 @@ def _record(choice: Choice, wanted: _Wanted, view: EventView, how: _Run) -> None
             if target and wanted.tid:
                 _check_thread(target, wanted.tid)
             length = f" for {format_duration(how.length_ns)}" if how.length_ns else ""
-            remark(f"recording {target or 'all processes'}{length}; Ctrl-C ends it")
+            remark(f"recording {target or everybody()}{length}; Ctrl-C ends it")
             stream = _Stream(recorder, view, target, keep, interruption)
             session = Session([recorder], stream, target=target, duration_ns=how.length_ns, on_poll=stream.take)
-            for text in session.remarks:
+            for text in (*session.remarks, *recorder.remarks):
                 remark(text)
             list(session.windows())
             stream.end()

@@ -173,6 +173,18 @@ class EventProfileRecorder(KernelRecorder):
         if is_first:
             self.begin()
 
+    def enter(self, pid: int) -> None:
+        """Count the events of a process of a control group, if it is Python."""
+        self._stacks.processes.enter(pid)
+
+    def leave(self, pid: int) -> None:
+        """Count its events no more."""
+        self._stacks.processes.leave(pid)
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self._stacks.processes.followed()
+
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:

@@ -124,6 +124,27 @@ class GilRecorder(KernelRecorder):
         if is_first:
             self.begin()
 
+    def enter(self, pid: int) -> None:
+        """Watch the lock of a process of a control group, if it has one that we can read."""
+        try:
+            _check_libc(open_target(pid))
+        except NotPossibleError as error:
+            self._stacks.processes.refuse(pid, error)
+            return
+        except TargetError:
+            pass  # it may become Python
+        self._stacks.processes.enter(pid)
+
+    def leave(self, pid: int) -> None:
+        """Watch its lock no more; what its threads wait for does not count."""
+        self._stacks.processes.leave(pid)
+        tids, threads = self._threads.items()
+        self._threads.clear(tids[(threads["track"]["tgid"] == pid) & (threads["track"]["is_dead"] == 0)])
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self._stacks.processes.followed()
+
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:

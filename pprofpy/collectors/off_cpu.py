@@ -11,6 +11,7 @@ Source: the raw tracepoints sched_switch, sched_waking, task_rename, sched_proce
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
+from pprofpy.collectors.kernel.ids import OUTSIDE
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text
@@ -115,6 +117,7 @@ class OffCpuRecorder(SwitchRecorder):
         self._options = options
         self._python_names = ThreadNames()
         self._seeded_with: dict[int, Runtime | None] = {}
+        self._entered_ns: dict[int, int] = {}
 
     def open(self) -> None:
         """Load the program and attach it."""
@@ -139,6 +142,17 @@ class OffCpuRecorder(SwitchRecorder):
         """Measure a process, if it was to be named later."""
         if target.pid != self._pid:
             self._seed(self.watch_family(target.pid))
+
+    def enter(self, pid: int) -> None:
+        """Measure a process of a control group: one that enters later, from now on."""
+        super().enter(pid)
+        self._entered_ns[pid] = time.monotonic_ns()
+        self._seed_process(pid)
+
+    def leave(self, pid: int) -> None:
+        """Measure it no more."""
+        super().leave(pid)
+        self._entered_ns.pop(pid, None)
 
     @property
     def without_python(self) -> str:
@@ -174,7 +188,8 @@ class OffCpuRecorder(SwitchRecorder):
         """Return an entry for the kernel's table of threads."""
         entry = np.zeros((), _THREAD)
         track = entry["track"]
-        track["since_ns"], track["tgid"], track["where"] = max(self.start_ns, thread.born_ns), pid, OFF_CPU
+        since_ns = max(self._entered_ns.get(pid, self.start_ns), thread.born_ns)
+        track["since_ns"], track["tgid"], track["where"] = since_ns, pid, OFF_CPU
         track["comm"] = thread.comm
         entry["state"] = _DISK if thread.is_uninterruptible else _SLEEPING
         entry["reason"], entry["stack"] = thread.reason, stack
@@ -314,6 +329,8 @@ def _waker(context: int, waker_tid: int, names: dict[int, tuple[int, str]]) -> s
     kind = CONTEXTS[context]
     if kind == "irq":
         return "timer/irq"
+    if waker_tid == OUTSIDE:
+        return "a thread outside of our pid namespace"
     if not waker_tid:
         return "" if kind == "task" else kind
     return f"{names.get(waker_tid, (0, 'thread'))[1]} ({waker_tid})" + (" in softirq" if kind == "softirq" else "")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.thread_names import Interpreters, ThreadNames
+from pprofpy.collectors.kernel.ids import OUTSIDE
 from pprofpy.collectors.kernel.known_threads import KnownThreads
 from pprofpy.collectors.kernel.scope import Scope, comm_text
 from pprofpy.collectors.kernel.source import ProbeSource
@@ -142,6 +143,11 @@ class SchedRecorder(SwitchRecorder):
         """Measure a process, if it was to be named later."""
         if target.pid != self._pid:
             self._learn_first_names(self.watch_family(target.pid))
+
+    def enter(self, pid: int) -> None:
+        """Measure a process of a control group."""
+        super().enter(pid)
+        self._learn_first_names([pid])
 
     @property
     def without_python(self) -> str:
@@ -269,6 +275,8 @@ class SchedRecorder(SwitchRecorder):
 
     def _known_thread(self, tid: int) -> tuple[Known, str]:
         """What is known of a thread now, and how Python calls it."""
+        if tid == OUTSIDE:
+            return Known(0, b"[outside]"), ""
         with suppress(PprofpyError):
             thread = self._threads.get(tid)
             track = thread["track"]

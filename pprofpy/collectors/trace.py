@@ -146,7 +146,13 @@ class EventRecorder(KernelRecorder):
         self._open_rings(data_bytes)
         if self._stacks:
             self.owned.callback(self._stacks.close)
+        if selection.tracepoints and not procfs.is_host_pid_namespace():
+            self.remarks.append(
+                "fields of tracepoints that name processes or threads hold the host's numbers; what others do to a "
+                "thread is not traced in a pid namespace"
+            )
         self._fill_tables()
+        self._threads = self.program.table("target_threads", _U4, _U1)
         self._paths = FdPaths()
         self._symbols = AddressNames(selection.tracepoints)
         self.log = EventLog(selection.tracepoints, data_bytes, time.monotonic_ns(), time.time_ns())
@@ -226,10 +232,30 @@ class EventRecorder(KernelRecorder):
         self._target = f"pid {pid}"  # whoever names several processes names the recording
         if self._stacks:
             self._stacks.watch(pid)
-        threads = self.program.table("target_threads", _U4, _U1)
         for member in self._options.scope.watch(self.program, pid):
-            for tid in procfs.tids(member):
-                threads.put(tid, 1)
+            self._enter_threads(member)
+
+    def enter(self, pid: int) -> None:
+        """Watch a process of a control group."""
+        if self._stacks:
+            self._stacks.processes.enter(pid)
+        self._options.scope.enter(self.program, pid)
+        self._enter_threads(pid)
+
+    def leave(self, pid: int) -> None:
+        """Watch it no more. Threads that have ended, the kernel has removed already."""
+        if self._stacks:
+            self._stacks.processes.leave(pid)
+        self._options.scope.leave(self.program, pid)
+        self._threads.delete(np.array(procfs.tids(pid), _U4))
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self._options.scope.followed(self.program)
+
+    def _enter_threads(self, pid: int) -> None:
+        for tid in procfs.tids(pid):
+            self._threads.put(tid, 1)
 
     # -- while it runs ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from pprofpy.errors import TargetError
 from pprofpy.model.recording import Recording
-from pprofpy.target import Target, Watched
+from pprofpy.target import Group, Target, Watched
 
 
 class Recorder(ABC):
@@ -52,15 +52,34 @@ class Recorder(ABC):
         """Record each process of a group from now on, but for those that have ended meanwhile.
 
         Raises:
-            NotPossibleError: One of them cannot be recorded.
+            NotPossibleError: One of them cannot be recorded, and they are not those of a control group.
             TargetError: All have ended, or one cannot be recorded although it lives.
         """
+        if isinstance(watched, Group) and watched.control_group:
+            for target in watched.members:
+                self.enter(target.pid)
+            return
         for target in watched.members:
             try:
                 self.watch(target)
             except TargetError:
                 if target.is_alive() or not any(one.is_alive() for one in watched.members):
                     raise
+
+    def enter(self, pid: int) -> None:
+        """Record a process of a control group from now on, if that is possible: it may be no Python, or have ended.
+
+        As with `watch`, the first call begins the recording.
+        """
+        raise NotImplementedError(f"{type(self).__name__} records no control groups")
+
+    def leave(self, pid: int) -> None:
+        """Record a process no more: it has left its control group, or ended."""
+        raise NotImplementedError(f"{type(self).__name__} records no control groups")
+
+    def followed(self) -> set[int]:
+        """Return the processes that the kernel watches: it has followed forks, perhaps out of the control group."""
+        return set()
 
     @abstractmethod
     def poll(self) -> None:

@@ -11,7 +11,7 @@ from pprofpy.errors import PprofpyError
 from pprofpy.model.recording import Recording
 from pprofpy.session.circumstances import Circumstances
 from pprofpy.session.recorder import Recorder
-from pprofpy.target import Watched
+from pprofpy.target import Membership, Watched
 from pprofpy.units import NS_PER_S
 
 FOREVER = None
@@ -66,6 +66,7 @@ class Session:
         self._on_poll = on_poll
         self._start_ns = max((recorder.start_ns for recorder in recorders), default=0) or time.monotonic_ns()
         self.failure: PprofpyError | None = None
+        self._membership = Membership(target)
         self._circumstances = Circumstances(target.members) if target else None
         self.remarks = self._circumstances.remarks if self._circumstances else ()
 
@@ -98,11 +99,24 @@ class Session:
             return False
         for recorder in self._recorders:
             recorder.poll()
+        self._take_changes()
         elapsed_ns = time.monotonic_ns() - self._start_ns
         self._on_poll(elapsed_ns)
         is_over = self._duration_ns is not None and elapsed_ns >= self._duration_ns
         is_over = is_over or any(recorder.is_over() for recorder in self._recorders)
-        return not is_over and (self._target is None or self._target.is_alive())
+        return not is_over and not self._membership.is_over()
+
+    def _take_changes(self) -> None:
+        """Tell the recorders who has entered or left the control group that is recorded."""
+        if not self._membership.is_due():
+            return
+        followed = set().union(*(recorder.followed() for recorder in self._recorders))
+        entered, left = self._membership.changes(followed)
+        for recorder in self._recorders:
+            for pid in left:
+                recorder.leave(pid)
+            for pid in entered:
+                recorder.enter(pid)
 
     def _last_windows(self) -> Iterator[Recording]:
         """Finish every recorder and yield its last window; then raise the session's first error, if any."""

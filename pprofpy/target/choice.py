@@ -1,4 +1,4 @@
-"""Which process to profile: the one that a pattern names, or the only Python there is."""
+"""Which process to profile: the one that a pattern names, those of a control group, or the only Python there is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from pprofpy.errors import PprofpyError, TargetError, UsageError
 from pprofpy.target import procfs
+from pprofpy.target.control_group import ControlGroup
 from pprofpy.target.group import Group, Watched
 from pprofpy.target.process import Target, open_target
 from pprofpy.target.usage import ancestors, usage
@@ -79,6 +80,37 @@ def all_by_name(pattern: str) -> Watched:
     """
     roots = _Families(_matching(pattern)).roots
     return roots[0] if len(roots) == 1 else Group(tuple(roots))
+
+
+def all_in(control_group: ControlGroup) -> Group:
+    """All processes of a control group, Python or not.
+
+    Those that cannot be inspected are recorded as those that enter it later: as far as the kernel alone can tell.
+
+    Raises:
+        TargetError: There is none, or it takes too long to inspect them.
+        PprofpyError: None can be inspected; why the last one cannot.
+    """
+    pids = control_group.pids()
+    if not pids:
+        raise TargetError(
+            f"no process is in {control_group}",
+            "those of other pid namespaces are not seen: run pprofpy on the host, or where its processes are seen",
+        )
+    members, refusal = [], None
+    deadline = time.monotonic() + _LONGEST_S
+    for pid in sorted(pids):
+        if time.monotonic() > deadline:
+            raise TargetError(
+                f"it takes too long to inspect the {len(pids)} processes of {control_group}", "choose a smaller one"
+            )
+        try:
+            members.append(open_target(pid, is_launcher=True))
+        except PprofpyError as error:
+            refusal = error
+    if not members and refusal:
+        raise refusal
+    return Group(tuple(members), control_group)
 
 
 def _matching(pattern: str) -> list[Target]:

@@ -40,11 +40,14 @@ def refuse_frozen(target: Target) -> None:
 
 
 def frozen_by(pid: int) -> str:
-    """The file that says that the process's control group is frozen; empty if there is none.
+    """The file that says that the process's control group is frozen; empty if there is none, or it has ended.
 
     Source: cgroup-v1/freezer-subsystem.rst and cgroup-v2.rst in the kernel's admin guide.
     """
-    for controllers, group in procfs.control_groups(pid):
+    groups: list[tuple[str, str]] = []
+    with suppress(OSError):
+        groups = procfs.control_groups(pid)
+    for controllers, group in groups:
         for file in (Path(root + group, name) for kind, root, name in _FREEZERS if kind == controllers):
             with suppress(OSError):
                 if _FROZEN.search(file.read_text()):

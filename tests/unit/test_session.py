@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from typing import cast
 
@@ -12,8 +13,9 @@ from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.model.profile import Profile, ValueType
 from pprofpy.model.recording import Recording
 from pprofpy.session import FOREVER, Recorder, Session
-from pprofpy.target import Target
+from pprofpy.target import ControlGroup, Group, Target, procfs
 from pprofpy.units import NS_PER_S
+from tests.conftest import wait_until
 
 
 class Counting(Recorder):
@@ -131,6 +133,61 @@ def test_it_ends_with_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (last.kind, last.profile.collection.started_ns) == ("last", 7)
     assert recorder.calls.count("poll") == 5
+
+
+class Members:
+    """A control group that has these processes, poll by poll; at last none."""
+
+    def __init__(self, *polls: set[int]) -> None:
+        self._polls = list(polls)
+
+    def pids(self) -> set[int]:
+        return self._polls.pop(0) if self._polls else set()
+
+
+class Following(Counting):
+    """A recorder whose kernel part follows a fork by itself, to wherever that goes."""
+
+    def __init__(self, *followed: int) -> None:
+        super().__init__()
+        self._followed = set(followed)
+
+    def followed(self) -> set[int]:
+        return self._followed
+
+    def enter(self, pid: int) -> None:
+        self.calls.append(f"enter {pid}")
+
+    def leave(self, pid: int) -> None:
+        self._followed.discard(pid)
+        self.calls.append(f"leave {pid}")
+
+
+def test_who_enters_or_leaves_a_control_group_is_told_to_the_recorders(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, new, gone, astray = os.getpid(), 1 << 22, (1 << 22) + 1, (1 << 22) + 2
+    recorder = Following(own, astray)
+    members = cast(ControlGroup, Members({own, gone}, {own, gone, new}, {own, new}))
+    group = Group((cast(Target, Mortal(99)),), members)
+
+    kinds(Session([recorder], Clock(monkeypatch), target=group, duration_ns=FOREVER))
+
+    told = [call for call in recorder.calls if call.startswith(("enter", "leave"))]
+    left_at_last = [f"leave {pid}" for pid in sorted([own, new])]
+    assert told == [f"leave {astray}", f"enter {gone}", f"enter {new}", f"leave {gone}", *left_at_last]
+    assert recorder.calls.count("poll") == 4, "it ends when nobody is left"
+
+
+def test_a_process_whose_main_thread_has_ended_stays_until_all_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Following()
+    child = subprocess.Popen(["true"])
+    wait_until(lambda: procfs.stat(child.pid).has_ended, "it is a zombie")
+    members = cast(ControlGroup, Members({os.getpid(), child.pid}, {os.getpid()}))
+    group = Group((cast(Target, Mortal(99)),), members)
+
+    kinds(Session([recorder], Clock(monkeypatch, polls=2), target=group, duration_ns=FOREVER))
+
+    assert [call for call in recorder.calls if call.endswith(f" {child.pid}")] == [f"enter {child.pid}"]
+    child.wait()
 
 
 def test_several_recorders_share_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.errors import TargetError
 from pprofpy.target import descendants_of, procfs
@@ -59,14 +60,29 @@ class Scope:
         """Enter a process (and what it has started, if children are wanted) into a program's list; returns them."""
         if not self.is_listed:
             return [pid]
-        targets = program.table("targets", np.dtype("u4"), np.dtype("u1"))
         entered: list[int] = []
         # Again until nobody is new: a child may be born of one that is not entered yet.
         while fresh := [member for member in self.members(pid) if member not in entered]:
             for member in fresh:
-                targets.put(member, 1)
+                self.enter(program, member)
             entered += fresh
         return entered
+
+    def enter(self, program: Program, pid: int) -> None:
+        """Enter a process alone into a program's list."""
+        self._targets(program).put(pid, 1)
+
+    def leave(self, program: Program, pid: int) -> None:
+        """Take a process off a program's list: it is none of the group's any more."""
+        self._targets(program).delete(np.array([pid], "u4"))
+
+    def followed(self, program: Program) -> set[int]:
+        """Return the processes on a program's list, on which the kernel itself has put some."""
+        return set(self._targets(program).items()[0].tolist())
+
+    @staticmethod
+    def _targets(program: Program) -> MapTable:
+        return program.table("targets", np.dtype("u4"), np.dtype("u1"))
 
 
 def comm_text(comm: bytes) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.comparison import Comparison
 from pprofpy.errors import NotStartedError, PprofpyError, TargetError
 from pprofpy.target import Target, descendants_of, open_target, procfs
+from pprofpy.target.process import NotPythonError
 from pprofpy.text import counted
 
 _NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
@@ -55,6 +57,7 @@ _PATIENCE_NS = 5_000_000_000
 _READING_S = 0.5
 """So much CPU time is spent on reading a process's memory at most, in one poll."""
 
+_MOST_REFUSALS = 3
 _LOOK_FOR_ENDED_NS = 1_000_000_000
 
 
@@ -79,6 +82,26 @@ class Process:
     comparison: Comparison = field(default_factory=Comparison)
 
 
+@dataclass(slots=True)
+class _Trials:
+    """When to try to read a process's Python. Most of those that are tried for long are none: the pauses grow."""
+
+    began_ns: int
+    patience_ns: int
+    due_ns: int
+
+    @classmethod
+    def from_now(cls, patience_ns: int) -> _Trials:
+        now_ns = time.monotonic_ns()
+        return cls(now_ns, patience_ns, now_ns)
+
+    def is_worth_another(self) -> bool:
+        """After one that failed: is there to be another? Sets when."""
+        age_ns = time.monotonic_ns() - self.began_ns
+        self.due_ns = self.began_ns + age_ns + age_ns // 4
+        return age_ns < self.patience_ns
+
+
 class Processes:
     """The processes that one loaded program watches.
 
@@ -97,8 +120,10 @@ class Processes:
         self._targets = program.table("python_targets", _U4, TARGET)
         self._children = children
         self._known: dict[int, Process] = {}
-        self._starting: dict[int, int] = {}
+        self._starting: dict[int, _Trials] = {}
         self._ended: set[int] = set()
+        self._entered: set[int] = set()
+        self._refusals: dict[int, str] = {}
         self._looked_ns = 0
         self._number = 0
         self._remarks, self.hidden_threads = program.remarks, 0
@@ -140,7 +165,26 @@ class Processes:
         """
         if self._children:
             self._follow(pid)
-        return self._try(pid, time.monotonic_ns() + _PATIENCE_NS if is_patient else 0)
+        return self._try(pid, _Trials.from_now(_PATIENCE_NS if is_patient else 0))
+
+    def enter(self, pid: int) -> None:
+        """Watch a process that is in the group, be it Python or not. The kernel may know it as a child of another."""
+        self._entered.add(pid)
+        if pid not in self._known:
+            self._targets.put_new(pid, _launcher())
+            self._try(pid, _Trials.from_now(_PATIENCE_NS))
+
+    def leave(self, pid: int) -> None:
+        """Watch a process no more: it has left the group, or ended."""
+        self._targets.delete(np.array([pid], _U4))
+        self._starting.pop(pid, None)
+        self._entered.discard(pid)
+        if procfs.exists(pid):  # else its last stacks may still have to be read
+            self._forget([pid])
+
+    def refuse(self, pid: int, error: PprofpyError) -> None:
+        """Note why a process of the group is not in the recording."""
+        self._refusals[pid] = error.message
 
     def take_fork(self, child: int, parent: int) -> None:
         """Enter a child, which the kernel watches already; one of a launcher may become Python."""
@@ -152,7 +196,7 @@ class Processes:
 
     def take_exec(self, pid: int) -> None:
         """Try again for a while to read a process's Python: it has become another program."""
-        self._starting[pid] = time.monotonic_ns() + _PATIENCE_NS
+        self._starting[pid] = _Trials.from_now(_PATIENCE_NS)
 
     def poll(self) -> dict[int, PprofpyError]:
         """Try again what is only just starting, and forget processes that have ended.
@@ -160,7 +204,11 @@ class Processes:
         Returns:
             pid -> why not, of those that are not tried again.
         """
-        tried = [(pid, self._try(pid, deadline_ns)) for pid, deadline_ns in list(self._starting.items())]
+        due = [(pid, trials) for pid, trials in self._starting.items() if trials.due_ns <= time.monotonic_ns()]
+        tried = [(pid, self._try(pid, trials)) for pid, trials in due]
+        for pid, error in tried:
+            if pid in self._entered and error and not isinstance(error, NotPythonError | NotStartedError):
+                self.refuse(pid, error)
         if time.monotonic_ns() - self._looked_ns >= _LOOK_FOR_ENDED_NS:
             self._forget_ended()
         for process in self._known.values():
@@ -171,11 +219,22 @@ class Processes:
         """Let go of the processes' folders."""
         self._forget(list(self._known))
 
+    def followed(self) -> set[int]:
+        """Return the processes that the kernel watches, by itself or since they were named."""
+        return set(self._targets.items()[0].tolist())
+
     # -- who asks --------------------------------------------------------------------------------------------------
 
     def get(self, pid: int) -> Process | None:
         """Return a process; None if it is not watched, or has ended a while ago."""
         return self._known.get(pid)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of processes of the group that are not in it."""
+        shown = [f"Process {pid} is not in it: {why}." for pid, why in list(self._refusals.items())[:_MOST_REFUSALS]]
+        if more := len(self._refusals) - len(shown):
+            shown.append(f"Neither are {more:,} more.")
+        return tuple(shown)
 
     @property
     def runtimes(self) -> dict[int, Runtime]:
@@ -188,13 +247,13 @@ class Processes:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _try(self, pid: int, deadline_ns: int) -> PprofpyError | None:
+    def _try(self, pid: int, trials: _Trials) -> PprofpyError | None:
         self._starting.pop(pid, None)
         try:
             self._enter(open_target(pid))
         except (PprofpyError, OSError) as error:
-            if time.monotonic_ns() < deadline_ns and procfs.exists(pid):
-                self._starting[pid] = deadline_ns
+            if trials.is_worth_another() and procfs.exists(pid):
+                self._starting[pid] = trials
                 return None
             self._forget([pid])  # it is no Python any more
             return (
@@ -204,9 +263,7 @@ class Processes:
 
     def _follow(self, pid: int) -> None:
         """Have the kernel watch what a process starts; its own stacks are not walked, or not yet."""
-        entry = np.zeros((), TARGET)
-        entry["flags"] = _FOLLOW
-        self._targets.put(pid, entry)
+        self._targets.put(pid, _launcher())
         if not procfs.exists(pid):  # as in _enter
             self._targets.delete(np.array([pid], _U4))
 
@@ -259,3 +316,10 @@ class Processes:
         for pid in pids:
             if process := self._known.pop(pid, None):
                 os.close(process.root)
+
+
+def _launcher() -> np.ndarray[Any, Any]:
+    """The kernel's entry of a process whose children are to be watched."""
+    entry = np.zeros((), TARGET)
+    entry["flags"] = _FOLLOW
+    return entry

@@ -274,6 +274,7 @@ class PythonStacks:
             truncated=self.truncated,
             errors=self.failed,
             losses=losses | self.losses(),
+            notes=self.processes.notes(),
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.pystacks.processes import Processes
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.events.event_profile import frame_text
 from pprofpy.events.log import Batch, Records
@@ -35,6 +36,11 @@ class StackTexts:
     def watch(self, pid: int) -> None:
         """Have the stacks of a process walked, and of what it has started if that is wanted."""
         self._stacks.watch(open_target(pid))
+
+    @property
+    def processes(self) -> Processes:
+        """Whose stacks are walked."""
+        return self._stacks.processes
 
     def number(self, heads: Records) -> None:
         """Give equal stacks of new events one number, in their HEADs."""

@@ -41,6 +41,17 @@ class WalkedStacks:
         self._named.add(pid)
         self._note(pid, self._processes.watch_soon(pid, is_patient=self._scope.named_later))
 
+    def enter(self, pid: int) -> None:
+        """Have the stacks of a process of the group walked, if it is Python."""
+        self._named.add(pid)
+        self._processes.enter(pid)
+
+    def leave(self, pid: int) -> None:
+        """Have its stacks walked no more."""
+        self._named.discard(pid)
+        self._problems.pop(pid, None)
+        self._processes.leave(pid)
+
     def _note(self, pid: int, error: PprofpyError | None) -> None:
         """Note why a process that was named has no stacks; of a launcher, its children are meant."""
         if error and not (self._scope.children and isinstance(error, NotPythonError | NotStartedError)):

@@ -149,6 +149,22 @@ class CpuRecorder(KernelRecorder):
             self._begin()
         self._note_cpu_time()
 
+    def enter(self, pid: int) -> None:
+        """Sample a process of a control group from now on."""
+        self.stacks.processes.enter(pid)
+        if not self.start_ns:
+            self._begin()
+        self._note_cpu_time()
+
+    def leave(self, pid: int) -> None:
+        """Sample it no more."""
+        self.stacks.processes.leave(pid)
+        self._note_cpu_time()
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self.stacks.processes.followed()
+
     def _begin(self) -> None:
         self.program.attach_clock("on_clock", self._options.period_ns)
         self.begin()
@@ -312,6 +328,7 @@ class CpuRecorder(KernelRecorder):
         if ended:
             several = f"{ended} of {len(self._targets)} processes" if len(self._targets) > 1 else "The target"
             notes.append(f"{several} ended during the recording.")
+        notes += self.stacks.processes.notes()
         return notes if self._kernel_stacks is None else [*notes, *kernel_symbols().notes]
 
     def memory(self) -> str:

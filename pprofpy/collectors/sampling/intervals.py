@@ -120,6 +120,11 @@ class Intervals:
         entry["track"]["where"], entry["stack"], entry["kernel_stack"] = where, stack, -1
         self._threads.put_new(tid, entry)
 
+    def forget(self, pid: int) -> None:
+        """Forget the threads of a process that is watched no more; what they are at does not count."""
+        tids, threads = self._threads.items()
+        self._threads.clear(tids[threads["track"]["tgid"] == pid])
+
     def seed_of(self, stack: int) -> BlockedThread | None:
         """Return the thread that was read from outside, if a stack's number is that of one."""
         return self._seeds.get(stack)

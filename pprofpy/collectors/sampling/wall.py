@@ -68,6 +68,16 @@ class WallRecorder(CpuRecorder):
         super().watch(target)
         self._intervals.seed_blocked_threads(self.stacks.processes)
 
+    def enter(self, pid: int) -> None:
+        """As CpuRecorder does."""
+        super().enter(pid)
+        self._intervals.seed_blocked_threads(self.stacks.processes)
+
+    def leave(self, pid: int) -> None:
+        """As CpuRecorder does."""
+        super().leave(pid)
+        self._intervals.forget(pid)
+
     # -- while it runs ---------------------------------------------------------------------------------------------
 
     def take_new(self) -> None:

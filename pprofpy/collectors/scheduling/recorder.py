@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pprofpy import __version__
 from pprofpy.collectors.kernel.losses import losses
+from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
@@ -29,6 +30,7 @@ class SwitchRecorder(KernelRecorder):
         wakeups: Tracepoint -> function, of those that tell of wake-ups.
     """
 
+    _threads: MapTable
     lost: ClassVar[tuple[str, ...]]
     wakeups: ClassVar[Mapping[str, str]]
 
@@ -69,6 +71,24 @@ class SwitchRecorder(KernelRecorder):
         if self._python:
             self._python.watch_others(members)
         return members
+
+    def enter(self, pid: int) -> None:
+        """Watch a process of a control group. Python first, as above."""
+        if self._python:
+            self._python.enter(pid)
+        self._scope.enter(self.program, pid)
+
+    def leave(self, pid: int) -> None:
+        """Watch it no more; what its threads are at does not count."""
+        self._scope.leave(self.program, pid)
+        if self._python:
+            self._python.leave(pid)
+        tids, threads = self._threads.items()
+        self._threads.clear(tids[(threads["track"]["tgid"] == pid) & (threads["track"]["is_dead"] == 0)])
+
+    def followed(self) -> set[int]:
+        """As a recorder says it."""
+        return self._scope.followed(self.program)
 
     def load_functions(self) -> None:
         """Load what `attach` attaches: that takes a while, and the functions are to be attached close together."""
