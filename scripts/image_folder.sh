@@ -17,7 +17,10 @@ mmdebstrap --quiet --mode=root --variant=minbase --keyring="$keyring" "${names[$
 trap 'rm -rf "$new"' EXIT
 mkdir -p "$new/tmp/pprofpy"
 cp "$here/scripts/image.sh" "$here"/dist/*.whl "$new/tmp/pprofpy"
-# Where pip finds packages here, and how the network is reached, while it is built only.
+# While it is built only: how the network is reached here, where pip finds packages, and whom it trusts.
+cp /etc/ssl/certs/ca-certificates.crt "$new/tmp/pprofpy/trusted.crt"
+export PIP_CERT=/tmp/pprofpy/trusted.crt
+unset REQUESTS_CA_BUNDLE CURL_CA_BUNDLE SSL_CERT_FILE SSL_CERT_DIR
 inside='
 mount --bind /etc/resolv.conf "$1/etc/resolv.conf" 2>/dev/null || cp /etc/resolv.conf "$1/etc/resolv.conf"
 mount -t proc proc "$1/proc"
