@@ -59,6 +59,7 @@ verify() {
 truth() {
     local version=$1 architecture=$2 kernel=$3 release=$4 root flags=(-O2 -fomit-frame-pointer -shared -fPIC)
     root=$("$here/guest_root.sh" "$python" "$architecture")
+    "$python" scripts/compile_programs.py "$(uname -m)" "${machines[$architecture]}" >/dev/null
     [ "$architecture" = amd64 ] || flags+=(-mbranch-protection=standard) # return addresses are signed
     cp -a "$root/." "$work/root/"
     mkdir -p "$work/root/pprofpy"

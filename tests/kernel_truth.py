@@ -79,7 +79,7 @@ def judge_native(found: Recording, _: Any) -> tuple[str, bool]:
     ended = 100 - 100 * sum(one.values[0] for one in whole) / sum(one.values[0] for one in samples)
     measured = shares(whole, "cum")
     text = ", ".join(f"{name} {measured.get(name, 0):.0f} of {share:g} %" for name, share in NATIVE.items())
-    text += f"; {ended:.0f} % of all stacks end in code without unwinding tables" if ended >= 1 else ""
+    text += f"; {ended:.0f} % of all stacks are not whole" if ended >= 1 else ""
     return text, all(abs(measured.get(name, 0) - share) <= NATIVE_TOLERANCE for name, share in NATIVE.items())
 
 
@@ -106,13 +106,14 @@ def judge_waits(found: Recording, own: Any) -> tuple[str, bool]:
 
 
 def judge_gil(found: Recording, own: Any) -> tuple[str, bool]:
+    """Two threads that compute: each holds the lock whenever it runs, and waits while the other one holds it."""
     threads = GilRecord.from_recording(found).by_tid()
-    holder, waiter = own
-    held = threads[holder["tid"]].held_off_ns / holder["held_ns"]
-    waited = threads[waiter["tid"]].wait_ns / waiter["wait_ns"]
-    return f"held {held:.3f}, waited {waited:.3f} of their own clocks'", max(
-        abs(held - 1), abs(waited - 1)
-    ) < TIME_TOLERANCE
+    one, other = (threads[worker["tid"]] for worker in own)
+    held = [threads[worker["tid"]].held_on_ns / worker["cpu_ns"] for worker in own]
+    waited = [one.wait_ns / other.held_ns, other.wait_ns / one.held_ns]
+    text = f"held {held[0]:.3f} and {held[1]:.3f} of their own clocks', waited {waited[0]:.3f} and {waited[1]:.3f}"
+    right = all(abs(ratio - 1) < TIME_TOLERANCE for ratio in (*held, *waited))
+    return f"{text} of the time that the other one held it", right
 
 
 def judge_queue(found: Recording, own: Any) -> tuple[str, bool]:
@@ -145,7 +146,7 @@ STEPS = {
     ),
     "cpu --idle": Step(["sleeper.py"], "cpu --engine bpf --idle -d 5 -p PID", judge_idle),
     "off-cpu": Step(["waits.py"], "off-cpu -d 20 -p PID", judge_waits),
-    "gil": Step(["gil.py", "5", "asleep_in_c", "want_it"], "gil -d 20 -p PID", judge_gil),
+    "gil": Step(["gil.py", "5", "compute", "compute"], "gil -d 20 -p PID", judge_gil),
     "sched-latency": Step(["queued.py", "3"], "sched-latency -d 20 -p PID", judge_queue),
     "trace": Step(["syscalls.py"], "trace -d 20 -p PID", judge_calls),
     "events": Step(["events.py"], "events -e write,page-faults -d 15 -p PID", judge_events),
