@@ -67,7 +67,7 @@ truth() {
     cp -a tests/programs "$work/root/"
     cp tests/guest.py "$work/root/"
     "${compilers[$architecture]}" "${flags[@]}" -o "$work/root/programs/libnative.so" tests/programs/native.c
-    "$python" -m tests.kernel_truth steps >"$work/root/steps.json"
+    "$python" -m tests.kernel_truth steps "$architecture" >"$work/root/steps.json"
     boot "$architecture" "$kernel" "rdinit=/usr/bin/python3.11 -- /guest.py" || return 1
     "$python" -m tests.kernel_truth "$version" "$architecture" "$release" "$work/said"
 }
@@ -96,7 +96,6 @@ trap 'rm -rf "$work"' EXIT
 failed=()
 for architecture in "${architectures[@]}"; do
     for version in "${versions[@]}"; do
-        [ "$version-$architecture" != 5.10-arm64 ] || continue # Debian's has no types
         check "$version" "$architecture" || failed+=("$version on $architecture")
     done
 done
