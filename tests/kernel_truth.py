@@ -81,12 +81,12 @@ def judge_native(found: Recording, _: Any) -> tuple[str, bool]:
         is_right &= abs(measured.get(function, 0) - share) <= NATIVE_TOLERANCE
         for sample in samples:
             names = [frame.function.system_name or frame.function.name for frame in sample.stack]
-            if function in names and UNKNOWN[0].function.name not in names:
+            if function in names and chain[0] in names and UNKNOWN[0].function.name not in names:
                 followed += sample.values[0]
                 whole += sample.values[0] * any(names[at : at + len(chain)] == chain for at in range(len(names)))
     text = "/".join(f"{measured.get(function, 0):.0f}" for function in NATIVE) + " of 25/20/15/10/10 %"
-    text += f"; {100 * followed / total:.0f} % of stacks known natively, {100 * whole / followed:.1f} % of these right"
-    return text, is_right and whole > 0.97 * followed and followed > 0.2 * total
+    text += f"; {100 * followed / total:.0f} % of stacks are known down to these C functions, {100 * whole / followed:.1f} % of them right"
+    return text, is_right and whole > 0.99 * followed and followed > 0.2 * total
 
 
 def judge_idle(found: Recording, _: Any) -> tuple[str, bool]:
