@@ -27,7 +27,15 @@ from pprofpy.model.recording import Recording
 from tests.cpu import shares
 from tests.integration.test_cpu_known_answers import SHARES, shares_of
 from tests.integration.test_events_profile import by_function
-from tests.integration.test_off_cpu_python import WAITS, Account, mistaken_reason, waits_of
+from tests.integration.test_off_cpu_python import (
+    ENDED_BY,
+    WAITS,
+    Account,
+    mistaken_reason,
+    mistaken_timers,
+    mistaken_waker,
+    waits_of,
+)
 from tests.kernel_report import RESULTS, Results, write_page
 from tests.recorders import latency_record
 
@@ -85,7 +93,9 @@ def judge_native(found: Recording, _: Any) -> tuple[str, bool]:
                 followed += sample.values[0]
                 whole += sample.values[0] * any(names[at : at + len(chain)] == chain for at in range(len(names)))
     text = "/".join(f"{measured.get(function, 0):.0f}" for function in NATIVE) + " of 25/20/15/10/10 %"
-    text += f"; {100 * followed / total:.0f} % of stacks are known down to these C functions, {100 * whole / followed:.1f} % of them right"
+    text += (
+        f"; {100 * followed / total:.0f} % of all stacks lead to native.c, {100 * whole / followed:.1f} % of them right"
+    )
     return text, is_right and whole > 0.99 * followed and followed > 0.2 * total
 
 
@@ -106,9 +116,13 @@ def judge_waits(found: Recording, own: Any) -> tuple[str, bool]:
     ratios = {name: account.time_ns(name) / own_ns for name, own_ns in own["off_cpu_ns"].items() if own_ns > 10**7}
     waited = {function: reason for function, reason in WAITS.items() if function in ratios}
     mistakes = [text for function, reason in waited.items() if (text := mistaken_reason(account, function, reason))]
+    ended = {function: waker for function, waker in ENDED_BY.items() if function in ratios}
+    mistakes += [text for function, waker in ended.items() if (text := mistaken_waker(account, function, waker))]
+    mistakes += mistaken_timers(account)
     worst = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
     text = f"times {min(ratios.values()):.3f} to {max(ratios.values()):.3f} of {len(ratios)} functions' own clocks"
-    return "; ".join([text, *mistakes]), abs(worst - 1) < TIME_TOLERANCE and not mistakes
+    told = mistakes or ["reasons, wakers and timers right"]
+    return "; ".join([text, *told]), abs(worst - 1) < TIME_TOLERANCE and not mistakes
 
 
 def judge_gil(found: Recording, own: Any) -> tuple[str, bool]:
@@ -151,7 +165,7 @@ STEPS = {
         ["native.py", "/programs/libnative.so"], "cpu --engine bpf --native -r 100 -d 20 -p PID", judge_native
     ),
     "cpu --idle": Step(["sleeper.py"], "cpu --engine bpf --idle -d 5 -p PID", judge_idle),
-    "off-cpu": Step(["waits.py"], "off-cpu -d 20 -p PID", judge_waits),
+    "off-cpu --wakers": Step(["waits.py"], "off-cpu --wakers -d 20 -p PID", judge_waits),
     "gil": Step(["gil.py", "5", "compute", "compute"], "gil -d 20 -p PID", judge_gil),
     "sched-latency": Step(["queued.py", "3"], "sched-latency -d 20 -p PID", judge_queue),
     "trace": Step(["syscalls.py"], "trace -d 20 -p PID", judge_calls),
