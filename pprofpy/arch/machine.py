@@ -39,6 +39,8 @@ class Machine:
             of that memory is none that we know, or there is no such thread.
         glibc_keys_at: From `pthread_self()` on, the values of a thread's first 32 keys in glibc.
         mutex_bytes: The size of glibc's pthread_mutex_t.
+        keeps_caller: Can a function be left without unwinding table, given its code: does it move neither the stack
+            pointer nor the register that holds the return address? None where no function can.
         preempt_count: The member of `struct task_struct` with the count; empty where it is each CPU's.
         cpu_preempt_count: Otherwise: per-CPU variables, and the member of each, the first that exists counts.
         flags: Kind of argument -> bits and their names, of the kinds that differ between machines. Larger masks come
@@ -72,6 +74,7 @@ class Machine:
     red_zone_bytes: int = 0
     code_address_bits: int = 64
     preempt_count: str = ""
+    keeps_caller: Callable[[bytes], bool] | None = None
     cpu_preempt_count: tuple[tuple[str, str], ...] = ()
 
     @cached_property

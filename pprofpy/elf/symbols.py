@@ -106,6 +106,16 @@ class FunctionNames:
         found = [(info >> 4 != _GLOBAL, self._text(name)) for name, info, *_ in around]
         return min(found, key=lambda pair: (pair[0], len(pair[1]), pair[1]))[1] if found else ""
 
+    def span(self, address: int) -> tuple[int, int]:
+        """Where the function around `address` begins, and its size; (0, 0) if there is none whose size is known."""
+        if not 0 <= address < 1 << 64:
+            return 0, 0
+        before = self._table[: int(np.searchsorted(self._table["value"], np.uint64(address), side="right"))]
+        for _, _, _, _, start, size in before[-_MOST_ALIASES:].tolist()[::-1]:
+            if address < start + size:
+                return start, size
+        return 0, 0
+
     def _text(self, start: int) -> str:
         end = self._texts.find(b"\0", start, start + _LONGEST_NAME)
         return self._texts[start : end if end >= 0 else start + _LONGEST_NAME].decode("utf-8", "replace")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pprofpy.arch import arm64
+from pprofpy.arch.arm64.code import keeps_caller
 from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.cfi import CfiTable, Rule, RuleKind, UnwindRow
 from pprofpy.collectors.unwind.dwarf import CfiError
@@ -66,6 +67,15 @@ def test_a_table_of_arm64_is_no_table_of_x86_64() -> None:
         table_of(b"", common=COMMON).row(0x10000)
 
 
+def words(*instructions: int) -> bytes:
+    return struct.pack(f"<{len(instructions)}I", *instructions)
+
+
+RET, PUSH, CALL = 0xD65F03C0, 0xA9B87BFD, 0x94000010
+CODE = {"clock": words(0xD53BE040, 0x8B020001, RET), "random": words(PUSH, CALL, 0xA8C87BFD, RET)}
+"""Of functions without tables: mrs x0, cntvct_el0; add x1, x0, x2; ret. The other pushes x29 and x30, calls, pops."""
+
+
 class Code:
     """Code of functions of 256 bytes each, and how to unwind from anywhere in each of them."""
 
@@ -81,6 +91,9 @@ class Code:
 
     def row(self, address: int, budget: Budget) -> UnwindRow | None:
         return self._rows[self._names[(address >> 8) - 1]]
+
+    def code(self, address: int) -> bytes:
+        return CODE.get(self._names[(address >> 8) - 1], b"")
 
 
 FRAME = UnwindRow(SP, 32, saved=((FP, Rule(RuleKind.SAVED_AT, -32)), (LR, Rule(RuleKind.SAVED_AT, -24))))
@@ -122,6 +135,48 @@ def test_who_has_called_has_saved_its_return_address() -> None:
 @pytest.mark.usefixtures("arm")
 def test_code_without_a_table_ends_a_stack() -> None:
     assert followed({"leaf": LEAF, "plt": None}, 0, 0, pc=0x110, lr=0x220) == (["leaf", "plt"], Ending.NO_TABLE)
+
+
+@pytest.mark.usefixtures("arm")
+def test_a_leaf_that_moves_neither_stack_nor_link_register_needs_no_table() -> None:
+    rows = {"clock": None, "random": None, "caller": FRAME, "start": START}
+    stack = (0, 0x440, 0, 0, 0, 0)
+
+    assert followed(rows, *stack, pc=0x104, lr=0x340) == (["clock", "caller", "start"], Ending.AT_START)
+    assert followed(rows, *stack, pc=0x204, lr=0x340) == (["random"], Ending.NO_TABLE)
+    # Who has called is no leaf
+    assert followed({"leaf": LEAF, "clock": None}, *stack, pc=0x104, lr=0x240) == (["leaf", "clock"], Ending.NO_TABLE)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        0x910043FF, 0xD10043FF,  # add, sub sp, sp, #16
+        0x8B2063FF,  # add sp, sp, x0
+        0x9100001F,  # mov sp, x0
+        0x927CEC1F,  # and sp, x0, #-16
+        PUSH, 0xA8C87BFD, 0x6DBF27E8,  # stp, ldp x29, x30 and stp d8, d9 with sp moved
+        0xF81F0FFE, 0xF84107FE,  # str x30, [sp, #-16]!; ldr x30, [sp], #16
+        0x4C9F73E0,  # st1 {v0.16b}, [sp], #16
+        CALL, 0xD63F0020, 0xD73F0821,  # bl, blr, blraa
+        0xAA0003FE, 0x9000001E, 0x5280001E,  # mov x30, x0; adrp x30; mov w30, #0
+        0xF940041E, 0x5800001E, 0xA9407BFD, 0x9E66001E, 0xD53BE05E,  # ldr, literal, ldp, fmov, mrs into x30
+    ],
+)  # fmt: skip
+def test_an_instruction_that_moves_either_is_found(instruction: int) -> None:
+    assert not keeps_caller(words(0xD53BE040, instruction, RET))
+
+
+def test_code_that_keeps_both_is_told_and_no_code_is_not() -> None:
+    harmless = (
+        0xF100041F, 0xEB02003F,  # cmp x0, #1; cmp x1, x2: into the register of zeros
+        0xF94007E0, 0xF90007E0, 0xA94007E0,  # ldr, str, ldp at sp, which stays
+        0x8B2463E4,  # add x4, sp, x4
+        0xD4000001, 0x54000040, 0xD503233F, RET,  # svc; b.eq; paciasp; ret
+    )  # fmt: skip
+
+    assert keeps_caller(words(*harmless))
+    assert not keeps_caller(b"")
 
 
 @pytest.mark.usefixtures("arm")

@@ -7,6 +7,7 @@ Architecture (AADWARF64, 4.1); glibc's sysdeps/nptl/bits/pthreadtypes.h for aarc
 
 from __future__ import annotations
 
+from pprofpy.arch.arm64.code import keeps_caller
 from pprofpy.arch.arm64.glibc import thread_pointer_of
 from pprofpy.arch.arm64.system_calls import TABLE
 from pprofpy.arch.machine import Machine
@@ -49,6 +50,7 @@ MACHINE = Machine(
     thread_pointer_of=thread_pointer_of,
     glibc_keys_at=0x110,
     mutex_bytes=48,
+    keeps_caller=keeps_caller,
     preempt_count="task_struct.thread_info.preempt.count",
     flags={"open_arm64": _OPEN_FLAGS, "mmap_arm64": _MMAP_FLAGS},
 )

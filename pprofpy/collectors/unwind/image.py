@@ -17,6 +17,7 @@ from pprofpy.errors import ImplausibleTargetError
 from pprofpy.target.named_files import TargetFile
 
 _MOST_SEGMENTS = 256
+_MOST_CODE_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +90,32 @@ class Image:
 
     def function(self, address: int) -> NativeFunction:
         """The function around `address`."""
-        if self._has_names and self._names is None:
-            self._has_names = False
-            with suppress(ImplausibleTargetError, OSError):
-                self._names = FunctionNames(self._read_to_keep, self._headers)
-        symbol = self._names.name(address) if self._names else ""
+        names = self._functions()
+        symbol = names.name(address) if names else ""
         return NativeFunction(readable(symbol), symbol, self.path)
+
+    def code(self, address: int) -> bytes:
+        """The code of the function around `address`; empty if the file does not tell where that begins and ends.
+
+        Raises:
+            CfiError: It is not in the file.
+            OSError: It cannot be read.
+        """
+        names = self._functions()
+        start, size = names.span(address) if names else (0, 0)
+        return self._at(start, size) if 0 < size <= _MOST_CODE_BYTES else b""
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
             self._file.close()
+
+    def _functions(self) -> FunctionNames | None:
+        if self._has_names and self._names is None:
+            self._has_names = False
+            with suppress(ImplausibleTargetError, OSError):
+                self._names = FunctionNames(self._read_to_keep, self._headers)
+        return self._names
 
     def _unwinding(self) -> CfiTable | None:
         if self._table is None and self._has_table:

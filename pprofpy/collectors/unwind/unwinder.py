@@ -102,11 +102,15 @@ class _EndOfCopyError(Exception):
 
 
 class _Place(NamedTuple):
-    """An instruction: which function it belongs to, how to unwind from it, and whether that is Python's loop."""
+    """An instruction: which function it belongs to, how to unwind from it, and whether that is Python's loop.
+
+    `leaf_row` holds where there is no table, for the innermost function alone.
+    """
 
     function: int
     row: UnwindRow | None
     is_loop: bool
+    leaf_row: UnwindRow | None
 
 
 class Unwinder:
@@ -160,19 +164,20 @@ class Unwinder:
             place = self._places.get(address) or self._learn(address, budget)
             if place.is_loop and not copy.loop:
                 return Ending.AT_PYTHON
-            if place.row is None:
+            row = place.row or (place.leaf_row if is_leaf else None)
+            if row is None:
                 functions.append(place.function)
                 return Ending.NO_TABLE
-            frame = _frame(place.row, registers, copy)
+            frame = _frame(row, registers, copy)
             if copy.loop and frame > copy.loop:
                 return Ending.AT_PYTHON
             functions.append(place.function)
-            if not self._is_frame(place.row, frame - registers[stack_pointer], is_leaf=is_leaf):
+            if not self._is_frame(row, frame - registers[stack_pointer], is_leaf=is_leaf):
                 return Ending.BROKEN
-            _climb(registers, place.row, frame, copy)
+            _climb(registers, row, frame, copy)
             registers[stack_pointer] = frame
             address = registers[self._machine.return_address] & self._code_addresses
-            address -= not place.row.is_signal and address > 0
+            address -= not row.is_signal and address > 0
             is_leaf = False
         return Ending.BROKEN
 
@@ -188,16 +193,19 @@ class Unwinder:
     def _learn(self, address: int, budget: Budget) -> _Place:
         """Remember what is to be known of an instruction."""
         found = self._code.find(address)
-        function, row = _NOWHERE, None
+        function, row, leaf_row = _NOWHERE, None, None
         if found:
             image, bias = found
             budget.step(_STEPS_OF_LEARNING)
             function = image.function(address - bias)
             row = image.row(address - bias, budget)
+            keeps_caller = self._machine.keeps_caller
+            if row is None and keeps_caller and keeps_caller(image.code(address - bias)):
+                leaf_row = UnwindRow(self._machine.stack_pointer, 0)
         number = self._numbers.setdefault(function, len(self._functions))
         if number == len(self._functions):
             self._functions.append(function)
-        place = self._places[address] = _Place(number, row, function.name == _LOOP)
+        place = self._places[address] = _Place(number, row, function.name == _LOOP, leaf_row)
         return place
 
 
