@@ -70,6 +70,7 @@ case "${1:-}" in
     tests)
         needs=("${test_needs[@]}")
         "$(dirname "$0")/fetch_python.sh" 3.14 >/dev/null || true # says why not
+        "$(dirname "$0")/fetch_python.sh" 3.15 >/dev/null || true
         ;;
     kernels) needs=("${kernel_needs[@]}") ;;
     wheel) needs=("${wheel_needs[@]}") ;;

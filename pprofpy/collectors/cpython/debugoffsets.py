@@ -14,7 +14,7 @@ from dataclasses import replace
 from pprofpy.collectors.cpython.versions import FREE_THREADED, Layout, version_of
 
 COOKIE = b"xdebugpy"
-TABLE_BYTES = 8 * 96
+TABLE_BYTES = 8 * 128
 
 
 def debug_offsets(version: tuple[int, int], raw: bytes) -> dict[str, int] | None:

@@ -1,4 +1,5 @@
-"""All that differs between versions of CPython, as data: a row of VERSIONS each. Any other version is refused.
+"""All that differs between versions of CPython, as data: a row of VERSIONS each (one file because it is one table). Any
+other version is refused.
 
 C gets it as defines: the programs in the kernel KERNEL_DEFINES and, for each process, its Layout; the sampler of
 `pprofpy heap` what `sampler_defines` says. Its build reads this file (hatch_build.py): only the standard library here.
@@ -25,7 +26,7 @@ STATUS_BOUND = 8
 """In what `thread_status` leads to: the thread was in this state last (`bound_gilstate`)."""
 
 POINTER_TAGS = 3
-"""Bits of a frame's pointers that are no part of the address (3.14; 0 in the others)."""
+"""Bits of a frame's pointers that are no part of the address (from 3.14 on; 0 in the others)."""
 
 OWNED_BY_GENERATOR, CALL_FROM_C = 1, 3
 """Owners of a frame. From the latter on it holds no code of Python's."""
@@ -71,6 +72,7 @@ class Layout:
         string_ascii, string_wide: Where the text of a str begins.
         bytes_data: Where the content of bytes begins.
         frame_object: In a frame of 3.11 and 3.12, a pointer to the frame object, if it has one; else 0.
+        generator_runs: The `gi_frame_state` of a generator that runs (FRAME_EXECUTING).
     """
 
     interpreters_head: int
@@ -115,6 +117,7 @@ class Layout:
     string_wide: int = 72
     bytes_data: int = 32
     frame_object: int = 0
+    generator_runs: int = 0
 
 
 _3_8 = Layout(
@@ -230,6 +233,15 @@ _3_14 = replace(
     frame_owner=74,
     code_instructions=208,
 )
+_3_15 = replace(
+    _3_14,
+    interpreters_head=936,
+    interp_next=7264,
+    interp_threads=7336,
+    interp_modules=7592,
+    thread_id=176,
+    generator_runs=4,
+)
 
 
 def with_mutexes_of(layout: Layout, mutex_bytes: int) -> Layout:
@@ -288,6 +300,7 @@ _OBJECTS_3_8 = Objects(
 _OBJECTS_3_11 = replace(_OBJECTS_3_8, has_compact_keys=True, attributes=Attributes.POINTED_TO, cached_keys=872)
 _OBJECTS_3_12 = replace(_OBJECTS_3_11, attributes=Attributes.TAGGED, cached_keys=880, int_flag_bits=3)
 _OBJECTS_3_13 = replace(_OBJECTS_3_12, attributes=Attributes.INLINE, values_head=8)
+_OBJECTS_3_15 = replace(_OBJECTS_3_13, cached_keys=888)
 
 FREE_THREADED: Mapping[str, int] = {"code_bytes": 256, "frame_bytes": 128}
 """What differs from the layout in builds without a GIL: objects have a larger head, before all else."""
@@ -311,9 +324,14 @@ _CODE = (
 _INTERP_3_14 = (
     *_INTERP[:4], "interp.threads_main", *_INTERP[4:], "interp.code_object_generation", "interp.tlbc_generation",
 )  # fmt: skip
+_THREAD_3_15 = (
+    *_THREAD[:5], "thread.base_frame", "thread.last_profiled_frame", "thread.last_profiled_frame_seq", *_THREAD[5:],
+    "thread.holds_gil", "thread.gil_requested", "thread.current_exception", "thread.exc_state", "err_stackitem.exc_value",
+)  # fmt: skip
 _FRAME_3_14 = (*_FRAME, "frame.stackpointer", "frame.tlbc_index")
 _SAID_3_13 = (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE)
 _SAID_3_14 = (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD, *_FRAME_3_14, *_CODE)
+_SAID_3_15 = (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD_3_15, *_FRAME_3_14, *_CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +360,7 @@ VERSIONS = {
     (3, 12): Version(_3_12, _OBJECTS_3_12, LineTable.ENTRIES),
     (3, 13): Version(_3_13, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_13),
     (3, 14): Version(_3_14, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_14),
+    (3, 15): Version(_3_15, _OBJECTS_3_15, LineTable.ENTRIES, _SAID_3_15),
 }
 """(major, minor) -> what is to be known of it."""
 

@@ -95,6 +95,7 @@ struct python_target {
     u16 string_wide;
     u16 bytes_data;
     u16 frame_object; /* 3.11 and 3.12: in a frame */
+    u16 generator_runs; /* the state of a generator that runs */
 };
 
 struct python_frame {

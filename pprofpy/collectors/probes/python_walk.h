@@ -51,7 +51,7 @@ static inline u64 python_check_leaf(struct python_walk *walk, struct python_targ
         if (frame - PYTHON_WORD(walk->frame, target->frame_object, 120) < PYTHON_FRAME_OBJECT_BYTES)
             return frame;
         bpf_probe_read_user(&state, 1, (void *)(frame - target->frame_generator));
-        if (state) /* a generator that does not run is no leaf: it is just returning, or left over */
+        if (state != target->generator_runs) /* a generator that does not run is no leaf: it is just returning, or left over */
             return previous;
     }
     if (place < code + target->code_instructions || !previous)
