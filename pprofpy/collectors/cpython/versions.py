@@ -326,7 +326,8 @@ _INTERP_3_14 = (
 )  # fmt: skip
 _THREAD_3_15 = (
     *_THREAD[:5], "thread.base_frame", "thread.last_profiled_frame", "thread.last_profiled_frame_seq", *_THREAD[5:],
-    "thread.holds_gil", "thread.gil_requested", "thread.current_exception", "thread.exc_state", "err_stackitem.exc_value",
+    "thread.holds_gil", "thread.gil_requested", "thread.current_exception", "thread.exc_state",
+    "err_stackitem.exc_value",
 )  # fmt: skip
 _FRAME_3_14 = (*_FRAME, "frame.stackpointer", "frame.tlbc_index")
 _SAID_3_13 = (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE)

@@ -54,7 +54,7 @@ struct python_target {
     u64 gil;       /* address of the GIL; 0 if each interpreter points to one */
     u32 flags;
     u16 thread_record; /* how far before what the thread pointer points to pthread_self() lies */
-    u16 thread_slot; /* from pthread_self() on, the thread's own state as glibc holds it; 0: unknown */
+    s16 thread_slot; /* from pthread_self() on, the thread's own state as glibc holds it; 0: unknown */
     u16 interpreters_head;
     u16 runtime_current; /* the state that has the GIL; 0 from 3.12 on */
     u16 interp_next;

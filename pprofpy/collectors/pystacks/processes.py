@@ -38,7 +38,7 @@ TARGET = np.dtype(
         ("gil", "u8"),
         ("flags", "u4"),
         ("thread_record", "u2"),
-        ("thread_slot", "u2"),
+        ("thread_slot", "i2"),
         *((name, "u2") for name in _LAYOUT_FIELDS),
     ],
     align=True,
