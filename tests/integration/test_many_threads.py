@@ -64,10 +64,10 @@ def test_without_glibc_what_is_missing_is_counted_under_its_name(start: Start, m
 @pytest.mark.ebpf(needs="compiler")  # it reads memory, no more
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_slot_is_the_same_for_few_threads_and_many(version: str, start: Start) -> None:
-    slots = {
+    alone, few, many = (
         thread_slot(find_runtime(open_target(start(interpreter(version), str(PROGRAMS / "crowd.py"), count).pid)))
         for count in ("0", "3", "600")
-    }
+    )
 
-    assert len(slots) == 1
-    assert slots.pop() > 0
+    assert few == many != 0
+    assert alone in (0, many)  # from 3.15 on another variable has the state of a thread that runs, too: not told apart
