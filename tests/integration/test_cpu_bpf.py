@@ -239,8 +239,8 @@ def test_a_thread_inside_of_another_interpreter_is_there_and_holds_its_lock(
             ]
 
         rounds_until_right(measure, rounds=16)
+        used_ns = {pid: cpu_time_ns(pid) - begin_ns[pid] for pid in versions}  # before the end: afterwards it is more
         take_in(recording.finish().profile)
-        used_ns = {pid: cpu_time_ns(pid) - begin_ns[pid] for pid in versions}
 
     for pid, version in versions.items():
         entered = [one for one in found[pid] if any("enter" in frame.function.system_name for frame in one.stack)]

@@ -4,7 +4,7 @@
 numbers, texts, bytes, tuples and lists, and nothing else. Nothing is made room for before its bytes have been seen, and
 what it returns takes a bounded multiple of its input's size.
 
-Source: Python/marshal.c of CPython 3.8 to 3.14, format version 4 and, for columns of numbers, 2.
+Source: Python/marshal.c of CPython 3.8 to 3.15, format version 4 and, for columns of numbers, 2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 /* Where things lie in the interpreter lock. Needs MUTEX_BYTES of arch/: the C library's.
  *
- * Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.14 with glibc: interval,
+ * Source: struct _gil_runtime_state, Include/internal/pycore_gil.h, the same from 3.8 to 3.15 with glibc: interval,
  * last_holder, locked, switch_number, cond, mutex, switch_cond, switch_mutex. */
 #ifndef GIL_LAYOUT_H
 #define GIL_LAYOUT_H
