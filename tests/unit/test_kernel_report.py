@@ -10,6 +10,7 @@ import pytest
 from tests import kernel_report
 from tests.kernel_programs import VARIANTS
 from tests.kernel_report import BEGIN, END, OLD, PAGE, RESULTS, matrix, refusals, unexpected
+from tests.kernel_truth import STEPS
 
 COMPILED: list[dict[str, Any]] = [
     {"variant": "cpu", "source": "cpu.bpf.c", "helpers": {"on_clock": [1, 158, 175], "python_on_exit": [3]}},
@@ -102,3 +103,14 @@ def test_on_every_kernel_everything_works_or_the_refusal_names_a_version() -> No
         assert result["variants"].keys() <= VARIANTS.keys(), name
         assert unexpected(name.split()[0], result["variants"]) == [], name
     assert all(any(result["variants"].values()) is (name.split()[0] in OLD) for name, result in results.items())
+
+
+def test_recordings_on_other_kernels_were_right() -> None:
+    recorded = {
+        name: result["truths"] for name, result in json.loads(RESULTS.read_text()).items() if "truths" in result
+    }
+
+    assert any(name.endswith("arm64") for name in recorded)
+    for name, truths in recorded.items():
+        assert truths.keys() >= STEPS.keys(), name
+        assert [command for command, one in truths.items() if not one["is_right"]] == [], name
