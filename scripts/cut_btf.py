@@ -23,8 +23,8 @@ MEMBERS = (
     "file.f_path.dentry", "dentry.d_name.name", "inode.i_mode", "inode.i_sb", "inode.i_ino", "super_block.s_magic",
     "pt_regs.sp", "pt_regs.di", "pt_regs.orig_ax", "pt_regs.ip", "pt_regs.cs",
     "pt_regs.regs", "pt_regs.pc", "pt_regs.pstate", "pt_regs.syscallno",
-    "task_struct.thread_pid", "task_struct.signal", "signal_struct.pids", "pid.level", "pid.numbers",
-    "upid.nr", "upid.ns", "pid_namespace.ns.inum",
+    "task_struct.thread_pid", "task_struct.signal", "signal_struct.pids", "signal_struct.live", "pid.level",
+    "pid.numbers", "upid.nr", "upid.ns", "pid_namespace.ns.inum",
 )  # fmt: skip
 PER_CPU = ("__preempt_count", "pcpu_hot", "runqueues")
 TRACEPOINTS = ("sched_switch",)

@@ -96,7 +96,7 @@ def _find_numbers(types: Btf) -> dict[str, int]:
             f"in Linux {platform.release()} a task's tgid does not follow its pid: tasks as pprofpy knows none",
             "please report it with the output of 'uname -a'",
         )
-    return {"TASK_PID": pid}
+    return {"TASK_PID": pid, "TASK_SIGNAL": types.offset("task_struct", "signal")}
 
 
 def _find_numbers_in_namespaces(types: Btf) -> dict[str, int]:
@@ -104,7 +104,6 @@ def _find_numbers_in_namespaces(types: Btf) -> dict[str, int]:
         raise KeyError("upid as we know it")
     return {
         "TASK_THREAD_PID": types.offset("task_struct", "thread_pid"),
-        "TASK_SIGNAL": types.offset("task_struct", "signal"),
         "SIGNAL_TGID": types.offset("signal_struct", "pids") + _POINTER_BYTES * _PIDTYPE_TGID,
         "PID_DEPTH": types.offset("pid", "level"),
         "PID_NUMBERS": types.offset("pid", "numbers"),
@@ -112,7 +111,7 @@ def _find_numbers_in_namespaces(types: Btf) -> dict[str, int]:
 
 
 _IN_NAMESPACES = (
-    "PID_LEVEL", "PID_NAMESPACE", "TASK_THREAD_PID", "TASK_SIGNAL", "SIGNAL_TGID", "PID_DEPTH", "PID_NUMBERS",
+    "PID_LEVEL", "PID_NAMESPACE", "TASK_THREAD_PID", "SIGNAL_TGID", "PID_DEPTH", "PID_NUMBERS",
 )  # fmt: skip
 
 

@@ -10,9 +10,9 @@
  */
 #ifndef IDS_H
 #define IDS_H
-#pragma parameter TASK_PID /* offset in `struct task_struct`; the tgid follows, which is checked when it is loaded */
+#pragma parameter TASK_PID TASK_SIGNAL /* offsets in `struct task_struct`; the tgid follows the pid: that is checked */
 #pragma parameter PID_LEVEL PID_NAMESPACE /* how deep ours is below the host's, and its address */
-#pragma parameter TASK_THREAD_PID TASK_SIGNAL SIGNAL_TGID PID_DEPTH PID_NUMBERS /* offsets; 0 where they are not needed */
+#pragma parameter TASK_THREAD_PID SIGNAL_TGID PID_DEPTH PID_NUMBERS /* offsets; 0 where they are not needed */
 
 static inline u32 read_u32(u64 address)
 {

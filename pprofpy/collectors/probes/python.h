@@ -16,6 +16,7 @@
  *
  * Needs KERNEL_DEFINES of cpython/versions.py.
  */
+#pragma parameter SIGNAL_LIVE /* an offset in `struct signal_struct`: so many of its threads have not begun to exit */
 #pragma parameter TASK_THREAD_POINTER /* an offset in `struct task_struct` */
 #include <linux/types.h>
 #include "ids.h"
@@ -129,12 +130,13 @@ int python_on_exec(struct bpf_raw_tracepoint_args *ctx)
     return 1;
 }
 
-/* Raw tracepoint sched_process_exit: the number may be another's soon. */
+/* Raw tracepoint sched_process_exit: with the last of its threads a process is over, and its number may be another's soon.
+ * That need not be the first thread: others go on without it, or one of them takes its place by exec. */
 int python_on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     struct ids ids = current_ids();
     python_threads.delete(&ids.tid);
-    if (ids.tid == ids.tgid)
+    if (read_u32(read_u64(bpf_get_current_task() + TASK_SIGNAL) + SIGNAL_LIVE) == 0)
         python_targets.delete(&ids.tgid);
     return 1;
 }

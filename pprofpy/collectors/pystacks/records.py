@@ -83,7 +83,7 @@ def python_constants() -> dict[str, int]:
     Raises:
         NotPossibleError: This kernel does not tell.
     """
-    members = {"TASK_THREAD_POINTER": here().thread_pointer}
+    members = {"TASK_THREAD_POINTER": here().thread_pointer, "SIGNAL_LIVE": "signal_struct.live"}
     return struct_offsets(members, "threads of Python cannot be told apart in it")
 
 
