@@ -136,7 +136,8 @@ def judge_gil(found: Recording, own: Any) -> tuple[str, bool]:
     computing = sum(wait.total_ns for wait in waits if any("compute" in frame.function.name for frame in wait.stack))
     share, place = 100 * held[0] / sum(held), 100 * computing / sum(wait.total_ns for wait in waits)
     total = 100 * sum(held) / (GIL_SECONDS * NS_PER_S)
-    text = f"held or handed over {total:.0f} % of the time, {share:.0f} of 50 % by one of two; {place:.0f} % of waits in `compute`"
+    text = f"held or handed over {total:.0f} % of the time, {share:.0f} of 50 % by one of two threads"
+    text += f"; {place:.0f} % of waits in `compute`"
     return text, 85 < total < 115 and abs(share - 50) < 10 and place > 90
 
 
