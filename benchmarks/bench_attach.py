@@ -28,7 +28,7 @@ from pprofpy.target import Target, open_target
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
-VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "system")
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "system")
 SLEEPING = ("230", "23", "270")
 PATIENCE_S = 2.0
 

@@ -22,7 +22,7 @@ from tests.attaching import OLD_AND_NEW, ROOT, TWO_IDLE_THREADS, attach_to
 from tests.conftest import PROGRAMS, Start, interpreter, wait_until
 from tests.unit.test_cpython_living import another_library, library_of
 
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.11-musl", "system"]
+VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.15", "3.11-musl", "system"]
 CASES = {
     "sleep": "time.sleep(1.0); print('over', flush=True)",
     "recv": "print('over' if socket_.recv(9) == b'go' else 'wrong', flush=True)",
@@ -76,7 +76,7 @@ def test_code_gets_into_a_program_that_makes_system_calls_all_the_while(version:
     assert [run(target, "result = 'in'").result for _ in range(5)] == ["in"] * 5
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.12", "3.13", "3.14", "3.15"])
 def test_nothing_is_left_in_lists_of_free_objects(version: str, start: Start, tmp_path: Path) -> None:
     """3.11 and 3.12 keep tuples of length 20, and never use them again."""
 

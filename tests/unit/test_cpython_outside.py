@@ -200,7 +200,7 @@ def test_offsets_are_those_of_the_headers(compiler: str, version: str, tmp_path:
     assert {name: ours[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("version", ["3.13", "3.14"])
+@pytest.mark.parametrize("version", ["3.13", "3.14", "3.15"])
 def test_interpreters_say_the_same_of_themselves(version: str, start: Start) -> None:
     found = find_runtime(open_target(start(interpreter(version), str(PROGRAMS / "sleeper.py")).pid))
     raw = found.reader().memory.read(found.address, TABLE_BYTES)

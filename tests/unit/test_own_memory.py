@@ -22,7 +22,7 @@ def window(size):
     kept.append(np.ones(100_000, np.uint8))  # what a window leaves behind lies above its arrays
 window(1 << 10)
 before = resident()
-for size in (8 << 20, 4 << 20, 2 << 20, 8 << 20):
+for size in (16 << 20, 8 << 20, 5 << 20, 16 << 20):
     window(size)
 print(resident() - before)
 """
