@@ -34,7 +34,7 @@ from pprofpy.system.privileges import (
     perf_level,
     perf_takes_administrator,
 )
-from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, with_sudo
+from pprofpy.target import CAP_SYS_PTRACE, Target, has_capability, procfs, user_namespace_error, with_sudo
 from pprofpy.target.compiled import NUITKA_NOTE, is_by_nuitka
 from pprofpy.target.freezer import refuse_frozen
 from pprofpy.target.usage import usage
@@ -148,6 +148,8 @@ def _ptrace() -> Check:
 
 
 def _capabilities() -> Check:
+    if error := user_namespace_error():
+        return Check("eBPF privilege", Verdict.WARNING, error.message, error.hint, "kernel")
     held = [str(one) for one in (Capability.SYS_ADMIN, *PROBES) if not lacking([one])]
     if not (missing := lacking(PROBES)):
         return Check("eBPF privilege", Verdict.OK, ", ".join(sorted(held)))

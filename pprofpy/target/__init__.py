@@ -6,7 +6,13 @@ from pprofpy.target.choice import all_by_name, all_in, find_by_name, python_proc
 from pprofpy.target.control_group import ControlGroup, find_container, find_control_group
 from pprofpy.target.group import Group, Membership, Watched
 from pprofpy.target.interpreter import Interpreter, mapped_interpreters
-from pprofpy.target.permission import CAP_SYS_PTRACE, has_capability, permission_error, with_sudo
+from pprofpy.target.permission import (
+    CAP_SYS_PTRACE,
+    has_capability,
+    permission_error,
+    user_namespace_error,
+    with_sudo,
+)
 from pprofpy.target.process import Target, Thread, descendants_of, open_target
 from pprofpy.target.procfs import PROC
 
@@ -34,5 +40,6 @@ __all__ = [
     "several",
     "summary",
     "the_only_one",
+    "user_namespace_error",
     "with_sudo",
 ]

@@ -62,6 +62,17 @@ def require_proc() -> None:
         )
 
 
+def user_namespace_error() -> NotPossibleError | None:
+    """Return the error for a user namespace of our own, where no capability counts for probes; None on the host."""
+    if procfs.is_host_user_namespace():
+        return None
+    return NotPossibleError(
+        "we are in a user namespace of our own, where the kernel lets nobody load probes, not even root",
+        "run pprofpy on the host, or in a container without one: docker run --userns=host, podman as root, "
+        "in Kubernetes hostUsers: true",
+    )
+
+
 def has_capability(bit: int) -> bool:
     """Do we have this capability in effect?"""
     return bool(procfs.status("self").capabilities >> bit & 1)

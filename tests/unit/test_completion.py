@@ -16,6 +16,7 @@ from pprofpy.cli import confinement
 from pprofpy.cli.main import pprofpy
 from pprofpy.formats import recording
 from pprofpy.model.recording import Recording
+from pprofpy.target import procfs
 from tests.stacks import profile_of
 
 
@@ -83,3 +84,12 @@ def test_the_shell_is_answered() -> None:
     )
 
     assert done.stdout == "plain,off-cpu\n"
+
+
+def test_ids_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confinement, "_is_own_process", False)
+    monkeypatch.setattr(procfs, "pids", lambda: [7, 8])
+    monkeypatch.setattr(procfs, "control_groups", lambda pid: [("", f"/docker/{'ab' if pid == 7 else 'cd'}{'0' * 62}")])
+
+    assert offered("cpu", "--container", "") == ["ab0000000000", "cd0000000000"]
+    assert offered("off-cpu", "--container", "cd0") == ["cd0000000000"]

@@ -47,7 +47,7 @@ from pprofpy.errors import NotPossibleError
 from pprofpy.system import privileges
 from pprofpy.system.own_memory import peak_bytes
 from pprofpy.target import procfs, with_sudo
-from pprofpy.target.permission import require_proc
+from pprofpy.target.permission import require_proc, user_namespace_error
 from pprofpy.text import counted
 
 _TRACEPOINT, PERF_EVENT, _RAW_TRACEPOINT = 5, 7, 17
@@ -313,12 +313,8 @@ def require() -> None:
         raise NotPossibleError("kernel probes work on Linux only", "py-spy based commands work elsewhere")
     arch.require("kernel probes work")
     require_proc()
-    if not procfs.is_host_user_namespace():
-        raise NotPossibleError(
-            "we are in a user namespace of our own, where the kernel lets nobody load probes, not even root",
-            "run pprofpy on the host, or in a container without one: docker run --userns=host, podman as root, "
-            "in Kubernetes hostUsers: true",
-        )
+    if error := user_namespace_error():
+        raise error
     if missing := privileges.lacking(privileges.PROBES):
         raise NotPossibleError(
             f"kernel probes need {privileges.in_words(missing)} (or root)",
