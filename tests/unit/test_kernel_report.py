@@ -98,7 +98,7 @@ def test_on_every_kernel_everything_works_or_the_refusal_names_a_version() -> No
     results = json.loads(RESULTS.read_text())
 
     tried = {f"{version} {architecture}" for version in TRIED for architecture in ("amd64", "arm64")}
-    assert tried - results.keys() <= {"5.10 arm64"}
+    assert tried == results.keys()
     for name, result in results.items():
         assert result["variants"].keys() <= VARIANTS.keys(), name
         assert unexpected(name.split()[0], result["variants"]) == [], name
