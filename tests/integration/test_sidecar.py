@@ -89,12 +89,10 @@ def test_source_is_what_the_application_has_and_never_what_we_have(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("cpu", "--idle", "-t"), r"\bdoze\b"),
         (("off-cpu",), r"tenant\.doze"),
         (("gil",), r"tenant\.(?:compute|burn)"),
         (("sched-latency", "--stacks"), r"\bdoze\b"),
         (("events", "-e", "getppid"), r"tenant\.call"),
-        (("events", "-e", "page-faults"), r"tenant\.allocate"),
         (("heap",), r"tenant\.allocate"),
     ],
 )
@@ -141,25 +139,24 @@ def test_the_times_of_threads_that_end_are_whole(application: int, sidecar: Side
 
     Here a hundred threads live one after the other.
     """
-    done = sidecar("cpu", "--pid", inner(application), "-d", "3", "--engine", "bpf", "--idle", "--json", "-t")
+    done = sidecar("cpu", "--pid", inner(application), "-d", "2", "--engine", "bpf", "--idle", "--json", "-t")
 
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["threads"]
     brief = [row["value"] for row in rows if row["thread"] not in LASTING]
     assert len(brief) > 20
-    assert 1e9 < sum(brief) < 4e9, "one of them at a time"
+    assert 0.5e9 < sum(brief) < 3e9, "one of them at a time"
 
 
 LASTING = {"MainThread", "burn", "doze", "call", "allocate", "start_brief"}
 
 
-@pytest.mark.parametrize("command", ["off-cpu", "trace", "gil"])
-def test_in_a_user_namespace_the_reason_is_told(command: str, cli: CommandLine) -> None:
+def test_in_a_user_namespace_the_reason_is_told(cli: CommandLine) -> None:
     inside = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
     if subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
         pytest.skip("may not make user namespaces here")
 
-    done = cli(command, "-d", "1", prefix=inside)
+    done = cli("off-cpu", "-d", "1", prefix=inside)
     told = cli("doctor", prefix=inside).stdout
 
     assert (done.returncode, done.stdout) == (4, "")
@@ -200,7 +197,6 @@ exec chroot {IMAGE} env -i PATH=/usr/local/bin:/usr/bin:/bin PPROFPY_DIR=/profil
 
     for command, expected in (
         (("cpu", "--native", "--engine", "bpf"), "tenant.compute"),
-        (("off-cpu",), "tenant.doze"),
         (("heap",), "tenant.allocate"),
     ):
         done = subprocess.run(
@@ -208,4 +204,4 @@ exec chroot {IMAGE} env -i PATH=/usr/local/bin:/usr/bin:/bin PPROFPY_DIR=/profil
         )
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
-    assert len(list(profiles.iterdir())) == 3
+    assert len(list(profiles.iterdir())) == 2
