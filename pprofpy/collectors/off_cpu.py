@@ -227,8 +227,9 @@ class OffCpuRecorder(SwitchRecorder):
     def drain(self) -> None:
         """Move the finished intervals from the kernel's tables to user space."""
         tids, threads = self._threads.items()
-        names = self._thread_names(tids, threads)
+        others = self._names.items()
         done, times, left = self._windows.take(self._places)
+        names = self._thread_names(tids, threads, others, done["waker_tid"])
         self.take_new()
         self._collect(done, times, names)
         self._sums.make_room()
@@ -257,22 +258,37 @@ class OffCpuRecorder(SwitchRecorder):
         if self._python:
             self._python.poll()
         tids, threads = self._threads.items()
-        names = self._thread_names(tids, threads)
-        self._collect(*self._places.items(), names)
+        others, (places, times) = self._names.items(), self._places.items()
+        wakers = np.concatenate([places["waker_tid"], threads["wakeup"]["tid"]])
+        names = self._thread_names(tids, threads, others, wakers)
+        self._collect(places, times, names)
         self._collect_unfinished(tids, threads, names, end_ns)
         return Recording(self.kind, self._take_profile(end_ns))
 
     # -- reading the kernel's tables ---------------------------------------------------------------------------------
 
-    def _thread_names(self, tids: NDArray[Any], threads: NDArray[Any]) -> dict[int, tuple[int, str]]:
-        """tid -> (pid, name), of watched threads and of those who woke them: Python's name where there is one."""
+    def _thread_names(
+        self,
+        tids: NDArray[Any],
+        threads: NDArray[Any],
+        others: tuple[NDArray[Any], NDArray[Any]],
+        wakers: NDArray[Any],
+    ) -> dict[int, tuple[int, str]]:
+        """tid -> (pid, name), of watched threads and of those who woke them: Python's name where there is one.
+
+        Args:
+            tids, threads: The watched ones.
+            others: Whom the kernel remembers, up to thousands that have ended.
+            wakers: The threads that have woken watched ones.
+        """
         if self._python:
             who = zip(threads["track"]["tgid"].tolist(), tids.tolist(), strict=True)
             self._python_names.learn_all(self._python.runtimes, who)
-        wakers, names = self._names.items()
+        is_wanted = np.isin(others[0], wakers)
+        known, names = others[0][is_wanted], others[1][is_wanted]
         found = {}
         track = threads["track"]
-        for many, pids, comms in (wakers, names["tgid"], names["comm"]), (tids, track["tgid"], track["comm"]):
+        for many, pids, comms in (known, names["tgid"], names["comm"]), (tids, track["tgid"], track["comm"]):
             for tid, pid, comm in zip(many.tolist(), pids.tolist(), comms.tolist(), strict=True):
                 found[tid] = pid, self._python_names.name(pid, tid, comm_text(comm))
         return found
