@@ -12,15 +12,7 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/python" -m pip --quiet --disable-pip-version-check install "$here"/dist/*"$(uname -m)".whl
 cp -r "$here/examples" "$here/scripts" "$work"
 
-hide='
-for folder in /usr/lib/python3/dist-packages/bcc /usr/lib/llvm-*; do
-    [ ! -d "$folder" ] || mount -t tmpfs tmpfs "$folder"
-done
-for file in /usr/lib/*/libbcc.so* /usr/lib/*/libLLVM* /usr/bin/*gcc* /usr/bin/cc /usr/bin/c++ /usr/bin/clang*; do
-    [ ! -f "$file" ] || mount --bind /dev/null "$file"
-done
-'
-unshare --mount --propagation private bash -euc "$hide"'
+"$here/scripts/without_bcc.sh" bash -euo pipefail -c '
 cd "$1"
 venv/bin/pprofpy doctor | tee said | grep "eBPF programs"
 grep -q "they came with pprofpy" said

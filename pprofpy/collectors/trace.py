@@ -175,24 +175,25 @@ class EventRecorder(KernelRecorder):
             "SUMMARY": int(options.summary),
         }
 
+    def _rings(self) -> dict[str, bool]:
+        """Return the ring buffers, in the order of a Batch, and whether anything comes in them."""
+        selection, lines = self._options.selection, self._options.lines
+        calls = lines and bool(selection.syscalls)
+        return {"records": lines and bool(selection.tracepoints), "calls": calls, "calls_with_strings": calls}
+
     def _sizes(self) -> dict[str, int]:
-        options, selection = self._options, self._options.selection
-        unused = [] if options.summary else ["summaries", "buckets"]
-        if not (options.lines and selection.tracepoints):
-            unused += ["records"]
-        if not (options.lines and selection.syscalls):
-            unused += ["calls", "calls_with_strings", "pending_strings"]
-        if not selection.syscalls:
-            unused += ["pending_calls"]
+        rings = self._rings()
+        unused = [name for name, is_wanted in rings.items() if not is_wanted]
+        unused += [] if self._options.summary else ["summaries", "buckets"]
+        unused += [] if rings["calls"] else ["pending_strings"]
+        unused += [] if self._options.selection.syscalls else ["pending_calls"]
         return dict.fromkeys(unused, 0)
 
     def _open_rings(self, data_bytes: int) -> None:
-        selection = self._options.selection if self._options.lines else Selection((), ())
-        dtypes = {"records": record_dtype(data_bytes), "calls": CALL, "calls_with_strings": CALL_WITH_STRINGS}
-        are_wanted = bool(selection.tracepoints), bool(selection.syscalls), bool(selection.syscalls)
+        dtypes = record_dtype(data_bytes), CALL, CALL_WITH_STRINGS
         self._streams = [
             MergedStream(self.program.events(name, dtype) if is_wanted else None, dtype, times_ns, self._number_stacks)
-            for (name, dtype), is_wanted in zip(dtypes.items(), are_wanted, strict=True)
+            for (name, is_wanted), dtype in zip(self._rings().items(), dtypes, strict=True)
         ]
 
     def _number_stacks(self, events: Records) -> None:

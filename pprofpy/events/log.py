@@ -182,14 +182,18 @@ def known_at_ns(calls: Records) -> NDArray[np.uint64]:
 
 def heads(events: Records) -> Records:
     """The HEAD of each event, of any of the three types; a view of it."""
-    of_call: Records = events["call"] if "call" in (events.dtype.names or ()) else events
-    return of_call["head"]
+    return _without_strings(events)["head"]
 
 
 def times_ns(events: Records) -> NDArray[np.uint64]:
     """When events were known, in nanoseconds of the monotonic clock: of calls, when they returned."""
-    of_call = events["call"] if "call" in (events.dtype.names or ()) else events
-    return known_at_ns(of_call) if "duration_ns" in (of_call.dtype.names or ()) else of_call["head"]["ts_ns"]
+    plain = _without_strings(events)
+    return known_at_ns(plain) if "duration_ns" in (plain.dtype.names or ()) else plain["head"]["ts_ns"]
+
+
+def _without_strings(events: Records) -> Records:
+    """Calls without their strings; a view of them. Other events as they are."""
+    return events["call"] if "call" in (events.dtype.names or ()) else events
 
 
 @dataclass(frozen=True, slots=True)

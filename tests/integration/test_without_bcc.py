@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import pprofpy
 from pprofpy.collectors import programs
 from pprofpy.collectors.kernel.shipped import is_any_shipped
 from tests.conftest import PATIENCE_S, PROGRAMS, Start
 
 pytestmark = pytest.mark.ebpf(needs="probes")
 
-HIDE = """
-for folder in /usr/lib/python3/dist-packages/bcc /usr/lib/llvm-*; do
-    [ ! -d "$folder" ] || mount -t tmpfs tmpfs "$folder"
-done
-for file in /usr/lib/*/libbcc.so* /usr/lib/*/libLLVM* /usr/bin/*gcc* /usr/bin/cc /usr/bin/clang*; do
-    [ ! -f "$file" ] || mount --bind /dev/null "$file"
-done
-exec "$@"
-"""
+SCRIPT = Path(pprofpy.__file__).parents[1] / "scripts" / "without_bcc.sh"
 COMMANDS = {
     "cpu": "cpu --engine bpf",
     "cpu --native": "cpu --engine bpf --native -K",
@@ -40,10 +33,9 @@ COMMANDS = {
 
 def without_bcc(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run pprofpy where they are hidden, with an empty cache."""
-    command = ["unshare", "--mount", "--propagation", "private", "bash", "-euc", HIDE, "hide"]
     places = {"PPROFPY_DIR": str(tmp_path / "profiles"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     return subprocess.run(
-        [*command, sys.executable, "-m", "pprofpy", *words], capture_output=True, text=True, check=False,
+        [str(SCRIPT), sys.executable, "-m", "pprofpy", *words], capture_output=True, text=True, check=False,
         env={**os.environ, **places}, timeout=PATIENCE_S,
     )  # fmt: skip
 
