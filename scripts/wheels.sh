@@ -4,7 +4,7 @@
 set -euo pipefail
 
 python=$1
-mapfile -t machines < <("$python" -c 'from pprofpy import arch; print(*arch.kinds(), sep="\n")')
+mapfile -t machines < <("$python" -c 'from pprofpy import arch; print(*arch.MACHINES, sep="\n")')
 "$python" -m pip --quiet --disable-pip-version-check install --group wheel
 "$python" scripts/compile_programs.py "${machines[@]}"
 rm -rf dist

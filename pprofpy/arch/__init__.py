@@ -56,11 +56,6 @@ def require(what: str) -> None:
         raise NotPossibleError(f"{what} on {known} only, this is {machine()}", _ELSEWHERE)
 
 
-def kinds() -> tuple[str, ...]:
-    """Those machines whose kernels pprofpy's programs run in."""
-    return tuple(MACHINES)
-
-
 def kernel_defines(kind: str = "") -> Mapping[str, int]:
     """What programs in the kernel must know of a kind of machine, as defines.
 
