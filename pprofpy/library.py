@@ -46,6 +46,8 @@ def record_cpu(
     native: bool = False,
     subprocesses: bool = False,
     kernel_stacks: bool = False,
+    labels: Sequence[str] = (),
+    tasks: bool = False,
     engine: str = "auto",
     window_seconds: float = 10,
     stop: Stop | None = None,
@@ -61,6 +63,8 @@ def record_cpu(
         native: C, C++ and Rust functions, too.
         subprocesses: The processes that it starts, too.
         kernel_stacks: What the kernel did for it, too.
+        labels: Context variables to label samples with, each as `label=module:variable`.
+        tasks: Put the stacks of the asyncio tasks that await the running one below it. Its name is a label, anyway.
         engine: `auto`, `bpf` or `py-spy`.
         window_seconds: How long a window of `Recorded.windows` is.
         stop: Ends it early, as `Recorded.stop` does; a `threading.Event`, say, of several recordings.
@@ -75,11 +79,12 @@ def record_cpu(
         NotPossibleError: No engine can do it here.
     """
     from pprofpy.collectors.cpu import CpuEngines
+    from pprofpy.collectors.pystacks.label_options import LabelOptions
     from pprofpy.collectors.sampling.cpu_options import CpuOptions
 
     options = CpuOptions(
         rate_hz=rate_hz, duration_ns=_ns(seconds), native=native, gil=threads_with_gil, idle=idle,
-        subprocesses=subprocesses, kernel_stacks=kernel_stacks,
+        subprocesses=subprocesses, kernel_stacks=kernel_stacks, labels=LabelOptions.of(labels, awaiting=tasks),
     )  # fmt: skip
     target, length = _target(pid), _Length.of(seconds, window_seconds)
 
@@ -104,6 +109,8 @@ def record_off_cpu(
     wakers: bool = False,
     subprocesses: bool = False,
     kernel_stacks: bool = False,
+    labels: Sequence[str] = (),
+    tasks: bool = False,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -113,16 +120,18 @@ def record_off_cpu(
         pid: The process; None for the whole system.
         min_seconds, max_seconds: Only times off the CPU within these; 0 for no bound.
         wakers: Put the stack of whoever ended a wait on top of it.
-        seconds, subprocesses, kernel_stacks, window_seconds, stop: As for `record_cpu`.
+        seconds, subprocesses, kernel_stacks, labels, tasks, window_seconds, stop: As for `record_cpu`.
 
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
     """
     from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+    from pprofpy.collectors.pystacks.label_options import LabelOptions
 
     def begin(scope: Scope) -> Recorder:
+        wanted = LabelOptions.of(labels, awaiting=tasks)
         bounds = round(min_seconds * NS_PER_S), round(max_seconds * NS_PER_S)
-        return OffCpuRecorder(OffCpuOptions(scope, *bounds, kernel_stacks, wakers))
+        return OffCpuRecorder(OffCpuOptions(scope, *bounds, kernel_stacks, wakers, wanted))
 
     return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 
@@ -133,6 +142,8 @@ def record_gil(
     *,
     rate_hz: int | None = None,
     subprocesses: bool = False,
+    labels: Sequence[str] = (),
+    tasks: bool = False,
     window_seconds: float = 10,
     stop: Stop | None = None,
 ) -> Recorded:
@@ -140,7 +151,7 @@ def record_gil(
 
     Args:
         rate_hz: Samples per second of who runs with the lock.
-        pid, seconds, subprocesses, window_seconds, stop: As for `record_cpu`.
+        pid, seconds, subprocesses, labels, tasks, window_seconds, stop: As for `record_cpu`.
 
     Returns:
         Waits in the profile; `tables` has the holders, the threads and the slices of time.
@@ -149,9 +160,11 @@ def record_gil(
         UsageError, TargetError, NotPossibleError: As for `record_cpu`; it may also have no such lock.
     """
     from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
+    from pprofpy.collectors.pystacks.label_options import LabelOptions
 
     def begin(scope: Scope) -> Recorder:
-        return GilRecorder(GilOptions(scope, rate_hz or DEFAULT_RATE_HZ))
+        wanted = LabelOptions.of(labels, awaiting=tasks)
+        return GilRecorder(GilOptions(scope, rate_hz or DEFAULT_RATE_HZ, labels=wanted))
 
     return _started_in_kernel(pid, begin, subprocesses, _Length.of(seconds, window_seconds), stop)
 

@@ -6,7 +6,7 @@ set -euo pipefail
 
 version=$1
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/pprofpy-tests/python$version
-packages=("python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" libc6 libexpat1 zlib1g libffi8)
+packages=("python$version-minimal" "libpython$version-minimal" "libpython$version-stdlib" libc6 libexpat1 zlib1g libffi8 libssl3t64 libzstd1)
 
 give_up() {
     echo "setup: Python $version for the tests can't be had: $1; tests with it are skipped" >&2
@@ -25,7 +25,7 @@ END
     chmod +x "$work/root/usr/bin/python$version"
 }
 
-if [ -x "$folder/usr/bin/python$version" ]; then
+if [ -x "$folder/usr/bin/python$version" ] && [ -e "$folder/usr/lib/x86_64-linux-gnu/libssl.so.3" ]; then
     echo "$folder/usr/bin/python$version"
     exit 0
 fi
@@ -45,8 +45,9 @@ for package in "$work"/*.deb; do
     dpkg-deb --extract "$package" "$work/root"
 done
 write_starter
+rm -rf "$folder" # of an earlier release of this script, if anything
 mv -T "$work/root" "$folder" || give_up "somebody else is fetching it"
-if ! "$folder/usr/bin/python$version" -c 'import ctypes, threading' >&2; then
+if ! "$folder/usr/bin/python$version" -c 'import ctypes, ssl, threading' >&2; then
     rm -rf "$folder"
     give_up "it does not run here"
 fi

@@ -14,23 +14,24 @@ from typing import IO, Any
 
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile, Sample
+from pprofpy.session import Recorder
 from tests.conftest import PATIENCE_S, PYTHONS, Start, installed_versions, interpreter
 
 VERSIONS = (*PYTHONS, "system")
 
 
 @contextmanager
-def recorder(rate_hz: int = 5000, kind: type[CpuRecorder] = CpuRecorder, **options: bool) -> Iterator[CpuRecorder]:
+def recorder(rate_hz: int = 5000, kind: type[CpuRecorder] = CpuRecorder, **options: Any) -> Iterator[CpuRecorder]:
     with kind(CpuRecorderOptions(rate_hz=rate_hz, **options)) as found:
         yield found
 
 
-def let_run(recording: CpuRecorder, seconds: float) -> None:
+def let_run(recording: Recorder, seconds: float) -> None:
     """Poll until so much time is over."""
     poll_until(recording, lambda: False, seconds)
 
 
-def poll_until(recording: CpuRecorder, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+def poll_until(recording: Recorder, condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Poll until something has happened, or so much time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not condition():

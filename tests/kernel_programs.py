@@ -35,6 +35,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.pystacks.label_options import MOST_VARIABLES, LabelOptions
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
@@ -83,6 +84,8 @@ def cpu(recorder: type[CpuRecorder], **options: Any) -> Make:
     return lambda pid: recorder(CpuRecorderOptions(**options))
 
 
+EVERY_LABEL = LabelOptions.of([f"label{number}=module:name" for number in range(MOST_VARIABLES)], awaiting=True)
+
 VARIANTS: dict[str, Make] = {
     "cpu": cpu(CpuRecorder),
     "cpu --gil -K": cpu(CpuRecorder, gil=True, kernel_stacks=True),
@@ -90,6 +93,11 @@ VARIANTS: dict[str, Make] = {
     "cpu --idle": cpu(WallRecorder),
     "cpu --idle -K": cpu(WallRecorder, kernel_stacks=True),
     "cpu --idle --native": cpu(NativeWallRecorder),
+    "cpu --tasks": cpu(CpuRecorder, labels=EVERY_LABEL),
+    "cpu --tasks --idle --native": cpu(NativeWallRecorder, labels=EVERY_LABEL),
+    "gil --tasks": lambda pid: GilRecorder(GilOptions(one(pid), labels=EVERY_LABEL)),
+    "events --tasks": lambda pid: EventProfileRecorder(choose(["page-faults"]), one(pid), EVERY_LABEL),
+    "off-cpu --tasks --wakers": off_cpu(with_children, wakers=True, labels=EVERY_LABEL),
     "gil": lambda pid: GilRecorder(GilOptions(one(pid))),
     "events": lambda pid: EventProfileRecorder(choose(["page-faults"]), one(pid)),
     "off-cpu": off_cpu(one),

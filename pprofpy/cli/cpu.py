@@ -15,10 +15,12 @@ from pprofpy.cli.kernel_recording import check_began
 from pprofpy.cli.options import (
     duration_option,
     json_option,
+    label_option,
     no_fold_option,
     rate_option,
     rows_option,
     subprocesses_option,
+    tasks_option,
     verbose_option,
     window_option,
 )
@@ -27,11 +29,13 @@ from pprofpy.cli.saving import Output, keep, next_steps, output_options, progres
 from pprofpy.cli.target_options import Choice, chosen, group_options, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines
+from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.sleepers import fold_sleepers
+from pprofpy.reports import by_label as label_report
 from pprofpy.reports import costs
 from pprofpy.reports import threads as threads_report
 from pprofpy.reports import top as top_report
@@ -49,6 +53,9 @@ Examples:
   pprofpy cpu --container 4f2a91c07b3e       record all Python processes of a container
   pprofpy cpu -d 2m -o cpu.svg               record the only Python process, draw a flame graph
   pprofpy cpu -- python app.py --port 80     start a program and record until it ends
+  pprofpy cpu -p 1234 --label route=app.ctx:route_var -o api.pb.gz
+                                             label samples by the value of a ContextVar;
+                                             then: pprofpy top api.pb.gz --tagfocus route=/checkout
   sudo pprofpy cpu --pid 1234                record another user's process
 """
 
@@ -67,6 +74,8 @@ _ATTACHED_DURATION_NS = CpuOptions().duration_ns
 @click.option("-i", "--idle", is_flag=True, help="Count waiting threads, too: record wall-clock time.")
 @subprocesses_option
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions, too.")
+@tasks_option
+@label_option
 @click.option("--nonblocking", is_flag=True, help="Never pause the process; some stacks may be inconsistent (py-spy).")
 @click.option(
     "--engine", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True,
@@ -101,8 +110,11 @@ def command(
     if duration_ns is None:
         duration_ns = FOREVER if choice.command else _ATTACHED_DURATION_NS
     length = Length(duration_ns, others.pop("window_ns"))
-    options = CpuOptions(duration_ns=duration_ns, **others)
-    shown: dict[str, Option] = {"nodecount": nodecount, "threads": threads, "no_fold": no_fold, "verbose": verbose}
+    labels = LabelOptions.of(others.pop("labels"), awaiting=others.pop("awaiting"))
+    options = CpuOptions(duration_ns=duration_ns, labels=labels, **others)
+    shown: dict[str, Option] = {
+        "nodecount": nodecount, "threads": threads, "tasks": labels.awaiting, "no_fold": no_fold, "verbose": verbose,
+    }  # fmt: skip
     status = 0
     with interruptible() as interruption:
         try:
@@ -165,15 +177,18 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
     view = replace(view_of(profile, source), verbose=recording.flag("verbose"))
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
     by_thread = threads_report.build(profile, view.value_index) if recording.flag("threads") else None
+    by_label = label_report.build(profile, view.value_index, limits.node_count, tasks=recording.flag("tasks"))
     table = top_report.build(view.header(), view.graph(), limits, ties_by_name=False)
     if as_json:
         data = {**top_report.to_json(table), "path": source}
-        print_json("cpu", data | ({"threads": threads_report.to_json(by_thread)} if by_thread else {}))
+        data |= {"threads": threads_report.to_json(by_thread)} if by_thread else {}
+        print_json("cpu", data | label_report.to_json(by_label))
         return
     costs.render(table, stdout_console())
     if by_thread:
         say()
         threads_report.render(by_thread, stdout_console())
+    label_report.render(by_label, stdout_console())
 
 
 def _wait_for(child: Launched | None) -> int:

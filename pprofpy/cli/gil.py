@@ -8,7 +8,15 @@ import click
 
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
-from pprofpy.cli.options import Duration, json_option, rate_option, rows_option, verbose_option
+from pprofpy.cli.options import (
+    Duration,
+    json_option,
+    label_option,
+    rate_option,
+    rows_option,
+    tasks_option,
+    verbose_option,
+)
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, group_options, target_options
@@ -16,8 +24,10 @@ from pprofpy.cli.view import print_json
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
 from pprofpy.collectors.kernel.program import require
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.recording import Option, Recording
+from pprofpy.reports import by_label as label_report
 from pprofpy.reports import gil as report
 from pprofpy.target import Watched
 
@@ -48,6 +58,8 @@ _FASTEST_HZ = 20_000
     default=0,
     help="Show how busy the lock is in each TIME.",
 )
+@tasks_option
+@label_option
 @output_options
 @rows_option(report.DEFAULT_ROWS)
 @json_option
@@ -58,6 +70,8 @@ def command(
     subprocesses: bool,
     rate_hz: int,
     interval_ns: int,
+    awaiting: bool,
+    labels: tuple[str, ...],
     nodecount: int,
     as_json: bool,
     verbose: bool,
@@ -72,12 +86,13 @@ def command(
     choice = Choice.of(others, children=subprocesses)
     duration_ns = duration_of(duration_ns, choice)
     output = Output.of(others["output"], others["format_name"], force=others["force"])
+    wanted = LabelOptions.of(labels, awaiting=awaiting)
     require()
-    shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns)}
+    shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns), "tasks": awaiting}
     plan = Plan("gil", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose, everybody=False)
 
     def start(scope: Scope) -> GilRecorder:
-        return GilRecorder(GilOptions(scope, rate_hz, interval_ns))
+        return GilRecorder(GilOptions(scope, rate_hz, interval_ns, wanted))
 
     def show(made: Recording, target: Watched | None) -> None:
         if not output.is_stdout:
@@ -92,7 +107,10 @@ def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
     """Print a recording."""
     record = GilRecord.from_recording(recording)
     table = report.build(record, recording.number("nodecount", report.DEFAULT_ROWS))
+    profile, rows = recording.profile, recording.number("nodecount", report.DEFAULT_ROWS)
+    by_label = label_report.build(profile, profile.value_index("delay"), rows, tasks=recording.flag("tasks"))
     if as_json:
-        print_json("gil", report.to_json(table))
+        print_json("gil", report.to_json(table) | label_report.to_json(by_label))
     else:
         report.render(table, stdout_console(), by_interval=recording.flag("by_interval"))
+        label_report.render(by_label, stdout_console())

@@ -8,16 +8,26 @@ import click
 
 from pprofpy.cli.console import remark, stdout_console
 from pprofpy.cli.kernel_recording import Plan, duration_of, length_options, record_and_show
-from pprofpy.cli.options import Duration, json_option, no_fold_option, rows_option, verbose_option
+from pprofpy.cli.options import (
+    Duration,
+    json_option,
+    label_option,
+    no_fold_option,
+    rows_option,
+    tasks_option,
+    verbose_option,
+)
 from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.sleepers import fold_sleepers
+from pprofpy.reports import by_label as label_report
 from pprofpy.reports import off_cpu as report
 from pprofpy.target import Watched
 
@@ -42,6 +52,8 @@ Examples:
 @click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits longer than TIME.")
 @click.option("--wakers", is_flag=True, help="Put the waker's stack on top of the stack that waited.")
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions on top of Python stacks.")
+@tasks_option
+@label_option
 @output_options
 @rows_option(report.DEFAULT_ROWS)
 @no_fold_option
@@ -55,6 +67,8 @@ def command(
     max_ns: int,
     wakers: bool,
     kernel_stacks: bool,
+    labels: tuple[str, ...],
+    awaiting: bool,
     nodecount: int,
     no_fold: bool,
     as_json: bool,
@@ -73,11 +87,12 @@ def command(
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
-    shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "no_fold": no_fold}
+    shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "tasks": awaiting, "no_fold": no_fold}
+    wanted = LabelOptions.of(labels, awaiting=awaiting)
     plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
     def start(scope: Scope) -> OffCpuRecorder:
-        return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers))
+        return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers, wanted))
 
     def finish(recorder: OffCpuRecorder, made: Recording) -> None:
         if recorder.without_python:
@@ -101,7 +116,10 @@ def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
         by_waker=recording.flag("wakers"),
         pools=fold,
     )
+    profile, rows = recording.profile, recording.number("nodecount", report.DEFAULT_ROWS)
+    by_label = label_report.build(profile, profile.value_index("delay"), rows, tasks=recording.flag("tasks"))
     if as_json:
-        print_json("off-cpu", report.to_json(table))
+        print_json("off-cpu", report.to_json(table) | label_report.to_json(by_label))
     else:
         report.render(table, stdout_console())
+        label_report.render(by_label, stdout_console())

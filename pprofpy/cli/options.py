@@ -46,6 +46,16 @@ window_option = click.option(
 SUBPROCESSES = "Record child processes, too; with --name, all processes that match."
 subprocesses_option = click.option("-s", "--subprocesses", is_flag=True, help=SUBPROCESSES)
 
+label_option = click.option(
+    "--label", "labels", multiple=True, metavar="NAME=MODULE:VARIABLE",
+    help="Label stacks with the value of a contextvars.ContextVar, such as route=myapp.context:route_var.",
+)  # fmt: skip
+
+tasks_option = click.option(
+    "--tasks", "awaiting", is_flag=True,
+    help="Show by asyncio task: put the stacks of the tasks that await the running one below it.",
+)  # fmt: skip
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 no_fold_option = click.option("--no-fold", is_flag=True, help="Show each thread, also those that did not run.")

@@ -141,6 +141,8 @@ def _beyond_pyspy(options: CpuOptions) -> UsageError | None:
     """Return why py-spy cannot record this; None if it can."""
     if options.kernel_stacks:
         return UsageError("py-spy cannot see the kernel's side", "use --engine bpf, or leave --kernel-stacks out")
+    if options.labels.variables:
+        return UsageError("py-spy cannot read context variables", "use --engine bpf, or leave --label out")
     if options.native and options.nonblocking:
         words = "py-spy must pause the target for --native, which --nonblocking forbids"
         return UsageError(words, "use --engine bpf, or leave one of them out")
@@ -156,6 +158,7 @@ def _bpf_recorder(options: CpuOptions) -> CpuRecorder:
             gil=options.gil,
             children=options.subprocesses,
             kernel_stacks=options.kernel_stacks,
+            labels=options.labels,
         )
     )
 

@@ -21,6 +21,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.tracepoints import Selection, select
 from pprofpy.collectors.kernel.windows import TableWindows
+from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import UsageError
@@ -129,8 +130,9 @@ class EventProfileRecorder(KernelRecorder):
 
     kind = "events"
 
-    def __init__(self, choice: EventChoice, scope: Scope) -> None:
+    def __init__(self, choice: EventChoice, scope: Scope, labels: LabelOptions = TASKS_ONLY) -> None:
         super().__init__()
+        self._labels = labels
         self._choice = choice
         self._scope = scope
         self._target: Target | None = None
@@ -140,8 +142,8 @@ class EventProfileRecorder(KernelRecorder):
     def open(self) -> None:
         """Load the program and attach it to the events."""
         self._scope.check()
-        program = self.load(SOURCE, python_constants())
-        self._stacks = PythonStacks(program, children=self._scope.children)
+        program = self.load(SOURCE, python_constants(self._labels), self._labels.sizes())
+        self._stacks = PythonStacks(program, children=self._scope.children, labels=self._labels)
         self.owned.callback(self._stacks.close)
         self._hits = program.table("hits", _HIT, _SUMS)
         self._windows = TableWindows(program)
@@ -230,7 +232,7 @@ class EventProfileRecorder(KernelRecorder):
         names, types = self._choice.names, self._choice.value_types
         builder = ProfileBuilder(types)
         for (who, (stack, event)), values in self._sums.items():
-            labels = (Label("event", names[event]), *who.labels())
+            labels = (Label("event", names[event]), *who.labels(), *self._stacks.labels_of(stack))
             builder.add(self._stacks.spelled(stack) or (_NO_PYTHON,), values[: len(types)], labels)
         profile = builder.build()
         _, profile.time_ns, profile.duration_ns = self.begin_window(end_ns)

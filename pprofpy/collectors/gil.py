@@ -21,6 +21,7 @@ from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import TRACKED
+from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.collectors.scheduling.gil_slices import GilSlices
@@ -68,11 +69,13 @@ class GilOptions:
         scope: Whose lock; not everybody's.
         rate_hz: How often those who run are looked at.
         interval_ns: The length of a GilSlice; 0: as fits, and 240 of them at most.
+        labels: What else to label stacks with.
     """
 
     scope: Scope
     rate_hz: int = DEFAULT_RATE_HZ
     interval_ns: int = 0
+    labels: LabelOptions = TASKS_ONLY
 
 
 class GilRecorder(KernelRecorder):
@@ -89,6 +92,7 @@ class GilRecorder(KernelRecorder):
         super().__init__()
         self._scope = options.scope
         self._rate_hz = options.rate_hz
+        self._labels = options.labels
         self._slices = GilSlices(options.interval_ns)
         self._target: Target | None = None
         self._names = ThreadNames()
@@ -102,10 +106,10 @@ class GilRecorder(KernelRecorder):
         self._scope.check()
         program = self.load(
             SOURCE,
-            scheduler_constants() | python_constants() | {"PERIOD_NS": NS_PER_S // self._rate_hz},
-            {"threads": _MOST_THREADS},
+            scheduler_constants() | python_constants(self._labels) | {"PERIOD_NS": NS_PER_S // self._rate_hz},
+            {"threads": _MOST_THREADS} | self._labels.sizes(),
         )
-        self._stacks = PythonStacks(program, children=self._scope.children)
+        self._stacks = PythonStacks(program, children=self._scope.children, labels=self._labels)
         self.owned.callback(self._stacks.close)
         self._threads = program.table("threads", _U4, GIL_THREAD)
         self._sums = GilSums(program, self._stacks)

@@ -28,6 +28,7 @@ from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import with_python
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder
@@ -91,6 +92,7 @@ class OffCpuOptions:
         min_ns, max_ns: Ignore off-CPU intervals (blocked plus run queue) shorter or longer than this; 0: no bound.
         kernel_stacks: What the kernel did on top of Python's stacks; otherwise a frame with the reason stands for it.
         wakers: Put the stack of whoever ended a wait on top of it.
+        labels: What else to label waits with.
     """
 
     scope: Scope = field(default_factory=Scope)
@@ -98,6 +100,7 @@ class OffCpuOptions:
     max_ns: int = 0
     kernel_stacks: bool = False
     wakers: bool = False
+    labels: LabelOptions = TASKS_ONLY
 
 
 class OffCpuRecorder(SwitchRecorder):
@@ -113,7 +116,7 @@ class OffCpuRecorder(SwitchRecorder):
     wakeups: ClassVar = {"sched_waking": "on_waking"}
 
     def __init__(self, options: OffCpuOptions) -> None:
-        super().__init__(options.scope, walks=not options.scope.is_everybody)
+        super().__init__(options.scope, walks=not options.scope.is_everybody, labels=options.labels)
         self._options = options
         self._python_names = ThreadNames()
         self._seeded_with: dict[int, Runtime | None] = {}
@@ -178,8 +181,8 @@ class OffCpuRecorder(SwitchRecorder):
         runtime = self._python.runtime(pid) if self._python else None
         self._seeded_with[pid] = runtime
         off_ns = self._off_since()
-        for thread in blocked_threads(pid, runtime):
-            stack = self._python.add(thread.python_stack) if self._python else 0
+        for thread in blocked_threads(pid, runtime, self._options.labels):
+            stack = self._python.add(thread.python_stack, thread.labels) if self._python else 0
             # Not over an entry of the kernel's: the thread has been awake since, and the kernel knows better.
             if not self._threads.put_new(thread.tid, self._seeded(pid, thread, stack)) and stack:
                 self._add_late_stack(thread, stack, off_ns.get(thread.tid, 0))

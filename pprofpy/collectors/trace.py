@@ -27,6 +27,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.tracepoints import Selection
 from pprofpy.collectors.kernel.types import struct_offsets
+from pprofpy.collectors.pystacks.label_options import NO_LABELS
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (
@@ -187,7 +188,7 @@ class EventRecorder(KernelRecorder):
         unused += [] if self._options.summary else ["summaries", "buckets"]
         unused += [] if rings["calls"] else ["pending_strings"]
         unused += [] if self._options.selection.syscalls else ["pending_calls"]
-        return dict.fromkeys(unused, 0)
+        return dict.fromkeys(unused, 0) | (NO_LABELS.sizes() if self._options.stacks else {})
 
     def _open_rings(self, data_bytes: int) -> None:
         dtypes = record_dtype(data_bytes), CALL, CALL_WITH_STRINGS

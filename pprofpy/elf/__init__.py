@@ -7,7 +7,17 @@ what makes no sense is a NotElfError.
 from __future__ import annotations
 
 from pprofpy.elf.dynamic import LoadedElf
-from pprofpy.elf.headers import ALL_SYMBOLS, Headers, NotElfError, Read, Section, Segment, read_headers, reader_of
+from pprofpy.elf.headers import (
+    ALL_SYMBOLS,
+    Headers,
+    NotElfError,
+    Read,
+    Section,
+    Segment,
+    named_section,
+    read_headers,
+    reader_of,
+)
 from pprofpy.elf.symbols import FunctionNames, find_symbols
 
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "Section",
     "Segment",
     "find_symbols",
+    "named_section",
     "read_headers",
     "reader_of",
 ]

@@ -47,6 +47,7 @@ class Section:
         offset, size: Where it lies in the file.
         names: Of a table of symbols: the number of the section that holds their names.
         is_constant: Mapped into memory, neither to be written nor to be executed.
+        name_at: Where its own name lies in the section of names.
     """
 
     kind: int
@@ -54,6 +55,7 @@ class Section:
     size: int
     names: int
     is_constant: bool
+    name_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Headers:
         sections: All its sections.
         dynamic: What the loader needs to know; None if the file is linked statically.
         unwinding: The address of the index of its unwinding tables, `.eh_frame_hdr`; 0 if there are none.
+        names: The number of the section that holds the names of sections.
     """
 
     machine: int
@@ -73,6 +76,7 @@ class Headers:
     sections: tuple[Section, ...]
     dynamic: Segment | None
     unwinding: int
+    names: int
 
     def bias(self, start: int, offset: int, *, is_code: bool = False) -> int:
         """What to add to a symbol's address in a process.
@@ -111,7 +115,7 @@ def read_headers(read: Read, *, with_sections: bool = True) -> Headers:
         raise NotElfError("not a 64-bit little-endian ELF file")
     (machine,) = struct.unpack_from("<H", head, 18)
     program_at, section_at = struct.unpack_from("<QQ", head, 32)
-    program_size, program_count, section_size, section_count = struct.unpack_from("<HHHH", head, 54)
+    program_size, program_count, section_size, section_count, names = struct.unpack_from("<HHHHH", head, 54)
     if program_size != _SEGMENT_BYTES or (section_count and section_size != _SECTION_BYTES):
         raise NotElfError("an ELF file with headers of unknown sizes")
     programs = _table(read, program_at, program_count, "<IIQQQQQQ")
@@ -123,7 +127,19 @@ def read_headers(read: Read, *, with_sections: bool = True) -> Headers:
         sections=tuple(map(_section, sections)),
         dynamic=_segment(dynamic) if dynamic else None,
         unwinding=_checked(next((one[3] for one in programs if one[0] == _UNWINDING), 0)),
+        names=names,
     )
+
+
+def named_section(read: Read, headers: Headers, name: bytes) -> Section | None:
+    """The section with a name, such as `b".text"`; None if there is none."""
+    if headers.names >= len(headers.sections):
+        return None
+    start, wanted = headers.sections[headers.names].offset, name + b"\0"
+    for section in headers.sections:
+        if read(start + section.name_at, len(wanted)) == wanted:
+            return section
+    return None
 
 
 def reader_of(content: bytes) -> Read:
@@ -146,9 +162,9 @@ def _segment(header: tuple[int, ...]) -> Segment:
 
 
 def _section(header: tuple[int, ...]) -> Section:
-    _, kind, flags, _, offset, size, names, *_ = header
+    name_at, kind, flags, _, offset, size, names, *_ = header
     is_constant = kind == DATA and flags & (_WRITABLE_SECTION | _MAPPED_SECTION | _CODE_SECTION) == _MAPPED_SECTION
-    return Section(kind, _checked(offset), _checked(size), names, is_constant)
+    return Section(kind, _checked(offset), _checked(size), names, is_constant, name_at)
 
 
 def _checked(number: int) -> int:

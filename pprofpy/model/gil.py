@@ -13,6 +13,7 @@ from operator import add
 from typing import TypeVar
 
 from pprofpy.model.builder import ProfileBuilder
+from pprofpy.model.label_text import from_text
 from pprofpy.model.profile import Collection, Frame, Function, Label, Profile, Stack, ValueType
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.table import Table
@@ -27,6 +28,8 @@ WAITS = Frame(Function("[waits for the GIL]"))
 
 UNSEEN = Frame(Function("[no holder seen]"))
 """In the holder's place: the lock was on its way from one thread to another, or its holder was met by no sample."""
+
+_LATER = {"added_later": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Wait:
         tid: Whose.
         stack: Where, leaf-first.
         count, total_ns, max_ns: Exact.
+        labels: What else the stack is labelled with, as text (`label_text`).
     """
 
     tid: int
@@ -75,6 +79,7 @@ class Wait:
     count: int
     total_ns: int
     max_ns: int
+    labels: str = field(default="", metadata=_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Hold:
     stack: Stack
     on_ns: int
     off_ns: int
+    labels: str = field(default="", metadata=_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ class Block:
         holder, waiter: Their tids.
         holder_stack, waiter_stack: Where in the program, leaf-first.
         time_ns: Sampled while the holder ran, exact while it was off-CPU.
+        holder_labels, waiter_labels: As those of a Wait.
     """
 
     holder: int
@@ -102,6 +109,8 @@ class Block:
     waiter: int
     waiter_stack: Stack
     time_ns: int
+    holder_labels: str = field(default="", metadata=_LATER)
+    waiter_labels: str = field(default="", metadata=_LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +185,12 @@ class GilRecord:
             Wait, who held the lock (None: nobody was seen), nanoseconds. The sum for each wait is exactly its total:
             where the samples of its holders make more, all are made smaller alike.
         """
-        blocks: defaultdict[tuple[int, Stack], list[Block]] = defaultdict(list)
+        blocks: defaultdict[tuple[int, Stack, str], list[Block]] = defaultdict(list)
         for block in self.blocks:
-            blocks[block.waiter, block.waiter_stack].append(block)
+            blocks[block.waiter, block.waiter_stack, block.waiter_labels].append(block)
         shares: list[tuple[Wait, Block | None, int]] = []
         for wait in self.waits:
-            found = blocks[wait.tid, wait.stack]
+            found = blocks[wait.tid, wait.stack, wait.labels]
             seen_ns = sum(block.time_ns for block in found)
             parts = [block.time_ns * min(wait.total_ns, seen_ns) // max(seen_ns, 1) for block in found]
             shares += [(wait, block, part) for block, part in zip(found, parts, strict=True)]
@@ -206,6 +215,8 @@ class GilRecord:
             labels.append(Label("tid", max(wait.tid, 0)))
             if block:
                 labels.append(Label("holder", f"{holder.name if holder else 'thread'} ({max(block.holder, 0)})"))
+                labels += [Label(f"holder_{one.key}", one.value) for one in from_text(block.holder_labels)]
+            labels += from_text(wait.labels)
             above = block.holder_stack if block else (UNSEEN,)
             builder.add((*above, WAITS, *wait.stack), (count, time_ns), tuple(labels))
         profile = builder.build()
@@ -228,8 +239,12 @@ def merge_gil(records: Sequence[GilRecord], *, keep_slices: bool = False) -> Gil
     slices = [_later(one, record.time_ns - records[0].time_ns) for record in records for one in record.slices]
     return GilRecord(
         threads=_summed((one for record in records for one in record.threads), lambda one: (one.pid, one.tid)),
-        waits=_summed((one for record in records for one in record.waits), lambda one: (one.tid, one.stack)),
-        holds=_summed((one for record in records for one in record.holds), lambda one: (one.tid, one.stack)),
+        waits=_summed(
+            (one for record in records for one in record.waits), lambda one: (one.tid, one.stack, one.labels)
+        ),
+        holds=_summed(
+            (one for record in records for one in record.holds), lambda one: (one.tid, one.stack, one.labels)
+        ),
         blocks=_summed((one for record in records for one in record.blocks), lambda one: replace(one, time_ns=0)),
         slices=tuple(slices if keep_slices else joined_slices(slices)),
         time_ns=records[0].time_ns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_type_hints
 
 from pprofpy.errors import ProfileFormatError
@@ -50,15 +50,22 @@ class Table:
         Raises:
             ProfileFormatError: A column is missing, or holds values of another type.
         """
-        wanted = _cell_types(kind)
+        wanted, optional = _cell_types(kind), _added_later(kind)
         missing = [name for name in wanted if name not in self.columns]
-        if missing:
-            raise ProfileFormatError(f"the recording is damaged: it has no column {missing[0]!r}")
+        if lacking := [name for name in missing if name not in optional]:
+            raise ProfileFormatError(f"the recording is damaged: it has no column {lacking[0]!r}")
+        for name in missing:
+            del wanted[name]
         for name, cell in wanted.items():
             if not all(type(value) is cell for value in self.columns[name]):
                 raise ProfileFormatError(f"the recording is damaged: column {name!r} holds no {cell.__name__}")
         columns: list[list[Any]] = [self.columns[name] for name in wanted]
         return [kind(**dict(zip(wanted, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _added_later(kind: type) -> set[str]:
+    """Return the fields that recordings of earlier releases do not have: those marked so."""
+    return {field.name for field in fields(kind) if field.metadata.get("added_later")}
 
 
 def _cell_types(kind: type) -> dict[str, type]:

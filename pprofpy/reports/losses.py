@@ -48,6 +48,7 @@ WORDS = {
     "python_threads_beyond": "{} stack|stacks was|were beyond a process's first 448 threads; "
     "it|they counts|count as running no Python.",
     "python_children_full": "{} child process|processes found no room: its|their stacks are missing.",
+    "python_labels_full": "{} stack|stacks has|have no labels: there was no room for them.",
     "python_threads_hidden": "{} thread|threads is|are beyond a process's first 448: it|they "
     "counts|count as running no Python.",
     "python_unnamed": "{} function|functions was|were gone before it|they could be named.",

@@ -26,6 +26,7 @@ from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.formats import decode
 from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
@@ -395,9 +396,9 @@ def test_who_is_blocked_already_is_asked_once(start: Start, monkeypatch: pytest.
     """It takes a tenth of a millisecond a thread: a second where there are ten thousand."""
     asked: list[int] = []
 
-    def ask(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread]:
+    def ask(pid: int, runtime: Runtime | None, wanted: LabelOptions) -> Iterator[BlockedThread]:
         asked.append(pid)
-        return blocked_threads(pid, runtime)
+        return blocked_threads(pid, runtime, wanted)
 
     monkeypatch.setattr(off_cpu, "blocked_threads", ask)
     process = start(sys.executable, str(PROGRAMS / "paths.py"))

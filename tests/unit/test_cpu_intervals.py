@@ -10,6 +10,7 @@ import pytest
 
 from pprofpy.collectors.kernel.switches import OFF_CPU, ON_CPU, TIMES
 from pprofpy.collectors.pystacks.blocked import BlockedThread
+from pprofpy.collectors.pystacks.label_options import NO_LABELS
 from pprofpy.collectors.sampling import intervals
 from pprofpy.collectors.sampling.intervals import _INTERVAL, _THREAD, Intervals
 from pprofpy.model.profile import Frame, Function
@@ -38,15 +39,15 @@ class NoTimes(Table):
 
 
 def blocked(tid: int) -> BlockedThread:
-    return BlockedThread(tid, b"", 0, False, 0, (), (Frame(Function(f"waits_in_{tid}")),))
+    return BlockedThread(tid, b"", 0, False, 0, (), (Frame(Function(f"waits_in_{tid}")),), ())
 
 
 def test_a_thread_that_waits_no_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = {"threads": Table(_THREAD), "intervals": NoTimes(TIMES)}
     program: Any = SimpleNamespace(table=lambda name, *_: tables.get(name))
-    monkeypatch.setattr(intervals, "blocked_threads", lambda pid, runtime: [blocked(pid), blocked(pid + 1)])
+    monkeypatch.setattr(intervals, "blocked_threads", lambda pid, runtime, wanted: [blocked(pid), blocked(pid + 1)])
     monkeypatch.setattr("pprofpy.target.procfs.tids", lambda pid: [])
-    ours, threads = Intervals(program), tables["threads"].rows
+    ours, threads = Intervals(program, NO_LABELS), tables["threads"].rows
 
     for number in range(1, 50):  # processes that start and end
         process: Any = SimpleNamespace(number=number, runtime=SimpleNamespace(pid=10 * number))

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.blocked_stacks import _thread_states
 from pprofpy.collectors.cpython.debugoffsets import COOKIE, TABLE_BYTES, ImplausibleLayoutError, layout_of
+from pprofpy.collectors.cpython.dicts import Dicts
 from pprofpy.collectors.cpython.living import NotLivingError, prove_living
 from pprofpy.collectors.cpython.memory import MOST_BYTES, Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
-from pprofpy.collectors.cpython.thread_names import _Dicts
 from pprofpy.collectors.cpython.versions import NO_CFRAME, VERSIONS, Layout, spelled
 from pprofpy.errors import ImplausibleTargetError
 
@@ -189,7 +189,7 @@ def test_dicts_of_forged_size_are_refused(version: tuple[int, int], count: int, 
     )
 
     with pytest.raises(UnreadableError):
-        _Dicts(ours, VERSIONS[version].objects).by_name(TEXT)
+        Dicts(ours, VERSIONS[version].objects).by_name(TEXT)
 
 
 @given(
@@ -198,7 +198,7 @@ def test_dicts_of_forged_size_are_refused(version: tuple[int, int], count: int, 
 def test_any_object_gives_a_result_or_an_error_of_ours(words: dict[int, int]) -> None:
     for version in VERSIONS.values():
         ours, _ = reader(version.layout, words)
-        for read in (ours.string, ours.blob, ours.code, ours.frames, _Dicts(ours, version.objects).attributes):
+        for read in (ours.string, ours.blob, ours.code, ours.frames, Dicts(ours, version.objects).attributes):
             with suppress(UnreadableError):
                 read(TEXT)
 

@@ -238,7 +238,7 @@ def test_blocked_threads_are_found_in_the_interpreter_that_they_are_in(version: 
     def stacks() -> list[list[str]]:
         calls = {thread.tid: procfs.system_call(target.pid, thread.tid) for thread in target.threads()}
         found = blocked_stacks(runtime, {tid: call.stack_pointer for tid, call in calls.items() if call})
-        return [[frame.function.system_name.rpartition(".")[2] for frame in stack] for stack in found.values()]
+        return [[frame.function.system_name.rpartition(".")[2] for frame in stack.frames] for stack in found.values()]
 
     wait_until(lambda: ["sleep_there", "<module>"] in stacks(), "the thread is seen where it sleeps")
     others = [stack for stack in stacks() if stack != ["sleep_there", "<module>"]]

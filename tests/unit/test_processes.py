@@ -40,7 +40,7 @@ class FakeProgram:
 def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
     monkeypatch.setattr(registry, "_LOOK_FOR_ENDED_NS", 0)
     program: Any = FakeProgram()
-    found = Processes(program, children=True)
+    found = Processes(program, children=True, on_entry=lambda process: None)
     yield found
     found.close()
 

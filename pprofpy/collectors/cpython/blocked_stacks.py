@@ -31,8 +31,20 @@ _BEHIND = 1 << 63
 """A distance on the C stack, if not on this one."""
 
 
-def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, tuple[Frame, ...]]:
-    """The Python stacks of blocked threads, leaf-first; those without are left out.
+class BlockedStack(NamedTuple):
+    """The stack of a blocked thread.
+
+    Attributes:
+        thread_state: The address of its PyThreadState.
+        frames: Leaf-first.
+    """
+
+    thread_state: int
+    frames: tuple[Frame, ...]
+
+
+def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[int, BlockedStack]:
+    """The Python stacks of blocked threads; those without are left out.
 
     Args:
         runtime: The interpreter of their process.
@@ -47,7 +59,7 @@ def blocked_stacks(runtime: Runtime, stack_pointers: Mapping[int, int]) -> dict[
     for tid, thread_state in _thread_states(runtime, reader, stack_pointers).items():
         with suppress(UnreadableError):
             if stack := tuple(frames.of(thread_state)):
-                found[tid] = stack
+                found[tid] = BlockedStack(thread_state, stack)
     return found
 
 

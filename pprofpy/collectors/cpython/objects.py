@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from pprofpy.collectors.cpython.memory import Memory, UnreadableError
 from pprofpy.collectors.cpython.versions import CALL_FROM_C, NO_CFRAME, NONE, POINTER_TAGS, Layout
@@ -54,10 +55,12 @@ class ObjectReader:
         layout = self.layout
         length = self.memory.word(address + layout.object_length)
         state = self.memory.half_word(address + layout.string_state) >> layout.string_kind_shift
-        kind, is_ascii = state & 7, state >> 4 & 1
+        kind, is_compact, is_ascii = state & 7, state >> 3 & 1, state >> 4 & 1
         if length > _LONGEST_STRING or kind not in _ENCODINGS:
             raise UnreadableError(f"no str at {address:#x}")
         start = address + (layout.string_ascii if is_ascii else layout.string_wide)
+        if not is_compact:  # of a subclass
+            start = self.memory.word(address + layout.string_wide)
         return decode_text(self.memory.read(start, length * kind), kind)
 
     def blob(self, address: int) -> bytes:
@@ -150,17 +153,25 @@ class ObjectReader:
 
     def places(self, thread_state: int, most_frames: int = _MOST_FRAMES) -> Iterator[tuple[int, int]]:
         """A thread's stack, leaf-first: addresses of code objects, and the word that tells the current instruction."""
+        layout = self.layout
+        for _, raw in islice(self._raw_frames(thread_state), most_frames):
+            if layout.frame_owner == NONE or raw[layout.frame_owner] < CALL_FROM_C:
+                yield _word(raw, layout.frame_code) & ~POINTER_TAGS, _word(raw, layout.frame_instruction)
+
+    def frame_addresses(self, thread_state: int) -> Iterator[int]:
+        """The addresses of a thread's frames, leaf-first."""
+        return (address for address, _ in islice(self._raw_frames(thread_state), _MOST_FRAMES))
+
+    def _raw_frames(self, thread_state: int) -> Iterator[tuple[int, bytes]]:
+        """A thread's frames, leaf-first: address and content."""
         layout, frame = self.layout, self.leaf_frame(thread_state)
         seen: set[int] = set()
-        for _ in range(most_frames):
-            if not frame:
-                return
+        while frame:
             if frame in seen:
                 raise UnreadableError(f"a stack at {frame:#x} that leads back into itself")
             seen.add(frame)
             raw = self.memory.read(frame, layout.frame_bytes)
-            if layout.frame_owner == NONE or raw[layout.frame_owner] < CALL_FROM_C:
-                yield _word(raw, layout.frame_code) & ~POINTER_TAGS, _word(raw, layout.frame_instruction)
+            yield frame, raw
             frame = _word(raw, layout.frame_previous)
 
 

@@ -2,35 +2,25 @@
 
 A dictionary is read while the program may be changing it. What cannot be read, or makes no sense, has no name: names
 are for people, nothing depends on them.
-
-Source: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h; what differs between
-versions is in versions.py.
 """
 
 from __future__ import annotations
 
-import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+from pprofpy.collectors.cpython.dicts import Dicts, module_dict, modules_of
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
-from pprofpy.collectors.cpython.versions import Attributes, Objects, version_of
 from pprofpy.errors import ImplausibleTargetError, PprofpyError
 from pprofpy.recent import Recent
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import open_target, procfs
 
-_DICT_KEYS, _DICT_VALUES = 32, 40
-_MODULE_DICT = 16
-_TYPE_BASIC_SIZE, _TYPE_FLAGS, _TYPE_DICT_OFFSET = 32, 168, 288
-_FLAG_INLINE_VALUES, _FLAG_MANAGED_DICT = 1 << 2, 1 << 4
-
 _TRIES, _TRIES_FOR_PYTHON = 2, 5
-_MOST_ENTRIES = 100_000
 _LONGEST_NAME = 200
 _SECONDS = 0.5
 """Reading one process's names takes at most this long. Thousands of modules and threads take a tenth of it."""
@@ -51,8 +41,6 @@ _MOST_PROCESSES = 10_000
 
 _MADE_UP = "Dummy-"
 """How `threading` calls a thread that it has not started. Such an entry outlives its thread."""
-
-_INT_VALUE, _INT_DIGIT_BITS = 24, 30
 
 
 class ThreadNames:
@@ -179,11 +167,11 @@ def _read_names(runtime: Runtime) -> dict[int, str]:
 
 def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator[tuple[int, str]]:
     """(thread number, name). Of several entries for one thread the first counts: the others are gevent's greenlets."""
-    dicts = _Dicts(reader, version_of(runtime.version).objects)
-    modules = dicts.by_name(reader.memory.word(interp + runtime.layout.interp_modules))
+    dicts = Dicts.of(runtime, reader)
+    modules = modules_of(runtime, dicts, interp)
     if "threading" not in modules:
         return
-    module = dicts.by_name(reader.memory.word(modules["threading"] + _MODULE_DICT))
+    module = module_dict(dicts, modules["threading"])
     if "_active" not in module:
         return
     named: set[int] = set()
@@ -195,88 +183,3 @@ def _threads_of(runtime: Runtime, reader: ObjectReader, interp: int) -> Iterator
                 yield native_id, name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
                 if not name.startswith(_MADE_UP):
                     named.add(native_id)
-
-
-class _Dicts:
-    """Reads dictionaries and instances of one version."""
-
-    def __init__(self, reader: ObjectReader, forms: Objects) -> None:
-        self._reader = reader
-        self._memory = reader.memory
-        self._forms = forms
-        self._strings: dict[int, str] = {}
-
-    def by_name(self, address: int) -> dict[str, int]:
-        """A dict with str keys: key -> address of the value. Other keys are left out."""
-        found = {}
-        for key, value in self.entries(address):
-            with suppress(UnreadableError):
-                found[self._string(key)] = value
-        return found
-
-    def _string(self, address: int) -> str:
-        """A key. The names of attributes are the same objects in all instances: they are read once."""
-        found = self._strings.get(address)
-        if found is None:
-            found = self._strings[address] = self._reader.string(address)
-        return found
-
-    def entries(self, address: int) -> list[tuple[int, int]]:
-        """The addresses of a dict's keys and values, in order of insertion."""
-        keys = self._memory.word(address + _DICT_KEYS)
-        values = self._memory.word(address + _DICT_VALUES)
-        if values:
-            return self._with_values(keys, values + self._forms.values_head)
-        return [(key, value) for key, value in self._slots(keys) if key and value]
-
-    def attributes(self, instance: int) -> dict[str, int]:
-        """An instance's own attributes: name -> address of the value."""
-        kind = self._memory.word(instance + self._reader.layout.object_type)
-        flags = self._memory.word(kind + _TYPE_FLAGS)
-        if self._forms.attributes is Attributes.IN_DICT or not flags & _FLAG_MANAGED_DICT:
-            offset = self._memory.word(kind + _TYPE_DICT_OFFSET)
-            return self.by_name(self._memory.word(instance + offset))
-        values = self._inline_values(instance, kind, flags)
-        if not values:
-            return self.by_name(self._memory.word(instance - 24))
-        keys = self._memory.word(kind + self._forms.cached_keys)
-        return {self._string(key): value for key, value in self._with_values(keys, values)}
-
-    def integer(self, address: int) -> int:
-        """An int below 2**60."""
-        low, high = struct.unpack("<II", self._memory.read(address + _INT_VALUE, 8))
-        size = self._memory.word(address + 16)
-        digits = size >> self._forms.int_flag_bits
-        return int(low | high << _INT_DIGIT_BITS) if digits > 1 else int(low)
-
-    def _inline_values(self, instance: int, kind: int, flags: int) -> int:
-        """Where the attributes lie if not in a dict of their own; 0 if they do."""
-        if self._forms.attributes is Attributes.POINTED_TO:
-            return self._memory.word(instance - 32)
-        if self._forms.attributes is Attributes.TAGGED:
-            tagged = self._memory.word(instance - 24)
-            return tagged + 1 if tagged & 1 else 0
-        values = instance + self._memory.word(kind + _TYPE_BASIC_SIZE)
-        if not flags & _FLAG_INLINE_VALUES or not self._memory.read(values, 4)[3]:
-            return 0
-        return values + 8
-
-    def _with_values(self, keys: int, values: int) -> list[tuple[int, int]]:
-        slots = self._slots(keys)
-        pointers = struct.unpack(f"<{len(slots)}Q", self._memory.read(values, 8 * len(slots)))
-        return [(key, value) for (key, _), value in zip(slots, pointers, strict=True) if key and value]
-
-    def _slots(self, keys: int) -> list[tuple[int, int]]:
-        """All (key, value) places of a table that are in use or were."""
-        if self._forms.has_compact_keys:
-            head = self._memory.read(keys, 32)
-            index_bytes, is_general, count = 1 << head[9], head[10] == 0, struct.unpack_from("<Q", head, 24)[0]
-            start, width = keys + 32 + index_bytes, 24 if is_general else 16
-        else:
-            _, size, _, _, count = struct.unpack("<5Q", self._memory.read(keys, 40))
-            index_width = 1 if size <= 0xFF else 2 if size <= 0xFFFF else 4 if size <= 0xFFFFFFFF else 8
-            start, width = keys + 40 + size * index_width, 24
-        if count > _MOST_ENTRIES:
-            raise UnreadableError(f"no dict at {keys:#x}")
-        raw = self._memory.read(start, count * width)
-        return [struct.unpack_from("<QQ", raw, place + width - 16) for place in range(0, count * width, width)]

@@ -31,12 +31,16 @@ POINTER_TAGS = 3
 OWNED_BY_GENERATOR, CALL_FROM_C = 1, 3
 """Owners of a frame. From the latter on it holds no code of Python's."""
 
+COROUTINE_FLAGS = 0x180
+"""In `co_flags`: made by `async def`, or usable as such (CO_COROUTINE, CO_ITERABLE_COROUTINE)."""
+
 KERNEL_DEFINES: Mapping[str, int] = {
     "PYTHON_NO_CFRAME": NO_CFRAME,
     "PYTHON_STATUS_BOUND": STATUS_BOUND,
     "PYTHON_POINTER_TAGS": POINTER_TAGS,
     "PYTHON_GENERATOR": OWNED_BY_GENERATOR,
     "PYTHON_CALL_FROM_C": CALL_FROM_C,
+    "PYTHON_COROUTINE_FLAGS": COROUTINE_FLAGS,
 }
 """What probes/python.h must know of CPython when it is compiled."""
 
@@ -73,6 +77,9 @@ class Layout:
         bytes_data: Where the content of bytes begins.
         frame_object: In a frame of 3.11 and 3.12, a pointer to the frame object, if it has one; else 0.
         generator_runs: The `gi_frame_state` of a generator that runs (FRAME_EXECUTING).
+        code_flags: In a code object.
+        generator_frame: How far behind the begin of a generator its frame lies; 0 where it is an object of its own.
+        frame_of_generator: In such a frame, the generator; else 0.
     """
 
     interpreters_head: int
@@ -118,6 +125,9 @@ class Layout:
     bytes_data: int = 32
     frame_object: int = 0
     generator_runs: int = 0
+    code_flags: int = 36
+    generator_frame: int = 0
+    frame_of_generator: int = 0
 
 
 _3_8 = Layout(
@@ -155,9 +165,10 @@ _3_8 = Layout(
     code_file=104,
     code_name=112,
     code_table=120,
+    frame_of_generator=96,
 )
 _3_9 = replace(_3_8, runtime_current=568, runtime_gil=352, interp_modules=856)
-_3_10 = replace(_3_9, thread_cframe=48, frame_instruction=96)
+_3_10 = replace(_3_9, thread_cframe=48, frame_instruction=96, frame_of_generator=88)
 _3_11 = replace(
     _3_10,
     interpreters_head=40,
@@ -187,6 +198,9 @@ _3_11 = replace(
     code_file=112,
     code_name=128,
     code_table=136,
+    code_flags=48,
+    generator_frame=80,
+    frame_of_generator=0,
 )
 _3_12 = replace(
     _3_11,
@@ -208,6 +222,7 @@ _3_12 = replace(
     code_version=92,
     string_ascii=40,
     string_wide=56,
+    generator_frame=72,
 )
 _3_13 = replace(
     _3_12,

@@ -18,6 +18,7 @@
  */
 #pragma parameter SIGNAL_LIVE /* an offset in `struct signal_struct`: so many of its threads have not begun to exit */
 #pragma parameter TASK_THREAD_POINTER /* an offset in `struct task_struct` */
+#pragma parameter PYTHON_TASKS /* 1: label stacks with their asyncio task */
 #include <linux/types.h>
 #include "ids.h"
 #include "loops.h"
@@ -26,6 +27,8 @@
 #include "python_states.h"
 #include "python_codes.h"
 #include "python_walk.h"
+#include "python_awaiting.h"
+#include "python_labels.h"
 
 /* Make sure that user space knows the stack; returns its id, 0 if that is not possible. */
 static inline u64 python_intern(struct python_walk *walk, struct python_target *target)
@@ -72,7 +75,10 @@ static inline u64 python_stack_of(struct python_target *target, u64 thread_state
     walk->stack.tgid = pid_tgid >> 32;
     walk->stack.tid = pid_tgid;
     walk->stack.thread_state = thread_state;
+    walk->stack.labels = walk->stack.thread_frames = walk->stack.task_frames = 0;
     python_walk_frames(walk, target, thread_state, frame);
+    if (PYTHON_TASKS | PYTHON_VARIABLES)
+        python_label(walk, target, thread_state);
     if (walk->stack.frame_count > walk->stack.frame_first || walk->stack.flags)
         id = python_intern(walk, target);
     else
@@ -111,6 +117,8 @@ int python_on_fork(struct bpf_raw_tracepoint_args *ctx)
     if (!target || child == tgid || !(target->flags & PYTHON_TARGET_FOLLOW))
         return 1;
     struct python_target copy = *target;
+    if (PYTHON_TASKS | PYTHON_VARIABLES)
+        python_copy_label_source(tgid, child);
     if (python_targets.update(&child, &copy) || !python_send_event(PYTHON_RECORD_FORK, child, tgid))
         python_count(PYTHON_CHILD_LOST);
     return 1;
@@ -124,6 +132,7 @@ int python_on_exec(struct bpf_raw_tracepoint_args *ctx)
     struct python_target *target = python_targets.lookup(&tgid);
     if (target) {
         target->runtime = 0;
+        python_label_sources.delete(&tgid);
         if (!python_send_event(PYTHON_RECORD_EXEC, tgid, tgid))
             python_count(PYTHON_CHILD_LOST);
     }
@@ -136,7 +145,9 @@ int python_on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
     struct ids ids = current_ids();
     python_threads.delete(&ids.tid);
-    if (read_u32(read_u64(bpf_get_current_task() + TASK_SIGNAL) + SIGNAL_LIVE) == 0)
+    if (read_u32(read_u64(bpf_get_current_task() + TASK_SIGNAL) + SIGNAL_LIVE) == 0) {
         python_targets.delete(&ids.tgid);
+        python_label_sources.delete(&ids.tgid);
+    }
     return 1;
 }

@@ -69,7 +69,7 @@ static inline void python_send_codes(struct python_walk *walk, struct python_tar
         struct python_frame *frame = &walk->stack.frames[i];
         u64 key = python_mix(python_mix(tgid, frame->code), frame->fingerprint);
         u32 *seen = python_codes_seen.lookup(&key);
-        if (!frame->code || (seen && *seen == epoch))
+        if (frame->code <= PYTHON_AWAITED_BY || (seen && *seen == epoch))
             continue;
         python_codes_seen.update(&key, &epoch);
         if (!python_send_code(target, record, tgid, frame->code, frame->fingerprint)) {

@@ -21,6 +21,9 @@
 #define PYTHON_FILE_BYTES 512
 #define PYTHON_TABLE_BYTES 4096
 #define PYTHON_BEHIND (1ULL << 63) /* a distance, if not on this stack */
+#define PYTHON_MAX_VARIABLES 4
+#define PYTHON_VALUE_WORDS 16
+#define PYTHON_VALUE_BYTES (8 * PYTHON_VALUE_WORDS)
 
 /* Why a thread has no stack, or not all of it. Mirrored in pystacks/stacks.py. */
 enum {
@@ -33,6 +36,7 @@ enum {
     PYTHON_BUSY, /* an event within an event */
     PYTHON_TOO_MANY_THREADS, /* its state is not among the first PYTHON_MAX_THREADS, and glibc does not tell it */
     PYTHON_CHILD_LOST, /* no room for a child process, or for the news of it */
+    PYTHON_LABELS_LOST, /* no room in the ring buffer for the labels of a stack */
     PYTHON_REASONS
 };
 
@@ -45,6 +49,20 @@ enum {
 #define PYTHON_RECORD_CODE 2
 #define PYTHON_RECORD_EXEC 3 /* a target has become another program */
 #define PYTHON_RECORD_FORK 4 /* a target has a child, which is a target now */
+#define PYTHON_RECORD_LABELS 5
+
+#define PYTHON_AWAITED_BY 1 /* as a frame's code: a task that awaits the one before begins */
+
+/* What a value is. Mirrored in pystacks/labels.py. */
+enum { PYTHON_VALUE_ABSENT, PYTHON_VALUE_STR, PYTHON_VALUE_INT, PYTHON_VALUE_NONE, PYTHON_VALUE_OTHER };
+
+/* The values of a stack's labels, in this order. */
+enum {
+    PYTHON_TASK_NAME,
+    PYTHON_TASK_COROUTINE,
+    PYTHON_FIRST_VARIABLE,
+    PYTHON_VALUES = PYTHON_FIRST_VARIABLE + PYTHON_MAX_VARIABLES
+};
 
 /* Where things lie in one process. Offsets are in bytes; pystacks/stacks.py fills it in from
  * cpython/versions.py. */
@@ -96,6 +114,49 @@ struct python_target {
     u16 bytes_data;
     u16 frame_object; /* 3.11 and 3.12: in a frame */
     u16 generator_runs; /* the state of a generator that runs */
+    u16 code_flags;
+    u16 generator_frame; /* from 3.11 on: how far behind a generator's begin its frame lies */
+    u16 frame_of_generator; /* before: in a frame, its generator; else 0 */
+};
+
+/* Where python_labels.h finds what labels a process's stacks. Offsets are in bytes. */
+struct python_label_source {
+    u64 current_tasks; /* the address of a dict; 0: there is none */
+    u64 variables[PYTHON_MAX_VARIABLES]; /* addresses; 0: there is none, or not yet */
+    u32 hashes[PYTHON_MAX_VARIABLES];
+    u16 thread_task; /* from 3.14 on, in a thread's state; else 0 */
+    u16 thread_context;
+    u16 task_coroutine;
+    u16 task_name;
+    u16 coroutine_name;
+    u16 has_compact_keys; /* so are those of dicts from 3.11 on */
+    u16 variable_default;
+    u16 task_awaited_by; /* these two: from 3.14 on; else 0 */
+    u16 task_awaited_by_is_set;
+    u16 function_closure;
+    u16 values_kind; /* where instances have their attributes: PYTHON_VALUES_* */
+    u16 frame_stack; /* in a frame: the pointer to its stack, or to the top of it; or the depth alone */
+    u16 frame_depth; /* in a frame, how deep its stack is; 0: it is not said */
+    u16 frame_values; /* where the stack begins in the frame itself */
+    u16 awaited_before; /* how far before the top of its stack lies what a coroutine awaits */
+    u16 unused;
+};
+
+enum { PYTHON_VALUES_POINTED_TO = 1, PYTHON_VALUES_TAGGED, PYTHON_VALUES_INLINE };
+
+struct python_value {
+    u32 kind;
+    u32 bytes; /* of a str: all of it, also what did not find room */
+    u32 width; /* bytes a character */
+    u32 unused;
+    u64 text[PYTHON_VALUE_WORDS]; /* of a str; of an int its size and digits; else the name of its type */
+};
+
+struct python_labels {
+    u32 kind;
+    u32 tgid;
+    u64 id;
+    struct python_value values[PYTHON_VALUES];
 };
 
 struct python_frame {
@@ -108,11 +169,14 @@ struct python_stack {
     u32 kind;
     u32 tgid;
     u64 id;
+    u64 labels; /* the id of its labels; 0: none */
     u64 thread_state;
     u32 tid;
     u32 flags;
     u32 frame_count;
     u32 frame_first; /* those before it do not count */
+    u32 thread_frames; /* the frames from this one on are those of tasks that await; 0: there are none */
+    u32 task_frames; /* so many of the thread's are the task's, and what it has called */
     struct python_frame frames[PYTHON_MAX_FRAMES]; /* leaf-first; code 0 is none: the interpreter's own frames */
 };
 
@@ -148,7 +212,17 @@ struct python_progress {
     u64 base;          /* a frame that the chain must lead to */
     u64 leaf_previous; /* what comes after the leaf, if the leaf itself does not say yet */
     u32 is_sure;       /* the chain has led there, or need not */
-    u32 unused;
+    u32 is_beyond_coroutines; /* from here on, they are not of the leaf-most chain */
+    u64 coroutine;       /* root-most of the leaf-most chain of coroutines */
+    u64 outer_coroutine; /* root-most of all */
+    u64 coroutine_frames; /* so many frames up to the first of these */
+};
+
+/* Where in the chain of awaiting tasks we are. */
+struct python_awaiting {
+    u64 task;
+    u64 frame; /* of one of its coroutines, the next to be taken in; 0: the next task is */
+    u64 tasks; /* how many there were */
 };
 
 /* The state of a thread, as far as it is known. It is kept in memory for the same reason. */
@@ -171,6 +245,8 @@ struct python_walk {
     u8 frame[128];
     u8 code[256];
     u64 registers[REGISTERS_WITH_POINTERS];
+    struct python_labels labels;
+    struct python_awaiting awaiting;
     u32 busy;
     u32 unused;
 };

@@ -59,6 +59,35 @@ static inline u64 python_check_leaf(struct python_walk *walk, struct python_targ
     return frame;
 }
 
+/* 1 if a number is not 0: by arithmetic, for the reason below. LLVM must not see what it is. */
+static inline u64 is_set(u64 number)
+{
+    u64 negative = -number;
+    asm volatile("" : "+r"(negative));
+    return (number | negative) >> 63;
+}
+
+/* Which coroutine of a task's the stack is in: the one that nothing but the event loop has called. Between it and the leaf
+ * there may be generators of any kind, and functions; those that run in a function below it are of another chain. */
+static inline void python_note_coroutine(
+    struct python_walk *walk, struct python_target *target, u64 frame, u64 in_python, u64 i)
+{
+    volatile struct python_progress *progress = &walk->progress;
+    u64 flags = PYTHON_HALF_WORD(walk->code, target->code_flags, 252) & in_python & PYTHON_COROUTINE_FLAGS;
+    u64 owner = walk->frame[target->frame_owner & 127];
+    u64 inside = target->generator_frame, outside = target->frame_of_generator;
+    u64 generator = (frame - inside) & -(is_set(inside) & ~is_set(owner ^ PYTHON_GENERATOR));
+    generator |= PYTHON_WORD(walk->frame, outside, 120) & -is_set(outside);
+    u64 is_generator = is_set(generator), is_coroutine = is_generator & is_set(flags);
+    u64 known = progress->coroutine, beyond = progress->is_beyond_coroutines;
+    beyond |= is_set(known) & ~is_generator & in_python & 1;
+    u64 take = -(is_coroutine & ~beyond & 1);
+    progress->coroutine = (generator & take) | (known & ~take);
+    progress->coroutine_frames = ((i + 1) & take) | (progress->coroutine_frames & ~take);
+    progress->outer_coroutine = (generator & -is_coroutine) | (progress->outer_coroutine & ~-is_coroutine);
+    progress->is_beyond_coroutines = beyond;
+}
+
 /* Take in the frame at `frame`, which becomes the one before it; anything but 0 if it cannot be one.
  *
  * Conditions are masks here: each branch would double what the verifier has to go through in every round. */
@@ -81,6 +110,8 @@ static inline u64 python_walk_frame(struct python_walk *walk, struct python_targ
     u64 is_entry = is_call | (walk->frame[target->frame_entry & 127] & 1), is_sure = progress->is_sure;
     bad |= (previous ^ progress->base) & -(is_entry & ~is_sure & 1);
     progress->is_sure = is_sure | is_entry;
+    if (PYTHON_TASKS)
+        python_note_coroutine(walk, target, *frame, in_python, i);
     struct python_frame *to = &walk->stack.frames[i];
     to->code = code;
     to->instruction = instruction;
@@ -119,6 +150,7 @@ static inline void python_walk_frames(struct python_walk *walk, struct python_ta
     volatile u32 *count = &walk->stack.frame_count, *first = &walk->stack.frame_first, *flags = &walk->stack.flags;
     *count = *first = *flags = 0;
     progress->hash = walk->stack.tgid;
+    progress->coroutine = progress->outer_coroutine = progress->is_beyond_coroutines = 0;
     progress->leaf_previous = 0;
     progress->base = 0;
     progress->is_sure = target->cframe_frame == PYTHON_NO_CFRAME;

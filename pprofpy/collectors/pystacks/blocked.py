@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.reasons import reason_of
+from pprofpy.collectors.pystacks.label_options import LabelOptions
+from pprofpy.collectors.pystacks.outside_labels import labels_from_outside
 from pprofpy.errors import PprofpyError
-from pprofpy.model.profile import Frame
+from pprofpy.model.profile import Frame, LabelSet
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import procfs
 from pprofpy.target.procfs import SystemCall
@@ -36,6 +38,7 @@ class BlockedThread:
         reason: An index into `reasons.REASONS`.
         kernel_stack: Names of functions, leaf-first.
         python_stack: Leaf-first; empty if it runs no Python, or that is unknown.
+        labels: What else it is labelled with.
     """
 
     tid: int
@@ -45,22 +48,27 @@ class BlockedThread:
     reason: int
     kernel_stack: tuple[str, ...]
     python_stack: tuple[Frame, ...]
+    labels: LabelSet
 
 
-def blocked_threads(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread]:
+def blocked_threads(pid: int, runtime: Runtime | None, wanted: LabelOptions) -> Iterator[BlockedThread]:
     """Those of a process right now. They may go on at any moment: ask the kernel afterwards who has.
 
     Args:
         pid: The process.
         runtime: Its Python, if known.
+        wanted: What else to label the threads with.
     """
     calls = {tid: call for tid in procfs.tids(pid) if (call := _system_call(pid, tid))}
     stacks: dict[int, tuple[Frame, ...]] = {}
+    labels: dict[int, LabelSet] = {}
     gil = 0
     if runtime:
         pointers = {tid: call.stack_pointer for tid, call in calls.items()}
         with suppress(PprofpyError, BlockedError):
-            stacks, gil = bounded(f"process {pid}", lambda: (blocked_stacks(runtime, pointers), runtime.main_gil()))
+            found, gil = bounded(f"process {pid}", lambda: (blocked_stacks(runtime, pointers), runtime.main_gil()))
+            stacks = {tid: stack.frames for tid, stack in found.items()}
+            labels = bounded(f"process {pid}", lambda: labels_from_outside(runtime, wanted, found))
     for tid, call in calls.items():
         with suppress(OSError):
             stat, stack = procfs.stat(pid, tid), stacks.get(tid, ())
@@ -73,6 +81,7 @@ def blocked_threads(pid: int, runtime: Runtime | None) -> Iterator[BlockedThread
                     reason=reason_of(call, pid, tid, stat.state, gil, runs_python=bool(stack)),
                     kernel_stack=_kernel_stack(pid, tid),
                     python_stack=stack,
+                    labels=labels.get(tid, ()),
                 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -108,6 +108,7 @@ class Processes:
     Args:
         program: Includes python.h.
         children: Also watch the processes that a watched one starts.
+        on_entry: Called with each Python, before the kernel walks its stacks.
 
     Attributes:
         hidden_threads: How many threads were beyond those whose stacks can be found, as their processes were entered.
@@ -116,9 +117,10 @@ class Processes:
         NotPossibleError: The kernel is too old.
     """
 
-    def __init__(self, program: Program, *, children: bool) -> None:
+    def __init__(self, program: Program, *, children: bool, on_entry: Callable[[Process], None]) -> None:
         self._targets = program.table("python_targets", _U4, TARGET)
         self._children = children
+        self._on_entry = on_entry
         self._known: dict[int, Process] = {}
         self._starting: dict[int, _Trials] = {}
         self._ended: set[int] = set()
@@ -241,6 +243,10 @@ class Processes:
         """pid -> interpreter, of all processes that are walked, or were until a moment ago."""
         return {pid: process.runtime for pid, process in self._known.items()}
 
+    def __iter__(self) -> Iterator[Process]:
+        """Those that are watched, or have ended a moment ago."""
+        return iter(tuple(self._known.values()))
+
     def since(self, number: int) -> list[Process]:
         """Return the processes with a higher number, in the order in which they came."""
         return sorted((one for one in self._known.values() if one.number > number), key=lambda one: one.number)
@@ -282,6 +288,7 @@ class Processes:
             self._tell_of_limit(target)
         for name in _LAYOUT_FIELDS:
             entry[name] = getattr(runtime.layout, name)
+        self._on_entry(self._known[target.pid])
         self._targets.put(target.pid, entry)
         if not target.is_alive():  # the kernel will not tell us: its number may be another's soon
             self._targets.delete(np.array([target.pid], _U4))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.types import struct_offsets
+from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
+from pprofpy.collectors.pystacks.labels import LABEL_LAYOUTS
 from pprofpy.collectors.pystacks.processes import TARGET
 
 _MAX_FRAMES, _NAME_BYTES, _FILE_BYTES, _TABLE_BYTES = 512, 256, 512, 4096
@@ -22,11 +26,14 @@ _STACK = np.dtype(
         ("kind", "u4"),
         ("tgid", "u4"),
         ("id", "u8"),
+        ("labels", "u8"),
         ("thread_state", "u8"),
         ("tid", "u4"),
         ("flags", "u4"),
         ("frame_count", "u4"),
         ("frame_first", "u4"),
+        ("thread_frames", "u4"),
+        ("task_frames", "u4"),
         ("frames", _FRAME, (_MAX_FRAMES,)),
     ]
 )
@@ -57,16 +64,20 @@ PYTHON_LAYOUTS = {
     "python_stack": _STACK,
     "python_code": _CODE,
     "python_process_event": _PROCESS_EVENT,
+    **LABEL_LAYOUTS,
 }
 """For the ProbeSource of a program that includes python.h."""
 
-KIND_STACK, KIND_CODE, KIND_EXEC, KIND_FORK = 1, 2, 3, 4
+KIND_STACK, KIND_CODE, KIND_EXEC, KIND_FORK, KIND_LABELS = 1, 2, 3, 4, 5
 """The first word of a record."""
+
+AWAITED_BY = 1
+"""Instead of a code object's address: what follows is the stack of a task that awaits the one before."""
 
 CUT, BROKEN = 1, 2
 """Flags of a stack: deeper than what was walked; the rest could not be read."""
 
-_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQIIII"), struct.Struct("<IIQQIiIIIIII")
+_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQQIIIIII"), struct.Struct("<IIQQIiIIIIII")
 _EVENT = struct.Struct("<IIII")
 _FRAME_KEY = struct.Struct("<QiI")
 
@@ -76,13 +87,17 @@ def with_python(source: ProbeSource, **defines: int) -> ProbeSource:
     return source.plus(PYTHON_LAYOUTS, **KERNEL_DEFINES, **defines)
 
 
-@cache
-def python_constants() -> dict[str, int]:
-    """What python.h must know of the running kernel.
+def python_constants(labels: LabelOptions = NO_LABELS) -> dict[str, int]:
+    """What python.h must know of the running kernel, and which labels are wanted.
 
     Raises:
         NotPossibleError: This kernel does not tell.
     """
+    return _offsets() | labels.constants()
+
+
+@cache
+def _offsets() -> dict[str, int]:
     members = {"TASK_THREAD_POINTER": here().thread_pointer, "SIGNAL_LIVE": "signal_struct.live"}
     return struct_offsets(members, "threads of Python cannot be told apart in it")
 
@@ -101,16 +116,27 @@ class StackRecord(NamedTuple):
     Attributes:
         tgid: Whose.
         stack_id: The kernel's number for it.
+        labels: The kernel's number for its labels; 0: it has none.
         thread_state: The address of the thread's state.
         flags: CUT or BROKEN; 0: it is whole.
-        keys: Its frames, leaf-first, packed (`frame_key`): most were met before.
+        keys: Its frames, leaf-first, packed (`frame_key`): most were met before. Those of tasks that await its task
+            are between the task's own and the event loop's.
     """
 
     tgid: int
     stack_id: int
+    labels: int
     thread_state: int
     flags: int
     keys: list[bytes]
+
+
+def _awaiting(keys: list[bytes]) -> Iterator[bytes]:
+    """The frames of tasks that await one another, leaf-first: the kernel walks each from its first coroutine on."""
+    marks = [place for place, key in enumerate(keys) if frame_key(key).code == AWAITED_BY]
+    for begin, end in pairwise([*marks, len(keys)]):
+        yield keys[begin]
+        yield from reversed(keys[begin + 1 : end])
 
 
 class CodeRecord(NamedTuple):
@@ -138,6 +164,11 @@ def kind_of(record: bytes) -> int:
     return int.from_bytes(record[:4], "little")
 
 
+def process_of(record: bytes) -> int:
+    """Return whose record it is."""
+    return int.from_bytes(record[4:8], "little")
+
+
 def frame_key(packed: bytes) -> FrameKey:
     """Read a packed frame."""
     return FrameKey._make(_FRAME_KEY.unpack(packed))
@@ -145,10 +176,13 @@ def frame_key(packed: bytes) -> FrameKey:
 
 def stack_of(record: bytes) -> StackRecord:
     """Read a record of KIND_STACK."""
-    _, tgid, stack_id, thread_state, _, flags, count, first = _STACK_HEAD.unpack_from(record)
+    _, tgid, stack_id, labels, thread_state, _, flags, count, first, own, task = _STACK_HEAD.unpack_from(record)
     start, size = _STACK_HEAD.size, _FRAME_KEY.size
-    keys = [record[start + i * size : start + (i + 1) * size] for i in range(first, count)]
-    return StackRecord(tgid, stack_id, thread_state, flags, keys)
+    keys = [record[start + i * size : start + (i + 1) * size] for i in range(count)]
+    if own:
+        keys[task:] = [*_awaiting(keys[own:]), *keys[task:own]]
+    del keys[:first]
+    return StackRecord(tgid, stack_id, labels, thread_state, flags, keys)
 
 
 def code_of(record: bytes) -> CodeRecord:

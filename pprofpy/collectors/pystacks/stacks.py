@@ -5,8 +5,9 @@
     stacks.watch(target)            # again for each further process; its children, too, if wanted
     stacks.poll()                   # some ten times a second
     stacks.frames(stack_id)         # leaf-first
+    stacks.labels(stack_id)         # asyncio task, context variables
     number = stacks.number(stack_id)  # to sum up by: the same for all that read the same
-    stacks.spelled(number)
+    stacks.spelled(number), stacks.labels_of(number)
     stacks.make_room(in_use)        # after each reading of the program's tables
     stacks.end_window()             # when sums by number begin anew
 
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,14 +32,19 @@ from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.losses import python_losses
 from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
+from pprofpy.collectors.pystacks.label_sources import LabelSources
+from pprofpy.collectors.pystacks.labels import Labels
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.collectors.pystacks.processes import Process, Processes
 from pprofpy.collectors.pystacks.records import (
+    AWAITED_BY,
     BROKEN,
     CUT,
     KIND_CODE,
     KIND_EXEC,
     KIND_FORK,
+    KIND_LABELS,
     KIND_STACK,
     CodeRecord,
     StackRecord,
@@ -46,10 +52,11 @@ from pprofpy.collectors.pystacks.records import (
     frame_key,
     kind_of,
     process_event_of,
+    process_of,
     stack_of,
 )
 from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyError, TargetError
-from pprofpy.model.profile import Collection, Frame, Function, Stack
+from pprofpy.model.profile import Collection, Frame, Function, LabelSet, Stack
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Target
 
@@ -58,6 +65,9 @@ TRUNCATED = Frame(Function("[truncated]"))
 
 UNREADABLE = Frame(Function("[unreadable]"))
 """Stands at the root of a stack whose rest could not be read."""
+
+AWAITS = Frame(Function("[awaited by]"))
+"""Stands between the stack of a task and that of the task that awaits it, which is below."""
 
 _U4 = np.dtype("u4")
 
@@ -88,8 +98,19 @@ _MISSED = (
     "python_interrupted",
     "python_threads_beyond",
     "python_children_full",
+    "python_labels_full",
 )
 """Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
+
+
+class _Walked(NamedTuple):
+    """What a stack reads as: its frames, leaf-first, and its labels."""
+
+    frames: Stack
+    labels: LabelSet
+
+
+_NOTHING = _Walked((), ())
 
 
 class PythonStacks:
@@ -98,6 +119,7 @@ class PythonStacks:
     Args:
         program: Includes python.h.
         children: Also walk the processes that a watched one starts.
+        labels: What else to label stacks with; `python_constants` must have been given the same.
 
     Attributes:
         processes: Whose stacks are walked.
@@ -107,8 +129,9 @@ class PythonStacks:
         NotPossibleError: The kernel is too old.
     """
 
-    def __init__(self, program: Program, *, children: bool = False) -> None:
-        self.processes = Processes(program, children=children)
+    def __init__(self, program: Program, *, children: bool = False, labels: LabelOptions = NO_LABELS) -> None:
+        self._sources = LabelSources(program, labels)
+        self.processes = Processes(program, children=children, on_entry=self._sources.enter)
         self._program = program
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
@@ -119,10 +142,11 @@ class PythonStacks:
         self._lines: dict[tuple[int, int], LineTables] = {}
         self._large_bytes = 0
         self._polls = 0
-        self._stacks: dict[int, Stack] = {0: ()}
-        self._older: dict[int, Stack] = {}
+        self._stacks: dict[int, _Walked] = {0: _NOTHING}
+        self._older: dict[int, _Walked] = {}
         self._forgot_ns = time.monotonic_ns()
-        self._numbered: Numbered[Stack] = Numbered(())
+        self._numbered: Numbered[_Walked] = Numbered(_NOTHING)
+        self._labels = Labels(labels)
         self._numbers: dict[int, int] = {}
         self._added: set[int] = set()
         self._unnamed: set[_CodeKey] = set()
@@ -149,6 +173,7 @@ class PythonStacks:
             NotPossibleError: The kernel's walks are not what is read from outside.
         """
         given_up = self.processes.poll()
+        self._sources.poll(self.processes)
         self._polls += 1
         self._records.read(self._take)
         return given_up
@@ -159,6 +184,8 @@ class PythonStacks:
             self._take_stack(stack_of(record))
         elif kind == KIND_CODE:
             self._take_code(code_of(record))
+        elif kind == KIND_LABELS:
+            self._take_labels(record)
         elif kind == KIND_EXEC:
             self.processes.take_exec(process_event_of(record)[0])
         elif kind == KIND_FORK:
@@ -169,10 +196,16 @@ class PythonStacks:
 
         A stack that the kernel has numbered is known after the next `poll()`.
         """
+        return self._walked(stack_id).frames
+
+    def labels(self, stack_id: int) -> LabelSet:
+        """What a stack is labelled with, besides its thread."""
+        return self._walked(stack_id).labels
+
+    def _walked(self, stack_id: int) -> _Walked:
         if not stack_id & 1:
             return self._numbered[stack_id // 2]
-        found = self._stacks.get(stack_id)
-        return found if found is not None else self._older.get(stack_id, (UNREADABLE,))
+        return self._stacks.get(stack_id) or self._older.get(stack_id) or _Walked((UNREADABLE,), ())
 
     def has(self, stack_id: int) -> bool:
         """Is this stack known, or will `frames` say that it cannot be read?"""
@@ -183,22 +216,26 @@ class PythonStacks:
         known = self._numbers.get(stack_id)
         if known is not None:
             return known
-        number = self._numbered.number(self.frames(stack_id))
+        number = self._numbered.number(self._walked(stack_id))
         if stack_id in self._stacks:
             self._numbers[stack_id] = number
         return number
 
     def spelled(self, number: int) -> Stack:
         """The stack with such a number, leaf-first."""
-        return self._numbered[number]
+        return self._numbered[number].frames
+
+    def labels_of(self, number: int) -> LabelSet:
+        """The labels of what has such a number."""
+        return self._numbered[number].labels
 
     def knows(self, number: int) -> bool:
         """Is this number still valid?"""
         return number in self._numbered
 
-    def add(self, stack: Stack) -> int:
+    def add(self, stack: Stack, labels: LabelSet = ()) -> int:
         """An id for a stack that was read from outside: even, and never forgotten. Those of the kernel are odd."""
-        number = self._numbered.number(stack)
+        number = self._numbered.number(_Walked(stack, labels))
         self._added.add(number)
         return 2 * number
 
@@ -224,7 +261,8 @@ class PythonStacks:
     def forget(self, *in_use: Iterable[int]) -> None:
         """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
         still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
-        self._older, self._stacks = {**still, **self._stacks}, {0: ()}
+        self._older, self._stacks = {**still, **self._stacks}, {0: _NOTHING}
+        self._labels.forget()
         self._unnamed_before, self._unnamed = self.unnamed, set()
         self._older_codes, self._codes = self._codes, {}  # stacks in the ring buffer are of code that is not sent anew
         self._frames, self._same, self._numbers, self._lines = {}, {}, {}, {}
@@ -274,8 +312,16 @@ class PythonStacks:
             truncated=self.truncated,
             errors=self.failed,
             losses=losses | self.losses(),
-            notes=self.processes.notes(),
+            notes=self.notes(),
         )
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of processes and labels that are missing."""
+        return (*self.processes.notes(), *self.label_notes())
+
+    def label_notes(self) -> tuple[str, ...]:
+        """What a reader should know of labels that are missing."""
+        return (*self._labels.notes(), *(f"No label of {problem}." for problem in self._sources.problems()))
 
     def close(self) -> None:
         """Let go of the processes."""
@@ -292,6 +338,10 @@ class PythonStacks:
         if record.lacks_table:
             code = replace(code, table=self._large_table(record.tgid, record.table))
         self._codes[record.tgid, record.address, record.fingerprint] = self._same.setdefault(code, code)
+
+    def _take_labels(self, record: bytes) -> None:
+        if process := self.processes.get(process_of(record)):
+            self._labels.take(record, process.runtime.version)
 
     def _large_table(self, tgid: int, table: int) -> bytes:
         """A line table that the kernel does not send; empty if it cannot be read, or there are too many of them."""
@@ -310,10 +360,10 @@ class PythonStacks:
             frames.append(TRUNCATED)
         elif record.flags & BROKEN:
             frames.append(UNREADABLE)
-        self._stacks[record.stack_id] = tuple(frames)
+        self._stacks[record.stack_id] = _Walked(tuple(frames), self._labels.of(record.labels))
         process = self.processes.get(record.tgid)
         if process and not process.comparison.is_settled:
-            codes = [code for key in record.keys if (code := frame_key(key).code)]
+            codes = [code for key in record.keys if (code := frame_key(key).code) > AWAITED_BY]
             self._compare(process, record.thread_state, codes)
 
     def _frame(self, tgid: int, key: bytes) -> Frame | None:
@@ -329,6 +379,8 @@ class PythonStacks:
         process = self.processes.get(tgid)
         if not code:
             return None
+        if code == AWAITED_BY:
+            return AWAITS
         found = self._code_of(process, (tgid, code, fingerprint)) if process else None
         if found is None or process is None:
             self._unnamed.add((tgid, code, fingerprint))

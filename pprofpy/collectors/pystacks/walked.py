@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.pystacks.processes import Process
 from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
 from pprofpy.errors import NotPossibleError, NotStartedError, PprofpyError
-from pprofpy.model.profile import Stack
+from pprofpy.model.profile import LabelSet, Stack
 from pprofpy.target.process import NotPythonError
 
 
@@ -24,15 +25,15 @@ class WalkedStacks:
     Args:
         program: Includes python.h.
         scope: Whom it watches.
-
+        labels: What else to label stacks with.
     """
 
-    def __init__(self, program: Program, scope: Scope) -> None:
+    def __init__(self, program: Program, scope: Scope, labels: LabelOptions = NO_LABELS) -> None:
         self._mistake = ""
         self._problems: dict[int, str] = {}
         self._scope = scope
         self._named = {scope.pid} - {0}
-        self._stacks = PythonStacks(program, children=scope.children)
+        self._stacks = PythonStacks(program, children=scope.children, labels=labels)
         self._processes = self._stacks.processes
         self._seen = 0
 
@@ -100,9 +101,9 @@ class WalkedStacks:
         self._seen = fresh[-1].number if fresh else self._seen
         return fresh
 
-    def add(self, stack: Stack) -> int:
+    def add(self, stack: Stack, labels: LabelSet) -> int:
         """An id for a stack that was read from outside; 0 for none."""
-        return self._stacks.add(stack)
+        return self._stacks.add(stack, labels)
 
     def frames(self, stack_id: int) -> Stack:
         """A stack, leaf-first; `()` if there is none."""
@@ -115,6 +116,10 @@ class WalkedStacks:
     def spelled(self, number: int) -> Stack:
         """The stack with such a number, leaf-first."""
         return () if self._mistake else self._stacks.spelled(number)
+
+    def labels_of(self, number: int) -> LabelSet:
+        """The labels of what has such a number."""
+        return () if self._mistake else self._stacks.labels_of(number)
 
     def make_room(self, *in_use: Iterable[int]) -> None:
         """See PythonStacks."""
@@ -132,7 +137,7 @@ class WalkedStacks:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of Python stacks that are missing."""
         found = [self.problem] if self.problem else self._problems.values()
-        return tuple(f"No Python stacks: {text}." for text in found)
+        return (*(f"No Python stacks: {text}." for text in found), *self._stacks.label_notes())
 
     def losses(self) -> dict[str, int]:
         """How many Python stacks are missing or incomplete; threads that run no Python have the kernel's."""

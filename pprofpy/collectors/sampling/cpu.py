@@ -25,6 +25,7 @@ from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.source import ProbeSource
+from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder
@@ -81,12 +82,14 @@ class CpuRecorderOptions:
         gil: Only threads that hold the interpreter lock.
         children: Also the processes that a watched one starts.
         kernel_stacks: Also what the kernel did for the thread.
+        labels: What else to label samples with.
     """
 
     rate_hz: int = 100
     gil: bool = False
     children: bool = False
     kernel_stacks: bool = False
+    labels: LabelOptions = TASKS_ONLY
 
     @property
     def period_ns(self) -> int:
@@ -125,7 +128,7 @@ class CpuRecorder(KernelRecorder):
     def open(self) -> None:
         """Load the program; it is attached when the first process is watched."""
         program = self.load(self.source, self._values(), self._sizes())
-        self.stacks = PythonStacks(program, children=self._options.children)
+        self.stacks = PythonStacks(program, children=self._options.children, labels=self._options.labels)
         self.owned.callback(self.stacks.close)
         self._samples = program.table("samples", SAMPLE, _U8)
         self._window = program.table("window", _U4, _U4)
@@ -136,10 +139,11 @@ class CpuRecorder(KernelRecorder):
 
     def _values(self) -> dict[str, int]:
         options = self._options
-        return python_constants() | {"GIL_ONLY": int(options.gil), "KERNEL_STACKS": int(options.kernel_stacks)}
+        wanted = {"GIL_ONLY": int(options.gil), "KERNEL_STACKS": int(options.kernel_stacks)}
+        return python_constants(options.labels) | wanted
 
     def _sizes(self) -> dict[str, int]:
-        return {} if self._options.kernel_stacks else {"kernel_stacks": 0}
+        return self._options.labels.sizes() | ({} if self._options.kernel_stacks else {"kernel_stacks": 0})
 
     def watch(self, target: Target) -> None:
         """Sample a process from now on, and what it has started before if children are wanted."""
@@ -233,10 +237,12 @@ class CpuRecorder(KernelRecorder):
     def _collect(self, keys: np.ndarray, counts: np.ndarray) -> None:
         self._learn_names(zip(keys["tgid"].tolist(), keys["tid"].tolist(), strict=True))
         for (stack, tid, pid, kernel_stack, _), count in zip(keys.tolist(), counts.tolist(), strict=True):
-            self._count(self._location(stack, kernel_stack), pid, tid, count)
+            labels = self.stacks.labels(stack)
+            self._count(self._location(stack, kernel_stack), labels, pid, tid, count)
 
-    def _count(self, locations: tuple[int, ...], pid: int, tid: int, count: int) -> None:
-        self._builder.add_locations(locations, (count, count * self._options.period_ns), self._labels(pid, tid))
+    def _count(self, locations: tuple[int, ...], labels: LabelSet, pid: int, tid: int, count: int) -> None:
+        values = count, count * self._options.period_ns
+        self._builder.add_locations(locations, values, (*self._labels(pid, tid), *labels))
 
     def _location(self, stack: int, kernel_stack: int) -> tuple[int, ...]:
         place = (stack, kernel_stack)
@@ -328,7 +334,7 @@ class CpuRecorder(KernelRecorder):
         if ended:
             several = f"{ended} of {len(self._targets)} processes" if len(self._targets) > 1 else "The target"
             notes.append(f"{several} ended during the recording.")
-        notes += self.stacks.processes.notes()
+        notes += self.stacks.notes()
         return notes if self._kernel_stacks is None else [*notes, *kernel_symbols().notes]
 
     def memory(self) -> str:

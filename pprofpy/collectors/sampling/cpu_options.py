@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.errors import UsageError
 from pprofpy.session import FOREVER
 from pprofpy.units import NS_PER_S, format_duration
@@ -25,6 +26,7 @@ class CpuOptions:
         subprocesses: Follow child processes.
         nonblocking: Never pause the target, even if some stacks are torn.
         kernel_stacks: Show what the kernel did for the target too.
+        labels: What else to label samples with; asyncio tasks by default.
     """
 
     rate_hz: int = 100
@@ -35,6 +37,7 @@ class CpuOptions:
     subprocesses: bool = False
     nonblocking: bool = False
     kernel_stacks: bool = False
+    labels: LabelOptions = TASKS_ONLY
 
     def check(self) -> None:
         """Refuse what makes no sense.

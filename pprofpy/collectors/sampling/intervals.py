@@ -22,6 +22,7 @@ from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.switches import OFF_CPU, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
+from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.pystacks.processes import Processes
 from pprofpy.collectors.sampling.cpu import SAMPLE
 from pprofpy.target import procfs
@@ -74,10 +75,12 @@ class Intervals:
 
     Args:
         program: Includes intervals.h.
+        labels: What else to label threads with that are blocked already.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, labels: LabelOptions) -> None:
         self._program = program
+        self._labels = labels
         self._threads = program.table("threads", _U4, _THREAD)
         self._times = program.table("intervals", _INTERVAL, TIMES)
         self._window_begin_ns = program.table("window_begin_ns", _U4, _U8)
@@ -105,7 +108,7 @@ class Intervals:
             self._seeded = process.number
 
     def _seed_process(self, pid: int, runtime: Runtime) -> None:
-        for thread in blocked_threads(pid, runtime):
+        for thread in blocked_threads(pid, runtime, self._labels):
             self._latest_seed += 2  # stacks that the kernel walks have odd numbers
             self._seeds[self._latest_seed] = thread
             self._new_seeds.add(self._latest_seed)

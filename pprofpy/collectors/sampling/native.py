@@ -42,7 +42,8 @@ class NativeRecorder(CpuRecorder):
         found = self._natives.take()
         self._learn_names((sample.tgid, sample.tid) for sample in found)
         for sample, count in found.items():
-            self._count(self._native_location(sample), sample.tgid, sample.tid, count)
+            labels = self.stacks.labels(sample.python_stack)
+            self._count(self._native_location(sample), labels, sample.tgid, sample.tid, count)
 
     def _native_location(self, sample: NativeSample) -> tuple[int, ...]:
         place = (sample.python_stack, sample.kernel_stack, sample.chain)

@@ -33,6 +33,9 @@ BETWEEN_SAMPLES = Frame(Function("[on the CPU between two samples]"))
 
 _HIDDEN = Frame(Function("[unknown: the kernel did not show a switch]"))
 
+_Sampled = tuple[tuple[int, ...], LabelSet]
+"""Where a running thread was sampled: locations, and what it is labelled with besides its thread."""
+
 
 class WallRecorder(CpuRecorder):
     """A recording as CpuRecorder makes it, of all time. A sample is one of a running thread, or a whole wait."""
@@ -42,13 +45,13 @@ class WallRecorder(CpuRecorder):
 
     def __init__(self, options: CpuRecorderOptions) -> None:
         super().__init__(options)
-        self._samples_of: defaultdict[tuple[int, int], Counter[tuple[int, ...]]] = defaultdict(Counter)
+        self._samples_of: defaultdict[tuple[int, int], Counter[_Sampled]] = defaultdict(Counter)
         self._running_ns: Counter[tuple[int, int]] = Counter()
 
     def open(self) -> None:
         """As CpuRecorder does."""
         super().open()
-        self._intervals = Intervals(self.program)
+        self._intervals = Intervals(self.program, self._options.labels)
 
     def _values(self) -> dict[str, int]:
         return super()._values() | scheduler_constants()
@@ -124,13 +127,17 @@ class WallRecorder(CpuRecorder):
 
     def _labels_of_wait(self, place: Place) -> LabelSet:
         labels = self._labels(place.pid, place.tid)
-        return labels if place.stack == UNKNOWN else (*labels, Label("state", OFF_CPU))
+        if place.stack == UNKNOWN:
+            return labels
+        seed = self._intervals.seed_of(place.stack)
+        own = seed.labels if seed else self.stacks.labels(place.stack)
+        return (*labels, Label("state", OFF_CPU), *own)
 
     def _interval_location(self, place: Place) -> tuple[int, ...]:
         return self._location(place.stack, place.kernel_stack)
 
-    def _count(self, locations: tuple[int, ...], pid: int, tid: int, count: int) -> None:
-        self._samples_of[pid, tid][locations] += count
+    def _count(self, locations: tuple[int, ...], labels: LabelSet, pid: int, tid: int, count: int) -> None:
+        self._samples_of[pid, tid][locations, labels] += count
 
     def _frames_of(self, stack: int, kernel_stack: int) -> tuple[Sequence[str], Sequence[Frame]]:
         """As CpuRecorder does."""
@@ -162,10 +169,10 @@ class WallRecorder(CpuRecorder):
         if not samples:
             self._builder.add_locations(self._interned((), (BETWEEN_SAMPLES,)), (0, running_ns), labels)
         seen, given_ns = 0, 0
-        for locations, count in samples.items():
+        for (locations, own), count in samples.items():
             seen += count
             upto_ns = running_ns * seen // samples.total()
-            self._builder.add_locations(locations, (count, upto_ns - given_ns), labels)
+            self._builder.add_locations(locations, (count, upto_ns - given_ns), (*labels, *own))
             given_ns = upto_ns
 
     def collected(self) -> Collection:

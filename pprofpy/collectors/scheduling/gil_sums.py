@@ -14,6 +14,7 @@ from pprofpy.collectors.kernel.switches import TIMES
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.gil import Block, Hold, Wait
+from pprofpy.model.label_text import to_text
 
 _U8 = np.dtype("u8")
 _AT = np.dtype([("stack", "u8"), ("tid", "u4"), ("window", "u4")])
@@ -135,20 +136,29 @@ class GilSums:
     def waits(self) -> tuple[Wait, ...]:
         """All waits so far."""
         spelled = self._stacks.spelled
-        return tuple(Wait(tid, spelled(stack), *values) for (tid, stack), values in self._waits.items())
+        return tuple(
+            Wait(tid, spelled(stack), count, total_ns, max_ns, self._labels(stack))
+            for (tid, stack), (count, total_ns, max_ns) in self._waits.items()
+        )
 
     def holds(self) -> tuple[Hold, ...]:
         """All times of holding so far."""
         spelled = self._stacks.spelled
-        return tuple(Hold(tid, spelled(stack), *values) for (tid, stack), values in self._holds.items())
+        return tuple(
+            Hold(tid, spelled(stack), on_ns, off_ns, self._labels(stack))
+            for (tid, stack), (on_ns, off_ns) in self._holds.items()
+        )
 
     def blocks(self) -> tuple[Block, ...]:
         """All times so far that one thread blocked another."""
         spelled = self._stacks.spelled
         return tuple(
-            Block(holder, spelled(above), waiter, spelled(below), time_ns)
+            Block(holder, spelled(above), waiter, spelled(below), time_ns, self._labels(above), self._labels(below))
             for (holder, above, waiter, below), time_ns in self._blocks.items()
         )
+
+    def _labels(self, number: int) -> str:
+        return to_text(self._stacks.labels_of(number))
 
 
 def _want_what_is_held(waiting: NDArray[Any], holder: Any) -> NDArray[np.bool_]:

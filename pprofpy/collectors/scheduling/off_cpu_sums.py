@@ -87,6 +87,7 @@ class OffCpuSums:
             stack = self._stack(builder, what, kernel)
             labels = [Label("state", what.state), Label("reason", what.reason)]
             labels += who.labels()
+            labels += self._python.labels_of(what.stack) if self._python else ()
             if what.waker:
                 labels.append(Label("waker", what.waker))
             builder.add_locations(stack, values, tuple(labels))

@@ -11,6 +11,7 @@ from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
+from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.profile import Collection
@@ -24,6 +25,7 @@ class SwitchRecorder(KernelRecorder):
     Args:
         scope: Whom to watch.
         walks: Walk Python stacks; not of everybody.
+        labels: What else to label them with.
 
     Attributes:
         lost: The names of losses, in the order of the enum in the program.
@@ -34,10 +36,11 @@ class SwitchRecorder(KernelRecorder):
     lost: ClassVar[tuple[str, ...]]
     wakeups: ClassVar[Mapping[str, str]]
 
-    def __init__(self, scope: Scope, *, walks: bool) -> None:
+    def __init__(self, scope: Scope, *, walks: bool, labels: LabelOptions = NO_LABELS) -> None:
         super().__init__()
         self._scope = scope
         self._walks = walks
+        self._labels = labels
         self._pid = scope.pid
         self._python: WalkedStacks | None = None
 
@@ -47,16 +50,18 @@ class SwitchRecorder(KernelRecorder):
         Raises:
             NotPossibleError: This kernel does not tell.
         """
-        return scheduler_constants() | self._scope.parameters() | (python_constants() if self._walks else {})
+        python = python_constants(self._labels) if self._walks else {}
+        return scheduler_constants() | self._scope.parameters() | python
 
     def switch_sizes(self) -> dict[str, int]:
         """Return the sizes of its maps, where they depend on the scope."""
-        return {"threads": _MOST_THREADS} if self._scope.is_everybody else {}
+        python = self._labels.sizes() if self._walks else {}
+        return python | ({"threads": _MOST_THREADS} if self._scope.is_everybody else {})
 
     def open_stacks(self) -> None:
         """Have Python stacks walked, if they are wanted."""
         if self._walks:
-            self._python = WalkedStacks(self.program, self._scope)
+            self._python = WalkedStacks(self.program, self._scope, self._labels)
             self.owned.callback(self._python.close)
 
     def watch_family(self, pid: int) -> list[int]:
