@@ -79,7 +79,7 @@ def record_cpu(
         NotPossibleError: No engine can do it here.
     """
     from pprofpy.collectors.cpu import CpuEngines
-    from pprofpy.collectors.pystacks.label_options import LabelOptions
+    from pprofpy.collectors.kernel.label_options import LabelOptions
     from pprofpy.collectors.sampling.cpu_options import CpuOptions
 
     options = CpuOptions(
@@ -125,8 +125,8 @@ def record_off_cpu(
     Raises:
         UsageError, TargetError, NotPossibleError: As for `record_cpu`.
     """
+    from pprofpy.collectors.kernel.label_options import LabelOptions
     from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
-    from pprofpy.collectors.pystacks.label_options import LabelOptions
 
     def begin(scope: Scope) -> Recorder:
         wanted = LabelOptions.of(labels, awaiting=tasks)
@@ -160,7 +160,7 @@ def record_gil(
         UsageError, TargetError, NotPossibleError: As for `record_cpu`; it may also have no such lock.
     """
     from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
-    from pprofpy.collectors.pystacks.label_options import LabelOptions
+    from pprofpy.collectors.kernel.label_options import LabelOptions
 
     def begin(scope: Scope) -> Recorder:
         wanted = LabelOptions.of(labels, awaiting=tasks)

@@ -31,11 +31,11 @@ from pprofpy.collectors.kernel.bytecode import (
     put_in_parameters,
     values_of,
 )
+from pprofpy.collectors.kernel.label_options import MOST_VARIABLES, LabelOptions
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.pystacks.label_options import MOST_VARIABLES, LabelOptions
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder

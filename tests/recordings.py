@@ -11,7 +11,7 @@ from pprofpy.model.latencies import Latencies
 from pprofpy.model.latency import CpuSlice as Ran
 from pprofpy.model.latency import Histogram, LatencyRecord, LongWait, StackWaits, ThreadWaits, Waits
 from pprofpy.model.profile import Collection, Label, LabelSet, Profile, ValueType
-from pprofpy.model.recording import Recording
+from pprofpy.model.recording import Option, Recording
 from pprofpy.model.waits import OFF_CPU_TYPES, chain
 from tests.stacks import CPU_TYPES, PERIOD_NS, stack
 
@@ -41,13 +41,14 @@ def finished(builder: ProfileBuilder, found: Collection, duration_ns: int = 10 *
 def cpu() -> Recording:
     builder = ProfileBuilder(CPU_TYPES)
     for labels, frames, count in (
-        (thread("MainThread", 42), PRICE, 500), (thread("MainThread", 42), RECEIPT, 250),
+        (thread("MainThread", 42, Label("task", "serve"), Label("route", "/pay")), PRICE, 500),
+        (thread("MainThread", 42, Label("task", HARMFUL), Label("route", HARMFUL)), RECEIPT, 250),
         (thread(HARMFUL, 43), PRICE, 100), (thread(HARMFUL, 43), stack(f"main:50 > {HARMFUL}:1"), 3),
     ):  # fmt: skip
         builder.add(frames, (count, count * PERIOD_NS), labels)
     profile = finished(builder, collection(asked=860, got=853, late=4, dropped=2, truncated=1, errors=3,
                                            basis=("Only threads that held the lock were counted.",)))  # fmt: skip
-    shown = {"nodecount": 25, "threads": True}
+    shown: dict[str, Option] = {"nodecount": 25, "threads": True, "labels": "task,route"}
     return Recording("cpu", replace(profile, period_type=CPU_TYPES[1], period=PERIOD_NS), shown=shown)
 
 

@@ -29,7 +29,7 @@ from pprofpy.cli.saving import Output, keep, next_steps, output_options, progres
 from pprofpy.cli.target_options import Choice, chosen, group_options, target_options
 from pprofpy.cli.view import print_json, view_of
 from pprofpy.collectors.cpu import ENGINES, CpuEngines
-from pprofpy.collectors.pystacks.label_options import LabelOptions
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import NotPossibleError
 from pprofpy.formats.spool import Spool
@@ -113,7 +113,7 @@ def command(
     labels = LabelOptions.of(others.pop("labels"), awaiting=others.pop("awaiting"))
     options = CpuOptions(duration_ns=duration_ns, labels=labels, **others)
     shown: dict[str, Option] = {
-        "nodecount": nodecount, "threads": threads, "tasks": labels.awaiting, "no_fold": no_fold, "verbose": verbose,
+        "nodecount": nodecount, "threads": threads, "labels": labels.shown, "no_fold": no_fold, "verbose": verbose,
     }  # fmt: skip
     status = 0
     with interruptible() as interruption:
@@ -177,7 +177,7 @@ def present(recording: Recording, source: str, *, as_json: bool) -> None:
     view = replace(view_of(profile, source), verbose=recording.flag("verbose"))
     limits = Limits(recording.number("nodecount", top_report.DEFAULT_NODE_COUNT))
     by_thread = threads_report.build(profile, view.value_index) if recording.flag("threads") else None
-    by_label = label_report.build(profile, view.value_index, limits.node_count, tasks=recording.flag("tasks"))
+    by_label = label_report.build(profile, view.value_index, limits.node_count, recording.text("labels"))
     table = top_report.build(view.header(), view.graph(), limits, ties_by_name=False)
     if as_json:
         data = {**top_report.to_json(table), "path": source}

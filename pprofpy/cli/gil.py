@@ -22,9 +22,9 @@ from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
 from pprofpy.collectors.gil import DEFAULT_RATE_HZ, GilOptions, GilRecorder
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.program import require
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.model.gil import GilRecord
 from pprofpy.model.recording import Option, Recording
 from pprofpy.reports import by_label as label_report
@@ -88,7 +88,7 @@ def command(
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     wanted = LabelOptions.of(labels, awaiting=awaiting)
     require()
-    shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns), "tasks": awaiting}
+    shown: dict[str, Option] = {"nodecount": nodecount, "by_interval": bool(interval_ns), "labels": wanted.shown}
     plan = Plan("gil", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose, everybody=False)
 
     def start(scope: Scope) -> GilRecorder:
@@ -108,7 +108,7 @@ def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
     record = GilRecord.from_recording(recording)
     table = report.build(record, recording.number("nodecount", report.DEFAULT_ROWS))
     profile, rows = recording.profile, recording.number("nodecount", report.DEFAULT_ROWS)
-    by_label = label_report.build(profile, profile.value_index("delay"), rows, tasks=recording.flag("tasks"))
+    by_label = label_report.build(profile, profile.value_index("delay"), rows, recording.text("labels"))
     if as_json:
         print_json("gil", report.to_json(table) | label_report.to_json(by_label))
     else:

@@ -21,9 +21,9 @@ from pprofpy.cli.record import Length
 from pprofpy.cli.saving import Output, keep, output_options
 from pprofpy.cli.target_options import Choice, group_options, target_options
 from pprofpy.cli.view import print_json
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.errors import UsageError
 from pprofpy.model.recording import Option, Recording
 from pprofpy.model.sleepers import fold_sleepers
@@ -87,8 +87,8 @@ def command(
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
-    shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "tasks": awaiting, "no_fold": no_fold}
     wanted = LabelOptions.of(labels, awaiting=awaiting)
+    shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "labels": wanted.shown, "no_fold": no_fold}
     plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
     def start(scope: Scope) -> OffCpuRecorder:
@@ -117,7 +117,7 @@ def present(recording: Recording, source: str = "", *, as_json: bool) -> None:
         pools=fold,
     )
     profile, rows = recording.profile, recording.number("nodecount", report.DEFAULT_ROWS)
-    by_label = label_report.build(profile, profile.value_index("delay"), rows, tasks=recording.flag("tasks"))
+    by_label = label_report.build(profile, profile.value_index("delay"), rows, recording.text("labels"))
     if as_json:
         print_json("off-cpu", report.to_json(table) | label_report.to_json(by_label))
     else:

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.thread_names import ThreadNames
+from pprofpy.collectors.kernel.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import TRACKED
-from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.collectors.scheduling.gil_slices import GilSlices

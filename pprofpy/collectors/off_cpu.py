@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.ids import OUTSIDE
+from pprofpy.collectors.kernel.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.kernel.reasons import REASONS, RUN_QUEUE, reason_constants, write_reason_table
 from pprofpy.collectors.kernel.scheduler import CONTEXTS
 from pprofpy.collectors.kernel.scope import Scope, comm_text
@@ -28,7 +29,6 @@ from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, TRACKED, WAKEUP
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import with_python
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder

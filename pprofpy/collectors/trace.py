@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pprofpy import __version__
 from pprofpy.arch import here
+from pprofpy.collectors.kernel.label_options import NO_LABELS
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.merging import IN_FLIGHT_NS, MergedStream, in_order
 from pprofpy.collectors.kernel.names import FD_MEMBERS, AddressNames, FdPaths
@@ -27,7 +28,6 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.tracepoints import Selection
 from pprofpy.collectors.kernel.types import struct_offsets
-from pprofpy.collectors.pystacks.label_options import NO_LABELS
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.texts import StackTexts
 from pprofpy.events.log import (

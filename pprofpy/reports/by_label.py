@@ -14,10 +14,7 @@ from pprofpy.reports.columns import layout, names, numbers, quantities, shares
 from pprofpy.reports.text import write_lines
 from pprofpy.units import format_share
 
-_ALWAYS = frozenset({"thread", "tid", "pid", "state", "reason", "waker", "event", "holder"})
-"""Labels that recordings have without being asked."""
-
-TASK, _NONE = "task", "(none)"
+_NONE = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +45,22 @@ class ByLabel:
     unit: str
 
 
-def build(profile: Profile, value_index: int, limit: int, *, tasks: bool) -> list[ByLabel]:
+def build(profile: Profile, value_index: int, limit: int, wanted: str) -> list[ByLabel]:
     """Sum a sample type by each label that was asked for.
 
     Args:
         profile: The recording's.
         value_index: Of the sample type.
         limit: Show at most this many rows of each table (0: all).
-        tasks: Show tasks, too, which all samples have that are of one.
+        wanted: The labels, with commas between them; those of holders of the lock are shown with them.
     """
     spent: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    keys = {label.key for labels in profile.label_sets for label in labels} - _ALWAYS - (set() if tasks else {TASK})
+    there = {label.key for labels in profile.label_sets for label in labels}
+    keys = [key for name in wanted.split(",") for key in (name, f"holder_{name}") if key in there]
     for leaf, known, cost in _costs(profile, value_index):
         for key in keys:
             spent[key][known.get(key, _NONE)][leaf] += cost
-    return [_table(profile, value_index, key, spent[key], limit) for key in sorted(keys)]
+    return [_table(profile, value_index, key, spent[key], limit) for key in keys]
 
 
 def _costs(profile: Profile, value_index: int) -> Iterator[tuple[str, dict[str, str], int]]:

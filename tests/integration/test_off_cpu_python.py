@@ -23,10 +23,10 @@ import pytest
 
 from pprofpy.collectors import off_cpu
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.formats import decode
 from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain

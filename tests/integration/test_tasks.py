@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.gil import GilOptions, GilRecorder
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.pystacks.stacks import AWAITS
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder

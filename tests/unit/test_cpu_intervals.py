@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pprofpy.collectors.kernel.label_options import NO_LABELS
 from pprofpy.collectors.kernel.switches import OFF_CPU, ON_CPU, TIMES
 from pprofpy.collectors.pystacks.blocked import BlockedThread
-from pprofpy.collectors.pystacks.label_options import NO_LABELS
 from pprofpy.collectors.sampling import intervals
 from pprofpy.collectors.sampling.intervals import _INTERVAL, _THREAD, Intervals
 from pprofpy.model.profile import Frame, Function

@@ -345,6 +345,7 @@ def test_the_question_which_process_looks(capsys: pytest.CaptureFixture[str], mo
 # -- none is missing -------------------------------------------------------------------------------------------------
 
 SHOWN_IN = {
+    "by_label": "show.cpu",
     "calls": "tree",
     "costs": "show.cpu",
     "gil": "show.gil",

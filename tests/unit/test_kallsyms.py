@@ -100,7 +100,7 @@ def test_cpu_says_so_if_kernel_stacks_were_asked_for(
     monkeypatch.setattr(cpu, "kernel_symbols", lambda: HIDDEN)
     recorder = cpu.CpuRecorder(cpu.CpuRecorderOptions(kernel_stacks=table is not None))
     recorder.__dict__["_kernel_stacks"] = table
-    recorder.__dict__["stacks"] = SimpleNamespace(processes=SimpleNamespace(notes=list))
+    recorder.__dict__["stacks"] = SimpleNamespace(notes=tuple)
 
     assert tuple(recorder._notes()) == notes
 

@@ -106,7 +106,7 @@ FIRST_ARGUMENTS = {"x86_64": "di", "aarch64": "regs"}
 ASKED: dict[str, Callable[[], dict[str, int]]] = {
     "scheduler": scheduler.scheduler_constants,
     "reasons": reasons.reason_constants,
-    "python": records.python_constants,
+    "python": records._offsets,
     "files": trace._file_constants,
     "ids": lambda: ids._offsets(ids._find_inode),
 }

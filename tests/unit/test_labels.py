@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pprofpy.collectors.kernel.label_options import LabelOptions, Variable
 from pprofpy.collectors.pystacks import labels as labels_module
-from pprofpy.collectors.pystacks.label_options import LabelOptions, Variable
 from pprofpy.collectors.pystacks.labels import LABEL_LAYOUTS, OTHERS, Labels
 from pprofpy.collectors.pystacks.records import AWAITED_BY, PYTHON_LAYOUTS, frame_key, stack_of
 from pprofpy.errors import ProfileFormatError, UsageError

@@ -13,7 +13,7 @@ from pprofpy.collectors import gil
 from pprofpy.collectors import off_cpu as offcpu
 from pprofpy.collectors import sched_latency as sched
 from pprofpy.collectors import trace as events
-from pprofpy.collectors.pystacks import stacks as pystacks
+from pprofpy.collectors.pystacks import missed
 from pprofpy.collectors.sampling import cpu
 from pprofpy.collectors.unwind import copies as nativestacks
 from pprofpy.formats import document
@@ -27,7 +27,7 @@ NAMES = {
     "gil.bpf.c": gil._LOST,
     "trace.bpf.c": events._LOST,
     "cpu.bpf.c": cpu._LOST,
-    "python.h": pystacks._MISSED,
+    "python.h": missed._MISSED,
 }
 
 

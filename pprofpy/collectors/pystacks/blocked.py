@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.reasons import reason_of
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.pystacks.outside_labels import labels_from_outside
 from pprofpy.errors import PprofpyError
 from pprofpy.model.profile import Frame, LabelSet

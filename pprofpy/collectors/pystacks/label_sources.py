@@ -26,8 +26,8 @@ from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.tasks import CurrentTasks, current_tasks
 from pprofpy.collectors.cpython.versions import Attributes, version_of
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.program import Program
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.pystacks.labels import LABEL_SOURCE
 from pprofpy.collectors.pystacks.processes import Process
 from pprofpy.errors import PprofpyError

@@ -13,7 +13,7 @@ from pprofpy.collectors.cpython.dicts import int_of
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import decode_text
 from pprofpy.collectors.cpython.versions import version_of
-from pprofpy.collectors.pystacks.label_options import MOST_VARIABLES, LabelOptions
+from pprofpy.collectors.kernel.label_options import MOST_VARIABLES, LabelOptions
 from pprofpy.model.profile import Label, LabelSet
 
 _TEXT_BYTES = 128

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pprofpy.model.profile import LabelSet, Stack
 
 _Stack = TypeVar("_Stack", bound=tuple[Any, ...])
+
+
+class Walked(NamedTuple):
+    """What a stack of Python's reads as: its frames, leaf-first, and its labels."""
+
+    frames: Stack
+    labels: LabelSet
+
+
+NOTHING = Walked((), ())
 
 
 class Numbered(Generic[_Stack]):

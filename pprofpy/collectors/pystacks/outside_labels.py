@@ -17,7 +17,7 @@ from pprofpy.collectors.cpython.dicts import INT_FLAG, STR_FLAG, Dicts, modules_
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.tasks import current_tasks, task_name, task_of_thread
-from pprofpy.collectors.pystacks.label_options import LabelOptions
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.pystacks.labels import LARGE_INT
 from pprofpy.model.profile import Label, LabelSet
 

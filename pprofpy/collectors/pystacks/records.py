@@ -13,9 +13,9 @@ import numpy as np
 from pprofpy.arch import here
 from pprofpy.collectors.cpython.objects import Code, decode_text
 from pprofpy.collectors.cpython.versions import KERNEL_DEFINES
+from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.source import ProbeSource
 from pprofpy.collectors.kernel.types import struct_offsets
-from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.pystacks.labels import LABEL_LAYOUTS
 from pprofpy.collectors.pystacks.processes import TARGET
 

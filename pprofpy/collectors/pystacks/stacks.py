@@ -4,8 +4,7 @@
     stacks = PythonStacks(program)
     stacks.watch(target)            # again for each further process; its children, too, if wanted
     stacks.poll()                   # some ten times a second
-    stacks.frames(stack_id)         # leaf-first
-    stacks.labels(stack_id)         # asyncio task, context variables
+    stacks.frames(stack_id), stacks.labels(stack_id)
     number = stacks.number(stack_id)  # to sum up by: the same for all that read the same
     stacks.spelled(number), stacks.labels_of(number)
     stacks.make_room(in_use)        # after each reading of the program's tables
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,12 +29,12 @@ from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
-from pprofpy.collectors.kernel.losses import python_losses
+from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.program import Program
-from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.pystacks.label_sources import LabelSources
 from pprofpy.collectors.pystacks.labels import Labels
-from pprofpy.collectors.pystacks.numbered import Numbered
+from pprofpy.collectors.pystacks.missed import CUT_OFF, FAILED, TRUNCATED, UNREADABLE, missed
+from pprofpy.collectors.pystacks.numbered import NOTHING, Numbered, Walked
 from pprofpy.collectors.pystacks.processes import Process, Processes
 from pprofpy.collectors.pystacks.records import (
     AWAITED_BY,
@@ -60,18 +59,13 @@ from pprofpy.model.profile import Collection, Frame, Function, LabelSet, Stack
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Target
 
-TRUNCATED = Frame(Function("[truncated]"))
-"""Stands at the root of a stack that is deeper than what the kernel walks."""
-
-UNREADABLE = Frame(Function("[unreadable]"))
-"""Stands at the root of a stack whose rest could not be read."""
-
 AWAITS = Frame(Function("[awaited by]"))
 """Stands between the stack of a task and that of the task that awaits it, which is below."""
 
 _U4 = np.dtype("u4")
 
 _What = TypeVar("_What")
+
 _CodeKey = tuple[int, int, int]
 """Process, address, fingerprint: what an address held at some time."""
 
@@ -83,34 +77,6 @@ _SOME_STACKS, _KEEP_NS = 2048, 60_000_000_000
 
 _MOST_LARGE_BYTES = 16 << 20
 """Of line tables that the kernel does not send, so much is kept at most."""
-
-WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
-"""Threads that run no Python."""
-
-_TRUNCATED = "python_truncated"
-_FAILED = ("python_unreadable", "python_stacks_full", "python_interrupted", "python_threads_beyond")
-_MISSED = (
-    *WITHOUT_PYTHON,
-    "python_unreadable",
-    "python_truncated",
-    "python_stacks_full",
-    "python_names_full",
-    "python_interrupted",
-    "python_threads_beyond",
-    "python_children_full",
-    "python_labels_full",
-)
-"""Why a walk gave no stack, or not all of it; the order of the enum in python.h."""
-
-
-class _Walked(NamedTuple):
-    """What a stack reads as: its frames, leaf-first, and its labels."""
-
-    frames: Stack
-    labels: LabelSet
-
-
-_NOTHING = _Walked((), ())
 
 
 class PythonStacks:
@@ -142,10 +108,10 @@ class PythonStacks:
         self._lines: dict[tuple[int, int], LineTables] = {}
         self._large_bytes = 0
         self._polls = 0
-        self._stacks: dict[int, _Walked] = {0: _NOTHING}
-        self._older: dict[int, _Walked] = {}
+        self._stacks: dict[int, Walked] = {0: NOTHING}
+        self._older: dict[int, Walked] = {}
         self._forgot_ns = time.monotonic_ns()
-        self._numbered: Numbered[_Walked] = Numbered(_NOTHING)
+        self._numbered: Numbered[Walked] = Numbered(NOTHING)
         self._labels = Labels(labels)
         self._numbers: dict[int, int] = {}
         self._added: set[int] = set()
@@ -202,10 +168,10 @@ class PythonStacks:
         """What a stack is labelled with, besides its thread."""
         return self._walked(stack_id).labels
 
-    def _walked(self, stack_id: int) -> _Walked:
+    def _walked(self, stack_id: int) -> Walked:
         if not stack_id & 1:
             return self._numbered[stack_id // 2]
-        return self._stacks.get(stack_id) or self._older.get(stack_id) or _Walked((UNREADABLE,), ())
+        return self._stacks.get(stack_id) or self._older.get(stack_id) or Walked((UNREADABLE,), ())
 
     def has(self, stack_id: int) -> bool:
         """Is this stack known, or will `frames` say that it cannot be read?"""
@@ -235,7 +201,7 @@ class PythonStacks:
 
     def add(self, stack: Stack, labels: LabelSet = ()) -> int:
         """An id for a stack that was read from outside: even, and never forgotten. Those of the kernel are odd."""
-        number = self._numbered.number(_Walked(stack, labels))
+        number = self._numbered.number(Walked(stack, labels))
         self._added.add(number)
         return 2 * number
 
@@ -261,7 +227,7 @@ class PythonStacks:
     def forget(self, *in_use: Iterable[int]) -> None:
         """Free the memory of stacks; ids from before the previous call become unknown, unless they are in use."""
         still = {one: self._older[one] for ids in in_use for one in set(ids) if one in self._older}
-        self._older, self._stacks = {**still, **self._stacks}, {0: _NOTHING}
+        self._older, self._stacks = {**still, **self._stacks}, {0: NOTHING}
         self._labels.forget()
         self._unnamed_before, self._unnamed = self.unnamed, set()
         self._older_codes, self._codes = self._codes, {}  # stacks in the ring buffer are of code that is not sent anew
@@ -280,8 +246,7 @@ class PythonStacks:
 
     def losses(self) -> dict[str, int]:
         """How many walks gave no stack, or not all of it, and what has no name."""
-        found = python_losses(self._program, _MISSED)
-        found |= {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
+        found = missed(self._program) | {"python_unnamed": self.unnamed, "python_unlined": self.unlined}
         found["python_undecoded"] = self._records.undecoded
         found["python_threads_hidden"] = self.processes.hidden_threads
         return {name: count for name, count in found.items() if count}
@@ -289,13 +254,13 @@ class PythonStacks:
     @property
     def truncated(self) -> int:
         """How many walks ended before the stack's root."""
-        return self.losses().get(_TRUNCATED, 0)
+        return self.losses().get(CUT_OFF, 0)
 
     @property
     def failed(self) -> int:
         """How many walks failed, wholly or in part, for another reason than depth."""
         found = self.losses()
-        return sum(found.get(name, 0) for name in _FAILED)
+        return sum(found.get(name, 0) for name in FAILED)
 
     def collection(self, engine: str, target: Target | None, losses: dict[str, int]) -> Collection:
         """How complete a recording is.
@@ -360,7 +325,7 @@ class PythonStacks:
             frames.append(TRUNCATED)
         elif record.flags & BROKEN:
             frames.append(UNREADABLE)
-        self._stacks[record.stack_id] = _Walked(tuple(frames), self._labels.of(record.labels))
+        self._stacks[record.stack_id] = Walked(tuple(frames), self._labels.of(record.labels))
         process = self.processes.get(record.tgid)
         if process and not process.comparison.is_settled:
             codes = [code for key in record.keys if (code := frame_key(key).code) > AWAITED_BY]

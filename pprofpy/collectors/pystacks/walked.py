@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
+from pprofpy.collectors.pystacks.missed import WITHOUT_PYTHON
 from pprofpy.collectors.pystacks.processes import Process
-from pprofpy.collectors.pystacks.stacks import WITHOUT_PYTHON, PythonStacks
+from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.errors import NotPossibleError, NotStartedError, PprofpyError
 from pprofpy.model.profile import LabelSet, Stack
 from pprofpy.target.process import NotPythonError

@@ -21,11 +21,11 @@ import numpy as np
 from pprofpy import __version__
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.kallsyms import kernel_symbols
+from pprofpy.collectors.kernel.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.program import PERF_EVENT
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.source import ProbeSource
-from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants, with_python
 from pprofpy.collectors.pystacks.stacks import PythonStacks
 from pprofpy.model.builder import ProfileBuilder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pprofpy.collectors.pystacks.label_options import TASKS_ONLY, LabelOptions
+from pprofpy.collectors.kernel.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.errors import UsageError
 from pprofpy.session import FOREVER
 from pprofpy.units import NS_PER_S, format_duration

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.switches import OFF_CPU, TIMES, TRACKED, UNSEEN
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
-from pprofpy.collectors.pystacks.label_options import LabelOptions
 from pprofpy.collectors.pystacks.processes import Processes
 from pprofpy.collectors.sampling.cpu import SAMPLE
 from pprofpy.target import procfs

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pprofpy import __version__
+from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.losses import losses
 from pprofpy.collectors.kernel.maps import MapTable
 from pprofpy.collectors.kernel.recorder import KernelRecorder
 from pprofpy.collectors.kernel.scheduler import scheduler_constants
 from pprofpy.collectors.kernel.scope import Scope
-from pprofpy.collectors.pystacks.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.pystacks.records import python_constants
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.profile import Collection

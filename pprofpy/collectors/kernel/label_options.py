@@ -14,7 +14,7 @@ MOST_VARIABLES = 4
 _OURS = frozenset({"task", "thread", "tid", "pid", "state", "reason", "waker", "holder", "greenlet", "bytes"})
 """Labels that recordings have already."""
 
-_VARIABLE = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<module>\w+(?:\.\w+)*):(?P<name>\w+)")
+_VARIABLE = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<module>\w+(?:\.\w+)*):(?P<name>\w+)")
 _EXAMPLE = "for instance --label route=myapp.context:route_var"
 
 
@@ -77,6 +77,11 @@ class LabelOptions:
         if len({one.label for one in variables}) < len(variables):
             raise UsageError("two labels have the same name", _EXAMPLE)
         return cls(tasks=True, variables=variables, awaiting=awaiting)
+
+    @property
+    def shown(self) -> str:
+        """The labels to show tables of, with commas between them: all that the user has asked for."""
+        return ",".join((*(["task"] if self.awaiting else []), *(one.label for one in self.variables)))
 
     def __bool__(self) -> bool:
         return self.tasks or bool(self.variables)
