@@ -59,6 +59,10 @@ class NotStartedError(NotPossibleError):
     """A process has a Python loaded, and does not use it: it may only start others that do."""
 
 
+class NoLockError(NotPossibleError):
+    """A process's interpreter lock is asked for, and it has none, or none that is known."""
+
+
 class TargetPermissionError(NotPossibleError):
     """The target belongs to somebody else, or the kernel forbids looking inside it."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pprofpy.collectors.cpython.versions import VERSIONS, spelled
+from pprofpy.collectors.cpython.versions import FREE_THREADED, VERSIONS, Version, spelled, version_of
 from pprofpy.collectors.kernel import require
 from pprofpy.errors import NotPossibleError
 
@@ -196,6 +196,15 @@ def stolen_ns() -> int:
 
 PYTHONS = tuple(map(spelled, VERSIONS))
 """Every version that pprofpy knows, as `interpreter` takes it."""
+
+FREE_PYTHONS = tuple(f"{spelled(number)}t" for number in FREE_THREADED)
+"""Those that have no interpreter lock."""
+
+
+def facts_of(version: str) -> Version:
+    """What pprofpy knows of such a Python."""
+    major, minor = version.removesuffix("t").split(".")
+    return version_of((int(major), int(minor)), is_free_threaded=version.endswith("t"))
 
 
 def interpreter(version: str) -> str:

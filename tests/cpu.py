@@ -15,9 +15,9 @@ from typing import IO, Any
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.session import Recorder
-from tests.conftest import PATIENCE_S, PYTHONS, Start, installed_versions, interpreter
+from tests.conftest import FREE_PYTHONS, PATIENCE_S, PYTHONS, Start, installed_versions, interpreter
 
-VERSIONS = (*PYTHONS, "system")
+VERSIONS = (*PYTHONS, *FREE_PYTHONS, "system")
 
 
 @contextmanager

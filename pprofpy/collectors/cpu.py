@@ -10,7 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
-from pprofpy.errors import InterruptedEarly, NotPossibleError, NotStartedError, PprofpyError, TargetError, UsageError
+from pprofpy.errors import (
+    InterruptedEarly,
+    NoLockError,
+    NotPossibleError,
+    NotStartedError,
+    PprofpyError,
+    TargetError,
+    UsageError,
+)
 from pprofpy.session import Recorder, Stop
 from pprofpy.target import Target, Watched
 
@@ -118,7 +126,7 @@ class CpuEngines:
             PprofpyError: `error` itself, if no other engine may.
         """
         is_final = self._engine == "bpf" or (not self._prepared and bool(self._refusal)) or self._engine == "py-spy"
-        is_for_all = isinstance(error, TargetError | InterruptedEarly | NotStartedError)
+        is_for_all = isinstance(error, TargetError | InterruptedEarly | NotStartedError | NoLockError)
         if is_final or is_for_all or _beyond_pyspy(self._options):
             raise error
         self._refusal = error.message

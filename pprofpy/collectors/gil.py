@@ -8,12 +8,13 @@ Source: the raw tracepoint sched_switch and a timer on every CPU; struct _gil_ru
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.cpython.lock import lock_note
 from pprofpy.collectors.cpython.thread_names import ThreadNames
 from pprofpy.collectors.kernel.label_options import TASKS_ONLY, LabelOptions
 from pprofpy.collectors.kernel.losses import losses
@@ -46,6 +47,7 @@ DEFAULT_RATE_HZ = 997
 
 _MUSL = re.compile(r"/(ld-musl|libc\.musl)[^/]*$")
 _MOST_THREADS = 16_384
+_MOST_NOTES = 3
 
 _U4 = np.dtype("u4")
 _WAITER = np.dtype(
@@ -109,7 +111,7 @@ class GilRecorder(KernelRecorder):
             scheduler_constants() | python_constants(self._labels) | {"PERIOD_NS": NS_PER_S // self._rate_hz},
             {"threads": _MOST_THREADS} | self._labels.sizes(),
         )
-        self._stacks = PythonStacks(program, children=self._scope.children, labels=self._labels)
+        self._stacks = PythonStacks(program, children=self._scope.children, labels=self._labels, needs_lock=True)
         self.owned.callback(self._stacks.close)
         self._threads = program.table("threads", _U4, GIL_THREAD)
         self._sums = GilSums(program, self._stacks)
@@ -124,7 +126,7 @@ class GilRecorder(KernelRecorder):
         """Watch the lock of a process, and those of its children if they are wanted. The recording begins here."""
         is_first, self._target = self._target is None, target
         _check_libc(target)
-        _watch(self._stacks, target)
+        self._stacks.watch(target)
         if is_first:
             self.begin()
 
@@ -259,24 +261,9 @@ class GilRecorder(KernelRecorder):
     def collected(self) -> Collection:
         """How complete the recording is."""
         how = f"eBPF at switches and {self._rate_hz} times a second"
-        return self._stacks.collection(how, self._target, losses(self.program, _LOST))
-
-
-def _watch(stacks: PythonStacks, target: Target) -> None:
-    """Begin to walk the stacks of a process.
-
-    Raises:
-        NotPossibleError: It has no GIL, or none that we know.
-    """
-    try:
-        stacks.watch(target)
-    except NotPossibleError as error:
-        if "free-threaded" not in error.message:
-            raise
-        raise NotPossibleError(
-            f"process {target.pid} ({target.interpreter}) has no interpreter lock: it is a free-threaded build",
-            "'pprofpy off-cpu' shows what its threads wait for",
-        ) from error
+        found = self._stacks.collection(how, self._target, losses(self.program, _LOST))
+        notes = [note for runtime in self._stacks.runtimes.values() if (note := lock_note(runtime))]
+        return replace(found, notes=(*found.notes, *notes[:_MOST_NOTES]))
 
 
 def _check_libc(target: Target) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 
 from pprofpy.cli import show
-from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, described
 from pprofpy.collectors.cpython.linetable import LineTables
-from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError
+from pprofpy.collectors.cpython.versions import VERSIONS, LineTable, UnknownVersionError
 from pprofpy.collectors.heapagent import plain, samples, traced_blocks
 from pprofpy.collectors.heapagent.frames import Frames
 from pprofpy.collectors.pyspy.convert import convert
@@ -390,8 +390,8 @@ def _run_expression(data: bytes) -> None:
 
 
 def _run_lines(data: bytes) -> None:
-    for version in ((3, 9), (3, 10), (3, 12)):
-        tables = LineTables(version)
+    for form in LineTable:
+        tables = LineTables(form)
         for first_line in (1, 2**31, -5):
             for instruction in (-1, 5, 1000, 2**63 - 1):
                 assert 0 <= tables.line(data, first_line, instruction) <= 2**31
@@ -409,7 +409,7 @@ def _run_names(data: bytes) -> None:
 
 def _debug_offsets() -> list[bytes]:
     found = []
-    for minor in (13, 14):
+    for minor in (13, 14, 15):
         members = [8 * (i + 1) for i in range(TABLE_BYTES // 8)]
         members[0:3] = [int.from_bytes(b"xdebugpy", "little"), 3 << 24 | minor << 16 | 0xF0, 0]
         found.append(struct.pack(f"<{len(members)}Q", *members))
@@ -417,10 +417,9 @@ def _debug_offsets() -> list[bytes]:
 
 
 def _run_offsets(data: bytes) -> None:
-    for version in (*VERSIONS, (3, 7), (4, 0)):
+    for version in (*VERSIONS, (3, 7), (3, 99), (4, 0)):
         with suppress(ImplausibleLayoutError, UnknownVersionError):
-            layout_of(version, data)
-            is_free_threaded(version, data)
+            described(version, data)
 
 
 _PROC = (

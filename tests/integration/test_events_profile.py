@@ -16,7 +16,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.errors import UsageError
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
-from tests.conftest import PROGRAMS, PYTHONS, CommandLine, Start, beside_others, interpreter
+from tests.conftest import FREE_PYTHONS, PROGRAMS, PYTHONS, CommandLine, Start, beside_others, interpreter
 
 pytestmark = pytest.mark.ebpf
 
@@ -52,7 +52,7 @@ def by_function(profile: Profile, event: str, value: int = 0) -> Counter[str]:
     return sums
 
 
-@pytest.mark.parametrize("version", PYTHONS)
+@pytest.mark.parametrize("version", [*PYTHONS, *FREE_PYTHONS])
 def test_system_calls_and_page_faults_are_counted_where_they_are_caused(version: str) -> None:
     profile = record(version, "write", "page-faults,exceptions:page_fault_user")
 

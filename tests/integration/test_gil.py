@@ -21,6 +21,7 @@ from pprofpy.model.gil import WAITS, GilRecord, GilThread
 from pprofpy.reports.gil import place_of
 from pprofpy.reports.losses import lines
 from tests.conftest import (
+    FREE_PYTHONS,
     PROGRAMS,
     PYTHONS,
     CommandLine,
@@ -34,7 +35,9 @@ from tests.conftest import (
 pytestmark = pytest.mark.ebpf
 
 PROGRAM = str(PROGRAMS / "gil.py")
-VERSIONS = (*PYTHONS, "system")
+VERSIONS = (*PYTHONS, *FREE_PYTHONS, "system")
+SWITCH_ON = dict.fromkeys(FREE_PYTHONS, ("-X", "gil=1"))
+"""Of builds that have no lock if nobody asks for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Worker:
 
 def record(version: str, *works: str, seconds: str = "1") -> tuple[GilRecord, list[Worker]]:
     """Run the program with these threads, and record it until they are done."""
-    command = [interpreter(version), PROGRAM, seconds, *works]
+    command = [interpreter(version), *SWITCH_ON.get(version, ()), PROGRAM, seconds, *works]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as program:
         assert program.stdin
         assert program.stdout

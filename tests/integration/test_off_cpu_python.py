@@ -31,6 +31,7 @@ from pprofpy.formats import decode
 from pprofpy.model.profile import Label, Profile, Stack
 from pprofpy.model.waits import WOKEN_BY, unchain
 from tests.conftest import (
+    FREE_PYTHONS,
     PROGRAMS,
     PYTHONS,
     CommandLine,
@@ -43,7 +44,7 @@ from tests.conftest import (
 
 pytestmark = pytest.mark.ebpf
 
-VERSIONS = (*PYTHONS, "system")
+VERSIONS = (*PYTHONS, *FREE_PYTHONS, "system")
 WAITS = {
     "naps": "sleep",
     "needs": "lock",

@@ -13,16 +13,16 @@ from pprofpy.collectors.sched_latency import SchedOptions, SchedRecorder
 from pprofpy.model.latency import LatencyRecord, LongWait
 from pprofpy.model.profile import Stack
 from pprofpy.model.waits import unchain
-from tests.conftest import PROGRAMS, CommandLine
+from tests.conftest import FREE_PYTHONS, PROGRAMS, CommandLine, interpreter
 from tests.recorders import latency_record, long_waits
 
 pytestmark = pytest.mark.ebpf
 
 
-def record() -> tuple[LatencyRecord, list[LongWait]]:
+def record(python: str) -> tuple[LatencyRecord, list[LongWait]]:
     """waits.py from its first to its last wait, with each single wait."""
     with subprocess.Popen(
-        [sys.executable, str(PROGRAMS / "waits.py")],
+        [python, str(PROGRAMS / "waits.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -47,8 +47,9 @@ def names(stack: Stack) -> list[str]:
     return [frame.function.system_name for frame in stack]
 
 
-def test_waits_by_stack_add_up_and_name_the_waiter_and_its_waker() -> None:
-    result, waits = record()
+@pytest.mark.parametrize("version", ["3.12", *FREE_PYTHONS])
+def test_waits_by_stack_add_up_and_name_the_waiter_and_its_waker(version: str) -> None:
+    result, waits = record(interpreter(version))
 
     # All waits are there, to the nanosecond; also in the profile
     for kind in (False, True):

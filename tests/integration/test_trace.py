@@ -530,7 +530,7 @@ def test_what_cannot_be_kept_is_counted(start: Start) -> None:
     assert [(one.event, one.count) for one in summary.stats] == [("getppid", 400_000)]
 
 
-@pytest.mark.parametrize("version", ["3.8", "3.11", "3.13"])
+@pytest.mark.parametrize("version", ["3.8", "3.11", "3.13", "3.13t"])
 def test_stacks_are_shown_under_the_events_and_saved_with_them(
     cli: CommandLine, start: Start, tmp_path: Path, version: str
 ) -> None:

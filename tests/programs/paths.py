@@ -4,11 +4,12 @@ Each function calls only those that its name says: `n12_3` calls `n13_0` to `n13
 the depth does not rise by one from frame to frame, or the kind changes, never happened.
 
 Three kinds: plain functions, generators that delegate, and functions called back from C (`map`).
-Usage: paths.py [SECONDS]
+Usage: paths.py [SECONDS [THREADS]]
 """
 
 import random
 import sys
+import threading
 import time
 
 WIDTH, DEPTH = 4, 12
@@ -48,11 +49,17 @@ def define():
                 exec(compile(text.format(depth=depth, index=index, call=choice), "<paths>", "exec"), namespace)
 
 
-def main(seconds):
+def main(seconds, threads):
     define()
-    roots = [namespace[f"{kind}0_{index}"] for kind in ("plain", "gen", "call") for index in range(WIDTH)]
-    print("ready", flush=True)
     deadline = time.monotonic() + seconds
+    for _ in range(threads - 1):
+        threading.Thread(target=call_all, args=(deadline,), daemon=True).start()
+    print("ready", flush=True)
+    call_all(deadline)
+
+
+def call_all(deadline):
+    roots = [namespace[f"{kind}0_{index}"] for kind in ("plain", "gen", "call") for index in range(WIDTH)]
     while time.monotonic() < deadline:
         for root in roots:
             result = root()
@@ -62,4 +69,4 @@ def main(seconds):
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 3600)
+    main(float((sys.argv[1:] or ["3600"])[0]), int((sys.argv[2:] or ["1"])[0]))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pprofpy.collectors.cpython.linetable import MOST_LINES, LineTables, line_of
-from tests.conftest import PYTHONS, interpreter
+from pprofpy.collectors.cpython.linetable import MOST_LINES, LineTables, line_of, units_covered
+from pprofpy.collectors.cpython.versions import LineTable, version_of
+from tests.conftest import FREE_PYTHONS, PYTHONS, interpreter
 
 ASK = """
 import argparse, dis, json, sys, types
@@ -61,13 +62,13 @@ json.dump({"version": sys.version_info[:2], "codes": found}, sys.stdout)
 """
 
 
-@pytest.mark.parametrize("version", [*PYTHONS, "system"])
+@pytest.mark.parametrize("version", [*PYTHONS, *FREE_PYTHONS, "system"])
 def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str) -> None:
     done = subprocess.run([interpreter(version), "-c", ASK], capture_output=True, text=True, check=True)
     said: dict[str, Any] = json.loads(done.stdout)
-    major, minor = said["version"]
-    unit = 1 if minor < 10 else 2
-    tables = LineTables((major, minor))
+    number = said["version"][0], said["version"][1]
+    unit = 1 if number[1] < 10 else 2
+    tables = LineTables(version_of(number).lines)
 
     wrong, count = [], 0
     for code in said["codes"]:
@@ -84,13 +85,13 @@ def test_every_instruction_is_on_the_line_that_the_interpreter_says(version: str
 
 
 def test_what_has_not_begun_is_on_the_first_line() -> None:
-    assert all(line_of(version, b"\x80\x10", 42, -1) == 42 for version in ((3, 8), (3, 10), (3, 12)))
+    assert all(line_of(form, b"\x80\x10", 42, -1) == 42 for form in LineTable)
 
 
-@pytest.mark.parametrize("version", [(3, 8), (3, 10), (3, 11)])
-def test_a_table_that_is_cut_short_or_garbage_still_gives_a_number(version: tuple[int, int]) -> None:
+@pytest.mark.parametrize("form", LineTable)
+def test_a_table_that_is_cut_short_or_garbage_still_gives_a_number(form: LineTable) -> None:
     for table in (b"", b"\xff", b"\xf0\x7f\x7f", bytes(range(256))):
-        assert all(isinstance(line_of(version, table, 1, place), int) for place in (0, 1, 100, 70_000))
+        assert all(isinstance(line_of(form, table, 1, place), int) for place in (0, 1, 100, 70_000))
 
 
 def test_lines_never_go_back_in_straight_code() -> None:
@@ -99,7 +100,7 @@ def test_lines_never_go_back_in_straight_code() -> None:
     import sys
 
     lines = [
-        line_of(sys.version_info[:2], code.co_linetable, code.co_firstlineno, place)
+        line_of(version_of(sys.version_info[:2]).lines, code.co_linetable, code.co_firstlineno, place)
         for place in range(2, len(code.co_code) // 2)
     ]
     assert all(before <= after for before, after in pairwise(lines[:-4]))
@@ -110,14 +111,14 @@ def test_lines_never_go_back_in_straight_code() -> None:
 MEGABYTE = 1 << 20
 
 
-@pytest.mark.parametrize("version", [(3, 8), (3, 10), (3, 11), (3, 14)])
+@pytest.mark.parametrize("form", LineTable)
 @pytest.mark.parametrize(
     "unit", [b"\x80", b"\xff", b"\xf0\x7f\x7f\x7f\x7f\x7f", b"\xf0" + b"\x7f" * 4000, b"\x01\x7f", b"\0"]
 )
 def test_a_megabyte_of_table_is_decoded_once_however_many_instructions_are_asked_for(
-    version: tuple[int, int], unit: bytes
+    form: LineTable, unit: bytes
 ) -> None:
-    tables, table = LineTables(version), unit * (MEGABYTE // len(unit))
+    tables, table = LineTables(form), unit * (MEGABYTE // len(unit))
     started = time.process_time()
 
     lines = {tables.line(table, 1, instruction) for instruction in range(0, 2_000_000, 1_000)}
@@ -127,7 +128,7 @@ def test_a_megabyte_of_table_is_decoded_once_however_many_instructions_are_asked
 
 
 def test_many_large_tables_do_not_fill_the_memory() -> None:
-    tables = LineTables((3, 12))
+    tables = LineTables(LineTable.ENTRIES)
     tracemalloc.start()
     for number in range(60):
         tables.line(number.to_bytes(2, "little") + b"\x80" * MEGABYTE, 1, 5)
@@ -138,13 +139,13 @@ def test_many_large_tables_do_not_fill_the_memory() -> None:
 
 
 @pytest.mark.parametrize("first_line", [-5, 0, 2**31 - 1, 2**40])
-@pytest.mark.parametrize("version", [(3, 8), (3, 10), (3, 11)])
-def test_lines_are_those_that_an_interpreter_can_have(version: tuple[int, int], first_line: int) -> None:
+@pytest.mark.parametrize("form", LineTable)
+def test_lines_are_those_that_an_interpreter_can_have(form: LineTable, first_line: int) -> None:
     numbers = b"\xe8" + b"\x7f" * 4_000 + b"\x01"  # a step of 24,000 bits
 
     for table in (b"", numbers, b"\x01\x7f" * 500, b"\x01\x81" * 500):
         for instruction in (-1, 0, 1, 600, 2**62):
-            assert 0 <= line_of(version, table, first_line, instruction) < MOST_LINES
+            assert 0 <= line_of(form, table, first_line, instruction) < MOST_LINES
 
 
 @given(entries=st.lists(st.tuples(st.integers(0, 15), st.integers(1, 8), st.integers(-(2**20), 2**20)), max_size=40))
@@ -164,18 +165,19 @@ def test_entries_of_all_kinds_mean_what_the_interpreter_means_by_them(entries: l
         else:
             expected += [line if kind != 15 else 2**22] * length
 
-    found = [line_of((3, 12), table, 2**22, instruction) for instruction in range(len(expected))]
+    found = [line_of(LineTable.ENTRIES, table, 2**22, instruction) for instruction in range(len(expected))]
 
     assert found == expected
+    assert units_covered(table) == len(expected)
 
 
 @given(
-    version=st.sampled_from([(3, 8), (3, 10), (3, 11), (3, 14)]),
+    form=st.sampled_from(LineTable),
     table=st.binary(max_size=300),
     place=st.integers(-2, 2**63),
 )
-def test_whatever_a_table_holds_gives_a_line(version: tuple[int, int], table: bytes, place: int) -> None:
-    assert 0 <= line_of(version, table, 7, place) < MOST_LINES
+def test_whatever_a_table_holds_gives_a_line(form: LineTable, table: bytes, place: int) -> None:
+    assert 0 <= line_of(form, table, 7, place) < MOST_LINES
 
 
 def varint(number: int) -> bytes:

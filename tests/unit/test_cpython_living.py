@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.cpython.runtime import find_runtime, living_runtime
+from pprofpy.collectors.cpython.versions import spelled
 from pprofpy.errors import NotPossibleError, NotStartedError
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter
+from tests.conftest import FREE_PYTHONS, PROGRAMS, PYTHONS, Start, interpreter
 
-VERSIONS = (*PYTHONS, "system")
+VERSIONS = (*PYTHONS, *FREE_PYTHONS, "system")
 PROGRAM = str(PROGRAMS / "twice_mapped.py")
 
 
@@ -57,7 +58,7 @@ def test_the_interpreter_that_runs_is_told_from_copies(version: str, mode: str, 
     assert found.image.start <= said
     assert Path(found.image.interpreter.path).exists()
     if version != "system":
-        assert f"{found.version[0]}.{found.version[1]}" == version
+        assert spelled(found.version) + "t" * found.is_free_threaded == version
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.12"])

@@ -15,17 +15,17 @@ import pytest
 
 from pprofpy.arch import arm64, x86_64
 from pprofpy.collectors.cpython.blocked_stacks import blocked_stacks
-from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, layout_of
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, debug_offsets, described
 from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.runtime import find_runtime
 from pprofpy.collectors.cpython.thread_names import ThreadNames
-from pprofpy.collectors.cpython.versions import version_of, with_mutexes_of
+from pprofpy.collectors.cpython.versions import with_mutexes_of
 from pprofpy.elf import NotElfError, find_symbols, read_headers, reader_of
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.target import Interpreter, Target, open_target, procfs
-from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter, wait_until
+from tests.conftest import FREE_PYTHONS, PROGRAMS, PYTHONS, Start, facts_of, interpreter, wait_until
 
-VERSIONS = PYTHONS
+VERSIONS = (*PYTHONS, *FREE_PYTHONS)
 COMPILERS = {"cc": x86_64.MACHINE, "aarch64-linux-gnu-gcc": arm64.MACHINE}
 
 
@@ -92,6 +92,9 @@ OFFSETS = r"""
 #include <internal/pycore_runtime.h>
 #endif
 #include <internal/pycore_pystate.h>
+#if PY_VERSION_HEX >= 0x030d0000
+#include <internal/pycore_object.h>
+#endif
 #if PY_VERSION_HEX >= 0x030b0000
 #include <internal/pycore_code.h>
 #endif
@@ -129,6 +132,7 @@ void tell(void)
     SAY("thread_status", PyThreadState, _status);
 #endif
     SAY("code_first_line", PyCodeObject, co_firstlineno);
+    SAY("code_flags", PyCodeObject, co_flags);
     SAY("code_file", PyCodeObject, co_filename);
 #if PY_VERSION_HEX < 0x030b0000
     SAY("thread_frame", PyThreadState, frame);
@@ -169,6 +173,15 @@ void tell(void)
 #if PY_VERSION_HEX >= 0x030b0000
     SAY("cached_keys", PyHeapTypeObject, ht_cached_keys);
 #endif
+#if PY_VERSION_HEX >= 0x030b0000
+    SAY("generator_frame", PyGenObject, gi_iframe);
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    TELL("dict_before", -MANAGED_DICT_OFFSET);
+#endif
+#ifdef Py_GIL_DISABLED
+    SAY("gil_enabled", struct _gil_runtime_state, enabled);
+#endif
     SAY("object_type", PyObject, ob_type);
     SAY("object_length", PyASCIIObject, length);
     SAY("string_state", PyASCIIObject, state);
@@ -193,20 +206,20 @@ def test_offsets_are_those_of_the_headers(compiler: str, version: str, tmp_path:
     said = re.findall(r"^\s*@ (\w+) (\d+)$", (tmp_path / "x.s").read_text(), re.MULTILINE)
     expected = {name: int(offset) for name, offset in said}
 
-    known = version_of((3, int(version.partition(".")[2])))
+    known = facts_of(version)
     ours = asdict(with_mutexes_of(known.layout, COMPILERS[compiler].mutex_bytes)) | asdict(known.objects)
 
     assert len(expected) > 20
     assert {name: ours[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("version", ["3.13", "3.14", "3.15"])
+@pytest.mark.parametrize("version", ["3.13", *FREE_PYTHONS, "3.14", "3.15"])
 def test_interpreters_say_the_same_of_themselves(version: str, start: Start) -> None:
     found = find_runtime(open_target(start(interpreter(version), str(PROGRAMS / "sleeper.py")).pid))
     raw = found.reader().memory.read(found.address, TABLE_BYTES)
 
     assert debug_offsets(found.version, raw)
-    assert layout_of(found.version, raw) == version_of(found.version).layout
+    assert described(found.version, raw) == facts_of(version)
 
 
 # -- a process -----------------------------------------------------------------------------------------------------

@@ -11,21 +11,38 @@ import pytest
 
 import pprofpy
 from pprofpy.collectors.cpython import versions
-from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, layout_of
-from pprofpy.collectors.cpython.linetable import LineTables
-from pprofpy.collectors.cpython.versions import VERSIONS, UnknownVersionError, sampler_defines, version_of
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, described
+from pprofpy.collectors.cpython.versions import (
+    VERSIONS,
+    UnknownVersionError,
+    is_new,
+    sampler_defines,
+    version_like,
+    version_of,
+)
 
 PACKAGE = Path(pprofpy.__file__).parent
 OLDEST, NEWEST = min(VERSIONS), max(VERSIONS)
-UNKNOWN = [(2, 7), (OLDEST[0], OLDEST[1] - 1), (NEWEST[0], NEWEST[1] + 1), (4, 0)]
+NEXT = NEWEST[0], NEWEST[1] + 1
+UNKNOWN = [(2, 7), (OLDEST[0], OLDEST[1] - 1), (4, 0)]
 FRAMES = PACKAGE / "collectors/heapagent/sampler/frames.h"
 
 
 @pytest.mark.parametrize("number", UNKNOWN)
 def test_an_unknown_version_is_refused_wherever_something_depends_on_it(number: tuple[int, int]) -> None:
-    for use in (version_of, LineTables, lambda one: layout_of(one, bytes(TABLE_BYTES))):
+    for use in (version_of, version_like, lambda one: described(one, bytes(TABLE_BYTES))):
         with pytest.raises(UnknownVersionError, match=rf"the layout of Python {number[0]}\.{number[1]} is not known"):
             use(number)
+
+
+def test_the_next_version_is_tried_like_the_newest_but_not_known() -> None:
+    assert version_like(NEXT) is VERSIONS[NEWEST]
+    assert is_new(NEXT)
+    assert not any(map(is_new, [*VERSIONS, *UNKNOWN]))
+    with pytest.raises(UnknownVersionError):
+        version_of(NEXT)
+    with pytest.raises(UnknownVersionError, match="free-threaded"):
+        version_like(NEXT, is_free_threaded=True)
 
 
 def test_there_is_no_gap_between_known_versions() -> None:

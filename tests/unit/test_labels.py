@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.kernel.label_options import LabelOptions, Variable
 from pprofpy.collectors.pystacks import labels as labels_module
 from pprofpy.collectors.pystacks.labels import LABEL_LAYOUTS, OTHERS, Labels
@@ -69,7 +70,7 @@ def digits(size: int, *parts: int) -> bytes:
 
 def taken(*values: tuple[int, int, int, bytes], version: tuple[int, int] = (3, 12)) -> dict[str, Any]:
     labels = Labels(OPTIONS)
-    labels.take(record(7, *values), version)
+    labels.take(record(7, *values), VERSIONS[version].objects)
     return {label.key: label.value for label in labels.of(7)}
 
 
@@ -105,7 +106,7 @@ def test_a_program_that_names_each_request_fills_no_memory(monkeypatch: pytest.M
     labels = Labels(OPTIONS)
     for number in range(1, 100):
         text = value(STR, b"request-%d" % number)
-        labels.take(record(number, text, value(STR, b"handle"), text), (3, 12))
+        labels.take(record(number, text, value(STR, b"handle"), text), VERSIONS[3, 12].objects)
 
     assert labels.of(10) == (Label("task", "request-10"), Label("route", "request-10"))
     assert labels.of(11) == (Label("task", "handle"), Label("route", OTHERS))
@@ -114,7 +115,7 @@ def test_a_program_that_names_each_request_fills_no_memory(monkeypatch: pytest.M
 
 def test_labels_are_forgotten_in_the_second_turn() -> None:
     labels = Labels(OPTIONS)
-    labels.take(record(1, value(STR, b"a")), (3, 12))
+    labels.take(record(1, value(STR, b"a")), VERSIONS[3, 12].objects)
     labels.forget()
     assert labels.of(1) == (Label("task", "a"),)
     labels.forget()

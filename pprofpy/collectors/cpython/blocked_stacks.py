@@ -70,7 +70,7 @@ class _Frames:
         self._layout = runtime.layout
         self._reader = reader
         self._modules = ModuleNames(runtime.root, runtime.pid)
-        self._lines = LineTables(runtime.version)
+        self._lines = LineTables(runtime.known.lines)
         self._known: dict[tuple[int, int], Frame] = {}
 
     def of(self, thread_state: int) -> list[Frame]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pprofpy.collectors.cpython.versions import LineTable, version_of
+from pprofpy.collectors.cpython.versions import LineTable
 
 MOST_LINES = 1 << 31
 """Lines are below this, as for the interpreter itself, whatever a table adds up to."""
@@ -40,14 +40,11 @@ class LineTables:
     """Decoded tables, those that were used last, up to a total size.
 
     Args:
-        version: (major, minor).
-
-    Raises:
-        UnknownVersionError: The form of its tables is not known.
+        form: Of all of them.
     """
 
-    def __init__(self, version: tuple[int, int]) -> None:
-        self._decode, self._unit = _DECODERS[version_of(version).lines]
+    def __init__(self, form: LineTable) -> None:
+        self._decode, self._unit = _DECODERS[form]
         self._known: OrderedDict[tuple[bytes, int], _Lines] = OrderedDict()
         self._kept_bytes = 0
 
@@ -82,9 +79,14 @@ def _size(table: bytes, lines: _Lines) -> int:
     return len(table) + lines.size + _ENTRY_BYTES
 
 
-def line_of(version: tuple[int, int], table: bytes, first_line: int, instruction: int) -> int:
+def line_of(form: LineTable, table: bytes, first_line: int, instruction: int) -> int:
     """One line of one table; see LineTables.line."""
-    return LineTables(version).line(table, first_line, instruction)
+    return LineTables(form).line(table, first_line, instruction)
+
+
+def units_covered(table: bytes) -> int:
+    """How many units of code a table of ENTRIES is for: all of its code object's, no more and no fewer."""
+    return sum((byte & 7) + 1 for byte in table if byte >= 128)
 
 
 def _lnotab(table: bytes, first_line: int) -> _Lines:

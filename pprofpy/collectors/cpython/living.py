@@ -25,7 +25,7 @@ class IdleImageError(NotLivingError):
     """Nobody has initialized it, at least not yet."""
 
 
-def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_threaded: bool = False) -> None:
+def prove_living(reader: ObjectReader, runtime: int, code_type: int) -> None:
     """Prove that the interpreter that `reader` reads is in use by threads of its process.
 
     Its type of code objects must be a type of that name (objects have the size that we know, the image is relocated);
@@ -35,7 +35,6 @@ def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_
         reader: Reads the interpreter.
         runtime: The address of its `_PyRuntime`.
         code_type: The address of its `PyCode_Type`.
-        is_free_threaded: Its objects have another head; of these only the threads are looked at.
 
     Raises:
         NotLivingError: It is not in use (an IdleImageError), or its structures are not where they should be.
@@ -43,7 +42,7 @@ def prove_living(reader: ObjectReader, runtime: int, code_type: int, *, is_free_
         TargetError: The process has ended.
     """
     layout = reader.layout
-    if not is_free_threaded and not _is_type_of_code(reader, layout, code_type):
+    if not _is_type_of_code(reader, layout, code_type):
         raise NotLivingError("its objects have an unknown form")
     interpreters = list(reader.interpreters(runtime))
     if not interpreters:

@@ -81,6 +81,10 @@ class ObjectReader:
             raise UnreadableError(f"no code object at {address:#x}")
         return head
 
+    def is_code(self, address: int) -> bool:
+        """Is there a code object? There may be nothing at all."""
+        return self.memory.read_if_there(address + self.layout.object_type, 8) == struct.pack("<Q", self._code_type)
+
     def code_from(self, head: bytes) -> Code:
         """What a code object says whose first bytes are these; without its line table if that is too long."""
         layout = self.layout
@@ -153,10 +157,15 @@ class ObjectReader:
 
     def places(self, thread_state: int, most_frames: int = _MOST_FRAMES) -> Iterator[tuple[int, int]]:
         """A thread's stack, leaf-first: addresses of code objects, and the word that tells the current instruction."""
+        places = islice(self.all_places(thread_state), most_frames)
+        return ((code, instruction) for is_python, code, instruction in places if is_python)
+
+    def all_places(self, thread_state: int) -> Iterator[tuple[bool, int, int]]:
+        """The same with calls from C, which hold no code of Python's: whether it is none of them comes first."""
         layout = self.layout
-        for _, raw in islice(self._raw_frames(thread_state), most_frames):
-            if layout.frame_owner == NONE or raw[layout.frame_owner] < CALL_FROM_C:
-                yield _word(raw, layout.frame_code) & ~POINTER_TAGS, _word(raw, layout.frame_instruction)
+        for _, raw in islice(self._raw_frames(thread_state), _MOST_FRAMES):
+            is_python = layout.frame_owner == NONE or raw[layout.frame_owner] < CALL_FROM_C
+            yield is_python, _word(raw, layout.frame_code) & ~POINTER_TAGS, _word(raw, layout.frame_instruction)
 
     def frame_addresses(self, thread_state: int) -> Iterator[int]:
         """The addresses of a thread's frames, leaf-first."""

@@ -8,18 +8,28 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pprofpy.arch import here
 from pprofpy.budget import Budget
-from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, is_free_threaded, layout_of
+from pprofpy.collectors.cpython.debugoffsets import TABLE_BYTES, ImplausibleLayoutError, described, is_free_threaded
 from pprofpy.collectors.cpython.living import IdleImageError, NotLivingError, prove_living
 from pprofpy.collectors.cpython.loaded import SYMBOLS, LoadedImage, loaded_images
 from pprofpy.collectors.cpython.memory import Memory, SnapshotMemory, UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
-from pprofpy.collectors.cpython.versions import Layout, UnknownVersionError, spelled, with_mutexes_of
+from pprofpy.collectors.cpython.proof import prove_walk
+from pprofpy.collectors.cpython.versions import (
+    Layout,
+    UnknownVersionError,
+    Version,
+    is_new,
+    spelled,
+    version_like,
+    version_of,
+    with_mutexes_of,
+)
 from pprofpy.errors import NotPossibleError, NotStartedError, TargetError
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Interpreter, Target, open_target
@@ -39,20 +49,30 @@ class Runtime:
         version: (major, minor).
         address: Of its `_PyRuntime`.
         code_type: The address of `PyCode_Type`.
-        layout: Where things lie.
+        known: Where things lie, and which forms they have.
         root: The process's root folder, as reached from here.
         image: The file that it is in, and where that is loaded.
-        is_free_threaded: It is a build whose objects have another head: only `address` and the threads can be read.
+        is_free_threaded: It is a build that can run without a GIL.
     """
 
     pid: int
     version: tuple[int, int]
     address: int
     code_type: int
-    layout: Layout
+    known: Version
     root: Path
     image: LoadedImage
     is_free_threaded: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Where things lie."""
+        return self.known.layout
+
+    @property
+    def is_new(self) -> bool:
+        """Is its version newer than all that are known? All that is known of it then is what its stacks prove."""
+        return is_new(self.version)
 
     def reader(self, seconds: float = _SECONDS) -> ObjectReader:
         """Reads its objects, for one task: so long, and so much, at most."""
@@ -87,7 +107,7 @@ class Runtime:
 
 
 def living_runtime(target: Target) -> Runtime:
-    """The interpreter that is in use in a process, proved by reading alone. It may be a free-threaded one.
+    """The interpreter that is in use in a process, proved by reading alone.
 
     Whatever calls or writes anything in a target must take the interpreter from here: files of interpreters can be
     mapped that are not in use, and calling their functions ends the process.
@@ -97,7 +117,7 @@ def living_runtime(target: Target) -> Runtime:
         TargetError: The process has ended.
         TargetPermissionError: We may not look inside it.
     """
-    return _patiently(target, _living)
+    return _patiently(target, _known)
 
 
 def find_runtime(target: Target) -> Runtime:
@@ -128,10 +148,19 @@ def _patiently(target: Target, find: Callable[[Target], Runtime]) -> Runtime:
         target = open_target(target.pid)  # its library may not have been there before
 
 
+def _known(target: Target) -> Runtime:
+    """What a walk proves is enough to read by, but not to call functions."""
+    runtime = _living(target)
+    if runtime.is_new:
+        try:
+            version_of(runtime.version)
+        except UnknownVersionError as error:
+            raise _unsupported(target, str(error), runtime.image.interpreter) from error
+    return runtime
+
+
 def _readable(target: Target) -> Runtime:
     runtime = _living(target)
-    if runtime.is_free_threaded:
-        raise _unsupported(target, "it is a free-threaded build, whose structures differ", runtime.image.interpreter)
     check(target, runtime)
     return runtime
 
@@ -168,7 +197,7 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
     try:
         version = _version(target, memory, image)
         raw = memory.read(address, TABLE_BYTES)
-        layout = with_mutexes_of(layout_of(version, raw), here().mutex_bytes)
+        known = described(version, raw)
     except UnknownVersionError as error:
         raise _unsupported(target, str(error), image.interpreter) from error
     except (UnreadableError, ImplausibleLayoutError) as error:
@@ -179,7 +208,7 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
         version=version,
         address=address,
         code_type=code_type,
-        layout=layout,
+        known=replace(known, layout=with_mutexes_of(known.layout, here().mutex_bytes)),
         root=target.root,
         image=image,
         is_free_threaded=is_free_threaded(version, raw),
@@ -187,7 +216,7 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
     reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # the process runs meanwhile: what is torn now is whole another time
         try:
-            prove_living(reader, address, code_type, is_free_threaded=runtime.is_free_threaded)
+            prove_living(reader, address, code_type)
             return runtime
         except IdleImageError as error:
             raise NotStartedError(
@@ -202,12 +231,29 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
 
 
 def check(target: Target, runtime: Runtime) -> None:
-    """Read stacks: every frame of one must lead to a real code object with a name and a file.
-
-    A process none of whose threads runs Python code just now is fine.
+    """Read stacks. By a layout that is none of ours, one of them must prove it (`prove_walk`).
 
     Raises:
         NotPossibleError: The structures are not where they should be.
+    """
+    nearest = version_like(runtime.version, is_free_threaded=runtime.is_free_threaded).layout
+    if not runtime.is_new and runtime.layout == with_mutexes_of(nearest, here().mutex_bytes):
+        _check_names(target, runtime)
+        return
+    reader, problem = runtime.reader(), ""
+    for _ in range(_ATTEMPTS):  # as in _prove
+        try:
+            prove_walk(reader, runtime.address, nearest)
+            return
+        except UnreadableError as error:
+            problem = str(error)
+    raise _misplaced(target, runtime, problem)
+
+
+def _check_names(target: Target, runtime: Runtime) -> None:
+    """Every frame of one stack must lead to a real code object with a name and a file.
+
+    A process none of whose threads runs Python code just now is fine.
     """
     reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # as in _prove
@@ -245,7 +291,10 @@ def _version(target: Target, memory: Memory, image: LoadedImage) -> tuple[int, i
 
 
 def _misplaced(target: Target, runtime: Runtime, problem: str) -> NotPossibleError:
-    why = f"its structures are not where those of Python {spelled(runtime.version)} should be ({problem})"
+    if runtime.is_new:
+        why = f"Python {spelled(runtime.version)} is not known, and what it says of itself cannot be proved ({problem})"
+    else:
+        why = f"its structures are not where those of Python {spelled(runtime.version)} should be ({problem})"
     return _unsupported(target, why, runtime.image.interpreter)
 
 

@@ -7,7 +7,7 @@ C gets it as defines: the programs in the kernel KERNEL_DEFINES and, for each pr
 Source: `offsetof` with the headers of each version (tests/unit/test_cpython_outside.py does it again); for 3.13 and
 later Include/internal/pycore_runtime.h and pycore_debug_offsets.h. Line tables: Objects/lnotab_notes.txt, PEP 626,
 Objects/locations.md. Objects: Include/cpython/dictobject.h, Include/internal/pycore_dict.h, pycore_object.h. Offsets
-are those of 64-bit builds with a GIL.
+are those of 64-bit builds.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Layout:
         interp_gil: In PyInterpreterState, a pointer to the GIL; 0 where the runtime holds the only one.
         runtime_gil: In _PyRuntimeState, the GIL itself; 0 where each interpreter points to one.
         gil_holder, gil_locked: In the GIL.
+        gil_enabled: In the GIL of a free-threaded build, whether it is in use now; 0 in others, too.
         thread_next, thread_interp, thread_id, thread_frame: In PyThreadState.
         thread_cframe: In PyThreadState, leads to a structure on the C stack while Python runs; 0 where there is none.
         thread_status: In PyThreadState, marks the state that its thread was in last; 0 where nothing does.
@@ -128,6 +129,7 @@ class Layout:
     code_flags: int = 36
     generator_frame: int = 0
     frame_of_generator: int = 0
+    gil_enabled: int = 0
 
 
 _3_8 = Layout(
@@ -257,6 +259,27 @@ _3_15 = replace(
     thread_id=176,
     generator_runs=4,
 )
+_3_13T = replace(
+    _3_13,
+    interp_modules=7664,
+    gil_holder=16,
+    gil_locked=24,
+    code_instructions=216,
+    code_bytes=160,
+    code_flags=64,
+    generator_frame=88,
+    code_first_line=84,
+    code_version=108,
+    code_file=128,
+    code_name=144,
+    code_table=152,
+    object_type=24,
+    object_length=32,
+    string_state=48,
+    string_ascii=56,
+    string_wide=72,
+    bytes_data=48,
+)
 
 
 def with_mutexes_of(layout: Layout, mutex_bytes: int) -> Layout:
@@ -298,6 +321,7 @@ class Objects:
         has_compact_keys: The keys of a dict have a head of 32 bytes, and no hashes if all of them are str.
         values_head: How many bytes lie before the values of a dict that shares its keys with others.
         attributes: Where instances have theirs.
+        dict_before: How far before an instance the word lies that may lead to its dict.
         cached_keys: In a class, the names of attributes that do not lie in a dict; 0 where they always do.
         int_flag_bits: How many bits lie below the number of digits of an int.
     """
@@ -305,49 +329,25 @@ class Objects:
     has_compact_keys: bool
     values_head: int
     attributes: Attributes
+    dict_before: int
     cached_keys: int
     int_flag_bits: int
 
 
 _OBJECTS_3_8 = Objects(
-    has_compact_keys=False, values_head=0, attributes=Attributes.IN_DICT, cached_keys=0, int_flag_bits=0
+    has_compact_keys=False,
+    values_head=0,
+    attributes=Attributes.IN_DICT,
+    dict_before=24,
+    cached_keys=0,
+    int_flag_bits=0,
 )
 _OBJECTS_3_11 = replace(_OBJECTS_3_8, has_compact_keys=True, attributes=Attributes.POINTED_TO, cached_keys=872)
 _OBJECTS_3_12 = replace(_OBJECTS_3_11, attributes=Attributes.TAGGED, cached_keys=880, int_flag_bits=3)
 _OBJECTS_3_13 = replace(_OBJECTS_3_12, attributes=Attributes.INLINE, values_head=8)
 _OBJECTS_3_15 = replace(_OBJECTS_3_13, cached_keys=888)
 
-FREE_THREADED: Mapping[str, int] = {"code_bytes": 256, "frame_bytes": 128}
-"""What differs from the layout in builds without a GIL: objects have a larger head, before all else."""
-
-_HEAD = ("cookie", "version", "free_threaded")
-_RUNTIME = ("runtime.size", "runtime.finalizing", "runtime.interpreters_head")
-_INTERP = (
-    "interp.size", "interp.id", "interp.next", "interp.threads_head",
-    "interp.gc", "interp.imports_modules", "interp.sysdict", "interp.builtins", "interp.ceval_gil",
-    "interp.gil_runtime_state", "interp.gil_enabled", "interp.gil_locked", "interp.gil_holder",
-)  # fmt: skip
-_THREAD = (
-    "thread.size", "thread.prev", "thread.next", "thread.interp", "thread.current_frame", "thread.thread_id",
-    "thread.native_thread_id", "thread.datastack_chunk", "thread.status",
-)  # fmt: skip
-_FRAME = ("frame.size", "frame.previous", "frame.executable", "frame.instr_ptr", "frame.localsplus", "frame.owner")
-_CODE = (
-    "code.size", "code.filename", "code.name", "code.qualname", "code.linetable", "code.firstlineno",
-    "code.argcount", "code.localsplusnames", "code.localspluskinds", "code.co_code_adaptive",
-)  # fmt: skip
-_INTERP_3_14 = (
-    *_INTERP[:4], "interp.threads_main", *_INTERP[4:], "interp.code_object_generation", "interp.tlbc_generation",
-)  # fmt: skip
-_THREAD_3_15 = (
-    *_THREAD[:5], "thread.base_frame", "thread.last_profiled_frame", "thread.last_profiled_frame_seq", *_THREAD[5:],
-    "thread.holds_gil", "thread.gil_requested", "thread.current_exception", "thread.exc_state",
-    "err_stackitem.exc_value",
-)  # fmt: skip
-_FRAME_3_14 = (*_FRAME, "frame.stackpointer", "frame.tlbc_index")
-_SAID_3_13 = (*_HEAD, *_RUNTIME, *_INTERP, *_THREAD, *_FRAME, *_CODE)
-_SAID_3_14 = (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD, *_FRAME_3_14, *_CODE)
-_SAID_3_15 = (*_HEAD, *_RUNTIME, *_INTERP_3_14, *_THREAD_3_15, *_FRAME_3_14, *_CODE)
+_OBJECTS_3_13T = replace(_OBJECTS_3_13, dict_before=8, cached_keys=896)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,14 +358,11 @@ class Version:
         layout: Where the members of its structures lie.
         objects: The forms of its objects.
         lines: The form of its line tables.
-        debug_offsets: The members of its `_Py_DebugOffsets` in order, 8 bytes each, up to the last that is needed:
-            what the interpreter says of itself then counts for more than `layout`. Empty if it says nothing.
     """
 
     layout: Layout
     objects: Objects
     lines: LineTable
-    debug_offsets: tuple[str, ...] = ()
 
 
 VERSIONS = {
@@ -374,31 +371,52 @@ VERSIONS = {
     (3, 10): Version(_3_10, _OBJECTS_3_8, LineTable.RANGES),
     (3, 11): Version(_3_11, _OBJECTS_3_11, LineTable.ENTRIES),
     (3, 12): Version(_3_12, _OBJECTS_3_12, LineTable.ENTRIES),
-    (3, 13): Version(_3_13, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_13),
-    (3, 14): Version(_3_14, _OBJECTS_3_13, LineTable.ENTRIES, _SAID_3_14),
-    (3, 15): Version(_3_15, _OBJECTS_3_15, LineTable.ENTRIES, _SAID_3_15),
+    (3, 13): Version(_3_13, _OBJECTS_3_13, LineTable.ENTRIES),
+    (3, 14): Version(_3_14, _OBJECTS_3_13, LineTable.ENTRIES),
+    (3, 15): Version(_3_15, _OBJECTS_3_15, LineTable.ENTRIES),
 }
 """(major, minor) -> what is to be known of it."""
+
+FREE_THREADED = {(3, 13): Version(_3_13T, _OBJECTS_3_13T, LineTable.ENTRIES)}
+"""The same of builds without a GIL: objects have a larger head."""
 
 
 class UnknownVersionError(ValueError):
     """Nothing is known of this version: it is refused rather than taken for another."""
 
 
-def version_of(number: tuple[int, int]) -> Version:
+def version_of(number: tuple[int, int], *, is_free_threaded: bool = False) -> Version:
     """What is to be known of a version.
 
     Args:
         number: (major, minor).
+        is_free_threaded: Is it a build without a GIL?
 
     Raises:
-        UnknownVersionError: It is not in VERSIONS.
+        UnknownVersionError: Nothing is.
     """
-    known = VERSIONS.get(number)
-    if known is None:
-        span = f"{spelled(min(VERSIONS))} to {spelled(max(VERSIONS))}"
-        raise UnknownVersionError(f"the layout of Python {spelled(number)} is not known, only those of {span}")
-    return known
+    known = FREE_THREADED if is_free_threaded else VERSIONS
+    if number not in known:
+        span = " to ".join(map(spelled, sorted({min(known), max(known)})))
+        what = "free-threaded " if is_free_threaded else ""
+        those = "that" if len(known) == 1 else "those"
+        raise UnknownVersionError(f"the layout of {what}Python {spelled(number)} is not known, only {those} of {span}")
+    return known[number]
+
+
+def version_like(number: tuple[int, int], *, is_free_threaded: bool = False) -> Version:
+    """What is to be known of a version; of one that is newer than all of VERSIONS, what is to be tried and then proved.
+
+    Arguments and errors are those of `version_of`.
+    """
+    if is_new(number) and not is_free_threaded:
+        return VERSIONS[max(VERSIONS)]
+    return version_of(number, is_free_threaded=is_free_threaded)
+
+
+def is_new(number: tuple[int, int]) -> bool:
+    """Is a version newer than all that are known, and may be like the newest of them?"""
+    return number > max(VERSIONS) and number[0] == max(VERSIONS)[0]
 
 
 def spelled(number: tuple[int, int]) -> str:

@@ -25,7 +25,7 @@ from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.tasks import CurrentTasks, current_tasks
-from pprofpy.collectors.cpython.versions import Attributes, version_of
+from pprofpy.collectors.cpython.versions import Attributes
 from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.labels import LABEL_SOURCE
@@ -151,7 +151,7 @@ def _entry(runtime: Runtime, tasks: CurrentTasks | None, variables: list[Variabl
         entry["current_tasks"], entry["thread_task"] = tasks.dict_at, tasks.layout.thread_task
         entry["task_coroutine"], entry["task_name"] = tasks.layout.coroutine, tasks.layout.name
         entry["coroutine_name"] = tasks.layout.coroutine_name
-        objects = version_of(runtime.version).objects
+        objects = runtime.known.objects
         entry["has_compact_keys"], entry["values_kind"] = objects.has_compact_keys, _VALUES[objects.attributes]
         for name in _AWAITING:
             entry[name] = getattr(tasks.layout, name)

@@ -12,7 +12,7 @@ import numpy as np
 from pprofpy.collectors.cpython.dicts import int_of
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import decode_text
-from pprofpy.collectors.cpython.versions import version_of
+from pprofpy.collectors.cpython.versions import Objects
 from pprofpy.collectors.kernel.label_options import MOST_VARIABLES, LabelOptions
 from pprofpy.model.profile import Label, LabelSet
 
@@ -93,11 +93,11 @@ class Labels:
         self._texts: defaultdict[str, set[str]] = defaultdict(set)
         self._crowded: set[str] = set()
 
-    def take(self, record: bytes, version: tuple[int, int]) -> None:
-        """Take in a record of the kernel's; `version`: of its process's Python."""
+    def take(self, record: bytes, forms: Objects) -> None:
+        """Take in a record of the kernel's; `forms`: of the objects of its process's Python."""
         _, _, number = _HEAD.unpack_from(record)
         values = [_value_of(record, place) for place in range(_FIRST_VARIABLE + len(self._options.variables))]
-        texts = [_text_of(value, version) for value in values]
+        texts = [_text_of(value, forms) for value in values]
         labels = []
         if task := self._bounded("task", texts[_TASK_NAME], texts[_TASK_COROUTINE]) or texts[_TASK_COROUTINE]:
             labels.append(Label("task", task))
@@ -142,12 +142,12 @@ def _value_of(record: bytes, place: int) -> _Value:
     return _Value(kind, size, width, record[start : start + _TEXT_BYTES])
 
 
-def _text_of(value: _Value, version: tuple[int, int]) -> str | None:
+def _text_of(value: _Value, forms: Objects) -> str | None:
     """A value as text; None if there is none."""
     if value.kind == _Kind.STR:
         return decode_text(value.text[: value.size], value.width) + _CUT_MARK * (value.size > _TEXT_BYTES)
     if value.kind == _Kind.INT:
-        return _int_text(value.text, version)
+        return _int_text(value.text, forms)
     if value.kind == _Kind.NONE:
         return "None"
     if value.kind == _Kind.OTHER:
@@ -155,8 +155,8 @@ def _text_of(value: _Value, version: tuple[int, int]) -> str | None:
     return None
 
 
-def _int_text(text: bytes, version: tuple[int, int]) -> str:
+def _int_text(text: bytes, forms: Objects) -> str:
     try:
-        return str(int_of(text, version_of(version).objects))
+        return str(int_of(text, forms))
     except UnreadableError:
         return LARGE_INT

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pprofpy.collectors.cpython.lock import require_lock
 from pprofpy.collectors.cpython.modules import ModuleNames
 from pprofpy.collectors.cpython.objects import ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime, find_runtime
@@ -29,7 +30,7 @@ from pprofpy.target import Target, descendants_of, open_target, procfs
 from pprofpy.target.process import NotPythonError
 from pprofpy.text import counted
 
-_NOT_IN_KERNEL = ("interp_modules", "runtime_gil")
+_NOT_IN_KERNEL = ("interp_modules", "runtime_gil", "gil_enabled")
 _LAYOUT_FIELDS = tuple(one.name for one in fields(Layout) if one.name not in _NOT_IN_KERNEL)
 TARGET = np.dtype(
     [
@@ -109,6 +110,7 @@ class Processes:
         program: Includes python.h.
         children: Also watch the processes that a watched one starts.
         on_entry: Called with each Python, before the kernel walks its stacks.
+        needs_lock: Only processes whose interpreter lock can be watched.
 
     Attributes:
         hidden_threads: How many threads were beyond those whose stacks can be found, as their processes were entered.
@@ -117,9 +119,11 @@ class Processes:
         NotPossibleError: The kernel is too old.
     """
 
-    def __init__(self, program: Program, *, children: bool, on_entry: Callable[[Process], None]) -> None:
+    def __init__(
+        self, program: Program, *, children: bool, on_entry: Callable[[Process], None], needs_lock: bool = False
+    ) -> None:
         self._targets = program.table("python_targets", _U4, TARGET)
-        self._children = children
+        self._children, self._needs_lock = children, needs_lock
         self._on_entry = on_entry
         self._known: dict[int, Process] = {}
         self._starting: dict[int, _Trials] = {}
@@ -275,6 +279,8 @@ class Processes:
 
     def _enter(self, target: Target) -> None:
         runtime = find_runtime(target)
+        if self._needs_lock:
+            require_lock(runtime)
         try:
             self._add(runtime)
         except OSError as error:

@@ -29,6 +29,7 @@ from pprofpy.collectors.cpython.linetable import LineTables
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.cpython.versions import LineTable
 from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.label_sources import LabelSources
@@ -86,6 +87,7 @@ class PythonStacks:
         program: Includes python.h.
         children: Also walk the processes that a watched one starts.
         labels: What else to label stacks with; `python_constants` must have been given the same.
+        needs_lock: Walk only processes whose interpreter lock can be watched.
 
     Attributes:
         processes: Whose stacks are walked.
@@ -95,9 +97,11 @@ class PythonStacks:
         NotPossibleError: The kernel is too old.
     """
 
-    def __init__(self, program: Program, *, children: bool = False, labels: LabelOptions = NO_LABELS) -> None:
+    def __init__(
+        self, program: Program, *, children: bool = False, labels: LabelOptions = NO_LABELS, needs_lock: bool = False
+    ) -> None:
         self._sources = LabelSources(program, labels)
-        self.processes = Processes(program, children=children, on_entry=self._sources.enter)
+        self.processes = Processes(program, children=children, on_entry=self._sources.enter, needs_lock=needs_lock)
         self._program = program
         self._epoch = program.table("python_epoch", _U4, _U4)
         self._records = program.records("python_records")
@@ -105,7 +109,7 @@ class PythonStacks:
         self._older_codes: dict[_CodeKey, Code] = {}
         self._frames: dict[tuple[int, bytes], Frame | None] = {}
         self._same: dict[Code, Code] = {}
-        self._lines: dict[tuple[int, int], LineTables] = {}
+        self._lines: dict[LineTable, LineTables] = {}
         self._large_bytes = 0
         self._polls = 0
         self._stacks: dict[int, Walked] = {0: NOTHING}
@@ -306,7 +310,7 @@ class PythonStacks:
 
     def _take_labels(self, record: bytes) -> None:
         if process := self.processes.get(process_of(record)):
-            self._labels.take(record, process.runtime.version)
+            self._labels.take(record, process.runtime.known.objects)
 
     def _large_table(self, tgid: int, table: int) -> bytes:
         """A line table that the kernel does not send; empty if it cannot be read, or there are too many of them."""
@@ -352,8 +356,8 @@ class PythonStacks:
             return UNREADABLE
         module = process.modules.name(found.filename)
         function = Function(f"{module}.{found.name}" if module else found.name, found.name, found.filename)
-        version = process.runtime.version
-        lines = self._lines.get(version) or self._lines.setdefault(version, LineTables(version))
+        form = process.runtime.known.lines
+        lines = self._lines.get(form) or self._lines.setdefault(form, LineTables(form))
         return Frame(function, lines.line(found.table, found.first_line, instruction))
 
     def _code_of(self, process: Process, key: _CodeKey) -> Code | None:

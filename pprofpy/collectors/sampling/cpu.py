@@ -128,7 +128,8 @@ class CpuRecorder(KernelRecorder):
     def open(self) -> None:
         """Load the program; it is attached when the first process is watched."""
         program = self.load(self.source, self._values(), self._sizes())
-        self.stacks = PythonStacks(program, children=self._options.children, labels=self._options.labels)
+        options = self._options
+        self.stacks = PythonStacks(program, children=options.children, labels=options.labels, needs_lock=options.gil)
         self.owned.callback(self.stacks.close)
         self._samples = program.table("samples", SAMPLE, _U8)
         self._window = program.table("window", _U4, _U4)
