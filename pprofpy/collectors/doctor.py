@@ -21,7 +21,7 @@ from pprofpy import arch
 from pprofpy import target as targets
 from pprofpy.collectors import attach, programs
 from pprofpy.collectors.heapagent.link import SAMPLER, sampler_library
-from pprofpy.collectors.pyspy import executable
+from pprofpy.collectors.pyspy import executable, known_pythons
 from pprofpy.errors import PprofpyError
 from pprofpy.session.circumstances import standstill
 from pprofpy.system import landlock
@@ -43,12 +43,6 @@ from pprofpy.text import counted
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 _TRIAL_TIMEOUT_S = 20
 _WALK_S, _WALK_RATE_HZ = 0.3, 997
-_FIRST_KNOWN = (3, 3)
-_LAST_KNOWN = (((0, 4, 2), (3, 14)), ((0, 4, 0), (3, 13)), ((0, 3, 13), (3, 11)))
-"""From this version of py-spy on, this is the last Python that it knows; newest first. Others are tried all the same.
-
-Source: py-spy's release notes of 0.3.13 and 0.4.0; its pull request 833, which 0.4.1 lacks and 0.4.2 has.
-"""
 
 
 class Verdict(StrEnum):
@@ -284,33 +278,9 @@ def _version(target: Target) -> Check:
     finding = f"{target.interpreter}, {target.interpreter.path}"
     if target.interpreter.implementation != "CPython":
         return Check("its Python", Verdict.FAILED, finding, "run the program on CPython", "cpu heap")
-    if doubt := _doubt(target.interpreter.version):
-        return Check("its Python", Verdict.WARNING, finding, f"{doubt}: see the trial below")
+    if reason := known_pythons.doubt(target.interpreter.version):
+        return Check("its Python", Verdict.WARNING, finding, f"{reason}: see the trial below")
     return Check("its Python", Verdict.OK, finding)
-
-
-def _doubt(python: str) -> str:
-    """Why the py-spy that is installed may not know a version of Python; empty if it does, or if there is none."""
-    try:
-        pyspy = executable.version()
-    except PprofpyError:
-        return ""  # a check of its own says so
-    version, release = _numbers(python), _numbers(pyspy)
-    if not version:
-        return ""
-    last = next((known for since, known in _LAST_KNOWN if release >= since), None)
-    if last is None:
-        return f"which Pythons {pyspy} knows is not known"
-    if _FIRST_KNOWN <= version[:2] <= last:
-        return ""
-    first, newest = (".".join(map(str, one)) for one in (_FIRST_KNOWN, last))
-    return f"{pyspy} knows {first} to {newest}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """`py-spy 0.4.2` -> (0, 4, 2); empty if there are none."""
-    found = re.search(r"\d+(?:\.\d+)+", version)
-    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _namespaces(target: Target) -> Check:

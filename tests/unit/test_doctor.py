@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pprofpy.collectors import doctor
-from pprofpy.collectors.pyspy import executable
+from pprofpy.collectors.pyspy import executable, known_pythons
 from pprofpy.errors import NotPossibleError
 
 
@@ -14,11 +14,11 @@ from pprofpy.errors import NotPossibleError
     [
         ("py-spy 0.4.3", "3.14.0", ""),
         ("py-spy 0.4.2", "3.14", ""),
-        ("py-spy 0.4.1", "3.14.2", "py-spy 0.4.1 knows 3.3 to 3.13"),
+        ("py-spy 0.4.1", "3.14.2", "py-spy 0.4.1 knows 3.3 to 3.13, no free-threaded builds"),
         ("py-spy 0.4.0", "3.13.1", ""),
-        ("py-spy 0.3.14", "3.12.0", "py-spy 0.3.14 knows 3.3 to 3.11"),
-        ("py-spy 0.5.0", "3.15.0", "py-spy 0.5.0 knows 3.3 to 3.14"),
-        ("py-spy 0.4.3", "3.2", "py-spy 0.4.3 knows 3.3 to 3.14"),
+        ("py-spy 0.3.14", "3.12.0", "py-spy 0.3.14 knows 3.3 to 3.11, no free-threaded builds"),
+        ("py-spy 0.5.0", "3.15.0", "py-spy 0.5.0 knows 3.3 to 3.14, no free-threaded builds"),
+        ("py-spy 0.4.3", "3.2", "py-spy 0.4.3 knows 3.3 to 3.14, no free-threaded builds"),
         ("py-spy 0.3.3", "3.8.1", "which Pythons py-spy 0.3.3 knows is not known"),
         ("py-spy of a strange make", "3.8.1", "which Pythons py-spy of a strange make knows is not known"),
         ("py-spy 0.4.3", "", ""),
@@ -29,7 +29,7 @@ def test_which_pythons_are_known_depends_on_the_py_spy_that_is_installed(
 ) -> None:
     monkeypatch.setattr(executable, "version", lambda: pyspy)
 
-    assert doctor._doubt(python) == doubt
+    assert known_pythons.doubt(python) == doubt
 
 
 def test_without_py_spy_there_is_nothing_to_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_without_py_spy_there_is_nothing_to_doubt(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(executable, "version", missing)
 
-    assert doctor._doubt("3.99") == ""
+    assert known_pythons.doubt("3.99") == ""
 
 
 OK, FAILED, WARNING = doctor.Verdict.OK, doctor.Verdict.FAILED, doctor.Verdict.WARNING

@@ -59,7 +59,7 @@ def loaded_images(target: Target) -> list[LoadedImage]:
     if len(places) > _MOST_IMAGES:
         raise NotPossibleError(
             f"process {target.pid} has interpreters mapped at more than {_MOST_IMAGES} places",
-            "pprofpy cpu --engine py-spy may know it",
+            f"pprofpy cpu --engine py-spy may know it: see pprofpy doctor --pid {target.pid}",
         )
     return [image for one, head in places if (image := _image(target, one, head))]
 

@@ -301,5 +301,5 @@ def _misplaced(target: Target, runtime: Runtime, problem: str) -> NotPossibleErr
 def _unsupported(target: Target, why: str, interpreter: Interpreter | None = None) -> NotPossibleError:
     return NotPossibleError(
         f"the interpreter of process {target.pid} ({interpreter or target.interpreter}) cannot be read: {why}",
-        "pprofpy cpu --engine py-spy may know it",
+        f"pprofpy cpu --engine py-spy may know it: see pprofpy doctor --pid {target.pid}",
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pprofpy.collectors.pyspy import executable
 from pprofpy.collectors.pyspy.child import BEHIND, SLOWEST_HZ, PySpy
 from pprofpy.collectors.pyspy.convert import convert, empty
+from pprofpy.collectors.pyspy.known_pythons import knowledge
 from pprofpy.collectors.pyspy.notes import Piece, basis, missed, on_options, on_pieces
 from pprofpy.collectors.sampling.cpu_options import CpuOptions
 from pprofpy.errors import InterruptedEarly, NotPossibleError, PprofpyError, TargetError
@@ -208,7 +209,7 @@ def _explain(spy: PySpy, target: Target) -> PprofpyError:
     if _UNSUPPORTED.search(reason):
         return NotPossibleError(
             f"py-spy cannot read {target.interpreter} in process {target.pid}: {reason}",
-            f"see what is possible: pprofpy doctor --pid {target.pid}",
+            f"{knowledge()}; see what is possible: pprofpy doctor --pid {target.pid}",
         )
     return PprofpyError(
         f"py-spy failed: {reason or said.strip()[-200:] or 'no message'}",
