@@ -3,7 +3,8 @@
 Cost: a fixed amount of work, alone and under each; the slowdown against nobody watching within the same round, and how
 many of the samples that were due were taken. Loads: plain functions in one thread, generators that are made and end all
 the time, 16 threads. Truth: the largest error of any share (in points) of a program whose shares are known, in one
-thread and in 16, and how many stacks are such as never were. Theirs reads a running process, or stops it (blocking).
+thread and in 16, and how many stacks are such as never were. Theirs reads a running process, or stops it (blocking):
+then no thread runs, so it is asked for the holder of the lock.
 
     python -m benchmarks.bench_own_sampler [ROUNDS [SECONDS]]
 """
@@ -41,9 +42,9 @@ def middle(n):
     for _ in down(8, 20): pass""",
 )
 LOADS = {
-    "functions": (LOAD, 1, 50_000),
-    "generators": (GENERATORS, 1, 400_000),
-    "16 threads": (LOAD, 16, 50_000),
+    "functions": (LOAD, 1, 30_000),
+    "generators": (GENERATORS, 1, 200_000),
+    "16 threads": (LOAD, 16, 30_000),
 }
 """Program, threads, rounds of its work."""
 
@@ -158,7 +159,8 @@ def watching(who: str, pid: int, rate_hz: int) -> Iterator[Until]:
     else:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "collapsed"
-            with sampler(pid, rate_hz, output, *(["--blocking"] if who == BLOCKING else [])) as process:
+            options = ["--mode", "gil", "--blocking"] if who == BLOCKING else ["--mode", "cpu"]
+            with sampler(pid, rate_hz, output, *options) as process:
                 yield lambda condition: theirs(process, rate_hz, output, condition)
 
 
@@ -187,8 +189,8 @@ def ours(recorder: CpuRecorder, condition: Callable[[], bool]) -> Taken:
 def sampler(pid: int, rate_hz: int, output: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Python's own. It says that it samples after its first second, if it is asked for figures."""
     command = [
-        interpreter(VERSION), "-m", "profiling.sampling", "attach", str(pid), "--all-threads", "--mode", "cpu",
-        "--no-gc", "--sampling-rate", str(rate_hz), "--realtime-stats", "--collapsed", "-o", str(output), *options,
+        interpreter(VERSION), "-m", "profiling.sampling", "attach", str(pid), "--all-threads", "--no-gc",
+        "--sampling-rate", str(rate_hz), "--realtime-stats", "--collapsed", "-o", str(output), *options,
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
