@@ -3,7 +3,11 @@
 One stack must be whole: from its leaf to the frame that every thread's stack begins with, each frame of a code object
 whose names are text, whose line table covers its instructions exactly, and whose current instruction is one of these.
 What is not in the interpreter's own table is proved the same way: the form of line tables, the bits of a thread's
-status, who owns a frame, the form of the lock. What cannot be proved is not used.
+status, who owns a frame, the form of the lock.
+
+Within a minor version the order of the table is known, and its values are what may be new. In a version that is new,
+the order may be, too: two members that have changed places are told by the stack of a module, whose name and line are
+known.
 """
 
 from __future__ import annotations
@@ -21,28 +25,34 @@ Source: `_status` of PyThreadState, Include/cpython/pystate.h."""
 _MODULE = "<module>"
 
 
-def prove_walk(reader: ObjectReader, runtime: int, known: Layout) -> None:
+def prove_walk(reader: ObjectReader, runtime: int, known: Layout, *, is_new: bool) -> bool:
     """Prove a layout by the stack of one thread.
 
     Args:
         reader: Reads by the layout that is to be proved.
         runtime: The address of the interpreter's `_PyRuntime`.
         known: The nearest layout that is known for certain.
+        is_new: Its version is not known: only the stack of a module proves it.
+
+    Returns:
+        Is there a proof? There is none where no thread runs Python.
 
     Raises:
         UnreadableError: No stack proves it: why the last one does not.
     """
     _same_lock(reader.layout, known)
-    problem = UnreadableError("no thread of it runs Python, or has a stack that is whole")
+    problem: UnreadableError | None = None
     for thread in reader.thread_states(runtime):
         if not reader.leaf_frame(thread):
             continue
         try:
-            _prove_stack(reader, thread)
-            return
+            _prove_stack(reader, thread, needs_module=is_new)
+            return True
         except UnreadableError as error:
             problem = error
-    raise problem
+    if problem:
+        raise problem
+    return False
 
 
 def _same_lock(layout: Layout, known: Layout) -> None:
@@ -51,7 +61,7 @@ def _same_lock(layout: Layout, known: Layout) -> None:
         raise UnreadableError("its lock has an unknown form")
 
 
-def _prove_stack(reader: ObjectReader, thread: int) -> None:
+def _prove_stack(reader: ObjectReader, thread: int, *, needs_module: bool) -> None:
     status = reader.memory.half_word(thread + reader.layout.thread_status)
     if status & _STATUS != _STATUS_WHILE_USED:
         raise UnreadableError("a thread that runs Python is not said to be in use")
@@ -60,7 +70,7 @@ def _prove_stack(reader: ObjectReader, thread: int) -> None:
     if is_python or reader.is_code(root):
         raise UnreadableError("a stack does not begin with a call from C")
     names = [_prove_place(reader, code, place) for is_python, code, place in places if is_python]
-    if _MODULE not in names:
+    if needs_module and _MODULE not in names:
         raise UnreadableError("a stack has no module in it")
 
 

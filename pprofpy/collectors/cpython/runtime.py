@@ -231,7 +231,9 @@ def _prove(target: Target, image: LoadedImage) -> Runtime:
 
 
 def check(target: Target, runtime: Runtime) -> None:
-    """Read stacks. By a layout that is none of ours, one of them must prove it (`prove_walk`).
+    """Read stacks. If the layout is none of ours, one of them must prove it (`prove_walk`).
+
+    A process none of whose threads runs Python code just now is fine, unless its version is new.
 
     Raises:
         NotPossibleError: The structures are not where they should be.
@@ -243,18 +245,16 @@ def check(target: Target, runtime: Runtime) -> None:
     reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # as in _prove
         try:
-            prove_walk(reader, runtime.address, nearest)
-            return
+            if prove_walk(reader, runtime.address, nearest, is_new=runtime.is_new) or not runtime.is_new:
+                return
+            problem = "none of its threads runs Python"
         except UnreadableError as error:
             problem = str(error)
     raise _misplaced(target, runtime, problem)
 
 
 def _check_names(target: Target, runtime: Runtime) -> None:
-    """Every frame of one stack must lead to a real code object with a name and a file.
-
-    A process none of whose threads runs Python code just now is fine.
-    """
+    """Every frame of one stack must lead to a real code object with a name and a file."""
     reader, problem = runtime.reader(), ""
     for _ in range(_ATTEMPTS):  # as in _prove
         is_idle = True
