@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -87,6 +88,29 @@ def with_last_names(profile: Profile) -> Profile:
     if list(ids) == profile.label_sets:
         return profile
     return replace(profile, label_sets=list(ids), sample_labels=index[profile.sample_labels]).compact()
+
+
+def with_names_told_apart(profile: Profile) -> Profile:
+    """Give functions of one name in one file that begin at different lines that line as part of their names.
+
+    There are lambdas, redefinitions, and until Python 3.10 methods of different classes. Where there is only one, its
+    name is as it is: so that versions of a program can be compared.
+    """
+    starts: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    plain = [function.name.removesuffix(f":{function.start_line}") for function in profile.functions]
+    for name, function in zip(plain, profile.functions, strict=True):
+        if function.start_line > 0:
+            starts[name, function.filename].add(function.start_line)
+    functions = [
+        function._replace(name=f"{name}:{function.start_line}")
+        if function.start_line > 0 and len(starts[name, function.filename]) > 1
+        else function
+        for name, function in zip(plain, profile.functions, strict=True)
+    ]
+    if functions == profile.functions:
+        return profile
+    named = replace(profile, functions=functions)
+    return merge([named]) if len(set(functions)) < len(functions) else named
 
 
 def root_by_label(profile: Profile, key: str) -> Profile:

@@ -14,7 +14,8 @@ from pprofpy.model.recording import Recording
 
 
 def merge_recordings(windows: Sequence[Recording]) -> Recording:
-    """Merge windows into one recording. A thread that had several names has its last one, which tells of all of them.
+    """Merge windows into one recording. A thread that had several names has its last one, which tells of all of
+    them; functions of one name are told apart.
 
     Args:
         windows: In order of time; at least one, all of one kind.
@@ -30,7 +31,7 @@ def merge_recordings(windows: Sequence[Recording]) -> Recording:
         raise UsageError(f"recordings of different commands cannot be merged: {', '.join(kinds)}")
     merge = _MERGERS.get(kinds[0], _merge_profiles)
     merged = windows[0] if len(windows) == 1 and merge is not _merge_events else merge(windows)
-    profile = combine.with_last_names(merged.profile)
+    profile = combine.with_names_told_apart(combine.with_last_names(merged.profile))
     return merged if profile is merged.profile else replace(merged, profile=profile)
 
 

@@ -24,6 +24,9 @@ from pprofpy.units import NS_PER_S, format_percent, format_value
 _CLOCKS_APART_NS = NS_PER_S // 10
 """The start of a process and the change of a file are known to some 10 ms."""
 
+MODULE = "<module>"
+"""What a module's own code is called: it begins at line 1, wherever its costs are."""
+
 MARGIN_LINES = 5
 """How much is shown before the first and after the last line that has a value."""
 
@@ -84,7 +87,8 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
     functions = build_graph(profile, value_index, Granularity.FILEFUNCTIONS, about.total)
     found = matching(pattern, (functions.entities[index].name for index in functions.order(by_cum=True)))
     lines = _costs_by_line(build_graph(profile, value_index, Granularity.LINES, about.total))
-    starts = {(f.name, posixpath.normpath(f.filename)): f.start_line for f in profile.functions if f.start_line > 0}
+    begun = [one for one in profile.functions if one.start_line > 0 and one.system_name != MODULE]
+    starts = {(one.name, posixpath.normpath(one.filename)): one.start_line for one in begun}
     routines = []
     for index in functions.touched().tolist():
         name, filename, _ = functions.entities[index]
@@ -93,7 +97,8 @@ def build(about: Header, profile: Profile, value_index: int, pattern: str, sourc
         costs, start = lines[name, filename], starts.get((name, filename), 0)
         source = sources.find(filename) if filename else None
         remarks = _remarks(source, filename, about, costs)
-        if source and _may_be_newer(source, about) and source.lacks(name, min(costs), max(costs)):
+        bare = name.removesuffix(f":{start}")  # see with_names_told_apart
+        if source and _may_be_newer(source, about) and source.lacks(bare, min(costs), max(costs)):
             remarks = ["warning: the file was changed, and this function is at other lines now: they are not shown"]
             source = None
         shown = _lines_of(source, costs, start) if source else [SourceLine(n, *costs[n], None) for n in sorted(costs)]
@@ -162,11 +167,11 @@ def _bounds(source: Source, costs: dict[int, tuple[int, int]], start: int) -> tu
     The profile says where the function begins, or else its source does; failing both, some lines around the costs.
     """
     lowest, highest = min(costs), max(costs)
-    end = highest + MARGIN_LINES
+    end, around = highest + MARGIN_LINES, source.function_around(lowest, highest)
     if not 0 < start <= lowest:
-        start = lowest - MARGIN_LINES
-        if around := source.function_around(lowest, highest):
-            start, end = around[0], min(end, around[1])
+        start = around[0] if around else lowest - MARGIN_LINES
+    if around:
+        end = min(end, around[1])
     return max(start, 1), min(end, len(source.lines))
 
 

@@ -178,3 +178,24 @@ def test_a_thread_with_several_names_has_its_last_one_in_the_whole() -> None:
         worker("other", 8): 1,
         (): 5,
     }
+
+
+def test_functions_of_one_name_are_told_apart_by_where_they_begin() -> None:
+    def window(*starts: int) -> Recording:
+        builder = ProfileBuilder((ValueType("samples", "count"),))
+        for start in starts:
+            builder.add((Frame(Function("app.run", "run", "app.py", start), start + 1),), (1,))
+        builder.add((Frame(Function("app.other", "other", "app.py", 5), 6),), (1,))
+        builder.add((Frame(Function("app.run", "run", "another.py", 9), 10),), (1,))
+        return Recording("cpu", builder.build())
+
+    def names(recording: Recording) -> list[str]:
+        return sorted(f"{one.name} {one.filename}" for one in recording.profile.functions)
+
+    alone = merge_recordings([window(10)])
+    assert names(alone) == ["app.other app.py", "app.run another.py", "app.run app.py"]
+    both = merge_recordings([alone, window(20)])
+    assert names(both) == ["app.other app.py", "app.run another.py", "app.run:10 app.py", "app.run:20 app.py"]
+    assert names(merge_recordings([both, window(10), window(30)])) == [
+        "app.other app.py", "app.run another.py", "app.run:10 app.py", "app.run:20 app.py", "app.run:30 app.py",
+    ]  # fmt: skip

@@ -103,7 +103,7 @@ def test_a_python_function_is_shown_from_its_decorator_to_its_end(listed: Lister
 def test_where_the_profile_knows_the_first_line_that_counts(listed: Lister) -> None:
     (work,) = listed("work", start=5).routines
 
-    assert shown(work) == list(range(5, 13))
+    assert shown(work) == list(range(5, 10))
 
 
 def test_source_that_does_not_parse_is_shown_around_the_costly_lines(listed: Lister, code: Path) -> None:

@@ -85,7 +85,8 @@ class _Frames:
         else:
             instruction = place & 0x7FFFFFFF
         module = self._modules.name(code.filename)
-        function = Function(f"{module}.{code.name}" if module else code.name, code.name, code.filename)
+        name = f"{module}.{code.name}" if module else code.name
+        function = Function(name, code.name, code.filename, max(code.first_line, 0))
         frame = Frame(function, self._lines.line(code.table, code.first_line, instruction))
         self._known[code_at, place] = frame
         return frame

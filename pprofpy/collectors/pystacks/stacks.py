@@ -355,7 +355,8 @@ class PythonStacks:
             self._unnamed.add((tgid, code, fingerprint))
             return UNREADABLE
         module = process.modules.name(found.filename)
-        function = Function(f"{module}.{found.name}" if module else found.name, found.name, found.filename)
+        name = f"{module}.{found.name}" if module else found.name
+        function = Function(name, found.name, found.filename, max(found.first_line, 0))
         form = process.runtime.known.lines
         lines = self._lines.get(form) or self._lines.setdefault(form, LineTables(form))
         return Frame(function, lines.line(found.table, found.first_line, instruction))
