@@ -109,8 +109,13 @@ def with_names_told_apart(profile: Profile) -> Profile:
     ]
     if functions == profile.functions:
         return profile
-    named = replace(profile, functions=functions)
-    return merge([named]) if len(set(functions)) < len(functions) else named
+    ids: dict[Function, int] = {}
+    index = [ids.setdefault(function, len(ids)) for function in functions]  # windows may have told it apart before
+    locations = [
+        location._replace(lines=tuple(line._replace(function=index[line.function]) for line in location.lines))
+        for location in profile.locations
+    ]
+    return replace(profile, functions=list(ids), locations=locations)
 
 
 def root_by_label(profile: Profile, key: str) -> Profile:
