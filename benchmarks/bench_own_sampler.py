@@ -6,7 +6,7 @@ the time, 16 threads. Truth: the largest error of any share (in points) of a pro
 thread and in 16, and how many stacks are such as never were. Theirs reads a running process, or stops it (blocking):
 then no thread runs, so it is asked for the holder of the lock.
 
-    python -m benchmarks.bench_own_sampler [ROUNDS [SECONDS]]
+    python -m benchmarks.bench_own_sampler [ROUNDS [SECONDS [LOAD@HZ or PROGRAM ...]]]
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from benchmarks.bench_cpu_overhead import LOAD
 from benchmarks.harness import spread
@@ -75,14 +77,23 @@ def main() -> None:
     """All loads, then all truths."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5
+    wanted = sys.argv[3:]
+    try:
+        interpreter(VERSION)
+    except pytest.skip.Exception as error:
+        print(error)
+        return
     print(f"{'load @ Hz':20} {'watcher':18} {'slower by: wall':>30} {'CPU time':>30}  got/due")
     for load in LOADS:
         for rate_hz in RATES_HZ:
-            report_costs(load, rate_hz, [{who: cost(load, who, rate_hz) for who in WATCHERS} for _ in range(rounds)])
+            if not wanted or f"{load}@{rate_hz}" in wanted:
+                costs = [{who: cost(load, who, rate_hz) for who in WATCHERS} for _ in range(rounds)]
+                report_costs(load, rate_hz, costs)
     print()
     for program, *words in TRUTHS:
-        for who in WATCHERS[1:]:
-            report_truth(program, words, who, watch(who, program, words, seconds))
+        if not wanted or program in wanted:
+            for who in WATCHERS[1:]:
+                report_truth(program, words, who, watch(who, program, words, seconds))
 
 
 def report_costs(load: str, rate_hz: int, rounds: list[dict[str, Cost]]) -> None:
