@@ -21,7 +21,7 @@ from pprofpy.collectors.cpython.objects import Code, ObjectReader
 from pprofpy.collectors.cpython.versions import VERSIONS
 from pprofpy.collectors.pystacks import processes
 from pprofpy.collectors.pystacks import stacks as pystacks
-from pprofpy.collectors.pystacks.missed import TRUNCATED
+from pprofpy.collectors.pystacks.marks import TRUNCATED
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.errors import NotPossibleError, TargetError
 from pprofpy.formats.files import read_profile

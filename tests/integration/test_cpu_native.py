@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pprofpy.collectors.pystacks.missed import UNREADABLE
+from pprofpy.collectors.pystacks.marks import UNREADABLE
 from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder
 from pprofpy.collectors.unwind.copies import UNKNOWN

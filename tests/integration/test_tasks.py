@@ -16,7 +16,7 @@ from pprofpy.collectors.gil import GilOptions, GilRecorder
 from pprofpy.collectors.kernel.label_options import LabelOptions
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
-from pprofpy.collectors.pystacks.stacks import AWAITS
+from pprofpy.collectors.pystacks.marks import AWAITS
 from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.model.label_text import from_text

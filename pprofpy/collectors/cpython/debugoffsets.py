@@ -47,7 +47,7 @@ _SAID_3_13 = (
         dict="size ma_keys ma_values",
     ),
     *_PLAIN,
-    *_named(str="size state length asciiobject_size"),
+    *_named(str="size state length asciiobject_size", gc="size collecting"),
 )
 _INTERP_3_14 = (
     "size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil gil_runtime_state "
@@ -69,7 +69,7 @@ _SAID_3_14 = (
         dict="size ma_keys ma_values",
     ),
     *_PLAIN,
-    *_named(str="size state length asciiobject_size"),
+    *_named(str="size state length asciiobject_size", gc="size collecting"),
 )
 _SAID_3_15 = (
     *_HEAD,
@@ -90,7 +90,7 @@ _SAID_3_15 = (
         dict="size ma_keys ma_values",
     ),
     *_PLAIN,
-    *_named(str="size state length asciiobject_size compactunicodeobject_size"),
+    *_named(str="size state length asciiobject_size compactunicodeobject_size", gc="size collecting"),
 )
 MEMBERS: Mapping[tuple[int, int], tuple[str, ...]] = {(3, 13): _SAID_3_13, (3, 14): _SAID_3_14, (3, 15): _SAID_3_15}
 """(major, minor) -> the members of its table in order, 8 bytes each, up to the last that is needed. Each minor version
@@ -144,6 +144,7 @@ _TAKEN: dict[str, Callable[[dict[str, int]], int]] = {
     "code_table": lambda said: said["code.linetable"],
     "code_first_line": lambda said: said["code.firstlineno"],
     "code_version": lambda said: said["code.firstlineno"] + 24,  # it is not said, but lies there in all versions
+    "gc_collecting": lambda said: said["interp.gc"] + said["gc.collecting"],
     "code_flags": lambda said: said["code.argcount"] - 4,  # nor is this; it lies before it
     "code_instructions": lambda said: said["code.co_code_adaptive"],
     "object_type": lambda said: said["object.ob_type"],
@@ -179,6 +180,10 @@ def described(number: tuple[int, int], raw: bytes) -> Version:
     layout = replace(known.layout, **{name: take(said) for name, take in _TAKEN.items()})
     if wrong := _implausible_members(layout):
         raise ImplausibleLayoutError(f"it says that {wrong[0]} is where it cannot be")
+    if said["free_threaded"]:
+        layout = replace(layout, gc_collecting=0)  # of several threads that run, none is known to be the collector
+    elif said["gc.collecting"] != _GC_COLLECTING.get(number):
+        layout = replace(layout, gc_older=0)
     cached_keys = said.get("heaptype.ht_cached_keys", known.objects.cached_keys)
     return replace(known, layout=layout, objects=replace(known.objects, cached_keys=cached_keys))
 
@@ -195,6 +200,9 @@ def _implausible_members(layout: Layout) -> list[str]:
     return found
 
 
+_GC_COLLECTING = {(3, 13): 200, (3, 14): 192, (3, 15): 112}
+"""Where `collecting` lies in the collector's state in those releases whose generations are as `gc_older` says."""
+
 _MOST_BYTES = 32 << 10
 """So large structures are at most, as far as we know their members; the kernel's programs have 16 bits for offsets."""
 
@@ -203,6 +211,6 @@ _ROOM = {"frame_bytes": 128, "code_bytes": 256, "object_type": 64, "code_instruc
 
 _SMALL_MEMBERS = {
     "gil_enabled": 4, "gil_locked": 4, "thread_status": 4, "frame_owner": 1, "code_first_line": 4, "code_version": 4,
-    "code_flags": 4, "string_state": 4,
+    "code_flags": 4, "string_state": 4, "gc_collecting": 4,
 }  # fmt: skip
 """How many bytes those members have that are no pointers."""

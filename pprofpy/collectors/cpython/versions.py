@@ -34,6 +34,9 @@ OWNED_BY_GENERATOR, CALL_FROM_C = 1, 3
 COROUTINE_FLAGS = 0x180
 """In `co_flags`: made by `async def`, or usable as such (CO_COROUTINE, CO_ITERABLE_COROUTINE)."""
 
+GC_GENERATION_BYTES = 24
+"""So far the counts of two generations are from each other."""
+
 KERNEL_DEFINES: Mapping[str, int] = {
     "PYTHON_NO_CFRAME": NO_CFRAME,
     "PYTHON_STATUS_BOUND": STATUS_BOUND,
@@ -41,6 +44,7 @@ KERNEL_DEFINES: Mapping[str, int] = {
     "PYTHON_GENERATOR": OWNED_BY_GENERATOR,
     "PYTHON_CALL_FROM_C": CALL_FROM_C,
     "PYTHON_COROUTINE_FLAGS": COROUTINE_FLAGS,
+    "PYTHON_GC_GENERATION_BYTES": GC_GENERATION_BYTES,
 }
 """What probes/python.h must know of CPython when it is compiled."""
 
@@ -78,6 +82,10 @@ class Layout:
         bytes_data: Where the content of bytes begins.
         frame_object: In a frame of 3.11 and 3.12, a pointer to the frame object, if it has one; else 0.
         generator_runs: The `gi_frame_state` of a generator that runs (FRAME_EXECUTING).
+        gc_collecting: In PyInterpreterState: is garbage being collected? 0 where that is not known.
+        gc_in_runtime: It lies in _PyRuntimeState instead (1).
+        gc_older: How far before it lies how often the youngest generation was collected since the next one was; behind
+            that number, after GC_GENERATION_BYTES, the same of the next generation. 0 where that is not known.
         code_flags: In a code object.
         generator_frame: How far behind the begin of a generator its frame lies; 0 where it is an object of its own.
         frame_of_generator: In such a frame, the generator; else 0.
@@ -126,6 +134,9 @@ class Layout:
     bytes_data: int = 32
     frame_object: int = 0
     generator_runs: int = 0
+    gc_collecting: int = 0
+    gc_in_runtime: int = 0
+    gc_older: int = 0
     code_flags: int = 36
     generator_frame: int = 0
     frame_of_generator: int = 0
@@ -168,8 +179,11 @@ _3_8 = Layout(
     code_name=112,
     code_table=120,
     frame_of_generator=96,
+    gc_collecting=544,
+    gc_in_runtime=1,
+    gc_older=132,
 )
-_3_9 = replace(_3_8, runtime_current=568, runtime_gil=352, interp_modules=856)
+_3_9 = replace(_3_8, gc_collecting=816, gc_in_runtime=0, runtime_current=568, runtime_gil=352, interp_modules=856)
 _3_10 = replace(_3_9, thread_cframe=48, frame_instruction=96, frame_of_generator=88)
 _3_11 = replace(
     _3_10,
@@ -203,6 +217,7 @@ _3_11 = replace(
     code_flags=48,
     generator_frame=80,
     frame_of_generator=0,
+    gc_collecting=848,
 )
 _3_12 = replace(
     _3_11,
@@ -225,6 +240,7 @@ _3_12 = replace(
     string_ascii=40,
     string_wide=56,
     generator_frame=72,
+    gc_collecting=312,
 )
 _3_13 = replace(
     _3_12,
@@ -240,6 +256,7 @@ _3_13 = replace(
     cframe_frame=NO_CFRAME,
     frame_object=0,
     code_instructions=200,
+    gc_collecting=7600,
 )
 _3_14 = replace(
     _3_13,
@@ -249,6 +266,7 @@ _3_14 = replace(
     frame_bytes=80,
     frame_owner=74,
     code_instructions=208,
+    gc_older=124,
 )
 _3_15 = replace(
     _3_14,
@@ -258,6 +276,8 @@ _3_15 = replace(
     interp_modules=7592,
     thread_id=176,
     generator_runs=4,
+    gc_collecting=7512,
+    gc_older=60,
 )
 _3_13T = replace(
     _3_13,
@@ -279,6 +299,7 @@ _3_13T = replace(
     string_ascii=56,
     string_wide=72,
     bytes_data=48,
+    gc_collecting=0,
 )
 
 

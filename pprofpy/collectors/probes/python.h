@@ -54,6 +54,26 @@ static inline u64 python_intern(struct python_walk *walk, struct python_target *
     return id;
 }
 
+/* Is it collecting garbage? One thread does, and holds the lock. Each collection counts for the next generation, and
+ * resets the counts of its own and of the younger ones, some hundred instructions after it has begun. */
+static inline u32 python_collecting(struct python_target *target, u64 thread_state)
+{
+    if (!target->gc_collecting)
+        return 0;
+    u64 state = target->runtime;
+    if (!target->gc_in_runtime)
+        state = python_read(thread_state + target->thread_interp);
+    state += target->gc_collecting;
+    if (!(u32)python_read(state) || !python_holds_gil(target, thread_state))
+        return 0;
+    if (!target->gc_older)
+        return PYTHON_GC_UNKNOWN;
+    state -= target->gc_older;
+    if ((u32)python_read(state))
+        return PYTHON_GC_FIRST;
+    return (u32)python_read(state + PYTHON_GC_GENERATION_BYTES) ? PYTHON_GC_FIRST + 1 : PYTHON_GC_FIRST + 2;
+}
+
 /* The stack of the current thread, whose state is known. */
 static inline u64 python_stack_of(struct python_target *target, u64 thread_state)
 {
@@ -77,6 +97,8 @@ static inline u64 python_stack_of(struct python_target *target, u64 thread_state
     walk->stack.thread_state = thread_state;
     walk->stack.labels = walk->stack.thread_frames = walk->stack.task_frames = 0;
     python_walk_frames(walk, target, thread_state, frame);
+    walk->stack.collecting = python_collecting(target, thread_state);
+    walk->stack.id = python_mix(walk->stack.id, walk->stack.collecting) | 1;
     if (PYTHON_TASKS | PYTHON_VARIABLES)
         python_label(walk, target, thread_state);
     if (walk->stack.frame_count > walk->stack.frame_first || walk->stack.flags)

@@ -43,6 +43,9 @@ enum {
 #define PYTHON_STACK_CUT 1    /* flags of a stack: deeper than shown */
 #define PYTHON_STACK_BROKEN 2 /* the rest could not be read */
 
+#define PYTHON_GC_FIRST 1 /* of the youngest generation, the next two */
+#define PYTHON_GC_UNKNOWN 4
+
 #define PYTHON_TARGET_FOLLOW 1 /* flags of a target: its children are targets, too */
 
 #define PYTHON_RECORD_STACK 1
@@ -114,6 +117,9 @@ struct python_target {
     u16 bytes_data;
     u16 frame_object; /* 3.11 and 3.12: in a frame */
     u16 generator_runs; /* the state of a generator that runs */
+    u16 gc_collecting; /* in PyInterpreterState; 0: unknown */
+    u16 gc_in_runtime; /* it lies in _PyRuntimeState instead */
+    u16 gc_older; /* how far before it the counts of collections lie; 0: unknown */
     u16 code_flags;
     u16 generator_frame; /* from 3.11 on: how far behind a generator's begin its frame lies */
     u16 frame_of_generator; /* before: in a frame, its generator; else 0 */
@@ -177,6 +183,8 @@ struct python_stack {
     u32 frame_first; /* those before it do not count */
     u32 thread_frames; /* the frames from this one on are those of tasks that await; 0: there are none */
     u32 task_frames; /* so many of the thread's are the task's, and what it has called */
+    u32 collecting; /* the thread collects garbage: PYTHON_GC_*, or the generation; 0: it does not */
+    u32 unused;
     struct python_frame frames[PYTHON_MAX_FRAMES]; /* leaf-first; code 0 is none: the interpreter's own frames */
 };
 

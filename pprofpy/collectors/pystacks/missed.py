@@ -1,16 +1,9 @@
-"""What walks of Python stacks can miss, and the frames that stand for it."""
+"""What walks of Python stacks can miss."""
 
 from __future__ import annotations
 
 from pprofpy.collectors.kernel.losses import python_losses
 from pprofpy.collectors.kernel.program import Program
-from pprofpy.model.profile import Frame, Function
-
-TRUNCATED = Frame(Function("[truncated]"))
-"""Stands at the root of a stack that is deeper than what the kernel walks."""
-
-UNREADABLE = Frame(Function("[unreadable]"))
-"""Stands at the root of a stack whose rest could not be read."""
 
 WITHOUT_PYTHON = ("python_unknown_threads", "python_no_function")
 """Threads that run no Python."""

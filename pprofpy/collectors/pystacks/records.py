@@ -34,6 +34,8 @@ _STACK = np.dtype(
         ("frame_first", "u4"),
         ("thread_frames", "u4"),
         ("task_frames", "u4"),
+        ("collecting", "u4"),
+        ("unused", "u4"),
         ("frames", _FRAME, (_MAX_FRAMES,)),
     ]
 )
@@ -77,7 +79,7 @@ AWAITED_BY = 1
 CUT, BROKEN = 1, 2
 """Flags of a stack: deeper than what was walked; the rest could not be read."""
 
-_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQQIIIIII"), struct.Struct("<IIQQIiIIIIII")
+_STACK_HEAD, _CODE_HEAD = struct.Struct("<IIQQQIIIIIIII"), struct.Struct("<IIQQIiIIIIII")
 _EVENT = struct.Struct("<IIII")
 _FRAME_KEY = struct.Struct("<QiI")
 
@@ -119,6 +121,7 @@ class StackRecord(NamedTuple):
         labels: The kernel's number for its labels; 0: it has none.
         thread_state: The address of the thread's state.
         flags: CUT or BROKEN; 0: it is whole.
+        collecting: The thread collects garbage: of which generation (1 to 3; 4: unknown); 0: it does not.
         keys: Its frames, leaf-first, packed (`frame_key`): most were met before. Those of tasks that await its task
             are between the task's own and the event loop's.
     """
@@ -128,6 +131,7 @@ class StackRecord(NamedTuple):
     labels: int
     thread_state: int
     flags: int
+    collecting: int
     keys: list[bytes]
 
 
@@ -176,13 +180,15 @@ def frame_key(packed: bytes) -> FrameKey:
 
 def stack_of(record: bytes) -> StackRecord:
     """Read a record of KIND_STACK."""
-    _, tgid, stack_id, labels, thread_state, _, flags, count, first, own, task = _STACK_HEAD.unpack_from(record)
+    _, tgid, stack_id, labels, thread_state, _, flags, count, first, own, task, collecting, _ = _STACK_HEAD.unpack_from(
+        record
+    )
     start, size = _STACK_HEAD.size, _FRAME_KEY.size
     keys = [record[start + i * size : start + (i + 1) * size] for i in range(count)]
     if own:
         keys[task:] = [*_awaiting(keys[own:]), *keys[task:own]]
     del keys[:first]
-    return StackRecord(tgid, stack_id, labels, thread_state, flags, keys)
+    return StackRecord(tgid, stack_id, labels, thread_state, flags, collecting, keys)
 
 
 def code_of(record: bytes) -> CodeRecord:

@@ -34,7 +34,8 @@ from pprofpy.collectors.kernel.label_options import NO_LABELS, LabelOptions
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.label_sources import LabelSources
 from pprofpy.collectors.pystacks.labels import Labels
-from pprofpy.collectors.pystacks.missed import CUT_OFF, FAILED, TRUNCATED, UNREADABLE, missed
+from pprofpy.collectors.pystacks.marks import AWAITS, COLLECTS, TRUNCATED, UNREADABLE
+from pprofpy.collectors.pystacks.missed import CUT_OFF, FAILED, missed
 from pprofpy.collectors.pystacks.numbered import NOTHING, Numbered, Walked
 from pprofpy.collectors.pystacks.processes import Process, Processes
 from pprofpy.collectors.pystacks.records import (
@@ -59,9 +60,6 @@ from pprofpy.errors import ImplausibleTargetError, NotPossibleError, PprofpyErro
 from pprofpy.model.profile import Collection, Frame, Function, LabelSet, Stack
 from pprofpy.system.blocking import BlockedError, bounded
 from pprofpy.target import Target
-
-AWAITS = Frame(Function("[awaited by]"))
-"""Stands between the stack of a task and that of the task that awaits it, which is below."""
 
 _U4 = np.dtype("u4")
 
@@ -324,7 +322,8 @@ class PythonStacks:
         return b""
 
     def _take_stack(self, record: StackRecord) -> None:
-        frames = [frame for key in record.keys if (frame := self._frame(record.tgid, key))]
+        frames = [COLLECTS[record.collecting]] if record.collecting in COLLECTS else []
+        frames += [frame for key in record.keys if (frame := self._frame(record.tgid, key))]
         if record.flags & CUT:
             frames.append(TRUNCATED)
         elif record.flags & BROKEN:
