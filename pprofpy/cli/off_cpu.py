@@ -92,6 +92,8 @@ def command(
     plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
     def start(scope: Scope) -> OffCpuRecorder:
+        if scope.is_everybody and wanted.shown:
+            raise UsageError("--label and --tasks need a process", "name it: --pid, --name or a COMMAND")
         return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers, wanted))
 
     def finish(recorder: OffCpuRecorder, made: Recording) -> None:

@@ -19,6 +19,7 @@ _LOAD, _DYNAMIC, _UNWINDING = 1, 2, 0x6474E550
 _EXECUTABLE = 1
 _WRITABLE_SECTION, _MAPPED_SECTION, _CODE_SECTION = 1, 2, 4
 _PAGE = 4096
+_MOST_NAMES = 1 << 20
 _SEGMENT_BYTES, _SECTION_BYTES = 56, 64
 _MOST_OFFSET = 1 << 62
 """No file or process has as much: sums of two such numbers still fit into what the kernel takes."""
@@ -135,11 +136,9 @@ def named_section(read: Read, headers: Headers, name: bytes) -> Section | None:
     """The section with a name, such as `b".text"`; None if there is none."""
     if headers.names >= len(headers.sections):
         return None
-    start, wanted = headers.sections[headers.names].offset, name + b"\0"
-    for section in headers.sections:
-        if read(start + section.name_at, len(wanted)) == wanted:
-            return section
-    return None
+    table, wanted = headers.sections[headers.names], name + b"\0"
+    names = read(table.offset, min(table.size, _MOST_NAMES))
+    return next((one for one in headers.sections if names.startswith(wanted, one.name_at)), None)
 
 
 def reader_of(content: bytes) -> Read:

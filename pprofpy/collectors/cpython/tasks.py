@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from pprofpy.collectors.cpython.dicts import Dicts, module_dict
 from pprofpy.collectors.cpython.memory import UnreadableError
@@ -28,6 +29,7 @@ _SAID = (
     "thread.tasks_head",
 )  # fmt: skip
 _MOST_OFFSET = 1 << 15
+_MOST_FILES = 8
 _MADE_UP = "Task-"
 _GENERATOR_FRAME = 16
 """In a coroutine or generator, where its frame is an object of its own."""
@@ -129,10 +131,9 @@ def _said_by_file(runtime: Runtime) -> TaskLayout | None:
     known = LAYOUTS[runtime.version]
     own = runtime.image.interpreter.path
     with suppress(OSError):
-        for mapping in procfs.mappings(runtime.pid):
-            name = mapping.path.rpartition("/")[2]
-            if mapping.offset or not (mapping.path == own or name.startswith(_MODULE)):
-                continue
+        heads = (one for one in procfs.mappings(runtime.pid) if not one.offset)
+        likely = (one for one in heads if one.path == own or one.path.rpartition("/")[2].startswith(_MODULE))
+        for mapping in islice(likely, _MOST_FILES):
             with suppress(OSError, NotElfError), named_files.open_mapped(runtime.pid, mapping) as file:
                 section = named_section(file.read, read_headers(file.read), _SECTION)
                 if section and section.size >= 8 * len(_SAID):

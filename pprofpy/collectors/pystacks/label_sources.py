@@ -5,7 +5,7 @@ variables, when they please: so each is read again and again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,7 @@ class LabelSources:
 
     def __init__(self, program: Program, options: LabelOptions) -> None:
         self._options = options
+        self._remarks = program.remarks
         self._sources = program.table("python_label_sources", _U4, LABEL_SOURCE) if options else None
         self._readings: dict[int, _Reading] = {}
         self._missing: dict[int, dict[str, str]] = {}
@@ -99,6 +100,13 @@ class LabelSources:
         pause_ns = _FIRST_PAUSE_NS if is_new or known is None else min(2 * known.pause_ns, _LONGEST_PAUSE_NS)
         self._readings[pid] = _Reading(process.number, time.monotonic_ns() + pause_ns, pause_ns)
         self._read(process.runtime)
+        if is_new:
+            self._tell(self._missing.get(pid, {}))
+
+    def _tell(self, missing: Mapping[str, str]) -> None:
+        """Say at once which variables are not there, each once."""
+        told = (f"no label of {one} yet: {why}" for one, why in missing.items())
+        self._remarks += [text for text in told if text not in self._remarks]
 
     def _read(self, runtime: Runtime) -> None:
         with suppress(UnreadableError, PprofpyError, BlockedError):
