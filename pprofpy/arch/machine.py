@@ -22,6 +22,8 @@ class Machine:
         system_calls: A line for each, see `x86_64.system_calls`.
         stack_pointer, program_counter: Numbers of registers in unwinding tables.
         return_address: The register that unwinding tables give as the caller's next instruction.
+        frame_pointer: The register that leads to the caller's one, with the return address behind it, where code keeps
+            frame pointers; None where it need not.
         pt_regs_of_unwinding: Where the registers of unwinding tables lie in struct pt_regs, in words, by their numbers.
         pt_regs_count: So many words of it are copied.
         pt_regs_pointers: So many words of it, from the first on, may hold pointers.
@@ -76,6 +78,7 @@ class Machine:
     preempt_count: str = ""
     keeps_caller: Callable[[bytes], bool] | None = None
     cpu_preempt_count: tuple[tuple[str, str], ...] = ()
+    frame_pointer: int | None = None
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

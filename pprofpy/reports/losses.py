@@ -62,6 +62,7 @@ WORDS = {
     # native stacks
     "native_no_tables": "{} native stack|stacks led through code without unwinding tables.",
     "native_broken": "{} native stack|stacks could not be followed.",
+    "native_unplaced": "{} native stack|stacks had no place for some of its|their Python functions.",
     "native_too_long": "{} native stack|stacks led through files that take too long to read.",
     "native_cut": "{} native stack|stacks reached beyond what is copied of it|them.",
     "native_undecoded": "{} record|records of native stacks was|were malformed.",

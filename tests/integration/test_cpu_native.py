@@ -1,4 +1,4 @@
-"""`pprofpy cpu --native --engine bpf`: the native functions that the leaf-most Python function has called."""
+"""`pprofpy cpu --native --engine bpf`: native functions on top of Python's; between them: test_cpu_native_chains.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from pprofpy.collectors.pystacks.marks import UNREADABLE
 from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder
-from pprofpy.collectors.unwind.copies import UNKNOWN
+from pprofpy.collectors.unwind.merge import UNKNOWN
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import open_target
@@ -74,12 +74,11 @@ def too_many_unreadable(samples: list[Sample]) -> bool:
 
 
 def broken_stacks(version: str, samples: list[Sample]) -> list[str]:
-    """Complaints if stacks are not what the program does: those of too large frames are cut, all others whole."""
+    """Complaints if stacks are not what the program does: those of a too large frame are cut, all others whole."""
     counts: Counter[str] = Counter()
-    too_large = {"huge", "large"} if version in ("3.8", "3.9", "3.10") else {"huge"}
     for sample in samples:
         stack, count = names(sample), sample.values[0]
-        cut = too_large.intersection(stack)
+        cut = {"huge"}.intersection(stack)
         counts["all"] += count
         counts["broken"] += count * ((UNKNOWN_NAME in stack) is not bool(cut) and "plain" in stack)
         begun = cut - {stack[0]}  # the leaf-most may not have made its frame yet

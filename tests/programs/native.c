@@ -71,7 +71,7 @@ KEPT double large(double until, int value)
 /* More than what is copied of a stack. */
 KEPT double huge(double until, int value)
 {
-    char room[200000];
+    char room[300000];
     memset(room, value, sizeof(room));
     double found = plain(until);
     return found + room[value & 255];

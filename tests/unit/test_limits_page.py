@@ -65,8 +65,8 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
         ("kernel stacks", f"{in_c('kernel_stack.h', 'kernel_stacks, '):,} (`off-cpu`: "
          f"{off_cpu._MOST_KERNEL_STACKS:,})"),
         ("native frames",
-         f"{PART_KB * in_c('native.h', 'NATIVE_PARTS ')} KB of the stack ({PART_KB} KB in a thread without Python), "
-         f"{unwinder._MAX_FRAMES:,} frames"),
+         f"{PART_KB * in_c('native.h', 'NATIVE_PARTS ')} KB of the stack, "
+         f"{in_c('native.h', 'NATIVE_LOOPS ')} calls from C, {unwinder._MAX_FRAMES:,} frames"),
         ("calls under", f"{in_c('trace.bpf.c', 'pending_calls, '):,}"),
         ("text arguments", f"two a call, {in_c('trace.bpf.c', 'STRING_BYTES ')} bytes each"),
         ("names of threads", f"{thread_names._LONGEST_NAME} characters; {thread_names._MOST_THREADS:,} names"),

@@ -19,7 +19,8 @@ from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.cfi import CfiTable, Rule, RuleKind, UnwindRow
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.collectors.unwind.image import NativeFunction
-from pprofpy.collectors.unwind.unwinder import Ending, StackCopy, Unwinder
+from pprofpy.collectors.unwind.stackcopy import Ending, StackCopy
+from pprofpy.collectors.unwind.unwinder import Unwinder
 from tests.conftest import PROGRAMS
 from tests.unit.test_native import image_of, rows_of_readelf, rule_in_words
 from tests.unit.test_native_forged import table_of
@@ -108,9 +109,7 @@ def followed(rows: Mapping[str, UnwindRow | None], *words: int, pc: int, lr: int
     functions: list[NativeFunction] = []
     unwinder = Unwinder(Code(rows), functions, {})  # type: ignore[arg-type]
     content = struct.pack(f"<{len(words)}Q", *words)
-    chain = unwinder.follow(
-        StackCopy(tuple(registers), 0x7000, content, 0, False, 0), Budget("a stack", steps=1 << 20, seconds=10)
-    )
+    chain = unwinder.follow(StackCopy(tuple(registers), 0x7000, content), Budget("a stack", steps=1 << 20, seconds=10))
     return [functions[one].name for one in chain.functions], chain.ending
 
 

@@ -47,6 +47,7 @@ MACHINE = Machine(
     stack_pointer=7,
     program_counter=16,
     return_address=16,
+    frame_pointer=6,
     # rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15, rip
     pt_regs_of_unwinding=(10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16),
     pt_regs_count=21,

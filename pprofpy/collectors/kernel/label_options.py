@@ -64,6 +64,17 @@ class LabelOptions:
     variables: tuple[Variable, ...] = ()
     awaiting: bool = False
 
+    def check_native(self) -> None:
+        """Refuse what cannot be asked for together with native functions.
+
+        Raises:
+            UsageError: Tasks that await others have no place on the thread's stack.
+        """
+        if self.awaiting:
+            raise UsageError(
+                "--native and --tasks exclude each other", "leave one of them out; --label works with both"
+            )
+
     @classmethod
     def of(cls, texts: Iterable[str], *, awaiting: bool = False) -> LabelOptions:
         """The task, and what --label says; and what --tasks does.

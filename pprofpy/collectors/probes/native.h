@@ -1,18 +1,22 @@
-/* What user space needs to follow the native stack of the current thread: its registers, and a copy of its stack.
+/* What user space needs to follow the native stack of the current thread and to put Python's frames in their places: its
+ * registers, a copy of its stack up to where the thread began, and where on it evaluation loops are.
  *
- * Only the functions on top of the leaf-most Python function are wanted. The evaluation loop that runs that function
- * keeps something of its own on the stack from 3.11 on; what is copied ends there, mostly after a few hundred bytes. Where
- * it is further away, the copy comes in several records. In older versions, and for threads that run no Python, it is
- * one, as large as it may be.
+ * Each evaluation loop keeps something of its own in its frame on the C stack from 3.11 on: the frame that stands for the
+ * call from C, or (3.11) the structure that the thread's state leads to. Older loops are found by their name.
+ *
+ * Large stacks come in several records, the leaf's side first.
  */
+#pragma parameter TASK_MM MM_START_STACK /* offsets in `struct task_struct` and `struct mm_struct` */
 #define NATIVE_PAGE_BYTES 4096
 #define NATIVE_PAGES 7 /* in a record: a value of a per-CPU map may have 32 KB */
 #define NATIVE_STACK_BYTES (NATIVE_PAGES * NATIVE_PAGE_BYTES)
-#define NATIVE_PARTS 4
-#define NATIVE_FAR_BYTES (8 << 20) /* further away is another stack: greenlets have their own */
+#define NATIVE_PARTS 8
+#define NATIVE_MOST_BYTES (NATIVE_PARTS * NATIVE_STACK_BYTES)
+#define NATIVE_FAR_BYTES (8 << 20) /* further away is another stack: greenlets may have their own */
+#define NATIVE_LOOPS 128
 #define NATIVE_RING_PAGES 4096
 #define NATIVE_REGISTERS 34 /* room for those of any machine */
-#define NATIVE_NO_OWNER 127 /* as the offset of a frame's owner */
+#define NATIVE_NO_MEMBER 127 /* as an offset in a frame */
 
 struct native_record {
     u64 python_stack;
@@ -23,34 +27,74 @@ struct native_record {
     u32 part;
     u32 is_last; /* of the parts */
     u32 is_cut;  /* there is more of the stack than is copied */
-    u64 loop;    /* an address within the frame of the evaluation loop; 0: unknown */
     u64 stack_start;
     u32 stack_bytes; /* in this part */
     u32 absent;      /* which of its pages could not be read: a bit each */
+    u32 loop_count;
+    u32 group_count;
+    u32 walk_flags; /* of the walk of the Python stack: PYTHON_STACK_* */
+    u32 unused;
     u64 registers[NATIVE_REGISTERS]; /* as the kernel keeps them, REGISTERS of them */
+    u32 loops[NATIVE_LOOPS];  /* leaf-first: how far behind `stack_start` something of each loop's lies; 0: not in the copy */
+    u16 groups[NATIVE_LOOPS]; /* Python frames from the leaf to the outermost one of each loop */
     u8 stack[NATIVE_STACK_BYTES];
 };
 
 BPF_PERCPU_ARRAY(native_copies, struct native_record, 1);
 BPF_RINGBUF_OUTPUT(native_records, NATIVE_RING_PAGES);
 
-/* 3.11 and 3.12 have a structure there, later versions the frame that stands for the call from C. */
-static inline u64 native_loop(struct python_target *target, u64 thread_state)
+static inline u32 native_distance(struct native_record *record, u64 address)
+{
+    u64 distance = address - record->stack_start;
+    return distance < NATIVE_MOST_BYTES ? distance : 0;
+}
+
+/* 3.11: one structure for each loop. The first may be that of a loop that is just being entered, and the last one is not on
+ * the stack. */
+static inline void native_put_structures(struct native_record *record, struct python_target *target, u64 thread_state)
 {
     u64 place = python_read(thread_state + target->thread_frame);
-    if (target->cframe_frame != PYTHON_NO_CFRAME)
-        return place;
-    if (target->frame_owner == NATIVE_NO_OWNER)
-        return 0;
-    LOOP_BELOW(i, PYTHON_MAX_FRAMES) {
-        u8 owner = 0;
-        if (!place || bpf_probe_read_user(&owner, 1, (void *)(place + target->frame_owner)))
-            return 0;
-        if (owner >= PYTHON_CALL_FROM_C)
-            return place;
-        place = python_read(place + target->frame_previous);
+    volatile u32 *loops = &record->loop_count;
+    *loops = 0;
+    LOOP_BELOW(i, NATIVE_LOOPS) {
+        if (!place)
+            break;
+        record->loops[i] = native_distance(record, place);
+        *loops = i + 1;
+        place = python_read(place + target->cframe_previous);
     }
-    return 0;
+}
+
+/* What the walk has met on its way (python_walk.h). */
+static inline void native_put_loops(struct native_record *record, struct python_target *target, u64 thread_state)
+{
+    int zero = 0;
+    struct python_walk *walk = python_walks.lookup(&zero);
+    volatile u32 *loops = &record->loop_count; /* else the verifier goes through the loop for each number */
+    *loops = record->group_count = 0;
+    if (!walk || !record->python_stack || walk->stack.id != record->python_stack)
+        return;
+    record->walk_flags = walk->stack.flags;
+    *loops = record->group_count = walk->entries.count;
+    LOOP_BELOW(i, NATIVE_LOOPS) {
+        if (i >= *loops)
+            break;
+        record->groups[i] = walk->entries.frames[i];
+        record->loops[i] = native_distance(record, walk->entries.addresses[i]);
+    }
+    if (target->frame_entry != NATIVE_NO_MEMBER)
+        native_put_structures(record, target, thread_state);
+}
+
+/* How much of the stack lies above: that of the first thread begins where the kernel has put it, that of any other below the C
+ * library's record of it. Whichever is nearer. */
+static inline u64 native_stack_bytes(struct python_target *target, u64 from)
+{
+    u64 mm = 0, first = 0, other = python_thread_ident(target) - from;
+    bpf_probe_read_kernel(&mm, sizeof(mm), (void *)(bpf_get_current_task() + TASK_MM));
+    bpf_probe_read_kernel(&first, sizeof(first), (void *)(mm + MM_START_STACK));
+    first -= from;
+    return first < other ? first : other;
 }
 
 /* A part of the stack, page by page: those of large arrays may never have been used, and are not there. */
@@ -104,11 +148,9 @@ static inline int native_send(
     record->kernel_stack = kernel_stack;
     /* What was just popped is there, too. */
     u64 from = (record->registers[REGISTER_STACK_POINTER] - RED_ZONE_BYTES) & ~(u64)(NATIVE_PAGE_BYTES - 1);
-    u64 loop = thread_state ? native_loop(target, thread_state) : 0, wanted = NATIVE_STACK_BYTES;
+    u64 wanted = native_stack_bytes(target, from);
     record->stack_start = from;
-    record->loop = loop > from && loop - from < NATIVE_FAR_BYTES ? loop : 0;
-    if (record->loop)
-        wanted = loop - from;
-    record->is_cut = !record->loop || wanted > NATIVE_PARTS * NATIVE_STACK_BYTES;
-    return native_send_parts(record, wanted);
+    native_put_loops(record, target, thread_state);
+    record->is_cut = wanted > NATIVE_MOST_BYTES;
+    return native_send_parts(record, wanted > NATIVE_FAR_BYTES ? NATIVE_STACK_BYTES : wanted);
 }

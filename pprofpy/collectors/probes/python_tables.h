@@ -247,6 +247,17 @@ struct python_search {
     u64 busy;
 };
 
+#ifdef NATIVE
+/* Where evaluation loops were entered, leaf-first: what is known of the loop's place on the C stack, and how many Python
+ * frames lie from the leaf to there. */
+struct python_entries {
+    u64 addresses[PYTHON_MAX_FRAMES];
+    u16 frames[PYTHON_MAX_FRAMES];
+    u32 count;
+    u32 frame_count;
+};
+#endif
+
 struct python_walk {
     struct python_stack stack;
     struct python_progress progress;
@@ -255,6 +266,9 @@ struct python_walk {
     u64 registers[REGISTERS_WITH_POINTERS];
     struct python_labels labels;
     struct python_awaiting awaiting;
+#ifdef NATIVE
+    struct python_entries entries;
+#endif
     u32 busy;
     u32 unused;
 };

@@ -88,6 +88,28 @@ static inline void python_note_coroutine(
     progress->is_beyond_coroutines = beyond;
 }
 
+/* The loops that run the frames are only asked for where native functions are put between Python's (native.h). From 3.12 on
+ * the frame that stands for a call from C lies on the C stack, in the loop's own frame. */
+static inline void python_forget_entries(struct python_walk *walk)
+{
+#ifdef NATIVE
+    volatile struct python_entries *entries = &walk->entries;
+    entries->count = entries->frame_count = 0;
+#endif
+}
+
+static inline void python_note_entry(struct python_walk *walk, u64 frame, u64 is_python, u64 is_entry)
+{
+#ifdef NATIVE
+    volatile struct python_entries *entries = &walk->entries;
+    u32 count = entries->count, frames = entries->frame_count + (is_python & 1);
+    entries->addresses[count & (PYTHON_MAX_FRAMES - 1)] = frame;
+    entries->frames[count & (PYTHON_MAX_FRAMES - 1)] = frames;
+    entries->frame_count = frames;
+    entries->count = count + (is_entry & 1);
+#endif
+}
+
 /* Take in the frame at `frame`, which becomes the one before it; anything but 0 if it cannot be one.
  *
  * Conditions are masks here: each branch would double what the verifier has to go through in every round. */
@@ -112,6 +134,7 @@ static inline u64 python_walk_frame(struct python_walk *walk, struct python_targ
     progress->is_sure = is_sure | is_entry;
     if (PYTHON_TASKS)
         python_note_coroutine(walk, target, *frame, in_python, i);
+    python_note_entry(walk, *frame, in_python, is_entry);
     struct python_frame *to = &walk->stack.frames[i];
     to->code = code;
     to->instruction = instruction;
@@ -139,6 +162,7 @@ static inline bool python_walk_on(struct python_walk *walk, struct python_target
     }
     *frame = progress->base;
     progress->is_sure = 1;
+    python_forget_entries(walk);
     progress->hash = walk->stack.tgid;
     *first = *count = i + 1;
     return true;
@@ -149,6 +173,7 @@ static inline void python_walk_frames(struct python_walk *walk, struct python_ta
     volatile struct python_progress *progress = &walk->progress;
     volatile u32 *count = &walk->stack.frame_count, *first = &walk->stack.frame_first, *flags = &walk->stack.flags;
     *count = *first = *flags = 0;
+    python_forget_entries(walk);
     progress->hash = walk->stack.tgid;
     progress->coroutine = progress->outer_coroutine = progress->is_beyond_coroutines = 0;
     progress->leaf_previous = 0;

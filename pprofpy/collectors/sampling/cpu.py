@@ -258,13 +258,13 @@ class CpuRecorder(KernelRecorder):
         """Return the kernel's frames and Python's, leaf-first."""
         return self._kernel_frames(kernel_stack), self.stacks.frames(stack)
 
-    def _interned(
-        self, kernel: Iterable[str], python: Sequence[Frame], native: Iterable[tuple[Frame, Mapping]] = ()
-    ) -> tuple[int, ...]:
+    def _interned(self, kernel: Iterable[str], python: Sequence[Frame]) -> tuple[int, ...]:
+        return self._placed(kernel, [(frame, PYTHON_MAPPING) for frame in python or (NO_PYTHON,)])
+
+    def _placed(self, kernel: Iterable[str], below: Iterable[tuple[Frame, Mapping]]) -> tuple[int, ...]:
+        """Intern the kernel's functions and what lies below them; all leaf-first."""
         above = [self._builder.frame_location(Frame(Function(name)), KERNEL_MAPPING) for name in kernel]
-        between = [self._builder.frame_location(frame, mapping) for frame, mapping in native]
-        below = [self._builder.frame_location(frame, PYTHON_MAPPING) for frame in python or (NO_PYTHON,)]
-        return (*above, *between, *below)
+        return (*above, *(self._builder.frame_location(frame, mapping) for frame, mapping in below))
 
     def _kernel_frames(self, kernel_stack: int) -> list[str]:
         if kernel_stack < 0 or self._kernel_stacks is None:

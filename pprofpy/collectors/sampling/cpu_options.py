@@ -55,5 +55,7 @@ class CpuOptions:
                 f"a duration of {format_duration(self.duration_ns)} is out of range",
                 "choose more than nothing and at most a week: -d 30, -d 500ms, -d 2m",
             )
+        if self.native:
+            self.labels.check_native()
         if self.gil and self.idle:
             raise UsageError("--gil counts only running threads, --idle waiting ones too", "leave one of them out")

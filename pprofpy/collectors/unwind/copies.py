@@ -1,11 +1,11 @@
-"""Native stacks of threads that the kernel has copied (`native.h`), followed and named here.
+"""Native stacks of threads that the kernel has copied (`native.h`), followed and joined to Python's here.
 
     natives = NativeStacks(program)
     arrived = natives.arrived()     # some 20 times a second
     stacks.poll()
-    natives.poll(stacks.runtimes, arrived)
+    natives.poll(stacks.runtimes, stacks.frames, arrived)
     for sample in natives.take():
-        natives.frames(sample.chain)
+        natives.merged(stacks.frames(sample.python_stack), sample.chain)
 
 The Python stacks that samples name are sent before them, and must be known first: following copies may take a second
 while files are read, and what arrives meanwhile names stacks that the poll before has not met.
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from collections.abc import Mapping as Dict
-from collections.abc import Set
 from typing import NamedTuple
 
 import numpy as np
@@ -24,22 +24,23 @@ import numpy as np
 from pprofpy.arch import here
 from pprofpy.budget import Budget
 from pprofpy.collectors.cpython.runtime import Runtime
+from pprofpy.collectors.cpython.versions import NONE
 from pprofpy.collectors.kernel.program import Program
+from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.unwind.codemap import CodeMap, Images
 from pprofpy.collectors.unwind.image import NativeFunction
-from pprofpy.collectors.unwind.unwinder import PAGE_BYTES, Chain, Ending, StackCopy, Unwinder
-from pprofpy.model.profile import PYTHON_MAPPING, Frame, Function, Mapping
-
-UNKNOWN = Frame(Function("[unknown native functions]")), PYTHON_MAPPING
-"""Stands for the part of a native stack that could not be followed."""
+from pprofpy.collectors.unwind.merge import PlacedFrame, merged
+from pprofpy.collectors.unwind.stackcopy import NOTHING, PAGE_BYTES, Chain, Ending, StackCopy
+from pprofpy.collectors.unwind.unwinder import Unwinder
+from pprofpy.model.profile import Frame, Stack
 
 _MOST_STEPS, _SECONDS = 50_000_000, 1.0
 """What reading the tables of files may take in one poll."""
 
 _MOST_UNFINISHED = 256
 _MANY_STACKS = 65_536
-_REGISTERS, _STACK_BYTES, _PARTS = 34, 28_672, 4
-"""Room for the registers of any machine; source: native.h."""
+_REGISTERS, _LOOPS, _STACK_BYTES, PARTS = 34, 128, 28_672, 8
+"""Room for the registers of any machine, for evaluation loops and for a part of a stack; source: native.h."""
 
 _RECORD = np.dtype(
     [
@@ -51,31 +52,44 @@ _RECORD = np.dtype(
         ("part", "u4"),
         ("is_last", "u4"),
         ("is_cut", "u4"),
-        ("loop", "u8"),
         ("stack_start", "u8"),
         ("stack_bytes", "u4"),
         ("absent", "u4"),
+        ("loop_count", "u4"),
+        ("group_count", "u4"),
+        ("walk_flags", "u4"),
+        ("unused", "u4"),
         ("registers", "u8", (_REGISTERS,)),
+        ("loops", "u4", (_LOOPS,)),
+        ("groups", "u2", (_LOOPS,)),
         ("stack", "u1", (_STACK_BYTES,)),
     ]
 )
 NATIVE_LAYOUTS = {"native_record": _RECORD}
 """For the Source of a program that includes native.h."""
 
-_HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQQII"), struct.Struct(f"<{_REGISTERS}Q")
-_CONTENT_AT = _HEAD.size + _REGISTER_FILE.size
+_HEAD, _REGISTER_FILE = struct.Struct("<QQIIiIIIQIIIIII"), struct.Struct(f"<{_REGISTERS}Q")
+_LOOPS_AT = _HEAD.size + _REGISTER_FILE.size
+_GROUPS_AT = _LOOPS_AT + 4 * _LOOPS
+_CONTENT_AT = _GROUPS_AT + 2 * _LOOPS
 
 _BROKEN_OFF = {
     Ending.CUT: "native_cut",
     Ending.NO_TABLE: "native_no_tables",
     Ending.BROKEN: "native_broken",
     Ending.TOO_LONG: "native_too_long",
+    Ending.UNPLACED: "native_unplaced",
 }
 
-_NOTHING = Chain((), Ending.BROKEN)
 
-NativeFrame = tuple[Frame, Mapping]
-"""A function, and the file that it is in."""
+def native_constants() -> dict[str, int]:
+    """Return what native.h must know of the running kernel.
+
+    Raises:
+        NotPossibleError: This kernel does not tell.
+    """
+    members = {"TASK_MM": "task_struct.mm", "MM_START_STACK": "mm_struct.start_stack"}
+    return struct_offsets(members, "native stacks cannot be copied in it")
 
 
 class _Head(NamedTuple):
@@ -89,10 +103,13 @@ class _Head(NamedTuple):
     part: int
     is_last: int
     is_cut: int
-    loop: int
     stack_start: int
     stack_bytes: int
     absent: int
+    loop_count: int
+    group_count: int
+    walk_flags: int
+    unused: int
 
 
 class NativeSample(NamedTuple):
@@ -134,11 +151,12 @@ class NativeStacks:
         """Return how far the kernel has copied, for `poll`."""
         return self._records.arrived()
 
-    def poll(self, runtimes: Dict[int, Runtime], until: int) -> None:
+    def poll(self, runtimes: Dict[int, Runtime], python: Callable[[int], Stack], until: int) -> None:
         """Follow what was copied. The ring buffer holds 16 MB: call it some 20 times a second.
 
         Args:
             runtimes: Of the processes, as the poll of the Python stacks has left them.
+            python: Spells out a Python stack, leaf-first.
             until: What `arrived` has returned before that poll.
         """
         current: dict[int, Unwinder] = {}
@@ -146,14 +164,15 @@ class NativeStacks:
 
         def take(record: bytes) -> None:
             head = _Head._make(_HEAD.unpack_from(record))
-            copy = self._joined(head, record)
-            if copy is None:
+            joined = self._joined(head, record)
+            if joined is None:
                 return
             if head.tgid not in current and head.tgid in runtimes:
                 current[head.tgid] = self._unwinder(runtimes[head.tgid])
-            chain = current[head.tgid].follow(copy, budget) if head.tgid in current else _NOTHING
-            if chain.ending == Ending.AT_START and head.python_stack:
-                chain = _NOTHING  # a thread that runs Python has a loop
+            chain = NOTHING
+            if head.tgid in current:
+                copy = _stack_copy(head, record, *joined, len(python(head.python_stack)))
+                chain = current[head.tgid].follow(copy, budget)
             self._endings[chain.ending] += 1
             number = self._number(chain)
             if head.off_ns:
@@ -165,25 +184,18 @@ class NativeStacks:
         for pid in self._processes.keys() - runtimes.keys():
             del self._processes[pid]
 
-    def _joined(self, head: _Head, record: bytes) -> StackCopy | None:
-        """What was copied of a thread, once the last part is there. Where one found no room, none come after it."""
+    def _joined(self, head: _Head, record: bytes) -> tuple[bytes, int] | None:
+        """What was copied of a thread's stack, and which pages are absent, once the last part is there. Where one found
+        no room, none come after it."""
         content, absent = self._parts.pop(head.tid, (b"", 0)) if head.part else (b"", 0)
         absent |= head.absent << (len(content) // PAGE_BYTES)
         content += record[_CONTENT_AT : _CONTENT_AT + head.stack_bytes]
-        if not head.is_last:
-            if len(self._parts) >= _MOST_UNFINISHED:
-                self._parts.clear()  # threads that have ended, or whose other parts found no room
-            self._parts[head.tid] = content, absent
-            return None
-        registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
-        return StackCopy(
-            tuple(registers[place] for place in here().pt_regs_of_unwinding),
-            head.stack_start,
-            content,
-            absent,
-            bool(head.is_cut),
-            head.loop,
-        )
+        if head.is_last:
+            return content, absent
+        if len(self._parts) >= _MOST_UNFINISHED:
+            self._parts.clear()  # threads that have ended, or whose other parts found no room
+        self._parts[head.tid] = content, absent
+        return None
 
     def _number(self, chain: Chain) -> int:
         number = self._chain_numbers.setdefault(chain, len(self._chains))
@@ -207,15 +219,14 @@ class NativeStacks:
             del self._switches[switch]
         self._ended_switches = ended
 
-    def frames(self, chain: int) -> list[NativeFrame]:
-        """A native stack, leaf-first; UNKNOWN stands at its end for what is missing."""
-        functions, ending = self._chains[chain]
-        found: list[NativeFrame] = []
-        for number in functions:
-            frame = _frame(self._functions[number])
-            if self._functions[number].name or not found or found[-1] != frame:
-                found.append(frame)  # a library stands for all functions in a row whose names it does not tell
-        return found if ending in (Ending.AT_PYTHON, Ending.AT_START) else [*found, UNKNOWN]
+    def merged(self, python: Sequence[Frame], chain: int) -> list[PlacedFrame]:
+        """A whole stack, leaf-first; UNKNOWN stands for what is missing.
+
+        Args:
+            python: Its Python functions, leaf-first.
+            chain: Its native ones.
+        """
+        return merged(python, self._chains[chain], self._functions)
 
     def make_room(self) -> bool:
         """Forget stacks if there are many; returns whether that was so. All samples must have been taken."""
@@ -239,19 +250,39 @@ class NativeStacks:
         """For a process as it is now: it may have become another program."""
         known, unwinder = self._processes.get(runtime.pid, (None, None))
         if unwinder is None or known is not runtime:
-            unwinder = Unwinder(CodeMap(runtime.pid, self._images), self._functions, self._numbers)
+            by_name = runtime.layout.frame_owner == NONE
+            code = CodeMap(runtime.pid, self._images)
+            unwinder = Unwinder(code, self._functions, self._numbers, loops_by_name=by_name)
             self._processes[runtime.pid] = runtime, unwinder
         unwinder.refresh()
         return unwinder
 
 
-def _frame(function: NativeFunction) -> NativeFrame:
-    """As py-spy's native functions are shown.
+def _stack_copy(head: _Head, record: bytes, content: bytes, absent: int, python_frames: int) -> StackCopy:
+    registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
+    loops, groups = _loops(head, record)
+    return StackCopy(
+        tuple(registers[place] for place in here().pt_regs_of_unwinding),
+        head.stack_start,
+        content,
+        absent,
+        bool(head.is_cut),
+        loops,
+        groups,
+        python_frames,
+    )
 
-    The mapping's name is in brackets: with a path to a real ELF file, `go tool pprof` would disassemble that file.
+
+def _loops(head: _Head, record: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where evaluation loops are, leaf-first, and how many Python functions each of them runs.
+
+    The thread's first structure in 3.11, and the frame at its root from 3.15 on, are not on its stack.
     """
-    library = f"[{function.path.rpartition('/')[2].strip('[]')}]"
-    mapping = Mapping(library, has_functions=True, has_filenames=True, has_line_numbers=True)
-    if not function.name:
-        return Frame(Function(library, library, function.path)), mapping
-    return Frame(Function(function.name, function.symbol, function.path)), mapping
+    distances = np.frombuffer(record, "<u4", min(head.loop_count, _LOOPS), _LOOPS_AT).tolist()
+    totals = np.frombuffer(record, "<u2", min(head.group_count, _LOOPS), _GROUPS_AT).tolist()
+    while distances and not distances[-1]:
+        distances.pop()
+    groups = [total - before for before, total in zip([0, *totals], totals, strict=False)]
+    if len(distances) > len(groups) and not head.walk_flags:  # 3.11: one that is just being entered comes first
+        distances = distances[len(distances) - len(groups) :]
+    return tuple(head.stack_start + distance for distance in distances), tuple(groups[: len(distances)])

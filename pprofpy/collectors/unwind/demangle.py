@@ -1,4 +1,5 @@
-"""Names of C++ and Rust functions as their authors wrote them, and clones of functions by the function's own name.
+"""Names of C++, Rust and Cython functions as their authors wrote them, and clones of functions by the function's own
+name.
 
 The C++ library knows how to read mangled names, but a file may hold any: some lead to gigabytes of text, some ended the
 library. So this happens in a process of its own, without privileges, with little memory and little time, which can do
@@ -17,6 +18,7 @@ import time
 from contextlib import suppress
 from functools import lru_cache
 
+from pprofpy.collectors.unwind.cython import cython_name
 from pprofpy.collectors.unwind.rust import rust_name
 from pprofpy.system.privileges import keep_only
 from pprofpy.system.sandbox import seccomp_filter
@@ -62,7 +64,7 @@ def readable(symbol: str) -> str:
     longer than 4 KB, stays as it is.
     """
     name = _CLONE.sub("", symbol)
-    return _demangled(name) if _MANGLED.fullmatch(name) else name
+    return _demangled(name) if _MANGLED.fullmatch(name) else cython_name(name) or name
 
 
 @lru_cache(_MOST_KEPT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Protocol
 
 _OMITTED = 0xFF
 _FORMATS = {0: "<Q", 2: "<H", 3: "<I", 4: "<Q", 10: "<h", 11: "<i", 12: "<q"}
@@ -18,6 +19,14 @@ _LONGEST_EXPRESSION = 256
 
 class CfiError(ValueError):
     """Tables that are damaged, or say something that we do not know."""
+
+
+class Registers(Protocol):
+    """The values of registers, by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, register: int, /) -> int: ...
 
 
 class Cursor:
@@ -90,7 +99,7 @@ class Cursor:
         return value + place if encoding & _RELATIVE_TO_PLACE and value else value
 
 
-def evaluate(expression: bytes, registers: list[int], word: Callable[[int], int], first: int | None = None) -> int:
+def evaluate(expression: bytes, registers: Registers, word: Callable[[int], int], first: int | None = None) -> int:
     """What a DWARF expression says, 64 bits of it; those that compilers write for unwinding need but a few operations.
 
     Args:

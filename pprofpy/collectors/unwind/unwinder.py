@@ -1,49 +1,29 @@
-"""From a copy of a thread's registers and stack to the native functions that were running.
+"""From a copy of a thread's registers and stack to the native functions that were running, up to where it began.
 
-A stack is followed from its leaf to where Python takes over: the evaluation loop that runs the leaf-most Python
-function. Where an interpreter keeps something of its own in that loop's frame (3.11 and later), the loop is known for
-certain, stripped or not; else it is told by its name, which all builds export.
+Evaluation loops among them stand for the Python functions that they run. Where an interpreter keeps something of its
+own in a loop's frame (3.11 and later), the loop is known for certain, stripped or not; older ones are told by their
+name, which all builds export.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 from pprofpy.arch import here
 from pprofpy.budget import Budget
-from pprofpy.collectors.unwind.cfi import Rule, RuleKind, UnwindRow
+from pprofpy.collectors.unwind.cfi import UnwindRow
 from pprofpy.collectors.unwind.codemap import CodeMap
-from pprofpy.collectors.unwind.dwarf import CfiError, evaluate
+from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.collectors.unwind.image import NativeFunction
+from pprofpy.collectors.unwind.stackcopy import Chain, Ending, EndOfCopyError, StackCopy
+from pprofpy.collectors.unwind.tails import Tails
+from pprofpy.collectors.unwind.walk import Step, Walk
 from pprofpy.errors import ImplausibleTargetError
 
+LOOP = "_PyEval_EvalFrameDefault"
+_GREENLET = ("greenlet.", "_greenlet.")
+"""Beginnings of the names of the library that puts stacks of several threads of control on one."""
 
-class Ending(IntEnum):
-    """Where following a stack came to its end."""
-
-    AT_PYTHON = 0
-    """At the evaluation loop."""
-
-    AT_START = 1
-    """Where the thread began."""
-
-    CUT = 2
-    """At the end of what was copied, which is not the stack's."""
-
-    NO_TABLE = 3
-    """In code without unwinding tables."""
-
-    BROKEN = 4
-    """Where something made no sense."""
-
-    TOO_LONG = 5
-    """Where reading the process's files took too long."""
-
-
-_LOOP = "_PyEval_EvalFrameDefault"
 _MAX_FRAMES = 1024
 _STEPS_OF_LEARNING = 1024
 """What a budget pays to name a function, besides reading how to unwind from it."""
@@ -52,64 +32,21 @@ _MAX_PLACES = 200_000
 """So many instructions are known at a time."""
 
 _NOWHERE = NativeFunction("", "", "[unknown]")
-PAGE_BYTES = 4096
-_WORD = struct.Struct("<Q")
-_64_BITS = (1 << 64) - 1
-
-
-class Chain(NamedTuple):
-    """The native functions of a stack, leaf-first, as indices into `Unwinder.functions`, and how it ends."""
-
-    functions: tuple[int, ...]
-    ending: Ending
-
-
-@dataclass(frozen=True, slots=True)
-class StackCopy:
-    """What was copied of a thread.
-
-    Attributes:
-        registers: By their number in unwinding tables.
-        start: The address of what was copied of its stack: a little below the stack pointer, where functions keep
-            values, too.
-        content: What was copied.
-        absent: Which of its pages could not be read: a bit each, from the first on.
-        is_cut: There is more of it.
-        loop: An address within the frame of the evaluation loop that runs the leaf-most Python function; 0: unknown.
-    """
-
-    registers: tuple[int, ...]
-    start: int
-    content: bytes
-    absent: int
-    is_cut: bool
-    loop: int
-
-    def word(self, address: int) -> int:
-        """8 bytes of the stack."""
-        offset = address - self.start
-        if offset < 0:
-            raise CfiError("a frame that lies before the stack's leaf")
-        if offset + 8 > len(self.content):
-            raise _EndOfCopyError
-        if self.absent and self.absent >> offset // PAGE_BYTES & 1:
-            raise CfiError("a frame in memory that could not be read")
-        return int(_WORD.unpack_from(self.content, offset)[0])
-
-
-class _EndOfCopyError(Exception):
-    """An address is beyond what was copied of a stack."""
+_MADE_AT_RUN_TIME = NativeFunction("[code made at run time]", "", "[unknown]")
 
 
 class _Place(NamedTuple):
-    """An instruction: which function it belongs to, how to unwind from it, and whether that is Python's loop.
+    """An instruction: which function it belongs to, and how to unwind from it.
 
     `leaf_row` holds where there is no table, for the innermost function alone.
     """
 
     function: int
     row: UnwindRow | None
+    saves: frozenset[int]
+    is_file: bool
     is_loop: bool
+    is_greenlet: bool
     leaf_row: UnwindRow | None
 
 
@@ -120,13 +57,23 @@ class Unwinder:
         code: Where its code is.
         functions: Every function that was met, appended to; shared by all processes of a recording.
         numbers: Function -> its index in `functions`.
+        loops_by_name: Its evaluation loops are told by their name, and run one Python function each.
     """
 
-    def __init__(self, code: CodeMap, functions: list[NativeFunction], numbers: dict[NativeFunction, int]) -> None:
+    def __init__(
+        self,
+        code: CodeMap,
+        functions: list[NativeFunction],
+        numbers: dict[NativeFunction, int],
+        *,
+        loops_by_name: bool = False,
+    ) -> None:
         self._code = code
         self._functions = functions
         self._numbers = numbers
+        self._loops_by_name = loops_by_name
         self._places: dict[int, _Place] = {}
+        self._tails = Tails()
         self._machine = here()
         self._code_addresses = (1 << self._machine.code_address_bits) - 1
 
@@ -134,6 +81,7 @@ class Unwinder:
         """Look what code the process has now."""
         if self._code.refresh() or len(self._places) > _MAX_PLACES:
             self._places.clear()
+            self._tails.clear()
 
     def follow(self, copy: StackCopy, budget: Budget) -> Chain:
         """The native functions of a stack.
@@ -142,44 +90,98 @@ class Unwinder:
             copy: The stack.
             budget: Pays for what has to be read of the process's files.
         """
-        functions: list[int] = []
-        ending = Ending.BROKEN
+        walk, ending = Walk(copy, self._machine), Ending.BROKEN
+        rest: tuple[int, ...] = ()
         try:
-            ending = self._follow(copy, functions, budget)
-        except _EndOfCopyError:
+            ending, rest = self._follow(walk, budget)
+        except EndOfCopyError:
             ending = Ending.CUT if copy.is_cut else Ending.BROKEN
         except ImplausibleTargetError:
             ending = Ending.TOO_LONG
         except (CfiError, OSError):
             pass
-        return Chain(tuple(functions), ending)
+        return self._placed(copy, (*(step.function for step in walk.steps), *rest), ending)
 
-    def _follow(self, copy: StackCopy, functions: list[int], budget: Budget) -> Ending:
-        registers, stack_pointer = list(copy.registers), self._machine.stack_pointer
-        address, is_leaf = registers[self._machine.program_counter], True
+    def _placed(self, copy: StackCopy, functions: tuple[int, ...], ending: Ending) -> Chain:
+        """The chain of a walk, with a place for each Python function if it is whole."""
+        loops = sum(function < 0 for function in functions)
+        groups = copy.groups[:loops]
+        if self._loops_by_name:
+            if loops == copy.python_frames + 1 and functions[0] < 0 and ending == Ending.AT_START:
+                functions = (~functions[0], *functions[1:])  # just being entered, or left: it runs nothing
+            groups = (1,) * min(loops, copy.python_frames)
+        if ending == Ending.AT_START and sum(groups) != copy.python_frames:
+            ending = Ending.UNPLACED
+        return Chain(functions, groups, ending)
+
+    def _follow(self, walk: Walk, budget: Budget) -> tuple[Ending, tuple[int, ...]]:
+        """Go up to where the thread began; return the ending, and the functions behind the last step."""
+        copy, machine = walk.copy, self._machine
+        address, loops, is_leaf = copy.registers[machine.program_counter], 0, True
         for _ in range(_MAX_FRAMES):
             budget.step()
             if not address:
-                return Ending.AT_START
+                return self._end(walk, loops)
+            if not is_leaf and (tail := self._tails.find(walk, address, walk.value(machine.stack_pointer), loops)):
+                self._tails.learn(walk, tail, tail.ending)
+                return tail.ending, tail.functions
             place = self._places.get(address) or self._learn(address, budget)
-            if place.is_loop and not copy.loop:
-                return Ending.AT_PYTHON
+            if place.is_greenlet and loops >= (copy.python_frames if self._loops_by_name else len(copy.loops)):
+                return Ending.AT_START, ()  # what is below is the stack of whoever began this one
+            step = walk.begin(address, loops)
             row = place.row or (place.leaf_row if is_leaf else None)
+            step.function = place.function
             if row is None:
-                functions.append(place.function)
-                return Ending.NO_TABLE
-            frame = _frame(row, registers, copy)
-            if copy.loop and frame > copy.loop:
-                return Ending.AT_PYTHON
-            functions.append(place.function)
-            if not self._is_frame(row, frame - registers[stack_pointer], is_leaf=is_leaf):
-                return Ending.BROKEN
-            _climb(registers, row, frame, copy)
-            registers[stack_pointer] = frame
-            address = registers[self._machine.return_address] & self._code_addresses
+                caller = self._across(walk, place)
+                if caller is None:
+                    self._tails.learn(walk, None, Ending.NO_TABLE)
+                    return Ending.NO_TABLE, ()
+                address, is_leaf = caller - 1, False
+                continue
+            frame = walk.frame(row)
+            if self._is_loop(place, step, frame, copy):
+                step.function = ~place.function
+                loops += 1
+            if not self._is_frame(row, frame - step.stack_pointer, is_leaf=is_leaf):
+                return Ending.BROKEN, ()
+            address = walk.climb(row, frame, place.saves) & self._code_addresses
             address -= not row.is_signal and address > 0
             is_leaf = False
-        return Ending.BROKEN
+        return Ending.BROKEN, ()
+
+    def _end(self, walk: Walk, loops: int) -> tuple[Ending, tuple[int, ...]]:
+        """Where the thread began; loops that were said to be on the way must have been met."""
+        ending = Ending.AT_START if loops >= len(walk.copy.loops) else Ending.BROKEN
+        self._tails.learn(walk, None, ending)
+        return ending, ()
+
+    def _is_loop(self, place: _Place, step: Step, frame: int, copy: StackCopy) -> bool:
+        """Is this the frame of an evaluation loop?
+
+        Raises:
+            CfiError: One that was said to lie before has not been met.
+        """
+        if self._loops_by_name:
+            return place.is_loop
+        if step.loops >= len(copy.loops) or copy.loops[step.loops] >= frame:
+            return False
+        if copy.loops[step.loops] < step.stack_pointer:
+            raise CfiError("an evaluation loop that was not met")
+        return True
+
+    def _across(self, walk: Walk, place: _Place) -> int | None:
+        """Go from code without a table to its caller; return where it returns to. None if there is no sure way.
+
+        What CPython's JIT has made has frame pointers from 3.15 on. They are believed as long as they lead past no
+        loop whose place is known.
+        """
+        copy, step, pointer = walk.copy, walk.steps[-1], self._machine.frame_pointer
+        if place.is_file or pointer is None or step.loops >= len(copy.loops):
+            return None
+        if not step.stack_pointer <= walk.value(pointer) < copy.loops[step.loops]:
+            return None
+        step.function = self._number(_MADE_AT_RUN_TIME)
+        return walk.climb_by_pointer(pointer)
 
     def _is_frame(self, row: UnwindRow, size: int, *, is_leaf: bool) -> bool:
         """Can a frame be so large? Where calls leave the return address in a register, a leaf's may be empty, but all
@@ -189,6 +191,12 @@ class Unwinder:
         if is_leaf:
             return size >= 0
         return size > 0 and any(register == self._machine.return_address for register, _ in row.saved)
+
+    def _number(self, function: NativeFunction) -> int:
+        number = self._numbers.setdefault(function, len(self._functions))
+        if number == len(self._functions):
+            self._functions.append(function)
+        return number
 
     def _learn(self, address: int, budget: Budget) -> _Place:
         """Remember what is to be known of an instruction."""
@@ -202,41 +210,14 @@ class Unwinder:
             keeps_caller = self._machine.keeps_caller
             if row is None and keeps_caller and keeps_caller(image.code(address - bias)):
                 leaf_row = UnwindRow(self._machine.stack_pointer, 0)
-        number = self._numbers.setdefault(function, len(self._functions))
-        if number == len(self._functions):
-            self._functions.append(function)
-        place = self._places[address] = _Place(number, row, function.name == _LOOP, leaf_row)
+        saved = (register for register, _ in row.saved) if row else ()
+        place = self._places[address] = _Place(
+            self._number(function),
+            row,
+            frozenset((*saved, self._machine.stack_pointer)),
+            bool(found),
+            function.name == LOOP,
+            function.path.rpartition("/")[2].startswith(_GREENLET),
+            leaf_row,
+        )
         return place
-
-
-def _frame(row: UnwindRow, registers: list[int], copy: StackCopy) -> int:
-    """The address that a frame is known by."""
-    if row.expression:
-        return evaluate(row.expression, registers, copy.word)
-    return registers[row.register] + row.offset & _64_BITS
-
-
-def _climb(registers: list[int], row: UnwindRow, frame: int, copy: StackCopy) -> None:
-    """Make a frame's registers those of its caller, but for the stack pointer; a return address of 0: there is none."""
-    values = []
-    for register, rule in row.saved:
-        if rule.kind is RuleKind.SAVED_AT:
-            values.append((register, copy.word(frame + rule.value)))
-        else:
-            values.append((register, _value(rule, registers, frame, copy)))
-    for register, value in values:
-        registers[register] = value
-
-
-def _value(rule: Rule, registers: list[int], frame: int, copy: StackCopy) -> int:
-    match rule.kind:
-        case RuleKind.VALUE_IS:
-            return frame + rule.value & _64_BITS
-        case RuleKind.IN_REGISTER:
-            return registers[rule.value]
-        case RuleKind.SAVED_AT_EXPRESSION:
-            return copy.word(evaluate(rule.expression, registers, copy.word, frame))
-        case RuleKind.VALUE_IS_EXPRESSION:
-            return evaluate(rule.expression, registers, copy.word, frame)
-        case _:
-            return 0

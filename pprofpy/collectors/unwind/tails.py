@@ -1,0 +1,113 @@
+"""The ways from frames to their threads' roots that were gone before: most of a stack is what it was a sample ago.
+
+A way is known by all that it depends on: the frame's instruction and stack pointer, the values of a few registers, and
+some words of the stack, return addresses above all. Where these are the same it is the same way, whatever else has
+changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pprofpy.collectors.unwind.dwarf import CfiError
+from pprofpy.collectors.unwind.stackcopy import Ending, EndOfCopyError, StackCopy
+from pprofpy.collectors.unwind.walk import Step, Walk
+
+_MOST_TAILS = 20_000
+_REMEMBERED = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512})
+"""Steps from the leaf on. The leaf itself is seldom twice at the same instruction."""
+
+_Place = tuple[int, int, int]
+"""An instruction, a stack pointer, and where the copy of the stack ends."""
+
+
+class Tail(NamedTuple):
+    """A way from a frame on.
+
+    Attributes:
+        functions: As in a Chain.
+        ending: Where it ends.
+        loops: Where evaluation loops were said to be.
+        needs: What registers held.
+        reads: What words of the stack held, by address.
+        places: Where these are, in words from the end of the copy.
+        content: What they held, as bytes.
+    """
+
+    functions: tuple[int, ...]
+    ending: Ending
+    loops: tuple[int, ...]
+    needs: dict[int, int]
+    reads: dict[int, int]
+    places: NDArray[Any]
+    content: bytes
+
+
+class Tails:
+    """What is remembered of one process."""
+
+    def __init__(self) -> None:
+        self._tails: dict[_Place, Tail] = {}
+
+    def clear(self) -> None:
+        """Forget all: there is other code."""
+        self._tails.clear()
+
+    def find(self, walk: Walk, address: int, stack_pointer: int, loops: int) -> Tail | None:
+        """Return how a walk goes on from here, if that is known.
+
+        Args:
+            walk: As far as it has come.
+            address, stack_pointer: Where it is.
+            loops: How many evaluation loops it has met.
+        """
+        tail, words = self._tails.get((address, stack_pointer, walk.copy.end)), walk.copy.words
+        if tail is None or words is None or walk.copy.loops[loops:] != tail.loops:
+            return None
+        try:
+            if words[tail.places].tobytes() != tail.content:
+                return None
+            is_same = all(walk.value(register) == value for register, value in tail.needs.items())
+        except (IndexError, CfiError, EndOfCopyError):
+            return None
+        return tail if is_same else None
+
+    def learn(self, walk: Walk, found: Tail | None, ending: Ending) -> None:
+        """Remember a walk.
+
+        Args:
+            walk: It has come to its end, or to where the rest was known.
+            found: That rest.
+            ending: Where it has ended.
+        """
+        if walk.copy.words is None:
+            return
+        if len(self._tails) > _MOST_TAILS:
+            self._tails.clear()
+        needs, reads = (dict(found.needs), dict(found.reads)) if found else ({}, {})
+        functions = found.functions if found else ()
+        for number in range(len(walk.steps) - 1, 0, -1):
+            step = walk.steps[number]
+            needs = {register: value for register, value in needs.items() if register not in step.saves} | step.uses
+            reads |= step.reads
+            functions = (step.function, *functions)
+            if number in _REMEMBERED:
+                tail = _tail(walk.copy, step, functions, ending, needs, reads)
+                self._tails[step.address, step.stack_pointer, walk.copy.end] = tail
+
+
+def _tail(
+    copy: StackCopy,
+    step: Step,
+    functions: tuple[int, ...],
+    ending: Ending,
+    needs: dict[int, int],
+    reads: dict[int, int],
+) -> Tail:
+    reads = dict(reads)
+    places = (np.fromiter(reads, np.int64, len(reads)) - copy.end) // 8
+    content = np.fromiter(reads.values(), np.uint64, len(reads)).tobytes()
+    return Tail(functions, ending, copy.loops[step.loops :], needs, reads, places, content)
