@@ -36,6 +36,7 @@ from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.kernel.source import CompilerInput, ProbeSource
 from pprofpy.collectors.kernel.tracepoints import select
 from pprofpy.collectors.off_cpu import OffCpuOptions, OffCpuRecorder
+from pprofpy.collectors.off_cpu_native import NativeOffCpuRecorder
 from pprofpy.collectors.sampling.cpu import CpuRecorder, CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder, NativeWallRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
@@ -103,6 +104,7 @@ VARIANTS: dict[str, Make] = {
     "off-cpu": off_cpu(one),
     "off-cpu -K --min": off_cpu(one, kernel_stacks=True, min_ns=1000, max_ns=10**9),
     "off-cpu --wakers": off_cpu(with_children, wakers=True),
+    "off-cpu --native": lambda pid: NativeOffCpuRecorder(OffCpuOptions(one(pid))),
     "off-cpu of all": off_cpu(everybody),
     "sched-latency": sched_latency(one),
     "sched-latency of all": sched_latency(everybody, threshold_ns=10**6, trace=True),
@@ -142,6 +144,7 @@ LOOPS = [
     "gil",
     "events",
     "off-cpu --wakers",
+    "off-cpu --native",
     "sched-latency --stacks",
     "trace --stacks",
 ]

@@ -51,11 +51,12 @@ Examples:
 @click.option("--min", "min_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits shorter than TIME.")
 @click.option("--max", "max_ns", type=Duration(), metavar="TIME", default=0, help="Ignore waits longer than TIME.")
 @click.option("--wakers", is_flag=True, help="Put the waker's stack on top of the stack that waited.")
+@click.option("-n", "--native", is_flag=True, help="Show C, C++ and Rust functions, too.")
 @click.option("-K", "--kernel-stacks", is_flag=True, help="Show kernel functions on top of Python stacks.")
 @tasks_option
 @label_option
 @output_options
-@rows_option(report.DEFAULT_ROWS)
+@rows_option(report.DEFAULT_ROWS, is_n_free=False)
 @no_fold_option
 @json_option
 @verbose_option
@@ -66,6 +67,7 @@ def command(
     min_ns: int,
     max_ns: int,
     wakers: bool,
+    native: bool,
     kernel_stacks: bool,
     labels: tuple[str, ...],
     awaiting: bool,
@@ -86,15 +88,20 @@ def command(
     duration_ns = duration_of(duration_ns, choice)
     if max_ns and min_ns > max_ns:
         raise UsageError("--min is above --max: no wait can match", "swap them")
+    if native and choice == Choice():
+        raise UsageError("--native needs a process", "name one: --pid, --name or a COMMAND")
     output = Output.of(others["output"], others["format_name"], force=others["force"])
     wanted = LabelOptions.of(labels, awaiting=awaiting)
+    if native:
+        wanted.check_native()
     shown: dict[str, Option] = {"nodecount": nodecount, "wakers": wakers, "labels": wanted.shown, "no_fold": no_fold}
     plan = Plan("off-cpu", choice, subprocesses, Length(duration_ns, window_ns), shown, verbose)
 
     def start(scope: Scope) -> OffCpuRecorder:
         if scope.is_everybody and wanted.shown:
             raise UsageError("--label and --tasks need a process", "name it: --pid, --name or a COMMAND")
-        return OffCpuRecorder(OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers, wanted))
+        options = OffCpuOptions(scope, min_ns, max_ns, kernel_stacks, wakers, wanted)
+        return _recorder(native=native)(options)
 
     def finish(recorder: OffCpuRecorder, made: Recording) -> None:
         if recorder.without_python:
@@ -107,6 +114,15 @@ def command(
             remark(f"saved: {path}")
 
     record_and_show(plan, start, show, finish=finish)
+
+
+def _recorder(*, native: bool) -> type[OffCpuRecorder]:
+    """Imports no more than that one needs."""
+    if not native:
+        return OffCpuRecorder
+    from pprofpy.collectors.off_cpu_native import NativeOffCpuRecorder
+
+    return NativeOffCpuRecorder
 
 
 def present(recording: Recording, source: str = "", *, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from pprofpy.collectors.kernel.switches import OFF_CPU, SWITCH_LAYOUTS, TIMES, T
 from pprofpy.collectors.kernel.windows import TableWindows
 from pprofpy.collectors.pystacks.blocked import BlockedThread, blocked_threads
 from pprofpy.collectors.pystacks.records import with_python
+from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.collectors.scheduling.off_cpu_sums import OffCpuSums, What
 from pprofpy.collectors.scheduling.recorder import SwitchRecorder
 from pprofpy.model.profile import Collection, Profile
@@ -47,10 +48,12 @@ _THREAD = np.dtype(
         ("kernel_stack", "i4"),
         ("state", "u1"),
         ("reason", "u1"),
-        ("unused", "u2"),
+        ("is_copied", "u1"),
+        ("unused", "u1"),
+        ("copy_due_ns", "u8"),
     ]
 )
-_PLACE = np.dtype(
+PLACE = np.dtype(
     [
         ("stack", "u8"),
         ("waker_stack", "u8"),
@@ -65,7 +68,7 @@ _PLACE = np.dtype(
 )
 _LATE_STACK = np.dtype([("off_ns", "u8"), ("stack", "u8"), ("reason", "u8")])
 _NAME = np.dtype([("tgid", "u4"), ("comm", "S16")])
-_LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": _PLACE, "name": _NAME}
+_LAYOUTS = SWITCH_LAYOUTS | {"thread": _THREAD, "place": PLACE, "name": _NAME}
 SOURCE = ProbeSource("off_cpu.bpf.c", _LAYOUTS)
 PYTHON_SOURCE = with_python(SOURCE.plus({"late_stack": _LATE_STACK}), PYTHON=1)
 
@@ -79,6 +82,8 @@ _LOST = (
     "children_full",
     "hidden_switches",
     "hidden_wake_ups_blocked",
+    "native_full",
+    "native_skipped",
 )
 """Why something could not be kept, in the order of the enum in off_cpu.bpf.c."""
 
@@ -106,6 +111,10 @@ class OffCpuOptions:
 class OffCpuRecorder(SwitchRecorder):
     """Measures off-CPU intervals. The whole system is measured from `open` on, a process from `watch` on.
 
+    Attributes:
+        python_source: The program in the kernel, if Python stacks are walked.
+        place: The keys of its sums.
+
     Raises (`open` and `watch`):
         NotPossibleError: eBPF cannot work here.
         TargetError: There is no such process.
@@ -114,6 +123,8 @@ class OffCpuRecorder(SwitchRecorder):
     kind = "off-cpu"
     lost = _LOST
     wakeups: ClassVar = {"sched_waking": "on_waking"}
+    python_source = PYTHON_SOURCE
+    place = PLACE
 
     def __init__(self, options: OffCpuOptions) -> None:
         super().__init__(options.scope, walks=not options.scope.is_everybody, labels=options.labels)
@@ -125,9 +136,9 @@ class OffCpuRecorder(SwitchRecorder):
     def open(self) -> None:
         """Load the program and attach it."""
         self._scope.check()
-        program = self.load(PYTHON_SOURCE if self._walks else SOURCE, self._values(), self._sizes())
+        program = self.load(self.python_source if self._walks else SOURCE, self._values(), self._sizes())
         self._threads = program.table("threads", _U4, _THREAD)
-        self._places = program.table("places", _PLACE, TIMES)
+        self._places = program.table("places", self.place if self._walks else PLACE, TIMES)
         self._names = program.table("names", _U4, _NAME)
         self._windows = TableWindows(program)
         write_reason_table(program)
@@ -220,12 +231,16 @@ class OffCpuRecorder(SwitchRecorder):
         """Read new stacks, and seed processes whose interpreter has become readable."""
         if not self._python:
             return
-        for pid in self._python.poll():
+        for pid in self._poll_stacks(self._python):
             if self._seeded_with.get(pid) is not self._python.runtime(pid):
                 self._seed_process(pid)
         ended = self._seeded_with.keys() - self._python.runtimes.keys()
         for pid in ended:
             del self._seeded_with[pid]
+
+    def _poll_stacks(self, python: WalkedStacks) -> list[int]:
+        """Read new stacks; return the processes whose interpreter has become readable."""
+        return python.poll()
 
     def drain(self) -> None:
         """Move the finished intervals from the kernel's tables to user space."""
@@ -239,6 +254,7 @@ class OffCpuRecorder(SwitchRecorder):
         self._windows.end()
         gone = (threads["track"]["is_dead"] == 1) & ~np.isin(tids, left["tid"])
         self._threads.clear(tids[gone])
+        self._forget_others(tids, threads, left)
         if self._python:
             self._python.make_room(
                 threads["stack"].tolist(),
@@ -246,6 +262,9 @@ class OffCpuRecorder(SwitchRecorder):
                 left["stack"].tolist(),
                 left["waker_stack"].tolist(),
             )
+
+    def _forget_others(self, tids: NDArray[Any], threads: NDArray[Any], left: NDArray[Any]) -> None:
+        """Forget what a subclass knows of intervals, but for those that go on or were left in the table."""
 
     def window(self) -> Recording:
         """Return the intervals that ended since the last window; those of the last moments are in the next one."""
@@ -259,7 +278,7 @@ class OffCpuRecorder(SwitchRecorder):
         end_ns = self.recorded_until_ns()
         self.program.detach()  # takes a while on a busy machine, one function after the other
         if self._python:
-            self._python.poll()
+            self._poll_stacks(self._python)
         tids, threads = self._threads.items()
         others, (places, times) = self._names.items(), self._places.items()
         wakers = np.concatenate([places["waker_tid"], threads["wakeup"]["tid"]])
@@ -299,14 +318,19 @@ class OffCpuRecorder(SwitchRecorder):
     def _collect(self, places: NDArray[Any], times: NDArray[Any], names: dict[int, tuple[int, str]]) -> None:
         rows = zip(places.tolist(), times["count"].tolist(), times["total_ns"].tolist(), strict=True)
         for row, count, total_ns in rows:
-            stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _ = row
+            stack, waker_stack, tid, kernel_stack, waker_tid, context, state, reason, _, *copied_ns = row
             pid, name = names.get(tid, (0, f"thread {tid}"))
             waker = _waker(context, waker_tid, names), self._number(waker_stack)
-            what = What(STATES[state], REASONS[reason], self._number(stack), kernel_stack, *waker)
+            stacks, whole = (self._number(stack), kernel_stack), self._whole(stack, tid, *copied_ns)
+            what = What(STATES[state], REASONS[reason], *stacks, *waker, whole)
             self._sums.add(Who(pid, tid, name), what, (count, total_ns))
 
     def _number(self, stack_id: int) -> int:
         return self._python.number(stack_id) if self._python else 0
+
+    def _whole(self, stack: int, tid: int, copied_ns: int = 0) -> int:
+        """Return `What.whole` of an interval: its Python stack, its thread, when that left its CPU if more is known."""
+        return 0
 
     def _collect_unfinished(
         self, tids: NDArray[Any], threads: NDArray[Any], names: dict[int, tuple[int, str]], end_ns: int
@@ -325,10 +349,11 @@ class OffCpuRecorder(SwitchRecorder):
             who = Who(int(thread["track"]["tgid"]), tid, names[tid][1])
             facts = late[tid] if tid in late and late[tid]["off_ns"] == off_ns and not thread["stack"] else thread
             stacks = self._number(int(facts["stack"])), int(thread["kernel_stack"])
+            whole = self._whole(int(facts["stack"]), tid, off_ns if thread["is_copied"] else 0)
             blocked = STATES[thread["state"]], REASONS[int(facts["reason"])], blocked_ns
             for state, reason, time_ns in (blocked, ("runqueue", REASONS[RUN_QUEUE], total_ns - blocked_ns)):
                 if time_ns > 0:
-                    self._sums.add(who, What(state, reason, *stacks, STILL_WAITING, 0), (1, time_ns))
+                    self._sums.add(who, What(state, reason, *stacks, STILL_WAITING, 0, whole), (1, time_ns))
 
     def _take_profile(self, end_ns: int) -> Profile:
         """Return what was summed up so far, which the next window does not have any more."""

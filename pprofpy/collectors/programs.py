@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pprofpy.collectors import events, gil, off_cpu, sched_latency, trace
+from pprofpy.collectors import events, gil, off_cpu, off_cpu_native, sched_latency, trace
 from pprofpy.collectors.kernel import ids
 from pprofpy.collectors.kernel.compiler import find_bcc
 from pprofpy.collectors.kernel.shipped import shipped
@@ -17,6 +17,7 @@ SOURCES: tuple[ProbeSource, ...] = (
     *(recorder.source for recorder in (CpuRecorder, NativeRecorder, WallRecorder, NativeWallRecorder)),
     off_cpu.SOURCE,
     off_cpu.PYTHON_SOURCE,
+    off_cpu_native.NATIVE_SOURCE,
     gil.SOURCE,
     sched_latency.SOURCE,
     sched_latency.PYTHON_SOURCE,

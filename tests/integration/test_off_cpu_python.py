@@ -267,7 +267,7 @@ def test_chains_as_data_and_as_a_picture(cli: CommandLine, tmp_path: Path) -> No
     mark = f"mark-{uuid4()}"
     picture = tmp_path / "waits.svg"
     with waiting_program(sys.executable, mark) as program:
-        words = ("off-cpu", "--name", mark, "-d", "60", "--wakers", "--json", "-n", "0", "-o", str(picture))
+        words = ("off-cpu", "--name", mark, "-d", "60", "--wakers", "--json", "-N", "0", "-o", str(picture))
         recording = cli.start(*words)
         wait_for_line(recording, "recording")
         own = let_work(program)
@@ -300,7 +300,7 @@ if not os.fork():
     dozes(); os._exit(0)
 os.wait()
 """
-    done = cli("off-cpu", "--subprocesses", "--json", "-n", "0", "--", sys.executable, "-c", program)
+    done = cli("off-cpu", "--subprocesses", "--json", "-N", "0", "--", sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
     places = json.loads(done.stdout)["places"]
     times = Counter({(one["place"].split(":")[0], one["reason"]): 0 for one in places})
@@ -341,7 +341,7 @@ second.start(); second.join()
 @pytest.mark.parametrize("words", [("off-cpu",), ("sched-latency",), ("sched-latency", "--stacks")])
 def test_threads_have_the_names_that_the_program_gave_them(cli: CommandLine, words: tuple[str, ...]) -> None:
     # Given threads of which one has ended before the other begins
-    done = cli(*words, "-n", "0", "-v", "--", sys.executable, "-c", NAMED)
+    done = cli(*words, "-N", "0", "-v", "--", sys.executable, "-c", NAMED)
     assert done.returncode == 0, done.stderr
     assert "MB of our own at most" in done.stderr
     # Then each has its name in the table and in the profile

@@ -5,7 +5,8 @@
  * at the switch it is still the thread that runs.
  *
  * Compiled with PYTHON there are Python stacks, and kernel stacks only where there is none, unless KERNEL_STACKS asks for
- * them everywhere. MIN_NS and MAX_NS are bounds of the whole time off; 0: none.
+ * them everywhere. With NATIVE, too, each switch comes with a copy of the thread's native stack. MIN_NS and MAX_NS are
+ * bounds of the whole time off; 0: none.
  */
 #pragma parameter MIN_NS MAX_NS
 #include <linux/types.h>
@@ -17,7 +18,10 @@
 #include "reasons.h"
 
 enum { SLEEPING, DISK, RUN_QUEUE };
-enum { LOST_THREAD, LOST_TIME, LOST_KERNEL_STACK, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_REASONS };
+enum {
+    LOST_THREAD, LOST_TIME, LOST_KERNEL_STACK, LOST_PROCESS, HIDDEN_SWITCH, HIDDEN_WAKE_UP, LOST_NATIVE_STACK,
+    LOST_NATIVE_RATE, LOST_REASONS
+};
 #include "ending.h"
 #include "losses.h"
 #include "windows.h"
@@ -34,10 +38,16 @@ struct thread {
     s32 kernel_stack;
     u8 state;  /* SLEEPING, DISK, or RUN_QUEUE if it was switched out while it could run on */
     u8 reason; /* WAIT_* */
-    u16 unused;
+    u8 is_copied; /* so was its native stack */
+    u8 unused;
+    u64 copy_due_ns;
 };
 
 #include "switches.h"
+#ifdef NATIVE
+#include "native.h"
+#include "native_switch.h"
+#endif
 #define WAKERS true
 #include "wakeups.h"
 
@@ -52,6 +62,9 @@ struct place {
     u8 state;
     u8 reason;
     u8 window;
+#ifdef NATIVE
+    u64 copied_ns; /* when the thread left its CPU, if its native stack was copied; else 0 */
+#endif
 };
 
 /* The stack of a thread that had been off the CPU for a while when its Python could be read for the first time. */
@@ -89,6 +102,9 @@ static inline void switched_in(struct switching *at, struct thread *thread)
         return;
     struct place place = {.stack = thread->stack, .tid = at->in.tid, .kernel_stack = thread->kernel_stack};
     place.window = this_window();
+#ifdef NATIVE
+    place.copied_ns = thread->is_copied ? off_since_ns : 0;
+#endif
     u8 reason = thread->reason;
 #ifdef PYTHON
     struct late_stack *late = thread->stack ? NULL : late_stacks.lookup(&at->in.tid);
@@ -132,6 +148,9 @@ static inline void switched_out(void *ctx, struct switching *at, struct thread *
     thread->kernel_stack = KERNEL_STACKS || !thread->stack ? kernel_stack(ctx) : NO_STACK;
     thread->state = at->is_runnable ? RUN_QUEUE : waits_uninterruptibly(at->state) ? DISK : SLEEPING;
     thread->reason = at->is_runnable ? WAIT_RUN_QUEUE : wait_reason(at->state, at->python);
+#ifdef NATIVE
+    thread->is_copied = copy_native_stack(at, thread);
+#endif
 }
 
 int on_switch(struct bpf_raw_tracepoint_args *ctx)

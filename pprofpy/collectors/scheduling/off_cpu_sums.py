@@ -13,7 +13,7 @@ from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.pystacks.numbered import Numbered
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.builder import ProfileBuilder
-from pprofpy.model.profile import KERNEL_MAPPING, PYTHON_MAPPING, Frame, Function, Label, Profile
+from pprofpy.model.profile import KERNEL_MAPPING, PYTHON_MAPPING, Frame, Function, Label, Mapping, Profile
 from pprofpy.model.waits import OFF_CPU_TYPES, STILL_WAITING, WOKEN_BY
 from pprofpy.session.sums import ThreadSums, Who
 from pprofpy.text import without_numbers
@@ -26,7 +26,7 @@ _FIRST_SEEDED_STACK = 1 << 24
 
 
 class What(NamedTuple):
-    """The key by which a thread's intervals are summed."""
+    """The key by which a thread's intervals are summed; `whole` is a stack with native functions, 0 for none."""
 
     state: str
     reason: str
@@ -34,6 +34,7 @@ class What(NamedTuple):
     kernel_stack: int
     waker: str
     waker_stack: int
+    whole: int = 0
 
 
 class OffCpuSums:
@@ -56,7 +57,12 @@ class OffCpuSums:
         self._shows_wakers = wakers
         self._seeded_kernel_stacks: Numbered[tuple[str, ...]] = Numbered(())
         self._sums: ThreadSums[What] = ThreadSums(_alike)
+        self._wholes: Numbered[tuple[tuple[Frame, Mapping], ...]] = Numbered(())
         self.notes: tuple[str, ...] = ()
+
+    def number_of_whole(self, stack: Sequence[tuple[Frame, Mapping]]) -> int:
+        """Return a number for a stack with native functions, leaf-first; valid until the sums are taken."""
+        return self._wholes.number(tuple(stack))
 
     def number_of_seeded(self, kernel_stack: tuple[str, ...]) -> int:
         """Return a number for a kernel stack that was read from outside: names of functions, leaf-first."""
@@ -75,6 +81,7 @@ class OffCpuSums:
         profile = self._build()
         profile.period_type, profile.period = OFF_CPU_TYPES[0], 1
         self._sums.clear()
+        self._wholes.forget()
         if self._python:
             self._python.end_window()
         return profile
@@ -95,11 +102,11 @@ class OffCpuSums:
 
     def _stack(self, builder: ProfileBuilder, what: What, kernel: tuple[Frame, ...]) -> tuple[int, ...]:
         """The stack to show, leaf-first: Python's with the reason on top, or the kernel's; and the waker's above."""
-        python = self._python.spelled(what.stack) if self._python else ()
+        below = self._below_kernel(what)
         if not kernel:
-            kernel = (_pseudo(what.reason),) if python else (_pseudo("kernel stack unknown"),)
+            kernel = (_pseudo(what.reason),) if below else (_pseudo("kernel stack unknown"),)
         blocked = [builder.frame_location(frame) for frame in kernel]
-        blocked += [builder.frame_location(frame, PYTHON_MAPPING) for frame in python]
+        blocked += [builder.frame_location(frame, mapping) for frame, mapping in below]
         is_chain = self._shows_wakers and what.waker not in ("", STILL_WAITING) and what.state != "runqueue"
         if not is_chain:
             return tuple(blocked)
@@ -107,6 +114,12 @@ class OffCpuSums:
         above = [builder.frame_location(frame, PYTHON_MAPPING) for frame in waker]
         above = above or [builder.frame_location(_waker_frame(what.waker))]
         return (*above, builder.frame_location(WOKEN_BY), *blocked)
+
+    def _below_kernel(self, what: What) -> Sequence[tuple[Frame, Mapping]]:
+        if what.whole:
+            return self._wholes[what.whole]
+        python = self._python.spelled(what.stack) if self._python else ()
+        return [(frame, PYTHON_MAPPING) for frame in python]
 
     def _kernel_frames(self) -> dict[int, tuple[Frame, ...]]:
         """The kernel stacks in use, by number, leaf-first."""

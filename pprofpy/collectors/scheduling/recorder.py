@@ -17,6 +17,8 @@ from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.model.profile import Collection
 
 _MOST_THREADS = 65_536
+_NATIVE = "native_"
+"""So begin the names of losses that leave an interval without its native functions."""
 
 
 class SwitchRecorder(KernelRecorder):
@@ -119,7 +121,7 @@ class SwitchRecorder(KernelRecorder):
         return Collection(
             engine=f"pprofpy {__version__}, eBPF at the scheduler's tracepoints",
             target=f"pid {self._pid}" if self._pid else "all processes",
-            dropped=sum(lost.values()),
+            dropped=sum(count for name, count in lost.items() if not name.startswith(_NATIVE)),
             truncated=python.truncated if python else -1,
             errors=python.errors if python else -1,
             losses=lost | (python.losses() if python else {}),
