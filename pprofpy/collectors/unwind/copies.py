@@ -27,6 +27,7 @@ from pprofpy.collectors.cpython.runtime import Runtime
 from pprofpy.collectors.cpython.versions import NONE
 from pprofpy.collectors.kernel.program import Program
 from pprofpy.collectors.kernel.types import struct_offsets
+from pprofpy.collectors.pystacks.marks import COLLECTS
 from pprofpy.collectors.unwind.codemap import CodeMap, Images
 from pprofpy.collectors.unwind.image import NativeFunction
 from pprofpy.collectors.unwind.merge import PlacedFrame, merged
@@ -171,7 +172,7 @@ class NativeStacks:
                 current[head.tgid] = self._unwinder(runtimes[head.tgid])
             chain = NOTHING
             if head.tgid in current:
-                copy = _stack_copy(head, record, *joined, len(python(head.python_stack)))
+                copy = _stack_copy(head, record, *joined, python(head.python_stack))
                 chain = current[head.tgid].follow(copy, budget)
             self._endings[chain.ending] += 1
             number = self._number(chain)
@@ -258,9 +259,10 @@ class NativeStacks:
         return unwinder
 
 
-def _stack_copy(head: _Head, record: bytes, content: bytes, absent: int, python_frames: int) -> StackCopy:
+def _stack_copy(head: _Head, record: bytes, content: bytes, absent: int, python: Stack) -> StackCopy:
     registers = _REGISTER_FILE.unpack_from(record, _HEAD.size)
     loops, groups = _loops(head, record)
+    marks = int(bool(python) and any(python[0] is mark for mark in COLLECTS.values()))
     return StackCopy(
         tuple(registers[place] for place in here().pt_regs_of_unwinding),
         head.stack_start,
@@ -269,7 +271,8 @@ def _stack_copy(head: _Head, record: bytes, content: bytes, absent: int, python_
         bool(head.is_cut),
         loops,
         groups,
-        python_frames,
+        len(python) - marks,
+        marks,
     )
 
 

@@ -46,7 +46,7 @@ class Chain(NamedTuple):
     Attributes:
         functions: Leaf-first, as indices into `Unwinder.functions`. `~index` is an evaluation loop, for which the
             Python functions that it runs stand.
-        groups: How many Python functions each of these loops runs, leaf-first.
+        groups: How many Python functions each of these loops runs, leaf-first; marks on top of them included.
         ending: How it ends.
     """
 
@@ -82,6 +82,7 @@ class StackCopy:
         loops: An address within the frame of each evaluation loop, leaf-first.
         groups: How many Python functions each of them runs.
         python_frames: How many Python functions there are.
+        marks: How many frames, on top of these, stand for no function.
     """
 
     registers: tuple[int, ...]
@@ -92,6 +93,7 @@ class StackCopy:
     loops: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
     python_frames: int = 0
+    marks: int = 0
 
     @property
     def end(self) -> int:

@@ -112,6 +112,8 @@ class Unwinder:
             groups = (1,) * min(loops, copy.python_frames)
         if ending == Ending.AT_START and sum(groups) != copy.python_frames:
             ending = Ending.UNPLACED
+        if copy.marks and groups:
+            groups = (groups[0] + copy.marks, *groups[1:])
         return Chain(functions, groups, ending)
 
     def _follow(self, walk: Walk, budget: Budget) -> tuple[Ending, tuple[int, ...]]:
