@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.model.profile import Profile
 
 UNKNOWN_NAME = UNKNOWN[0].function.name

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.events.log import summarize
 from pprofpy.formats import eventlog, recording
 from pprofpy.model.gil import GilRecord

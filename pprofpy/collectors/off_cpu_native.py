@@ -16,7 +16,7 @@ from pprofpy.collectors.kernel.switches import OFF_CPU
 from pprofpy.collectors.off_cpu import PLACE, PYTHON_SOURCE, OffCpuRecorder
 from pprofpy.collectors.pystacks.walked import WalkedStacks
 from pprofpy.collectors.unwind.copies import NATIVE_LAYOUTS, NativeStacks, Switch, native_constants
-from pprofpy.collectors.unwind.merge import without_native
+from pprofpy.collectors.unwind.wholestack import without_native
 from pprofpy.model.profile import Collection
 
 _PLACE = np.dtype([*PLACE.descr, ("copied_ns", "u8")])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.sampling.native import NativeWallRecorder
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import open_target

@@ -15,7 +15,7 @@ import pytest
 from pprofpy.collectors.pystacks.marks import UNREADABLE
 from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile, Sample
 from pprofpy.target import open_target

@@ -13,7 +13,7 @@ import pytest
 
 from pprofpy.collectors.sampling.cpu import CpuRecorderOptions
 from pprofpy.collectors.sampling.native import NativeRecorder
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.model.profile import Sample
 from pprofpy.target import open_target
 from tests.chains import WAYS, judged

@@ -13,7 +13,7 @@ import pytest
 from pprofpy.collectors.kernel.scope import Scope
 from pprofpy.collectors.off_cpu import OffCpuOptions
 from pprofpy.collectors.off_cpu_native import NativeOffCpuRecorder
-from pprofpy.collectors.unwind.merge import UNKNOWN
+from pprofpy.collectors.unwind.wholestack import UNKNOWN
 from pprofpy.formats.files import read_profile
 from pprofpy.model.profile import Profile
 from tests.conftest import PROGRAMS, CommandLine, Start, compiled_library, interpreter, rounds_until_right

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "collectors.unwind": {
         GROUND, "arch", "system", "elf", "model", "target", "collectors.cpython", "collectors.kernel",
+        "collectors.pystacks",
     },
     "collectors.sampling": {
         GROUND, "model", "target", "session",
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {
         GROUND, "arch", "system", "model", "target", "session", "events",
         "collectors.attach", "collectors.cpython", "collectors.heapagent", "collectors.kernel", "collectors.pyspy",
-        "collectors.pystacks", "collectors.sampling", "collectors.scheduling",
+        "collectors.pystacks", "collectors.sampling", "collectors.scheduling", "collectors.unwind",
     },
     "reports": {GROUND, "system", "model", "events", "formats"},
     "cli": {

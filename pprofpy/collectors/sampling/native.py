@@ -9,7 +9,7 @@ from pprofpy.collectors.sampling.intervals import UNKNOWN as HIDDEN_STATE
 from pprofpy.collectors.sampling.intervals import Place
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.collectors.unwind.copies import NATIVE_LAYOUTS, NativeSample, NativeStacks, native_constants
-from pprofpy.collectors.unwind.merge import UNKNOWN, PlacedFrame
+from pprofpy.collectors.unwind.wholestack import UNKNOWN, PlacedFrame
 from pprofpy.model.profile import PYTHON_MAPPING
 
 

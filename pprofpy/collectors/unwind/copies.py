@@ -30,9 +30,9 @@ from pprofpy.collectors.kernel.types import struct_offsets
 from pprofpy.collectors.pystacks.marks import COLLECTS
 from pprofpy.collectors.unwind.codemap import CodeMap, Images
 from pprofpy.collectors.unwind.image import NativeFunction
-from pprofpy.collectors.unwind.merge import PlacedFrame, merged
 from pprofpy.collectors.unwind.stackcopy import NOTHING, PAGE_BYTES, Chain, Ending, StackCopy
 from pprofpy.collectors.unwind.unwinder import Unwinder
+from pprofpy.collectors.unwind.wholestack import PlacedFrame, merged
 from pprofpy.model.profile import Frame, Stack
 
 _MOST_STEPS, _SECONDS = 50_000_000, 1.0

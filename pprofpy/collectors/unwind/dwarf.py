@@ -21,7 +21,7 @@ class CfiError(ValueError):
     """Tables that are damaged, or say something that we do not know."""
 
 
-class Registers(Protocol):
+class RegisterValues(Protocol):
     """The values of registers, by their numbers."""
 
     def __len__(self) -> int: ...
@@ -99,7 +99,7 @@ class Cursor:
         return value + place if encoding & _RELATIVE_TO_PLACE and value else value
 
 
-def evaluate(expression: bytes, registers: Registers, word: Callable[[int], int], first: int | None = None) -> int:
+def evaluate(expression: bytes, registers: RegisterValues, word: Callable[[int], int], first: int | None = None) -> int:
     """What a DWARF expression says, 64 bits of it; those that compilers write for unwinding need but a few operations.
 
     Args:

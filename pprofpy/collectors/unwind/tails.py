@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pprofpy.collectors.unwind.ascent import Ascent, Step
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.collectors.unwind.stackcopy import Ending, EndOfCopyError, StackCopy
-from pprofpy.collectors.unwind.walk import Step, Walk
 
 _MOST_TAILS = 20_000
 _REMEMBERED = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512})
@@ -56,47 +56,47 @@ class Tails:
         """Forget all: there is other code."""
         self._tails.clear()
 
-    def find(self, walk: Walk, address: int, stack_pointer: int, loops: int) -> Tail | None:
-        """Return how a walk goes on from here, if that is known.
+    def find(self, ascent: Ascent, address: int, stack_pointer: int, loops: int) -> Tail | None:
+        """Return how an ascent goes on from here, if that is known.
 
         Args:
-            walk: As far as it has come.
+            ascent: As far as it has come.
             address, stack_pointer: Where it is.
             loops: How many evaluation loops it has met.
         """
-        tail, words = self._tails.get((address, stack_pointer, walk.copy.end)), walk.copy.words
-        if tail is None or words is None or walk.copy.loops[loops:] != tail.loops:
+        tail, words = self._tails.get((address, stack_pointer, ascent.copy.end)), ascent.copy.words
+        if tail is None or words is None or ascent.copy.loops[loops:] != tail.loops:
             return None
         try:
             if words[tail.places].tobytes() != tail.content:
                 return None
-            is_same = all(walk.value(register) == value for register, value in tail.needs.items())
+            is_same = all(ascent.value(register) == value for register, value in tail.needs.items())
         except (IndexError, CfiError, EndOfCopyError):
             return None
         return tail if is_same else None
 
-    def learn(self, walk: Walk, found: Tail | None, ending: Ending) -> None:
-        """Remember a walk.
+    def learn(self, ascent: Ascent, found: Tail | None, ending: Ending) -> None:
+        """Remember an ascent.
 
         Args:
-            walk: It has come to its end, or to where the rest was known.
+            ascent: It has come to its end, or to where the rest was known.
             found: That rest.
             ending: Where it has ended.
         """
-        if walk.copy.words is None:
+        if ascent.copy.words is None:
             return
         if len(self._tails) > _MOST_TAILS:
             self._tails.clear()
         needs, reads = (dict(found.needs), dict(found.reads)) if found else ({}, {})
         functions = found.functions if found else ()
-        for number in range(len(walk.steps) - 1, 0, -1):
-            step = walk.steps[number]
+        for number in range(len(ascent.steps) - 1, 0, -1):
+            step = ascent.steps[number]
             needs = {register: value for register, value in needs.items() if register not in step.saves} | step.uses
             reads |= step.reads
             functions = (step.function, *functions)
             if number in _REMEMBERED:
-                tail = _tail(walk.copy, step, functions, ending, needs, reads)
-                self._tails[step.address, step.stack_pointer, walk.copy.end] = tail
+                tail = _tail(ascent.copy, step, functions, ending, needs, reads)
+                self._tails[step.address, step.stack_pointer, ascent.copy.end] = tail
 
 
 def _tail(

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from pprofpy.arch import here
 from pprofpy.budget import Budget
+from pprofpy.collectors.unwind.ascent import Ascent, Step
 from pprofpy.collectors.unwind.cfi import UnwindRow
 from pprofpy.collectors.unwind.codemap import CodeMap
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.collectors.unwind.image import NativeFunction
 from pprofpy.collectors.unwind.stackcopy import Chain, Ending, EndOfCopyError, StackCopy
 from pprofpy.collectors.unwind.tails import Tails
-from pprofpy.collectors.unwind.walk import Step, Walk
 from pprofpy.errors import ImplausibleTargetError
 
 LOOP = "_PyEval_EvalFrameDefault"
@@ -90,20 +90,20 @@ class Unwinder:
             copy: The stack.
             budget: Pays for what has to be read of the process's files.
         """
-        walk, ending = Walk(copy, self._machine), Ending.BROKEN
+        ascent, ending = Ascent(copy, self._machine), Ending.BROKEN
         rest: tuple[int, ...] = ()
         try:
-            ending, rest = self._follow(walk, budget)
+            ending, rest = self._follow(ascent, budget)
         except EndOfCopyError:
             ending = Ending.CUT if copy.is_cut else Ending.BROKEN
         except ImplausibleTargetError:
             ending = Ending.TOO_LONG
         except (CfiError, OSError):
             pass
-        return self._placed(copy, (*(step.function for step in walk.steps), *rest), ending)
+        return self._placed(copy, (*(step.function for step in ascent.steps), *rest), ending)
 
     def _placed(self, copy: StackCopy, functions: tuple[int, ...], ending: Ending) -> Chain:
-        """The chain of a walk, with a place for each Python function if it is whole."""
+        """The chain of an ascent, with a place for each Python function if it is whole."""
         loops = sum(function < 0 for function in functions)
         groups = copy.groups[:loops]
         if self._loops_by_name:
@@ -116,45 +116,45 @@ class Unwinder:
             groups = (groups[0] + copy.marks, *groups[1:])
         return Chain(functions, groups, ending)
 
-    def _follow(self, walk: Walk, budget: Budget) -> tuple[Ending, tuple[int, ...]]:
+    def _follow(self, ascent: Ascent, budget: Budget) -> tuple[Ending, tuple[int, ...]]:
         """Go up to where the thread began; return the ending, and the functions behind the last step."""
-        copy, machine = walk.copy, self._machine
+        copy, machine = ascent.copy, self._machine
         address, loops, is_leaf = copy.registers[machine.program_counter], 0, True
         for _ in range(_MAX_FRAMES):
             budget.step()
             if not address:
-                return self._end(walk, loops)
-            if not is_leaf and (tail := self._tails.find(walk, address, walk.value(machine.stack_pointer), loops)):
-                self._tails.learn(walk, tail, tail.ending)
+                return self._end(ascent, loops)
+            if not is_leaf and (tail := self._tails.find(ascent, address, ascent.value(machine.stack_pointer), loops)):
+                self._tails.learn(ascent, tail, tail.ending)
                 return tail.ending, tail.functions
             place = self._places.get(address) or self._learn(address, budget)
             if place.is_greenlet and loops >= (copy.python_frames if self._loops_by_name else len(copy.loops)):
                 return Ending.AT_START, ()  # what is below is the stack of whoever began this one
-            step = walk.begin(address, loops)
+            step = ascent.begin(address, loops)
             row = place.row or (place.leaf_row if is_leaf else None)
             step.function = place.function
             if row is None:
-                caller = self._across(walk, place)
+                caller = self._across(ascent, place)
                 if caller is None:
-                    self._tails.learn(walk, None, Ending.NO_TABLE)
+                    self._tails.learn(ascent, None, Ending.NO_TABLE)
                     return Ending.NO_TABLE, ()
                 address, is_leaf = caller - 1, False
                 continue
-            frame = walk.frame(row)
+            frame = ascent.frame(row)
             if self._is_loop(place, step, frame, copy):
                 step.function = ~place.function
                 loops += 1
             if not self._is_frame(row, frame - step.stack_pointer, is_leaf=is_leaf):
                 return Ending.BROKEN, ()
-            address = walk.climb(row, frame, place.saves) & self._code_addresses
+            address = ascent.climb(row, frame, place.saves) & self._code_addresses
             address -= not row.is_signal and address > 0
             is_leaf = False
         return Ending.BROKEN, ()
 
-    def _end(self, walk: Walk, loops: int) -> tuple[Ending, tuple[int, ...]]:
+    def _end(self, ascent: Ascent, loops: int) -> tuple[Ending, tuple[int, ...]]:
         """Where the thread began; loops that were said to be on the way must have been met."""
-        ending = Ending.AT_START if loops >= len(walk.copy.loops) else Ending.BROKEN
-        self._tails.learn(walk, None, ending)
+        ending = Ending.AT_START if loops >= len(ascent.copy.loops) else Ending.BROKEN
+        self._tails.learn(ascent, None, ending)
         return ending, ()
 
     def _is_loop(self, place: _Place, step: Step, frame: int, copy: StackCopy) -> bool:
@@ -171,19 +171,19 @@ class Unwinder:
             raise CfiError("an evaluation loop that was not met")
         return True
 
-    def _across(self, walk: Walk, place: _Place) -> int | None:
+    def _across(self, ascent: Ascent, place: _Place) -> int | None:
         """Go from code without a table to its caller; return where it returns to. None if there is no sure way.
 
         What CPython's JIT has made has frame pointers from 3.15 on. They are believed as long as they lead past no
         loop whose place is known.
         """
-        copy, step, pointer = walk.copy, walk.steps[-1], self._machine.frame_pointer
+        copy, step, pointer = ascent.copy, ascent.steps[-1], self._machine.frame_pointer
         if place.is_file or pointer is None or step.loops >= len(copy.loops):
             return None
-        if not step.stack_pointer <= walk.value(pointer) < copy.loops[step.loops]:
+        if not step.stack_pointer <= ascent.value(pointer) < copy.loops[step.loops]:
             return None
         step.function = self._number(_MADE_AT_RUN_TIME)
-        return walk.climb_by_pointer(pointer)
+        return ascent.climb_by_pointer(pointer)
 
     def _is_frame(self, row: UnwindRow, size: int, *, is_leaf: bool) -> bool:
         """Can a frame be so large? Where calls leave the return address in a register, a leaf's may be empty, but all

@@ -38,7 +38,7 @@ class Step:
     saves: frozenset[int] = frozenset()
 
 
-class Walk:
+class Ascent:
     """Where a thread is on that way. It is also the registers of the current frame, by their numbers in tables.
 
     Args:

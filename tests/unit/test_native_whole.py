@@ -12,9 +12,9 @@ from pprofpy.budget import Budget
 from pprofpy.collectors.unwind.cfi import Rule, RuleKind, UnwindRow
 from pprofpy.collectors.unwind.demangle import readable
 from pprofpy.collectors.unwind.image import NativeFunction
-from pprofpy.collectors.unwind.merge import UNKNOWN, merged
 from pprofpy.collectors.unwind.stackcopy import Chain, Ending, StackCopy
 from pprofpy.collectors.unwind.unwinder import LOOP, Unwinder
+from pprofpy.collectors.unwind.wholestack import UNKNOWN, merged
 from pprofpy.model.profile import Frame, Function
 
 PYTHON, LIBC, EXTENSION = "/usr/bin/python3.12", "/lib/libc.so.6", "/site/_shop.so"
