@@ -16,9 +16,10 @@ _CALLS = """
     _PyObject_Call _PyObject_CallFunctionVa _PyObject_CallFunction_SizeT _PyObject_CallMethod _PyObject_CallMethodFormat
     _PyObject_CallMethodId _PyObject_CallMethodIdObjArgs _PyObject_CallMethodId_SizeT _PyObject_CallMethod_SizeT
     _PyObject_CallNoArg _PyObject_CallNoArgs _PyObject_CallNoArgsTstate _PyObject_Call_Prepend _PyObject_FastCall
+    PyIter_Next PyObject_CallFinalizerFromDealloc _PyObject_FastCall_Prepend
     _PyObject_FastCallDict _PyObject_FastCallDictTstate _PyObject_FastCallTstate _PyObject_MakeTpCall
     _PyObject_Vectorcall _PyObject_VectorcallDictTstate _PyObject_VectorcallTstate _PyVectorcall_Call callmethod
-    call_method vectorcall_maybe vectorcall_method vectorcall_unbound
+    call_maybe call_method vectorcall_maybe vectorcall_method vectorcall_unbound
     _Py_VectorCall_StackRefSteal _Py_BuiltinCallFast_StackRef _Py_BuiltinCallFastWithKeywords_StackRef
     _PyCallMethodDescriptorFast_StackRef _PyCallMethodDescriptorFastWithKeywords_StackRef
     _Py_VectorCallInstrumentation_StackRefSteal _Py_CallBuiltinClass_StackRef
@@ -27,7 +28,7 @@ _FUNCTIONS = """
     PyEval_EvalCode PyEval_EvalCodeEx PyEval_EvalFrame PyEval_EvalFrameEx _PyEval_EvalCode _PyEval_EvalCodeWithName
     _PyEval_EvalFrame _PyEval_EvalFrameDefault _PyEval_Vector _PyFunction_FastCall _PyFunction_FastCallDict
     _PyFunction_FastCallKeywords _PyFunction_Vectorcall method_vectorcall method_call
-    gen_iternext gen_send_ex gen_send_ex2 PyIter_Send
+    gen_iternext gen_send_ex gen_send_ex2 PyGen_am_send PyIter_Send PyRun_StringFlags run_eval_code_obj run_mod
 """
 _BUILT_IN = """
     PyCFunction_Call _PyCFunction_FastCallDict _PyCFunction_FastCallKeywords _PyMethodDef_RawFastCallDict
