@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pprofpy.collectors.sampling.cpu import CpuRecorder
+from pprofpy.collectors.sampling.native import NativeRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.target import open_target
 from tests.conftest import PROGRAMS, PYTHONS, Start, beside_others, interpreter
@@ -22,7 +23,7 @@ ENOUGH = 2_000
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-@pytest.mark.parametrize("kind", [CpuRecorder, WallRecorder], ids=["cpu", "idle"])
+@pytest.mark.parametrize("kind", [CpuRecorder, WallRecorder, NativeRecorder], ids=["cpu", "idle", "native"])
 def test_no_stack_has_parts_of_two_greenlets(start: Start, version: str, kind: type[CpuRecorder]) -> None:
     python = interpreter(version)
     package = subprocess.run([FETCH, version, "greenlet"], capture_output=True, text=True, check=False)
