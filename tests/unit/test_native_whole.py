@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Mapping
 
@@ -156,15 +157,17 @@ class Stack:
             chain: Function, leaf-first.
             loops: In which frames evaluation loops are said to be.
             python: How many Python functions they run, one each.
-            options: `rbp`, `saved` (what all frames have saved of it), `local` (another word of each frame).
+            options: `rbp`; `saved`, what all frames have saved of it, not each its caller's; `local`, another word of
+                each frame; `marks`.
         """
         names = chain.split(", ")
         addresses = [0x100 * NAMES.index(name) + 0x180 for name in names]
         words: list[int] = []
-        for caller in [*addresses[1:], 0]:
-            words += [options.get("local", 0), 0, options.get("saved", 0), caller]
+        for number, caller in enumerate([*addresses[1:], 0]):
+            pointer = options.get("saved", STACK + 32 * (number + 1) + 16)
+            words += [options.get("local", 0), 0, pointer, caller]
         registers = [0] * 17
-        registers[RSP], registers[RIP], registers[RBP] = STACK, addresses[0], options.get("rbp", 0)
+        registers[RSP], registers[RIP], registers[RBP] = STACK, addresses[0], options.get("rbp", STACK + 16)
         places = tuple(STACK + 32 * place + 8 for place in loops)
         copy = StackCopy(
             tuple(registers),
@@ -254,6 +257,31 @@ def test_unless_something_that_matters_has_changed(chain: str, loops: tuple[int,
     options = {"rbp": pointer + saved, "saved": pointer + saved}
 
     assert remembering.follow(chain, loops, **options) == Stack(rows).follow(chain, loops, **options)
+
+
+@needs_x86
+def test_a_remembered_way_is_never_another_than_the_one_that_is_followed() -> None:
+    """On thousands of stacks that differ here and there, in what matters and in what does not."""
+    chance = random.Random(4711)
+    rows = {"vectorcall": BY_POINTER, "serve": BY_POINTER}
+    remembering, differences, whole = Stack(rows), 0, 0
+    names = [chance.choice(NAMES[:-1]) for _ in range(12)]
+    for _ in range(3000):
+        if chance.random() < 0.3:
+            names[chance.randrange(12)] = chance.choice(NAMES[:-1])
+        wrong = {chance.choice(["rbp", "saved"]): STACK + 16 * chance.randrange(30)} if chance.random() < 0.2 else {}
+        loops = tuple(place for place, name in enumerate(names) if name == "loop" and chance.random() < 0.95)
+        words = ", ".join([*names, "start"])
+
+        found = remembering.chain(words, loops, len(loops), local=chance.randrange(3), **wrong)
+
+        fresh = Stack(rows)
+        fresh.functions[:], fresh.unwinder._numbers = remembering.functions, remembering.unwinder._numbers
+        expected = fresh.chain(words, loops, len(loops), **wrong)
+        differences += found != expected
+        whole += found.is_whole
+    assert differences == 0
+    assert whole > 1000
 
 
 @needs_x86
