@@ -16,10 +16,13 @@ from pprofpy.collectors.unwind.ascent import Ascent, Step
 from pprofpy.collectors.unwind.dwarf import CfiError
 from pprofpy.collectors.unwind.stackcopy import Ending, EndOfCopyError, StackCopy
 
-_MOST_TAILS = 20_000
+_MOST_WORDS = 400_000
+"""Of a process's stacks, so many are remembered at most: some 10 MB."""
+
 _REMEMBERED = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512})
 """Steps from the leaf on. The leaf itself is seldom twice at the same instruction."""
 
+_WORD_BYTES = 8
 _Place = tuple[int, int, int]
 """An instruction, a stack pointer, and where the copy of the stack ends."""
 
@@ -32,8 +35,7 @@ class Tail(NamedTuple):
         ending: Where it ends.
         loops: Where evaluation loops were said to be.
         needs: What registers held.
-        reads: What words of the stack held, by address.
-        places: Where these are, in words from the end of the copy.
+        places: Where the words of the stack are, in words from the end of the copy.
         content: What they held, as bytes.
     """
 
@@ -41,7 +43,6 @@ class Tail(NamedTuple):
     ending: Ending
     loops: tuple[int, ...]
     needs: dict[int, int]
-    reads: dict[int, int]
     places: NDArray[Any]
     content: bytes
 
@@ -51,10 +52,12 @@ class Tails:
 
     def __init__(self) -> None:
         self._tails: dict[_Place, Tail] = {}
+        self._words = 0
 
     def clear(self) -> None:
         """Forget all: there is other code."""
         self._tails.clear()
+        self._words = 0
 
     def find(self, ascent: Ascent, address: int, stack_pointer: int, loops: int) -> Tail | None:
         """Return how an ascent goes on from here, if that is known.
@@ -83,11 +86,11 @@ class Tails:
             found: That rest.
             ending: Where it has ended.
         """
-        if ascent.copy.words is None:
+        if ascent.copy.words is None or len(ascent.steps) < 2:
             return
-        if len(self._tails) > _MOST_TAILS:
-            self._tails.clear()
-        needs, reads = (dict(found.needs), dict(found.reads)) if found else ({}, {})
+        if self._words > _MOST_WORDS:
+            self.clear()
+        needs, reads = (found.needs, _reads(found, ascent.copy.end)) if found else ({}, {})
         functions = found.functions if found else ()
         for number in range(len(ascent.steps) - 1, 0, -1):
             step = ascent.steps[number]
@@ -95,8 +98,19 @@ class Tails:
             reads |= step.reads
             functions = (step.function, *functions)
             if number in _REMEMBERED:
-                tail = _tail(ascent.copy, step, functions, ending, needs, reads)
-                self._tails[step.address, step.stack_pointer, ascent.copy.end] = tail
+                self._keep(step, ascent.copy, _tail(ascent.copy, step, functions, ending, needs, reads))
+
+    def _keep(self, step: Step, copy: StackCopy, tail: Tail) -> None:
+        place = step.address, step.stack_pointer, copy.end
+        before = self._tails.get(place)
+        self._tails[place] = tail
+        self._words += len(tail.places) - (len(before.places) if before else 0)
+
+
+def _reads(tail: Tail, end: int) -> dict[int, int]:
+    """The words of the stack that a way depends on, by address."""
+    addresses = tail.places * _WORD_BYTES + end
+    return dict(zip(addresses.tolist(), np.frombuffer(tail.content, np.uint64).tolist(), strict=True))
 
 
 def _tail(
@@ -107,7 +121,6 @@ def _tail(
     needs: dict[int, int],
     reads: dict[int, int],
 ) -> Tail:
-    reads = dict(reads)
-    places = (np.fromiter(reads, np.int64, len(reads)) - copy.end) // 8
+    places = (np.fromiter(reads, np.int64, len(reads)) - copy.end) // _WORD_BYTES
     content = np.fromiter(reads.values(), np.uint64, len(reads)).tobytes()
-    return Tail(functions, ending, copy.loops[step.loops :], needs, reads, places, content)
+    return Tail(functions, ending, copy.loops[step.loops :], needs, places, content)
