@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #define LOG_BYTES (1 << 20)
+#define WAY_BYTES (64 << 20)
+#define SHOWN_BYTES 4000 /* of it */
 #define MAPS 64
 
 struct head {
@@ -61,6 +63,24 @@ static void show_log(void)
         printf("kernel:     %s\n", line);
 }
 
+/* Load it again for the way that has led to the refusal, and show its last lines. */
+static void show_way(union bpf_attr *attributes)
+{
+    char *way = calloc(1, WAY_BYTES), *line;
+    if (!way)
+        return;
+    attributes->log_level = 1;
+    attributes->log_size = WAY_BYTES;
+    attributes->log_buf = (unsigned long)way;
+    bpf(BPF_PROG_LOAD, attributes);
+    size_t length = strlen(way);
+    for (line = way + length; line > way && way + length - line < SHOWN_BYTES; line--)
+        ;
+    for (line = strtok(line, "\n"); line; line = strtok(NULL, "\n"))
+        printf("kernel:     %s\n", line);
+    free(way);
+}
+
 static int load_function(FILE *programs, const char *variant, const char *name)
 {
     __u32 facts[2];
@@ -84,7 +104,7 @@ static int load_function(FILE *programs, const char *variant, const char *name)
     printf("kernel: %s %s: %s (%.1f s)%s%s\n", program < 0 ? "REFUSED" : "accepted", variant, name, took,
         program < 0 ? ": " : "", program < 0 ? strerror(problem) : "");
     if (program < 0)
-        show_log();
+        show_log(), show_way(&attributes);
     free(code);
     close(program);
     return program < 0;

@@ -209,7 +209,11 @@ static inline void python_add_awaiting(
     at->frame = at->tasks = 0;
     LOOP_BELOW(i, PYTHON_AWAITING_FRAMES) {
         u64 place = begin + i;
-        if (place >= PYTHON_MAX_FRAMES || !python_await_on(walk, target, source, place))
+        if (place >= PYTHON_MAX_FRAMES)
+            break;
+        asm volatile("" : "+r"(place)); /* as in python_bounded */
+        place &= PYTHON_MAX_FRAMES - 1;
+        if (!python_await_on(walk, target, source, place))
             break;
         *count = place + 1;
     }

@@ -15,6 +15,16 @@ static inline u32 python_fingerprint(struct python_target *target, u8 *code)
     return hash >> 32;
 }
 
+/* At most `room` bytes, a power of two. LLVM may compare one copy of a number and pass on another: before Linux 6.4 the
+ * verifier then knows no bound. So it sees a mask, which LLVM cannot see through. */
+static inline u64 python_bounded(u64 bytes, u64 room)
+{
+    if (bytes > room)
+        bytes = room;
+    asm volatile("" : "+r"(bytes));
+    return bytes & (2 * room - 1);
+}
+
 /* A str: its text goes to `to`, as far as there is room. Returns how many bytes it has. */
 static inline u32 python_copy_string(struct python_target *target, u64 string, u8 *to, u32 room, u32 *width)
 {
@@ -22,12 +32,10 @@ static inline u32 python_copy_string(struct python_target *target, u64 string, u
     u32 state = python_read(string + target->string_state);
     u32 kind = (state >> (target->string_kind_shift & 31)) & 7;
     bool is_ascii = (state >> ((target->string_kind_shift + 4) & 31)) & 1;
-    u64 whole = length < 65536 ? length * kind : 65536, bytes = whole;
-    if (bytes > room)
-        bytes = room;
+    u64 whole = length < 65536 ? length * kind : 65536;
     *width = kind;
     string += is_ascii ? target->string_ascii : target->string_wide;
-    if (bpf_probe_read_user(to, bytes, (void *)string))
+    if (bpf_probe_read_user(to, python_bounded(whole, room), (void *)string))
         return 0;
     return whole;
 }
@@ -47,8 +55,10 @@ static inline bool python_send_code(
         target, python_read(code + target->code_file), record->file_text, PYTHON_FILE_BYTES, &record->file_width);
     u64 bytes = python_read(record->table + target->object_length);
     record->table_bytes = bytes;
-    if (bytes > PYTHON_TABLE_BYTES)
+    if (bytes >= PYTHON_TABLE_BYTES)
         bytes = 0;
+    asm volatile("" : "+r"(bytes)); /* as in python_bounded */
+    bytes &= PYTHON_TABLE_BYTES - 1;
     bpf_probe_read_user(record->table_data, bytes, (void *)(record->table + target->bytes_data));
     u64 size = __builtin_offsetof(struct python_code, table_data) + bytes;
     return !python_records.ringbuf_output(record, size, BPF_RB_NO_WAKEUP);

@@ -44,11 +44,9 @@ static inline void python_take_value(struct python_target *target, u64 object, s
         u64 bytes = python_copy_string(target, object, (u8 *)value->text, PYTHON_VALUE_BYTES, &value->width);
         value->kind = PYTHON_VALUE_STR;
         value->bytes = bytes;
-        asm volatile("" : "+r"(bytes)); /* else LLVM compares another copy of it than it passes on */
-        if (bytes > PYTHON_VALUE_BYTES)
-            bytes = PYTHON_VALUE_BYTES;
         if (!is_compact) /* of a subclass: its text is elsewhere */
-            bpf_probe_read_user(value->text, bytes, (void *)python_read(object + target->string_wide));
+            bpf_probe_read_user(value->text, python_bounded(bytes, PYTHON_VALUE_BYTES),
+                                (void *)python_read(object + target->string_wide));
     } else if (flags & PYTHON_INT_SUBCLASS) {
         value->kind = PYTHON_VALUE_INT;
         value->bytes = 3 * sizeof(u64);

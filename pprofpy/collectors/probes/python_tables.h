@@ -199,7 +199,7 @@ struct python_code {
     u32 name_width; /* bytes a character */
     u32 file_bytes;
     u32 file_width;
-    u32 table_bytes; /* all of it; more than PYTHON_TABLE_BYTES are not sent */
+    u32 table_bytes; /* all of it; PYTHON_TABLE_BYTES and more are not sent */
     u32 unused;
     u8 name_text[PYTHON_NAME_BYTES];
     u8 file_text[PYTHON_FILE_BYTES];
@@ -261,10 +261,10 @@ struct python_entries {
 struct python_walk {
     struct python_stack stack;
     struct python_progress progress;
+    struct python_labels labels; /* what follows is more than a text may have: see python_bounded */
     u8 frame[128];
     u8 code[256];
     u64 registers[REGISTERS_WITH_POINTERS];
-    struct python_labels labels;
     struct python_awaiting awaiting;
 #ifdef NATIVE
     struct python_entries entries;
