@@ -182,7 +182,7 @@ def described(number: tuple[int, int], raw: bytes) -> Version:
         raise ImplausibleLayoutError(f"it says that {wrong[0]} is where it cannot be")
     if said["free_threaded"]:
         layout = replace(layout, gc_collecting=0)  # of several threads that run, none is known to be the collector
-    elif said["gc.collecting"] != _GC_COLLECTING.get(number):
+    elif said["gc.collecting"] != GC_COLLECTING.get(number):
         layout = replace(layout, gc_older=0)
     cached_keys = said.get("heaptype.ht_cached_keys", known.objects.cached_keys)
     return replace(known, layout=layout, objects=replace(known.objects, cached_keys=cached_keys))
@@ -200,7 +200,7 @@ def _implausible_members(layout: Layout) -> list[str]:
     return found
 
 
-_GC_COLLECTING = {(3, 13): 200, (3, 14): 192, (3, 15): 112}
+GC_COLLECTING = {(3, 13): 200, (3, 14): 192, (3, 15): 112}
 """Where `collecting` lies in the collector's state in those releases whose generations are as `gc_older` says."""
 
 _MOST_BYTES = 32 << 10
