@@ -97,8 +97,9 @@ static inline u64 python_stack_of(struct python_target *target, u64 thread_state
     walk->stack.thread_state = thread_state;
     walk->stack.labels = walk->stack.thread_frames = walk->stack.task_frames = 0;
     python_walk_frames(walk, target, thread_state, frame);
-    walk->stack.collecting = python_collecting(target, thread_state);
-    walk->stack.id = python_mix(walk->stack.id, walk->stack.collecting) | 1;
+    volatile u32 *collecting = &walk->stack.collecting; /* in memory, as what the walk has found out */
+    *collecting = python_collecting(target, thread_state);
+    walk->stack.id = python_mix(walk->stack.id, *collecting) | 1;
     if (PYTHON_TASKS | PYTHON_VARIABLES)
         python_label(walk, target, thread_state);
     if (walk->stack.frame_count > walk->stack.frame_first || walk->stack.flags)

@@ -4,8 +4,10 @@
 #define PYTHON_MAX_FRAMES 512
 #endif
 /* So many frames, from the leaf on, are looked at for code that is new; others are read from user space. */
-#ifndef PYTHON_NEW_CODE_FRAMES
+#ifdef BPF_ITER_NUM_NEW
 #define PYTHON_NEW_CODE_FRAMES 64
+#else
+#define PYTHON_NEW_CODE_FRAMES 32 /* more are long for the verifier of Linux 6.1 */
 #endif
 #ifndef PYTHON_RING_PAGES
 #define PYTHON_RING_PAGES 2048
