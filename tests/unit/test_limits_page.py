@@ -34,8 +34,17 @@ def row(beginning: str) -> str:
 
 def in_c(file: str, before: str) -> int:
     """The number that stands behind these words in a probe's source."""
-    (found,) = re.findall(rf"{re.escape(before)}(\d+)", (PROBES / file).read_text())
-    return int(found)
+    (found,) = both_in_c(file, before)
+    return found
+
+
+def both_in_c(file: str, before: str) -> list[int]:
+    """The same where there is another number for kernels without iterators, which comes second."""
+    return [int(number) for number in re.findall(rf"{re.escape(before)}(\d+)", (PROBES / file).read_text())]
+
+
+CODES, FEWER_CODES = both_in_c("python_tables.h", "PYTHON_NEW_CODE_FRAMES ")
+AWAITING, FEWER_AWAITING = both_in_c("python_awaiting.h", "PYTHON_AWAITING_FRAMES ")
 
 
 PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
@@ -51,7 +60,8 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
         ("threads at once", f"{in_c('switches.h', 'threads, '):,} (whole system: {recorder._MOST_THREADS:,})"),
         ("threads of a", f"{processes._MAX_THREADS:,}"),
         ("frames of a stack", f"{in_c('python_tables.h', 'PYTHON_MAX_FRAMES ')}"),
-        ("new code", f"{in_c('python_tables.h', 'PYTHON_NEW_CODE_FRAMES ')} frames"),
+        ("new code", f"{CODES} frames ({FEWER_CODES} before Linux 6.4)"),
+        ("tasks that await", f"{in_c('python_awaiting.h', 'PYTHON_AWAITING_TASKS ')}, and {AWAITING} frames of theirs ({FEWER_AWAITING} before Linux 6.4)"),
         ("a function's",
          f"{in_c('python_tables.h', 'NAME_BYTES ')}; {in_c('python_tables.h', 'FILE_BYTES ')} bytes"),
         ("line table", f"{objects._LONGEST_TABLE // MB} MB"),
