@@ -61,7 +61,8 @@ PART_KB = 4 * in_c("native.h", "NATIVE_PAGES ")
         ("threads of a", f"{processes._MAX_THREADS:,}"),
         ("frames of a stack", f"{in_c('python_tables.h', 'PYTHON_MAX_FRAMES ')}"),
         ("new code", f"{CODES} frames ({FEWER_CODES} before Linux 6.4)"),
-        ("tasks that await", f"{in_c('python_awaiting.h', 'PYTHON_AWAITING_TASKS ')}, and {AWAITING} frames of theirs ({FEWER_AWAITING} before Linux 6.4)"),
+        ("tasks that await", f"{in_c('python_awaiting.h', 'PYTHON_AWAITING_TASKS ')}, and {AWAITING} frames of theirs "
+         f"({FEWER_AWAITING} before Linux 6.4)"),
         ("a function's",
          f"{in_c('python_tables.h', 'NAME_BYTES ')}; {in_c('python_tables.h', 'FILE_BYTES ')} bytes"),
         ("line table", f"{objects._LONGEST_TABLE // MB} MB"),
