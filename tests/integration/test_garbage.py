@@ -36,10 +36,11 @@ def test_samples_in_garbage_collection_say_so(start: Start, version: str) -> Non
             few = [n for n in range(3) if counts[f"collects_{n}", f"{MARK} {n}>"] < 50]
             # The generations' counts are set some hundred instructions after the collection has begun.
             assert of_another <= 1 + 0.01 * counts.total(), counts
-            return [f"generation {n} was met too seldom: {counts}" for n in few]
+            collecting = sum(count for (_, mark), count in counts.items() if mark)
+            computing = sum(count for (function, _), count in counts.items() if function == "computes")
+            # It computes for as long as it has collected; a sample more or less is chance.
+            unequal = abs(collecting - computing) > 0.05 * (collecting + computing)
+            told = [f"{collecting} samples in the collector, {computing} beside it"] if unequal else []
+            return told + [f"generation {n} was met too seldom: {counts}" for n in few]
 
-        rounds_until_right(measure, rounds=30)
-
-    collecting = sum(count for (_, mark), count in counts.items() if mark)
-    computing = sum(count for (function, _), count in counts.items() if function == "computes")
-    assert collecting == pytest.approx(computing, rel=0.1)
+        rounds_until_right(measure, rounds=60)

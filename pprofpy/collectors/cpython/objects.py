@@ -129,6 +129,12 @@ class ObjectReader:
         head = self.memory.word(runtime + self.layout.interpreters_head)
         return self._linked(head, self.layout.interp_next, _MOST_INTERPRETERS)
 
+    def main_interpreter(self, runtime: int) -> int:
+        """The main PyInterpreterState; a process that only just begins, or ends, has none."""
+        for main in list(self.interpreters(runtime))[-1:]:
+            return main
+        raise UnreadableError("no interpreter")
+
     def threads(self, interp: int) -> Iterator[int]:
         """The PyThreadState of every thread in one interpreter."""
         head = self.memory.word(interp + self.layout.interp_threads)

@@ -118,7 +118,7 @@ class LabelSources:
         """The kernel's entry for a process; None if nothing of it is labelled."""
         reader = runtime.snapshot_reader(_READING_S)
         dicts = Dicts.of(runtime, reader)
-        *_, main = reader.interpreters(runtime.address)
+        main = reader.main_interpreter(runtime.address)
         modules = modules_of(runtime, dicts, main)
         tasks = current_tasks(runtime, dicts, modules) if self._options.tasks else None
         variables = self._variables(runtime, reader, dicts, modules)

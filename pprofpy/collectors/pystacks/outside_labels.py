@@ -52,7 +52,7 @@ class _OutsideLabels:
     def __init__(self, runtime: Runtime, wanted: LabelOptions) -> None:
         self._reader = reader = runtime.snapshot_reader()
         self._dicts = Dicts.of(runtime, reader)
-        *_, main = reader.interpreters(runtime.address)
+        main = reader.main_interpreter(runtime.address)
         modules = modules_of(runtime, self._dicts, main)
         self._tasks = current_tasks(runtime, self._dicts, modules) if wanted.tasks else None
         self._variables = {}
