@@ -224,6 +224,15 @@ def interpreter(version: str) -> str:
     return found
 
 
+def with_package(version: str, package: str) -> dict[str, str]:
+    """An environment in which a Python of this version has a package of PyPI's; skips the test where there is none."""
+    script = Path(__file__).parents[1] / "scripts" / "fetch_package.sh"
+    fetched = subprocess.run([script, version, package], capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        pytest.skip(f"{package} for Python {version} cannot be fetched: {fetched.stderr.strip()}")
+    return os.environ | {"PYTHONPATH": fetched.stdout.strip()}
+
+
 def installed_versions(versions: Iterable[str]) -> list[str]:
     """Those of these versions that are here; fails if none is: what is tried on each of them would be tried on none."""
     found = []

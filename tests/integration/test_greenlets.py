@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +10,11 @@ from pprofpy.collectors.sampling.cpu import CpuRecorder
 from pprofpy.collectors.sampling.native import NativeRecorder
 from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, PYTHONS, Start, beside_others, interpreter
+from tests.conftest import PROGRAMS, PYTHONS, Start, beside_others, interpreter, with_package
 from tests.cpu import poll_until, recorder
 
 pytestmark = beside_others
 
-FETCH = Path(__file__).parents[2] / "scripts" / "fetch_package.sh"
 ENOUGH = 2_000
 
 
@@ -26,10 +22,7 @@ ENOUGH = 2_000
 @pytest.mark.parametrize("kind", [CpuRecorder, WallRecorder, NativeRecorder], ids=["cpu", "idle", "native"])
 def test_no_stack_has_parts_of_two_greenlets(start: Start, version: str, kind: type[CpuRecorder]) -> None:
     python = interpreter(version)
-    package = subprocess.run([FETCH, version, "greenlet"], capture_output=True, text=True, check=False)
-    if package.returncode:
-        pytest.skip(f"greenlet for Python {version} cannot be fetched: {package.stderr.strip()}")
-    environment = os.environ | {"PYTHONPATH": package.stdout.strip()}
+    environment = with_package(version, "greenlet")
     process = start(python, str(PROGRAMS / "greenlets.py"), env=environment)
     sides: Counter[tuple[str, ...]] = Counter()
     with recorder(10_000, kind) as recording:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -22,14 +20,13 @@ from pprofpy.collectors.sampling.wall import WallRecorder
 from pprofpy.model.label_text import from_text
 from pprofpy.model.profile import Sample, Stack
 from pprofpy.target import open_target
-from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter, rounds_until_right
+from tests.conftest import PROGRAMS, PYTHONS, Start, interpreter, rounds_until_right, with_package
 from tests.cpu import by_thread, let_run, recorder
 from tests.recorders import noun
 
 pytestmark = pytest.mark.ebpf
 
 PROGRAM = str(PROGRAMS / "tasks.py")
-FETCH = Path(__file__).parents[2] / "scripts" / "fetch_package.sh"
 LABELS = LabelOptions.of(["route=__main__:route", "number=__main__:number"])
 TASKS, ROUTES = 50, 20
 UNIT = re.compile(r"unit_(\d\d)")
@@ -44,10 +41,7 @@ EXPECTED = {number: 100 * weight(number) / sum(map(weight, range(TASKS))) for nu
 
 def on_both_loops(start: Start, version: str, mode: str) -> dict[int, str]:
     """pid -> the event loop: asyncio's own, and uvloop; on one interpreter."""
-    packages = subprocess.run([FETCH, version, "uvloop"], capture_output=True, text=True, check=False)
-    if packages.returncode:
-        pytest.skip(f"uvloop for Python {version} cannot be fetched: {packages.stderr.strip()}")
-    environment = os.environ | {"PYTHONPATH": packages.stdout.strip()}
+    environment = with_package(version, "uvloop")
     loops = ("asyncio", "uvloop")
     return {start(interpreter(version), PROGRAM, mode, loop, env=environment).pid: loop for loop in loops}
 

@@ -36,11 +36,7 @@ _TRIE_LEVELS, _COLLISIONS = 7, 4
 
 
 class NoVariableError(Exception):
-    """There is no such variable, in words; `is_early`: its module is not imported yet."""
-
-    def __init__(self, message: str, *, is_early: bool) -> None:
-        super().__init__(message)
-        self.is_early = is_early
+    """There is no such variable: why not, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +60,14 @@ def find_variable(dicts: Dicts, modules: dict[str, int], module: str, name: str)
         UnreadableError: It has changed while it was read.
     """
     if module not in modules:
-        raise NoVariableError(f"module {module} is not imported", is_early=True)
+        raise NoVariableError(f"module {module} is not imported")
     defined = module_dict(dicts, modules[module])
     if name in defined and dicts.type_name(defined[name]) == _VARIABLE_TYPE:
         return VariableAt(defined[name], _folded(dicts.memory.word(defined[name] + _VARIABLE_HASH)))
     others = [other for other, address in defined.items() if _is_variable(dicts, address)]
     has = f"it has {', '.join(sorted(others))}" if others else "it has none"
     what = f"{name} is no ContextVar" if name in defined else f"there is no {name}"
-    raise NoVariableError(f"{what} in module {module}; {has}", is_early=name not in defined)
+    raise NoVariableError(f"{what} in module {module}; {has}")
 
 
 def _is_variable(dicts: Dicts, address: int) -> bool:

@@ -6,18 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pprofpy.collectors.cpython.blocked_stacks import BlockedStack
-from pprofpy.collectors.cpython.contexts import (
-    THREAD_CONTEXT,
-    NoVariableError,
-    find_variable,
-    has_contexts,
-    value_in_thread,
-)
-from pprofpy.collectors.cpython.dicts import INT_FLAG, STR_FLAG, Dicts, modules_of
+from pprofpy.collectors.cpython.contexts import value_in_thread
+from pprofpy.collectors.cpython.dicts import INT_FLAG, STR_FLAG, Dicts
 from pprofpy.collectors.cpython.memory import UnreadableError
 from pprofpy.collectors.cpython.runtime import Runtime
-from pprofpy.collectors.cpython.tasks import current_tasks, task_name, task_of_thread
+from pprofpy.collectors.cpython.tasks import task_name, task_of_thread
 from pprofpy.collectors.kernel.label_options import LabelOptions
+from pprofpy.collectors.pystacks.label_places import find_places
 from pprofpy.collectors.pystacks.labels import LARGE_INT
 from pprofpy.model.profile import Label, LabelSet
 
@@ -52,24 +47,16 @@ class _OutsideLabels:
     def __init__(self, runtime: Runtime, wanted: LabelOptions) -> None:
         self._reader = reader = runtime.snapshot_reader()
         self._dicts = Dicts.of(runtime, reader)
-        main = reader.main_interpreter(runtime.address)
-        modules = modules_of(runtime, self._dicts, main)
-        self._tasks = current_tasks(runtime, self._dicts, modules) if wanted.tasks else None
-        self._variables = {}
-        self._context = THREAD_CONTEXT.get(runtime.version, 0)
-        if wanted.variables and has_contexts(runtime, reader, self._dicts):
-            for one in wanted.variables:
-                with suppress(NoVariableError):
-                    self._variables[one.label] = find_variable(self._dicts, modules, one.module, one.name)
+        self._places = find_places(runtime, reader, self._dicts, wanted)
 
     def of(self, thread_state: int) -> list[Label]:
-        found = []
-        if self._tasks and (task := task_of_thread(self._reader, self._dicts, self._tasks, thread_state)):
-            found.append(Label("task", task_name(self._reader, self._tasks, task)))
-        for label, variable in self._variables.items():
-            value = value_in_thread(self._reader, self._dicts, variable, thread_state + self._context)
+        found, tasks = [], self._places.tasks
+        if tasks and (task := task_of_thread(self._reader, self._dicts, tasks, thread_state)):
+            found.append(Label("task", task_name(self._reader, tasks, task)))
+        for wanted, variable in self._places.variables.items():
+            value = value_in_thread(self._reader, self._dicts, variable, thread_state + self._places.context)
             if value:
-                found.append(Label(label, self._text(value)))
+                found.append(Label(wanted.label, self._text(value)))
         return found
 
     def _text(self, value: int) -> str:

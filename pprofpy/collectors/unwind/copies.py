@@ -157,7 +157,7 @@ class NativeStacks:
 
         Args:
             runtimes: Of the processes, as the poll of the Python stacks has left them.
-            python: Spells out a Python stack, leaf-first.
+            python: Gives the frames of a Python stack, leaf-first.
             until: What `arrived` has returned before that poll.
         """
         current: dict[int, Unwinder] = {}
